@@ -1,0 +1,59 @@
+# One command each; every target makes its own virtual environment first.
+#
+#   make demo        five agents schedule a real conference (set-up included)
+#   make test        every test               make test-fast   laws, units and simulation only
+#   make check       style, types, rooms      make soak        the full counts of every random test
+#   make bench       figures of the README    make clean       forget the environment and caches
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+WORKERS ?= 2
+
+.PHONY: setup demo test test-fast check bench soak format clean
+
+setup: $(STAMP)
+
+# pip knows dependency groups only from 25.1 on, so the fresh environment upgrades its own pip first.
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+# The demo needs no development tools: core dependencies and the calendar extra only.
+DEMO_STAMP := $(VENV)/.installed-demo
+$(DEMO_STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -e $(STAMP) || $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[calendar]'
+	@touch $@
+
+demo: $(DEMO_STAMP)
+	@$(BIN)/python -m demos meetings $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-fast: $(STAMP)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not processes and not demo and not browser' $(ARGS)
+
+soak: $(STAMP)
+	@CONVOCA_SOAK=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(STAMP)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis out

@@ -1,0 +1,99 @@
+"""Values that merge: conflict-free replicated data types for agents that share state.
+
+    a, b = ORSet("a"), ORSet("b")
+    a.add("x"); b.add("y")
+    b.merge(a)                      # b == {"x", "y"}, whatever the order
+
+Many documents in one replica share a kernel: `Kernel("a").document("tags", ORSet)`. Everything here
+is pure arithmetic: no I/O, no clock, no randomness, no threads.
+"""
+
+from crdt.batch import Batch
+from crdt.bounded_counter import BoundedCounter
+from crdt.causal_context import CausalContext
+from crdt.chunk import Chunk, ChunkSet
+from crdt.codec import decode_value, encode_value
+from crdt.counter import GCounter, PNCounter
+from crdt.delta import Change, Delta, DocumentChange, Event, Run
+from crdt.dot import Dot
+from crdt.errors import (
+    AmbiguousNameError,
+    BatchOpenError,
+    BatchTooLargeError,
+    BelowFloorError,
+    CRDTError,
+    DecodeError,
+    DoomedFullError,
+    DoubleSpentDotError,
+    IdentityReusedError,
+    InsufficientRightsError,
+    InvalidAmountError,
+    InvalidReplicaError,
+    InvalidValueError,
+    InvariantError,
+    OpIdReusedError,
+    SharedKernelError,
+    TypeMismatchError,
+    UncopyableError,
+    UnknownVersionError,
+)
+from crdt.flag import DWFlag, EWFlag
+from crdt.hlc import HLC
+from crdt.map import LWWMap, ORMap
+from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
+from crdt.resettable_counter import ResettableCounter
+from crdt.set import GSet, ORSet, RWSet
+from crdt.store import Kernel
+from crdt.version_vector import VersionVector
+
+__all__ = [
+    "HLC",
+    "AmbiguousNameError",
+    "Batch",
+    "BatchOpenError",
+    "BatchTooLargeError",
+    "BelowFloorError",
+    "BoundedCounter",
+    "CRDTError",
+    "CausalContext",
+    "Change",
+    "Chunk",
+    "ChunkSet",
+    "DWFlag",
+    "DecodeError",
+    "Delta",
+    "DocumentChange",
+    "DoomedFullError",
+    "Dot",
+    "DoubleSpentDotError",
+    "EWFlag",
+    "Event",
+    "GCounter",
+    "GSet",
+    "IdentityReusedError",
+    "InsufficientRightsError",
+    "InvalidAmountError",
+    "InvalidReplicaError",
+    "InvalidValueError",
+    "InvariantError",
+    "Kernel",
+    "LWWMap",
+    "LWWRegister",
+    "MVRegister",
+    "MaxRegister",
+    "MinRegister",
+    "ORMap",
+    "ORSet",
+    "OpIdReusedError",
+    "PNCounter",
+    "RWSet",
+    "ResettableCounter",
+    "Run",
+    "SharedKernelError",
+    "TypeMismatchError",
+    "UncopyableError",
+    "UnknownVersionError",
+    "VersionVector",
+    "decode_value",
+    "encode_value",
+]

@@ -1,0 +1,144 @@
+"""A batch: mutations that leave as one delta, or not at all.
+
+Its events take a contiguous run of dots. Until the outermost block ends nothing has left the
+kernel, so an exception or a limit may still undo everything and the dots may be used again. What a
+batch wrote and overwrote itself does not travel: the delta carries the entries that are alive at
+its end, and no kill of a dot that nobody else has ever seen.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Self
+
+from crdt.delta import Delta, Event, Run
+from crdt.dot import SEQ_BITS, SEQ_MAX
+from crdt.errors import BatchTooLargeError
+from crdt.kind import LEAF
+from crdt.live import entries_of
+from crdt.log import OriginLog, holds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from crdt.codec import Step
+    from crdt.dot import Range
+    from crdt.kind import Path
+    from crdt.live import Row
+    from crdt.state import State
+    from crdt.writer import Undo, Writer
+
+_KILLS_OF = itemgetter(5)  # of an event
+
+
+class Batch:
+    """The context manager that `Kernel.batch` returns; `delta` is set when the block is left."""
+
+    __slots__ = ("_bytes_max", "_writer", "delta", "events", "stamp", "undo")
+
+    def __init__(self, writer: Writer, bytes_max: int | None) -> None:
+        self._writer = writer
+        self._bytes_max = bytes_max if bytes_max is not None else writer.bytes_max
+        self.events: list[Event] = []  # the writer appends to both
+        self.undo: list[Undo] = []
+        self.stamp = 0  # the one stamp of all its entries; 0 until one is needed
+        self.delta = Delta()
+
+    def events_of(self, path: Path) -> Iterator[Event]:
+        """What was written below a path so far, newest first."""
+        return (event for event in reversed(self.events) if event.path == path)
+
+    def __enter__(self) -> Self:
+        outer = self._writer.open_batch
+        if outer is not None:
+            outer.tighten(self._bytes_max)
+            return self
+        if self._writer.before_write is not None:
+            self._writer.before_write()
+        self._writer.open_batch = self
+        return self
+
+    def tighten(self, bytes_max: int | None) -> None:
+        """A nested batch may bring a smaller limit: it holds for the whole."""
+        limits = [limit for limit in (self._bytes_max, bytes_max) if limit is not None]
+        self._bytes_max = min(limits, default=None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self._writer.open_batch is not self:
+            return
+        self._writer.open_batch = None
+        if not self.events:
+            return
+        state = self._writer.state
+        if kind is not None:
+            self._roll_back(state)
+            return
+        delta = self._delta(state)
+        run, limit = delta.runs[0], self._bytes_max
+        if limit is not None and sum(event.weight() for event in run.events) > limit:
+            size = len(delta.encode())
+            if size > limit:
+                self._roll_back(state)
+                raise BatchTooLargeError(size, limit)
+        for event in filter(_KILLS_OF, run.events):
+            state.record(state.replica, event.seq, event.kills)
+        for batch in run.batches:
+            state.live.log(state.replica).mark_batch(*batch)
+        self.delta = delta
+        self._writer.publish(delta, self.undo)
+
+    def _delta(self, state: State) -> Delta:
+        first, last = self.events[0].seq, self.events[-1].seq
+        batches = ((first, last),) if last > first else ()
+        if not any(map(_KILLS_OF, self.events)):  # so nothing was overwritten or removed either
+            return Delta((Run(state.replica, first, last, tuple(self.events), batches),))
+        live, base = state.live, state.live.base(state.replica)
+        events = []
+        path: Path | None = None
+        rows: dict[Step, Row] = {}
+        for written in self.events:
+            event = written
+            if event.kills:
+                event = event._replace(kills=self._foreign_kills(event, state.replica, first))
+            if event.path is not None:
+                if event.path is not path:
+                    path, rows = event.path, live.container(event.path).rows
+                if not holds(rows.get(event.step), base + event.seq):
+                    event = Event(event.seq, None, LEAF, 0, None, event.kills)
+            if event.path is not None or event.kills:
+                events.append(event)
+        return Delta((Run(state.replica, first, last, tuple(events), batches),))
+
+    @staticmethod
+    def _foreign_kills(event: Event, replica: str, first: int) -> tuple[Range, ...]:
+        """What an event killed, without the dots of this batch: nobody else will ever see them."""
+        return tuple(
+            (origin, low, min(high, first - 1) if origin == replica else high)
+            for origin, low, high in event.kills
+            if origin != replica or low < first
+        )
+
+    def _roll_back(self, state: State) -> None:
+        """Put every row back, newest first, and take the dots back."""
+        live = state.live
+        logs: set[OriginLog] = {live.log(state.replica)}
+        first = self.events[0].seq
+        for undo in reversed(self.undo):
+            live.put_back(*undo)
+        live.log(state.replica).forget_after(first - 1)
+        for container, step, row in self.undo:
+            for entry in entries_of(row):
+                log = live.logs[entry[0] >> SEQ_BITS]
+                seq = entry[0] & SEQ_MAX
+                if log.find(seq) is None and holds(container.rows.get(step), entry[0]):
+                    log.place(seq, container, step)
+                logs.add(log)
+        for log in logs:
+            log.rewrite()
+        state.applied.take_back(state.replica, first - 1)
+        if state.context is not state.applied:
+            state.context.take_back(state.replica, first - 1)
+        self._writer.last = first - 1

@@ -1,0 +1,369 @@
+"""The state in pieces: bootstrap, repair, snapshot and canonical bytes are one mechanism.
+
+A chunk is a few dot ranges `(replica, first..last)` with the entries alive in them, and its context
+is exactly these ranges. Chunks of a set may come in any order and repeated; the receiver keeps them
+aside, and joins the set when it is complete. Earlier is unsound in both directions, because a piece
+of state is not closed under causality: it may cover a removal whose victim is in another chunk, or
+show as dead what a removal in another chunk has killed, or hold an entry that no peer of the
+receiver will ever hear of. Should the donor then disappear, replicas with equal vectors would
+differ for ever. A whole set is a state like any other, and joining it is a merge (`crdt.join`).
+
+The id of a set is a hash of its content: equal states cut alike give equal sets, which lets a
+receiver finish with one donor what it began with another.
+
+Entries travel as columns: seqs as run lengths, paths as indices with run lengths, stamps as
+differences; then zlib. That is also why a chunk is cut by seq and not by document: the newest
+events of an origin lie together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate, chain
+from operator import sub
+from typing import TYPE_CHECKING, Any
+
+from crdt.causal_context import CausalContext
+from crdt.codec import Stored, pack, seal, unpack_body, unseal
+from crdt.delta import Change, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
+from crdt.dot import SEQ_MAX, Range
+from crdt.errors import DecodeError
+from crdt.join import (
+    Span,
+    doomed_ranges,
+    join_doomed,
+    join_span,
+    refuse_doomed,
+    refuse_own,
+    refuse_spans,
+    spans_of,
+)
+from crdt.kind import Path, kind_of, normal_column, pack_path, unpack_path
+from crdt.state import CHUNK_SETS_MAX, State, Touched
+from crdt.version_vector import VersionVector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHUNKS_MAX = 1 << 20  # in one set
+_ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a set: `index` of `count`, the sender's applied vector, and spans of entries."""
+
+    set_id: bytes
+    index: int
+    count: int
+    vector: VersionVector
+    spans: tuple[Span, ...]
+    doomed: tuple[Range, ...]
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The dots it covers: (origin, first, last), inclusive."""
+        return tuple((span.origin, span.first, span.last) for span in self.spans)
+
+    def encode(self) -> bytes:
+        """Its bytes. O(size). Equal chunks give equal bytes."""
+        names: dict[str, int] = {}
+        paths: dict[Path, int] = {}
+        content = pack_content(self.spans, self.doomed, names, paths)
+        vector = [part for item in sorted(self.vector.items()) for part in item]
+        return seal("c", pack([self.set_id, self.index, self.count, vector, content]))
+
+    @staticmethod
+    def decode(data: bytes) -> Chunk:
+        """The chunk of such bytes; raises DecodeError for all others. O(size)."""
+        set_id, index, count, flat, content = parts(
+            unpack_body(unseal("c", data)), bytes, int, int, list, list
+        )
+        if len(set_id) != 16 or not 0 <= index < count <= CHUNKS_MAX:
+            raise DecodeError("a chunk that belongs to no set")
+        spans, doomed = unpack_content(content)
+        return Chunk(set_id, index, count, unpack_vector(flat), spans, doomed)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSet:
+    """A state cut at one moment: applying all chunks, in any order, makes a replica know it."""
+
+    id: bytes
+    vector: VersionVector
+    chunks: tuple[Chunk, ...]
+
+
+def cut(state: State, bytes_max: int) -> ChunkSet:
+    """Cut the state into chunks of about `bytes_max` bytes before compression. O(n)."""
+    pieces: list[list[Span]] = [[]]
+    room = bytes_max
+    spans = spans_of(state)
+    for span in spans:
+        for piece, size in split_span(span, bytes_max):
+            if size > room and pieces[-1]:
+                pieces.append([])
+                room = bytes_max
+            pieces[-1].append(piece)
+            room -= size
+    vector, doomed = state.applied.vector, doomed_ranges(state)
+    set_id = blake2b(pack(pack_content(spans, doomed, {}, {})), digest_size=16)
+    set_id.update(repr((bytes_max, vector)).encode())
+    chunks = tuple(
+        Chunk(set_id.digest(), index, len(pieces), vector, tuple(piece), () if index else doomed)
+        for index, piece in enumerate(pieces)
+    )
+    return ChunkSet(set_id.digest(), vector, chunks)
+
+
+def split_span(span: Span, bytes_max: int) -> Iterator[tuple[Span, int]]:
+    """Cut a span between seqs so that each part weighs about bytes_max."""
+    whole = _ENTRY_BYTES * len(span.seqs) + _column_size(span.steps) + _column_size(span.values)
+    if whole <= bytes_max:
+        yield span, whole
+        return
+    first, start, size = span.first, 0, 16 + len(span.origin)
+    for index, seq in enumerate(span.seqs):
+        weight = _ENTRY_BYTES + _size(span.steps[index]) + _size(span.values[index])
+        if index > start and size + weight > bytes_max:
+            yield _part(span, first, seq - 1, start, index), size
+            first, start, size = seq, index, 16 + len(span.origin)
+        size += weight
+    yield _part(span, first, span.last, start, len(span.seqs)), size
+
+
+def _part(span: Span, first: int, last: int, start: int, stop: int) -> Span:
+    _, _, _, seqs, paths, steps, stamps, values = span
+    cut_out = slice(start, stop)
+    return Span(
+        span.origin,
+        first,
+        last,
+        seqs[cut_out],
+        paths[cut_out],
+        steps[cut_out],
+        stamps[cut_out],
+        values[cut_out],
+    )
+
+
+def _size(part: Stored) -> int:
+    if isinstance(part, str | bytes):
+        return len(part)
+    if isinstance(part, tuple):
+        return len(part[0])
+    return part.bit_length() // 8 if isinstance(part, int) else 8
+
+
+def _column_size(column: list[Any]) -> int:
+    types = set(map(type, column))
+    if types <= {str, bytes}:
+        return sum(map(len, column))
+    return sum(map(_size, column))
+
+
+def take(state: State, chunk: Chunk) -> Change:
+    """Keep one chunk aside; the last one of a set joins it whole. Atomic. O(chunk), then O(set).
+
+    A refused chunk is not kept; the others of its set are. Chunks that differ from the kept ones in
+    what they say about their set begin it anew.
+    """
+    if chunk.set_id == state.joined_set:
+        return Change()
+    came = state.chunk_sets.get(chunk.set_id, {})
+    known = next(iter(came.values()), chunk)
+    if (known.count, known.vector) != (chunk.count, chunk.vector):
+        came = {}
+    complete = len(came) + (chunk.index not in came) == chunk.count
+    _refuse(state, [chunk])
+    if complete:
+        whole = [came.get(index, chunk) for index in range(chunk.count)]
+        return _join(state, whole)
+    came[chunk.index] = chunk
+    state.chunk_sets[chunk.set_id] = came
+    while len(state.chunk_sets) > CHUNK_SETS_MAX:
+        del state.chunk_sets[next(iter(state.chunk_sets))]
+    return Change()
+
+
+def _refuse(state: State, chunks: list[Chunk]) -> None:
+    """Raise what `Kernel.apply_chunk` may raise; changes nothing."""
+    ranges = [covered for chunk in chunks for covered in chunk.ranges]
+    doomed = [killed for chunk in chunks for killed in chunk.doomed]
+    refuse_own(state, ranges)
+    refuse_own(state, doomed)
+    refuse_own(state, ((origin, 1, seq) for origin, seq in chunks[0].vector.items()))
+    refuse_spans(state, [span for chunk in chunks for span in chunk.spans])
+    refuse_doomed(state, doomed, ranges)
+
+
+def _join(state: State, whole: list[Chunk]) -> Change:
+    """Join a complete set: its entries, its doomed dots, and its sender's vector."""
+    if len(whole) > 1:
+        _refuse(state, whole)
+    set_id, vector = whole[0].set_id, whole[0].vector
+    covered = CausalContext({}, (known for chunk in whole for known in chunk.ranges))
+    if not vector <= covered.seqs:
+        raise DecodeError("a set whose vector claims events that it does not cover")
+    touched = Touched(state.live)
+    state.split_contexts()
+    for chunk in whole:
+        for span in chunk.spans:
+            join_span(state, span, touched)
+    for chunk in whole:
+        join_doomed(state, chunk.doomed, touched)
+    _rise(state, vector)
+    state.joined_set = set_id
+    state.chunk_sets.pop(set_id, None)
+    for other in [key for key, came in state.chunk_sets.items() if _known(state, came)]:
+        del state.chunk_sets[other]
+    state.unite_contexts()
+    return touched.change()
+
+
+def _known(state: State, came: dict[int, Chunk]) -> bool:
+    """Whether an incomplete set has become useless: its vector is reached by another way."""
+    return next(iter(came.values())).vector <= state.applied.seqs
+
+
+def _rise(state: State, vector: VersionVector) -> None:
+    """All that the sender had applied is here now; how it came about cannot be retold."""
+    for origin, seq in vector.items():
+        if seq > state.applied.seqs.get(origin, 0):
+            log = state.live.log(origin)
+            log.drop_records(seq)
+            log.floor = max(log.floor, seq)
+            state.apply_range(origin, 1, seq)
+
+
+# --------------------------------------------------------------------------------------- bytes
+
+
+def canonical_bytes(state: State) -> bytes:
+    """Live entries, context and doomed dots, and nothing else, in one form. O(n)."""
+    names: dict[str, int] = {}
+    return pack(pack_content(spans_of(state), doomed_ranges(state), names, {}))
+
+
+def pack_content(
+    spans: tuple[Span, ...] | list[Span],
+    doomed: tuple[Range, ...],
+    names: dict[str, int],
+    paths: dict[Path, int],
+) -> list[Any]:
+    """Spans and doomed dots as columns over one table of names and one of paths."""
+    columns = [_pack_span(span, names, paths) for span in spans]
+    killed = pack_ranges(doomed, names)
+    return [list(names), list(map(pack_path, paths)), columns, killed]
+
+
+def unpack_content(content: list[Any]) -> tuple[tuple[Span, ...], tuple[Range, ...]]:
+    """The spans and doomed dots that `pack_content` wrote, or DecodeError."""
+    names, paths, columns, doomed = parts(content, list, list, list, list)
+    origins = names_of(names)
+    known = [unpack_path(path) for path in paths]
+    spans = tuple(_unpack_span(packed, origins, known) for packed in columns)
+    return spans, unpack_ranges(doomed, origins)
+
+
+def unpack_vector(flat: list[Any]) -> VersionVector:
+    """A vector written as [replica, seq, ...], or DecodeError."""
+    if len(flat) % 2:
+        raise DecodeError("a vector is pairs of replica and seq")
+    seqs = naturals(flat[1::2])
+    return VersionVector(dict(zip(names_of(flat[::2]), seqs, strict=True)))
+
+
+def _pack_span(span: Span, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
+    origin = names.setdefault(span.origin, len(names))
+    places = _runs(span.paths, lambda path: paths.setdefault(path, len(paths)))
+    stamps: list[int] = []
+    if any(span.stamps):
+        stamps = [span.stamps[0], *map(sub, span.stamps[1:], span.stamps)]
+    values = span.values if any(value is not None for value in span.values) else []
+    gaps = _pack_seqs(span)
+    return [origin, span.first, span.last - span.first, gaps, places, span.steps, stamps, values]
+
+
+def _unpack_span(packed: Any, names: list[str], known: list[Path]) -> Span:
+    index, first, more, gaps, places, steps, stamps, values = parts(
+        packed, int, int, int, list, list, list, list, list
+    )
+    origin, last, count = pick(names, index), first + more, len(steps)
+    if more < 0 or not 1 <= first <= last <= SEQ_MAX:
+        raise DecodeError("a span out of range")
+    seqs = _unpack_seqs(gaps, first, last, count)
+    if len(naturals(places)) % 2 or sum(places[1::2]) != count:
+        raise DecodeError("paths that do not fit the entries")
+    if not {int}.issuperset(map(type, stamps)):
+        raise DecodeError("a stamp that is no number")
+    stamps = list(accumulate(stamps)) if stamps else [0] * count
+    values = normal_column(values) if values else [None] * count
+    if not len(stamps) == len(values) == count:
+        raise DecodeError("columns of different lengths")
+    paths: list[Path] = []
+    for place, width in zip(places[::2], places[1::2], strict=True):
+        paths += [pick(known, place)] * width
+    span = Span(origin, first, last, seqs, paths, steps, stamps, values)
+    _admit(span, places)
+    return span
+
+
+def _admit(span: Span, places: list[int]) -> None:
+    """Check the columns kind by kind; adjacent entries of one path are checked at once."""
+    start = 0
+    for width in places[1::2]:
+        part = slice(start, start + width)
+        if width:
+            kind = kind_of(span.paths[start])
+            kind.admit(span.origin, span.steps[part], span.stamps[part], span.values[part])
+        start += width
+
+
+def _runs(items: list[Path], number: Callable[[Path], int]) -> list[int]:
+    """A column as [number, repeats, ...]."""
+    if not items:
+        return []
+    if items.count(items[0]) == len(items):
+        return [number(items[0]), len(items)]
+    runs: list[int] = []
+    last = None
+    for item in items:
+        if item is last or item == last:
+            runs[-1] += 1
+        else:
+            runs += (number(item), 1)
+            last = item
+    return runs
+
+
+def _pack_seqs(span: Span) -> list[int]:
+    """Ascending seqs as [gap before, run length - 1, ...]; a dense column is two numbers."""
+    seqs = span.seqs
+    if not seqs:
+        return []
+    if seqs[-1] - seqs[0] + 1 == len(seqs):
+        return [seqs[0] - span.first, len(seqs) - 1]
+    gaps: list[int] = []
+    before = span.first - 1
+    for seq in seqs:
+        if seq == before + 1 and gaps:
+            gaps[-1] += 1
+        else:
+            gaps += (seq - before - 1, 0)
+        before = seq
+    return gaps
+
+
+def _unpack_seqs(gaps: list[Any], first: int, last: int, count: int) -> list[int]:
+    if len(naturals(gaps)) % 2 or sum(gaps[1::2]) + len(gaps) // 2 != count:
+        raise DecodeError("seqs that do not fit the entries")
+    pieces = []
+    free = first
+    for gap, more in zip(gaps[::2], gaps[1::2], strict=True):
+        pieces.append(range(free + gap, free + gap + more + 1))
+        free += gap + more + 1
+    if free > last + 1:
+        raise DecodeError("an entry outside of its span")
+    return list(chain.from_iterable(pieces))

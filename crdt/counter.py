@@ -1,0 +1,86 @@
+"""Counters that every replica may change at once: GCounter (up) and PNCounter (up and down).
+
+Each replica keeps its own running total as one live entry, written over and over: the step is the
+replica's id, the value its total, and an increment kills the replica's own previous dot. The value
+is the sum over replicas (Shapiro et al. 2011, section 3.1). A million increments leave one dot.
+
+There is no reset and no setter: what a concurrent increment should do with either is a question the
+total cannot answer. Inside an ORMap, removing the key while somebody increments concurrently brings
+back that somebody's *whole* total, since its new dot carries all of it; `ResettableCounter` is the
+type for which the concurrent increment alone survives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.errors import InvalidAmountError, InvalidAmountTypeError
+from crdt.live import entries_of
+from crdt.view import ViewProtocol
+from crdt.writer import NOTHING
+
+if TYPE_CHECKING:
+    from crdt.delta import Delta
+
+
+def check_amount(amount: object, least: int | None = None) -> int:
+    """The amount, if it is an int (True is not) and not below `least`."""
+    if type(amount) is not int:
+        raise InvalidAmountTypeError(f"an amount is an int, not {amount!r}")
+    if least is not None and amount < least:
+        raise InvalidAmountError(f"an amount of at least {least} is wanted, not {amount}")
+    return amount
+
+
+def _total(view: ViewProtocol) -> int:
+    rows = view._container.rows  # noqa: SLF001  # the two counters share this rule
+    return sum([entry[2] for row in rows.values() for entry in entries_of(row)])  # type: ignore[misc]
+
+
+def _add(view: ViewProtocol, amount: int) -> Delta:
+    if amount == 0:
+        return NOTHING
+    writer, container = view._writer, view._container  # noqa: SLF001  # as above
+    replica = writer.state.replica
+    own = sum([entry[2] for entry in entries_of(container.rows.get(replica))])  # type: ignore[misc]
+    return writer.put(container, replica, 0, own + amount)
+
+
+class GCounter(ViewProtocol):
+    """A counter that only grows. Concurrent increments add up."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> int:
+        """The sum of all increments seen. O(replicas)."""
+        return _total(self)
+
+    def increment(self, amount: int = 1) -> Delta:
+        """Add `amount` >= 0; 0 takes no dot. O(1)."""
+        return _add(self, check_amount(amount, 0))
+
+    def __int__(self) -> int:
+        return self.value
+
+
+class PNCounter(ViewProtocol):
+    """A counter that goes up and down. Concurrent changes add up."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> int:
+        """Increments minus decrements seen. O(replicas)."""
+        return _total(self)
+
+    def increment(self, amount: int = 1) -> Delta:
+        """Add `amount`, of any sign; 0 takes no dot. O(1)."""
+        return _add(self, check_amount(amount))
+
+    def decrement(self, amount: int = 1) -> Delta:
+        """Subtract `amount`, of any sign; 0 takes no dot. O(1)."""
+        return _add(self, -check_amount(amount))
+
+    def __int__(self) -> int:
+        return self.value

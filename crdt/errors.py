@@ -1,0 +1,220 @@
+"""What can go wrong with values that merge, one class per reason.
+
+Every error says what happened to the state: unless its text says otherwise, nothing was changed.
+Each class carries the data of its case as attributes, a stable `code` for programs and a `hint`
+for people. Refusals of a user's argument are also the built-in a caller would expect (TypeError,
+ValueError, KeyError), so that ordinary Python code around a replica needs no special cases.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CRDTError(Exception):
+    """Root of everything this package raises on purpose."""
+
+    code: ClassVar[str] = "crdt"
+    hint: ClassVar[str] = ""
+
+
+class InvariantError(CRDTError, AssertionError):
+    """A promise of this package about its own state is broken: a bug here, please report it."""
+
+    code = "invariant"
+    hint = "keep the bytes of the replica and the seed that led here"
+
+
+def require(condition: object, text: str) -> None:
+    """Assert an invariant, also under `python -O`."""
+    if not condition:
+        raise InvariantError(text)
+
+
+class InvalidValueError(CRDTError):
+    """A value, element or key that cannot be stored. Nothing was changed."""
+
+    code = "invalid_value"
+    hint = "storable: None, bool, int, float, str, bytes, aware datetime, tuple, list, dict"
+
+
+class InvalidValueTypeError(InvalidValueError, TypeError):
+    """The type is not storable (subclasses are refused too: they would not come back)."""
+
+
+class InvalidValueRangeError(InvalidValueError, ValueError):
+    """The type is right, this value of it is not: NaN as a key, a lone surrogate, too deep."""
+
+
+class InvalidAmountError(CRDTError, ValueError):
+    """An amount that this counter does not take, such as a negative increment of a GCounter."""
+
+    code = "invalid_amount"
+    hint = "increments of a GCounter are >= 0; use a PNCounter to go down"
+
+
+class InvalidAmountTypeError(InvalidAmountError, TypeError):
+    """An amount that is no int; True is refused as well."""
+
+
+class InvalidReplicaError(CRDTError, ValueError):
+    """A replica id that is empty, too long or not text."""
+
+    code = "invalid_replica"
+    hint = "a replica id is a non-empty str of at most 256 bytes, unique per life"
+
+
+class DecodeError(CRDTError, ValueError):
+    """Bytes that are not what they should be. Nothing was changed."""
+
+    code = "decode"
+    hint = "the bytes are damaged, cut or of another kind; ask the sender again"
+
+
+class UnknownVersionError(DecodeError):
+    """Bytes of a wire version that this release does not read."""
+
+    code = "unknown_version"
+    hint = "upgrade the older side"
+
+    def __init__(self, version: int, known: int) -> None:
+        super().__init__(f"wire version {version} is unknown; this release reads {known}")
+        self.version = version
+        self.known = known
+
+
+class SharedKernelError(CRDTError, TypeError):
+    """`merge` or `apply` on a view whose kernel holds other documents too. Nothing was changed."""
+
+    code = "shared_kernel"
+    hint = "only kernels merge: use kernel.merge / kernel.apply, gossip, or write the values anew"
+
+
+class TypeMismatchError(CRDTError, TypeError):
+    """Two different types cannot be merged. Nothing was changed."""
+
+    code = "type_mismatch"
+    hint = "merge wants the same type on both sides"
+
+
+class UncopyableError(CRDTError, TypeError):
+    """copy, deepcopy or pickle of a live type: two copies would write under one identity."""
+
+    code = "uncopyable"
+    hint = "use fork(new_id), or to_bytes() and from_bytes(data, replica=new_id)"
+
+
+class IdentityReusedError(CRDTError):
+    """Somebody else wrote under this replica's id in another life. Nothing was changed."""
+
+    code = "identity_reused"
+    hint = "an id is for one life: start with a fresh id and merge the old state into it"
+
+    def __init__(self, replica: str, seq: int, last: int) -> None:
+        super().__init__(
+            f"{replica!r} is told of its own event {seq}, but its last one is {last}; "
+            "nothing was merged"
+        )
+        self.replica = replica
+        self.seq = seq
+        self.last = last
+
+
+class DoubleSpentDotError(CRDTError):
+    """One dot stands for two different entries. Nothing was changed."""
+
+    code = "double_spent_dot"
+    hint = "two processes wrote under one replica id; give one of them a new id"
+
+    def __init__(self, replica: str, seq: int) -> None:
+        super().__init__(f"dot ({replica!r}, {seq}) names two different entries; nothing changed")
+        self.replica = replica
+        self.seq = seq
+
+
+class BelowFloorError(CRDTError):
+    """The removal records a peer would need are gone. Nothing was changed."""
+
+    code = "below_floor"
+    hint = "send chunks() instead: the whole live state says what was removed"
+
+    def __init__(self, origin: str, floor: int, asked: int) -> None:
+        super().__init__(
+            f"events of {origin!r} from {asked + 1} on: records up to {floor} are gone"
+        )
+        self.origin = origin
+        self.floor = floor
+        self.asked = asked
+
+
+class DoomedFullError(CRDTError):
+    """Too many removals whose adds are still unknown here. Nothing was changed."""
+
+    code = "doomed_full"
+    hint = "ask for the events of the missing origins first, then apply this delta again"
+
+    def __init__(self, missing: frozenset[str], doomed_max: int) -> None:
+        super().__init__(
+            f"more than {doomed_max} unseen dots are doomed; missing: {sorted(missing)}"
+        )
+        self.missing = missing
+        self.doomed_max = doomed_max
+
+
+class BatchTooLargeError(CRDTError, ValueError):
+    """A batch over its limit. It was rolled back: no dot was spent."""
+
+    code = "batch_too_large"
+    hint = "split the work into several batches"
+
+    def __init__(self, size: int, bytes_max: int) -> None:
+        super().__init__(f"the batch takes {size} bytes, allowed are {bytes_max}; rolled back")
+        self.size = size
+        self.bytes_max = bytes_max
+
+
+class BatchOpenError(CRDTError):
+    """Foreign events cannot be taken in while a local batch is open. Nothing was changed."""
+
+    code = "batch_open"
+    hint = "leave the `with batch()` block first"
+
+
+class OpIdReusedError(CRDTError, ValueError):
+    """An operation id came back with another amount. Nothing was changed."""
+
+    code = "op_id_reused"
+    hint = "an op_id names one operation: use a new id for another amount"
+
+    def __init__(self, op_id: str, expected: int, actual: int) -> None:
+        super().__init__(f"op_id {op_id!r} counted {expected}, now it says {actual}")
+        self.op_id = op_id
+        self.expected = expected
+        self.actual = actual
+
+
+class InsufficientRightsError(CRDTError):
+    """This replica does not hold the rights for the decrement. Nothing was changed."""
+
+    code = "insufficient_rights"
+    hint = "ask a replica that holds rights for a transfer"
+
+    def __init__(self, wanted: int, local: int) -> None:
+        super().__init__(f"wanted {wanted}, this replica holds rights for {local}")
+        self.wanted = wanted
+        self.local = local
+
+
+class AmbiguousNameError(CRDTError, KeyError):
+    """A name of an ORMap holds children of several types. Nothing was changed."""
+
+    code = "ambiguous_name"
+    hint = "say which one: the_map[name, Type]"
+
+    def __init__(self, name: str, types: tuple[str, ...]) -> None:
+        super().__init__(f"{name!r} holds {' and '.join(types)}")
+        self.name = name
+        self.types = types
+
+    def __str__(self) -> str:
+        return str(self.args[0])

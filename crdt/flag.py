@@ -1,0 +1,66 @@
+"""Flags: one bit, and a rule for concurrent on and off.
+
+EWFlag (enable wins): on is an entry, off is the absence of one; a concurrent on survives an off.
+DWFlag (disable wins): both are entries; the flag is on if an on is alive and no off is. Its off
+stays as one live dot until a later on, a reset or causal stability takes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.kind import LEAF
+from crdt.live import entries_of
+from crdt.view import Seen, ViewProtocol
+
+if TYPE_CHECKING:
+    from crdt.delta import Delta
+
+
+class EWFlag(ViewProtocol):
+    """A flag that is on if any on was not seen by an off. Starts off."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> bool:
+        """Whether it is on. O(1)."""
+        return LEAF in self._container.rows
+
+    def __bool__(self) -> bool:
+        return self.value
+
+    def enable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it on. O(1)."""
+        return self._replace(LEAF, 0, None, seen)
+
+    def disable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it off for every on that was observed. O(1)."""
+        return self._reset(self._container, seen)
+
+
+class DWFlag(ViewProtocol):
+    """A flag that is off if any off was not seen by an on. Starts off."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> bool:
+        """Whether it is on. O(concurrent writes)."""
+        row = self._container.rows.get(LEAF)
+        return row is not None and all(entry[2] for entry in entries_of(row))
+
+    def __bool__(self) -> bool:
+        return self.value
+
+    def enable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it on, over every off that was observed. O(1)."""
+        return self._replace(LEAF, 0, True, seen)
+
+    def disable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it off, also against concurrent ons. O(1)."""
+        return self._replace(LEAF, 0, False, seen)
+
+    def reset(self, *, seen: Seen | None = None) -> Delta:
+        """Back to never touched, as far as observed: leaves no entry."""
+        return self._reset(self._container, seen)

@@ -1,0 +1,361 @@
+"""The join: how events and states of others come in.
+
+For a delta, event by event (Almeida, Shoker, Baquero 2018, section 6, with kills made explicit):
+
+    its kills are honoured - always, also if its own dot was seen: a dot may have come with a state,
+    without the record of its removals; its entry is taken unless its dot was seen before or is
+    doomed; then the context grows by the event's own dot and never by the killed ones.
+
+For a piece of state - a span says which entries of origin o in first..last are alive, and covers
+exactly these dots:
+
+    in both              keep
+    mine only            it is dead there: remove
+    theirs only          take, unless my context as it was before covers it, or it is doomed
+
+Both check first and change afterwards: whatever is refused leaves no trace.
+
+The work is done over columns wherever a span brings only news; row by row where histories meet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from crdt.codec import Step, Stored, order_of
+from crdt.delta import Change, Delta, Event, Run
+from crdt.dot import SEQ_BITS
+from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
+from crdt.log import holds
+from crdt.state import State, Touched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from crdt.dot import Range
+    from crdt.kind import Path
+    from crdt.live import Container, Entry
+
+
+_WIDE = 16  # events from which on columns are faster than rows
+_KILLS_OF = itemgetter(5)  # of an event
+
+
+class Span(NamedTuple):
+    """The live entries of one origin in first..last, as columns ascending by seq."""
+
+    origin: str
+    first: int
+    last: int
+    seqs: list[int]
+    paths: list[Path]
+    steps: list[Step]
+    stamps: list[int]
+    values: list[Stored]
+
+
+# -------------------------------------------------------------------------------------- deltas
+
+
+def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
+    """Take a delta in. O(its size) when it brings only news; atomic. `own` welcomes own dots."""
+    if not own:
+        refuse_own(state, delta.ranges)
+    _refuse_conflicts(state, delta)
+    touched = Touched(state.live)
+    for run in delta.runs:
+        _apply_run(state, run, touched)
+    return touched.change()
+
+
+def refuse_own(state: State, ranges: Iterable[Range]) -> None:
+    """Raise if a range tells this replica about own events it never made."""
+    for origin, _, seq in ranges:
+        if origin == state.replica:
+            last = state.applied.seqs.get(origin, 0)
+            if seq > last:
+                raise IdentityReusedError(origin, seq, last)
+
+
+def _refuse_conflicts(state: State, delta: Delta) -> None:
+    unseen = 0
+    for run in delta.runs:
+        news = run.first > state.context.last_seq(run.origin)
+        for event in run.events:
+            for _, first, last in event.kills:
+                unseen += last - first + 1
+            if not news and event.path is not None and state.context.covers(run.origin, event.seq):
+                _refuse_other_entry(state, run.origin, event)
+    if unseen + len(state.doomed) > state.doomed_max:
+        _refuse_doom(state, delta)
+
+
+def _refuse_other_entry(state: State, origin: str, event: Event) -> None:
+    """Raise if a dot that is alive here stands for something else there."""
+    dot = state.live.base(origin) + event.seq
+    place = state.live.find(dot)
+    if place is None:
+        return
+    container, step = place
+    if container.path == event.path and step == event.step:
+        mine = state.live.entry(container, step, dot)
+        if mine is None or (mine[1] == event.stamp and order_of(mine[2]) == order_of(event.value)):
+            return
+    raise DoubleSpentDotError(origin, event.seq)
+
+
+def _refuse_doom(state: State, delta: Delta) -> None:
+    """Raise if the dots that would be doomed, counted exactly, do not fit."""
+    seen, doomed, missing = state.context.copy(), len(state.doomed), set()
+    for run in delta.runs:
+        seen.add_range(run.origin, run.first, run.last)
+        for event in run.events:
+            for origin, first, last in event.kills:
+                unseen = sum(high - low + 1 for low, high in seen.missing(origin, first, last))
+                if unseen:
+                    doomed += unseen
+                    missing.add(origin)
+    if doomed > state.doomed_max:
+        raise DoomedFullError(frozenset(missing), state.doomed_max)
+
+
+def _apply_run(state: State, run: Run, touched: Touched) -> None:
+    live, origin = state.live, run.origin
+    base = live.base(origin)
+    log = live.logs[base >> SEQ_BITS]
+    reached = state.applied.seqs.get(origin, 0)
+    taken = _entries_to_take(state, run, base)
+    state.apply_range(origin, run.first, run.last)
+    for first, last in run.batches:
+        log.mark_batch(first, last)
+    if taken is None and len(run.events) > _WIDE and not any(map(_KILLS_OF, run.events)):
+        span = Span(
+            origin, run.first, run.last, *map(list, list(zip(*run.events, strict=True))[:5])
+        )
+        _take_columns(state, span, touched)
+        _observe(state, span.stamps)
+        return
+    kill, mark, insert, place = state.kill, touched.mark, live.insert, log.place
+    stamps: list[int] = []
+    last_path: Path | None = None
+    container: Container | None = None
+    for seq, path, step, stamp, value, kills in run.events:
+        if seq <= reached:
+            continue  # applied in full before
+        if kills:
+            for killed in kills:
+                kill(*killed, touched)
+            state.record(origin, seq, kills)
+        if path is None or (taken is not None and seq not in taken):
+            continue
+        if path is not last_path or container is None:
+            container, last_path = live.container(path), path
+        mark(container, step)
+        insert(container, step, (base + seq, stamp, value))
+        place(seq, container, step)
+        stamps.append(stamp)
+    _observe(state, stamps)
+
+
+def _entries_to_take(state: State, run: Run, base: int) -> set[int] | None:
+    """The events whose entries are news by the context as it was before; None: all of them."""
+    if run.first > state.context.last_seq(run.origin) and not state.doomed:
+        return None
+    covers, doomed = state.context.covers, state.doomed
+    return {
+        event.seq
+        for event in run.events
+        if not covers(run.origin, event.seq) and base + event.seq not in doomed
+    }
+
+
+# --------------------------------------------------------------------------------------- spans
+
+
+def refuse_spans(state: State, spans: Iterable[Span]) -> None:
+    """Raise if a span contradicts what is alive here. Changes nothing."""
+    for span in spans:
+        news = span.first > state.context.last_seq(span.origin)
+        if news or span == span_of(state, span.origin, span.first, span.last):
+            continue
+        for columns in zip(*span[3:], strict=True):
+            _refuse_other_entry(state, span.origin, Event(*columns, ()))
+
+
+def join_span(state: State, span: Span, touched: Touched) -> None:
+    """Join the piece of state that a span is; the context grows by exactly its dots."""
+    if span.first > state.context.last_seq(span.origin) and not state.doomed:
+        _take_columns(state, span, touched)
+    else:
+        _join_rows(state, span, touched)
+    _observe(state, span.stamps)
+    state.cover_range(span.origin, span.first, span.last)
+
+
+def _observe(state: State, stamps: Iterable[int]) -> None:
+    """The clock follows the latest stamp that is not too far ahead."""
+    top = max(stamps, default=0)
+    if top and not state.observe(top):
+        for earlier in sorted(set(stamps) - {top}, reverse=True):
+            if state.observe(earlier):
+                return
+
+
+def _take_columns(state: State, span: Span, touched: Touched) -> None:
+    """Everything in the span is new here: whole columns at once, container by container."""
+    live = state.live
+    base, log = live.base(span.origin), live.log(span.origin)
+    dots = [base + seq for seq in span.seqs]
+    entries: list[Entry] = list(zip(dots, span.stamps, span.values, strict=True))
+    containers: list[Container] = []
+    start, one_path = 0, span.paths.count(span.paths[0]) == len(entries) if entries else False
+    while start < len(entries):
+        path = span.paths[start]
+        stop = len(entries) if one_path else start + 1
+        while stop < len(entries) and span.paths[stop] is path:
+            stop += 1
+        container = live.container(path)
+        steps = span.steps[start:stop]
+        _take_rows(state, container, steps, entries[start:stop], touched)
+        containers += [container] * (stop - start)
+        start = stop
+    if log.seqs and span.seqs and span.seqs[0] <= log.seqs[-1]:
+        for seq, container, step in zip(span.seqs, containers, span.steps, strict=True):
+            log.place(seq, container, step)
+    else:
+        log.extend(span.seqs, containers, span.steps)
+
+
+def _take_rows(
+    state: State, container: Container, steps: list[Step], entries: list[Entry], touched: Touched
+) -> None:
+    rows = container.rows
+    new = set(steps)
+    unique = len(new) == len(steps) and new.isdisjoint(rows)
+    if unique and touched.mark_new(container, new):
+        if not rows:
+            state.live.enlist(container)
+        rows.update(zip(steps, entries, strict=True))
+        return
+    for step, entry in zip(steps, entries, strict=True):
+        touched.mark(container, step)
+        state.live.insert(container, step, entry)
+
+
+def _join_rows(state: State, span: Span, touched: Touched) -> None:
+    live, origin = state.live, span.origin
+    base, log = live.base(origin), live.log(origin)
+    theirs = set(span.seqs)
+    for seq, container, step in list(log.slots(span.first, span.last)):
+        if seq not in theirs and holds(container.rows.get(step), base + seq):
+            touched.mark(container, step)
+            live.kill(container, step, base + seq)
+    covers = state.context.covers
+    for seq, path, step, stamp, value in zip(*span[3:], strict=True):
+        dot = base + seq
+        if dot not in state.doomed and not covers(origin, seq):
+            container = live.container(path)
+            touched.mark(container, step)
+            live.insert(container, step, (dot, stamp, value))
+            log.place(seq, container, step)
+
+
+def refuse_doomed(state: State, doomed: Sequence[Range], covered: Iterable[Range]) -> None:
+    """Raise if more dots would be doomed than may be, once these ranges are covered."""
+    if sum(last - first + 1 for _, first, last in doomed) + len(state.doomed) <= state.doomed_max:
+        return
+    seen = state.context.copy()
+    for known in covered:
+        seen.add_range(*known)
+    missing: Counter[str] = Counter()
+    for origin, first, last in doomed:
+        for low, high in seen.missing(origin, first, last):
+            missing[origin] += high - low + 1
+    if missing.total() + len(state.doomed) > state.doomed_max:
+        raise DoomedFullError(frozenset(missing), state.doomed_max)
+
+
+def join_doomed(state: State, doomed: Iterable[Range], touched: Touched) -> None:
+    """Dots that others know to be dead die here as well."""
+    for origin, first, last in doomed:
+        state.kill(origin, first, last, touched)
+
+
+def spans_of(state: State) -> list[Span]:
+    """The whole live state as spans, one per maximal range of the context, in canonical order."""
+    return [span_of(state, *known) for known in state.context.ranges()]
+
+
+def span_of(state: State, origin: str, first: int, last: int) -> Span:
+    """The live entries of an origin in first..last as columns. O(answer)."""
+    live = state.live
+    log, base = live.log(origin), live.base(origin)
+    if log.stale == 0 and not log.late and first == 1 and last >= (log.seqs or [0])[-1]:
+        seqs, containers, steps = log.seqs.tolist(), log.containers, log.steps
+        same = bool(containers) and containers.count(containers[0]) == len(containers)
+        if same:
+            rows = containers[0].rows
+            found = list(map(rows.__getitem__, steps))
+        else:
+            found = [c.rows[step] for c, step in zip(containers, steps, strict=True)]
+        if {tuple}.issuperset(map(type, found)):
+            paths = (
+                [containers[0].path] * len(seqs) if same else [place.path for place in containers]
+            )
+            _, stamps, values = map(list, zip(*found, strict=True)) if found else ([], [], [])
+            return Span(origin, first, last, seqs, paths, list(steps), stamps, values)
+    span = Span(origin, first, last, [], [], [], [], [])
+    for seq, container, step in log.slots(first, last):
+        entry = live.entry(container, step, base + seq)
+        if entry is not None:
+            span.seqs.append(seq)
+            span.paths.append(container.path)
+            span.steps.append(step)
+            span.stamps.append(entry[1])
+            span.values.append(entry[2])
+    return span
+
+
+def doomed_ranges(state: State) -> tuple[Range, ...]:
+    """The doomed dots as ranges in canonical order."""
+    return state.live.as_ranges(state.doomed)
+
+
+def merge_state(mine: State, theirs: State) -> Change:
+    """The full join of two states. O(both), at the speed of columns where there is no conflict."""
+    refuse_own(mine, [(mine.replica, 1, theirs.context.last_seq(mine.replica))])
+    spans = spans_of(theirs)
+    refuse_spans(mine, spans)
+    refuse_doomed(mine, doomed_ranges(theirs), theirs.context.ranges())
+    if not theirs.doomed and theirs.context <= mine.applied:
+        return Change()
+    touched = Touched(mine.live)
+    _adopt_history(mine, theirs)
+    mine.split_contexts()
+    for span in spans:
+        join_span(mine, span, touched)
+    join_doomed(mine, doomed_ranges(theirs), touched)
+    for known in theirs.applied.ranges():
+        mine.apply_range(*known)
+    mine.unite_contexts()
+    return touched.change()
+
+
+def _adopt_history(mine: State, theirs: State) -> None:
+    """Take over their removal records where ours end; where theirs are gone, raise the floor.
+
+    Events beyond a gap count as well: as soon as the gap closes here, peers ask us for them.
+    """
+    for origin, begin, end in theirs.applied.ranges():
+        log, their_log = mine.live.log(origin), theirs.live.log(origin)
+        for first, last in mine.applied.missing(origin, begin, end):
+            if their_log.floor >= first:
+                log.drop_records(their_log.floor)
+                log.floor = max(log.floor, their_log.floor)
+            after = max(first - 1, log.floor)
+            for seq, kills in their_log.kills_between(after, last).items():
+                mine.record(origin, seq, kills)
+            for batch in their_log.batches_between(after + 1, last):
+                log.mark_batch(*batch)

@@ -1,0 +1,182 @@
+"""Maps: LWWMap (values, the latest write per key wins) and ORMap (children that merge).
+
+LWWMap keeps one LWW row per key, the key being the step. A delete leaves no entry: it kills the
+puts it observed, so a concurrent put survives whatever its clock says.
+
+ORMap holds other types by (name, type), to any depth. It writes nothing itself: a child is there
+while something below its path is alive, and removing it is an observed reset of its subtree - a
+concurrent change inside survives, and only that change. Two replicas that create the same child
+concurrently have created the same child; the same name with two types is two children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from crdt.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
+from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
+from crdt.state import TYPES
+from crdt.view import Seen, ViewProtocol
+
+if TYPE_CHECKING:
+    from crdt.delta import Delta
+    from crdt.live import Container, Row
+    from crdt.store import DocumentType
+
+View = TypeVar("View")
+_VALUE_OF = itemgetter(2)  # of an entry
+
+
+class LWWMap(ViewProtocol, Mapping[Any, Any]):
+    """A mapping in which the latest write per key wins."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> dict[Any, Any]:
+        """All items as a fresh dict. O(n).
+
+        Of keys that Python holds equal (1, True) the last in canonical order is shown: the same
+        one on every replica.
+        """
+        rows = self._rows
+        steps = list(rows)
+        found = list(map(rows.__getitem__, steps))
+        if dict not in set(map(type, found)):
+            values = list(map(_VALUE_OF, found))
+            if tuple not in {*map(type, values), *map(type, steps)}:
+                return dict(zip(steps, values, strict=True))
+        if tuple in set(map(type, steps)):
+            steps.sort(key=order_of)
+        return {element_of(step): self._read(rows[step]) for step in steps}
+
+    def _read(self, row: Row) -> Any:
+        return thaw(self._writer.state.live.latest(row)[2])
+
+    def put(self, key: object, value: object, *, seen: Seen | None = None) -> Delta:
+        """Write a key over what was observed of it (or what `seen` covers). O(size)."""
+        step = key if type(key) is str and key.isascii() else step_of(key)
+        stored = value if type(value) is int else freeze(value)
+        writer = self._writer
+        if seen is None:
+            return writer.put(self._container, step, writer.stamp(), stored)
+        return self._replace(step, writer.stamp(), stored, seen)
+
+    def delete(self, key: object, *, seen: Seen | None = None) -> Delta:
+        """Delete what was observed of a key; nothing if it is absent. O(1)."""
+        return self._writer.write(self._victims([(self._container, step_of(key))], seen))
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Delete every key observed. O(n)."""
+        return self._reset(self._container, seen)
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.put(key, value)
+
+    def __delitem__(self, key: object) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self.delete(key)
+
+    def __getitem__(self, key: object) -> Any:
+        row = self._rows[key if type(key) is str else _step(key)]
+        if type(row) is not tuple:
+            return self._read(row)
+        value = row[2]
+        return thaw(value) if type(value) is tuple else value
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return step_of(key) in self._container.rows
+        except InvalidValueError:
+            return False
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([element_of(step) for step in list(self._container.rows)])
+
+    def __len__(self) -> int:
+        return len(self._container.rows)
+
+
+def _step(key: object) -> Step:
+    try:
+        return step_of(key)
+    except InvalidValueError as error:
+        raise KeyError(key) from error
+
+
+class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
+    """A mapping of (name, type) to children that merge.
+
+    `the_map["tags", ORSet].add("x")` creates as it writes; `del the_map["tags", ORSet]` resets what
+    was observed. Iterating gives the (name, type) pairs that are alive; `the_map["tags"]` is the
+    child of that name if there is exactly one.
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> dict[tuple[str, str], Any]:
+        """{(name, type name): value of the child}: plain data, to any depth. O(n)."""
+        return {(name, kind.__name__): self[name, kind].value for name, kind in self}
+
+    def child(self, name: str, kind: DocumentType[View]) -> View:
+        """The child of that name and type, alive or not yet; writing to it makes it alive."""
+        if type(name) is not str or not is_text(name):
+            raise InvalidValueTypeError(f"a name in an ORMap is text, not {name!r}")
+        if ":" in kind.type_name:
+            raise InvalidValueTypeError(f"{kind.type_name} lives at the top level only")
+        live = self._writer.state.live
+        path = (*self._container.path, name, kind.type_name)
+        return kind.attach(self._kernel, live.container(path))
+
+    def remove(self, name: str, kind: type | None = None, *, seen: Seen | None = None) -> Delta:
+        """Reset what was observed under a name (of one type, or of all). O(rows below)."""
+        below = [
+            child
+            for (known, type_name), child in self._container.children.items()
+            if known == name and (kind is None or type_name == kind.__name__)
+        ]
+        places = [
+            (place, step) for child in below for place in child.subtree() for step in place.rows
+        ]
+        return self._writer.write(self._victims(places, seen))
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Reset everything observed. O(rows below)."""
+        return self._reset(self._container, seen)
+
+    @overload
+    def __getitem__(self, key: tuple[str, type[View]]) -> View: ...
+
+    @overload
+    def __getitem__(self, key: str) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any:
+        if type(key) is tuple and len(key) == 2:
+            return self.child(*key)
+        kinds = sorted(kind for name, kind in self._container.children if name == key)
+        if not kinds:
+            raise KeyError(key)
+        if len(kinds) > 1:
+            raise AmbiguousNameError(key, tuple(kinds))
+        return self.child(key, cast("DocumentType[Any]", TYPES[kinds[0]]))
+
+    def __delitem__(self, key: tuple[str, type] | str) -> None:
+        if key not in self:
+            raise KeyError(key)
+        self.remove(*key) if type(key) is tuple else self.remove(str(key))
+
+    def __contains__(self, key: object) -> bool:
+        children: dict[tuple[str, str], Container] = self._container.children
+        if type(key) is tuple and len(key) == 2 and isinstance(key[1], type):
+            return (key[0], key[1].__name__) in children
+        return any(name == key for name, _ in children)
+
+    def __iter__(self) -> Iterator[tuple[str, type]]:
+        return iter([(name, TYPES[kind]) for name, kind in sorted(self._container.children)])
+
+    def __len__(self) -> int:
+        return len(self._container.children)

@@ -1,0 +1,169 @@
+"""Registers: one value, and a rule for concurrent writes.
+
+LWWRegister: the latest speaks - the greatest (stamp, replica, seq). A write kills what its writer
+had observed, so stamps decide between truly concurrent writes only; a fast clock cannot resurrect
+what somebody has seen and replaced. Values never decide (Shapiro et al. 2011, section 3.2).
+
+MVRegister: all concurrent values are kept, in one order everywhere, until somebody who saw them
+writes again.
+
+MaxRegister and MinRegister: the greatest and least value ever written; a write that is not beyond
+what is observed takes no dot.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from crdt.codec import Stored, freeze, order_of, thaw
+from crdt.errors import InvalidValueRangeError, InvalidValueTypeError
+from crdt.kind import LEAF
+from crdt.live import entries_of
+from crdt.view import Seen, ViewProtocol
+from crdt.writer import NOTHING
+
+if TYPE_CHECKING:
+    from crdt.delta import Delta
+
+
+class LWWRegister(ViewProtocol):
+    """A register in which the latest write wins."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Any:
+        """The latest value, or None if there is none. O(concurrent writes)."""
+        row = self._container.rows.get(LEAF)
+        return None if row is None else thaw(self._writer.state.live.latest(row)[2])
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it holds a value; None is one."""
+        return LEAF in self._container.rows
+
+    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+        """Write a value over what was observed (or over what `seen` covers). O(size)."""
+        stored = freeze(value)
+        return self._replace(LEAF, self._writer.stamp(), stored, seen)
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Forget what was observed; a concurrent write survives."""
+        return self._reset(self._container, seen)
+
+
+class MVRegister(ViewProtocol):
+    """A register that keeps every concurrent value."""
+
+    __slots__ = ()
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All concurrent values in the order of their bytes; equal ones appear once each. O(n)."""
+        row = self._container.rows.get(LEAF)
+        stored = sorted((entry[2] for entry in entries_of(row)), key=order_of)
+        return tuple(map(thaw, stored))
+
+    @property
+    def value(self) -> tuple[Any, ...]:
+        """The same as `values`: () if empty, one item unless there is a conflict."""
+        return self.values
+
+    @property
+    def conflicted(self) -> bool:
+        """Whether there is more than one concurrent write."""
+        return len(self.values) > 1
+
+    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+        """Write a value over all that was observed (or that `seen` covers). O(size)."""
+        return self._replace(LEAF, 0, freeze(value), seen)
+
+    def resolve(self, value: object, *, seen: Seen | None = None) -> Delta:
+        """Settle a conflict: `set` by another name, for the reader of the code."""
+        return self.set(value, seen=seen)
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Forget what was observed; a concurrent write survives."""
+        return self._reset(self._container, seen)
+
+
+_RANKS: dict[type, int] = {int: 0, float: 0, str: 1, bytes: 2, datetime: 3, tuple: 4}
+
+
+def _comparable(value: object) -> Stored:
+    """The stored form of a value that has an order, or a refusal."""
+    if type(value) not in _RANKS:
+        raise InvalidValueTypeError(f"has no order here: {type(value).__name__}")
+    for part in value if type(value) is tuple else (value,):
+        if type(part) not in _RANKS or (type(part) is tuple):
+            raise InvalidValueTypeError(f"has no order here: {type(part).__name__}")
+        if part != part:  # noqa: PLR0124  # NaN
+            raise InvalidValueRangeError("NaN has no order")
+    return freeze(value)
+
+
+def _rank(stored: Stored) -> tuple[Any, ...]:
+    """A key under which stored values of any kind are totally ordered."""
+    value = thaw(stored)
+    parts = value if type(value) is tuple else (value,)
+    keys = tuple((_RANKS[type(part)], part) for part in parts)
+    return _RANKS[type(value)], keys, order_of(stored)
+
+
+def _extreme(view: ViewProtocol, value: object, direction: int) -> Delta:
+    """Write a value if it lies beyond what is observed, up (1) or down (-1)."""
+    stored = _comparable(value)
+    row = view._container.rows.get(LEAF)  # noqa: SLF001  # the two registers share this rule
+    observed = [entry[2] for entry in entries_of(row)]
+    if observed:
+        kinds = {_RANKS[type(thaw(each))] for each in observed}
+        if _RANKS[type(value)] not in kinds:
+            raise InvalidValueTypeError(
+                f"holds {type(thaw(observed[0])).__name__}, not {type(value).__name__}"
+            )
+        best = max(map(_rank, observed)) if direction > 0 else min(map(_rank, observed))
+        new = _rank(stored)
+        if new == best or (new > best) is not (direction > 0):
+            return NOTHING
+    return view._writer.put(view._container, LEAF, 0, stored)  # noqa: SLF001  # as above
+
+
+class MaxRegister(ViewProtocol):
+    """The greatest value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Any:
+        """The greatest value, or None if there is none."""
+        row = self._container.rows.get(LEAF)
+        return thaw(max((entry[2] for entry in entries_of(row)), key=_rank, default=None))
+
+    def set(self, value: object) -> Delta:
+        """Raise it to `value`; no dot if it is not greater. O(1)."""
+        return _extreme(self, value, 1)
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Forget what was observed; a concurrent write survives."""
+        return self._reset(self._container, seen)
+
+
+class MinRegister(ViewProtocol):
+    """The least value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Any:
+        """The least value, or None if there is none."""
+        row = self._container.rows.get(LEAF)
+        return thaw(min((entry[2] for entry in entries_of(row)), key=_rank, default=None))
+
+    def set(self, value: object) -> Delta:
+        """Lower it to `value`; no dot if it is not less. O(1)."""
+        return _extreme(self, value, -1)
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Forget what was observed; a concurrent write survives."""
+        return self._reset(self._container, seen)

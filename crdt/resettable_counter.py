@@ -1,0 +1,103 @@
+"""ResettableCounter: a counter whose reset takes back exactly what it saw.
+
+Every increment is an immutable entry of its own, and the value is their sum; a reset kills those it
+observed. So a concurrent increment survives a reset, by its own amount and no more, and two
+concurrent resets take nothing twice. The price is a live entry per increment until the next reset;
+inside a `batch()` the increments of a counter coalesce into one.
+
+An increment may carry an operation id. The id is the step of its entry, so that doing the same
+operation twice - a retry, or two workers with one message - meets in one row, of which the least
+(replica, seq) counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.codec import is_text
+from crdt.counter import check_amount
+from crdt.dot import SEQ_MAX
+from crdt.errors import InvalidValueTypeError, OpIdReusedError
+from crdt.live import Entry, Row, entries_of
+from crdt.view import Seen, ViewProtocol
+from crdt.writer import NOTHING
+
+if TYPE_CHECKING:
+    from crdt.codec import Step
+    from crdt.delta import Delta
+
+
+class ResettableCounter(ViewProtocol):
+    """A counter of increments, resettable; increments may be made idempotent by an id."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> int:
+        """The sum of the increments that no reset has seen. O(live increments)."""
+        return sum([self._counted(step, row) for step, row in self._container.rows.items()])
+
+    def __int__(self) -> int:
+        return self.value
+
+    def increment(self, amount: int = 1, op_id: str | None = None) -> Delta:
+        """Add `amount`, of any sign; 0 takes no dot. O(1).
+
+        With an `op_id` that is alive here it does nothing; made on two replicas that did not know
+        of each other it counts once all the same.
+
+        Raises:
+            OpIdReusedError: the id is alive with another amount.
+        """
+        check_amount(amount)
+        if op_id is not None:
+            return self._once(op_id, amount)
+        if amount == 0:
+            return NOTHING
+        writer, container = self._writer, self._container
+        step, before = writer.last + 1, self._written_in_batch()
+        if before is None:
+            return writer.write((), (container, step, 0, amount))
+        row = container.rows[before]
+        return writer.write([(container, before, row)], (container, step, 0, row[2] + amount))  # type: ignore[operator]  # one own entry, an int
+
+    def reset(self, *, seen: Seen | None = None) -> Delta:
+        """Take back every increment observed (or that `seen` covers). O(live increments)."""
+        return self._reset(self._container, seen)
+
+    def _once(self, op_id: str, amount: int) -> Delta:
+        if type(op_id) is not str or not is_text(op_id):
+            raise InvalidValueTypeError(f"an op_id is text, not {op_id!r}")
+        row = self._container.rows.get(op_id)
+        if row is None:
+            return self._writer.put(self._container, op_id, 0, amount)
+        known = self._counted(op_id, row)
+        if known != amount:
+            raise OpIdReusedError(op_id, known, amount)
+        return NOTHING
+
+    def _counted(self, step: Step, row: Row) -> int:
+        """What a row adds: all its entries if they share a number only, one if they share an id."""
+        if type(step) is str:
+            least = min(entries_of(row), key=self._dot_order)
+            return least[2]  # type: ignore[return-value]  # amounts are ints
+        return sum([entry[2] for entry in entries_of(row)])  # type: ignore[misc]  # as above
+
+    def _dot_order(self, entry: Entry) -> tuple[str, int]:
+        replica, seq = self._writer.state.live.dot(entry[0])
+        return replica, seq & SEQ_MAX
+
+    def _written_in_batch(self) -> Step | None:
+        """The step of the increment made last in the open batch; it can take more."""
+        batch = self._writer.open_batch
+        if batch is None:
+            return None
+        for event in batch.events_of(self._container.path):
+            row = self._container.rows.get(event.step)
+            if (
+                type(event.step) is int
+                and type(row) is tuple
+                and row[0] == self._writer.log.base + event.seq
+            ):
+                return event.step
+        return None

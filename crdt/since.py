@@ -1,0 +1,108 @@
+"""What does a peer lack? Its vector in, the missing events out.
+
+Per origin the events in (theirs, mine], oldest first, each with what is left of it: the entry if it
+is still alive, the kills if it had any. The answer covers exactly the dots it carries (never part
+of the data with the whole context), so it may be cut anywhere except inside a batch, and the next
+question continues where it ended (Enes et al. 2019; Goncalves et al. 2017).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from crdt.delta import Delta, Event, Run
+from crdt.dot import SEQ_MAX
+from crdt.errors import BelowFloorError
+from crdt.kind import LEAF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from crdt.dot import Range
+    from crdt.log import OriginLog
+    from crdt.state import State
+
+# What stands behind the last record.
+_END: Final[tuple[int, tuple[Range, ...]]] = (SEQ_MAX + 1, ())
+
+
+def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) -> Delta:
+    """The events that a replica with this vector lacks. O(answer + origins).
+
+    With `bytes_max` it ends early, between batches; it holds at least one batch, so asking again
+    always makes progress.
+    """
+    for origin, floor in ((name, log.floor) for name, log in _logs(state)):
+        asked = seen.get(origin, 0)
+        if asked < floor and asked < state.applied.seqs.get(origin, 0):
+            raise BelowFloorError(origin, floor, asked)
+    runs: list[Run] = []
+    room = bytes_max if bytes_max is not None else 1 << 62
+    for origin, log in sorted(_logs(state)):
+        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+        if after >= last:
+            continue
+        events: Iterable[Event] = _events(state, log, after, last)
+        end = last
+        if bytes_max is not None:
+            room -= 64 + len(origin)
+            events, end, room = _fill(events, log, (after, last), room, at_least_one=not runs)
+        if end > after:
+            batches = log.batches_between(after + 1, end)
+            runs.append(Run(origin, after + 1, end, tuple(events), batches))
+        if end < last:
+            break
+    return Delta(tuple(runs))
+
+
+def _fill(
+    events: Iterable[Event], log: OriginLog, span: tuple[int, int], room: int, *, at_least_one: bool
+) -> tuple[list[Event], int, int]:
+    """The events of (after, last] that fit, where they end, and the room that is left.
+
+    Events are taken as they are needed: of a long history only the part that leaves is built.
+    """
+    after, end = span
+    kept: list[Event] = []
+    for event in events:
+        if event.seq > end:
+            break
+        room -= event.weight()
+        if room < 0 and end == span[1]:
+            end = _cut_before(log, event.seq, after, at_least_one=at_least_one)
+        kept.append(event)
+    return [event for event in kept if event.seq <= end], end, room
+
+
+def _logs(state: State) -> Iterator[tuple[str, OriginLog]]:
+    return zip(state.live.names, state.live.logs, strict=True)
+
+
+def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> int:
+    """Where a run ends that has no room for an event: before its batch, if that is progress."""
+    batch = log.batch_around(seq - 1) or log.batch_around(seq) or (seq, seq)
+    if batch[0] - 1 > after or not at_least_one:
+        return max(batch[0] - 1, after)
+    return batch[1]
+
+
+def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Event]:
+    """The events in (after, last] that have something to say, ascending, built one by one."""
+    entry_of, base = state.live.entry, log.base
+    recorded = iter(log.kills_between(after, last).items())
+    killer, killed = next(recorded, _END)
+    for seq, container, step in log.slots(after + 1, last):
+        entry = entry_of(container, step, base + seq)
+        if entry is None:
+            continue
+        while killer < seq:
+            yield Event(killer, None, LEAF, 0, None, killed)
+            killer, killed = next(recorded, _END)
+        mine: tuple[Range, ...] = ()
+        if killer == seq:
+            mine = killed
+            killer, killed = next(recorded, _END)
+        yield Event(seq, container.path, step, entry[1], entry[2], mine)
+    while killed:
+        yield Event(killer, None, LEAF, 0, None, killed)
+        killer, killed = next(recorded, _END)

@@ -1,0 +1,272 @@
+"""What a kernel is made of: live entries, what was seen, what was applied, what is doomed.
+
+Two contexts that usually are one object. `context` holds the dots whose entry is here or known to
+be dead; a join decides by it. `applied` holds the events whose kills were honoured too; it alone is
+the digest shown to peers. Applying a delta grows both. A state that came as a set of chunks grows
+`applied` only as far as its sender's vector goes without a gap: of events beyond, what they killed
+cannot be retold, so they are in `context` alone until they come as deltas.
+
+`chunk_sets` holds the chunks of incomplete sets, which are no part of the state yet.
+
+`doomed` holds dots that were killed before they arrived: their entries are refused when they come.
+It is state like any entry, and empties as the dots become covered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.causal_context import CausalContext
+from crdt.codec import Step, element_of
+from crdt.delta import Change, DocumentChange
+from crdt.dot import SEQ_BITS, SEQ_MAX, Range
+from crdt.errors import require
+from crdt.hlc import HLC
+from crdt.kind import kind_of
+from crdt.live import READS, Container, LiveTable, Row
+from crdt.log import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from crdt.chunk import Chunk
+
+DOOMED_MAX = 1 << 20
+REMOVAL_RECORDS_BYTES_MAX = 16 << 20
+RECORD_BYTES = 128  # of memory per killed range, measured generously
+CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
+
+TYPES: dict[str, type] = {}  # name -> view class; each type module puts its own in
+
+
+class State:
+    """The parts of one kernel. Everything here is plain data with the few rules that bind it."""
+
+    __slots__ = (
+        "applied",
+        "chunk_sets",
+        "clock",
+        "context",
+        "doomed",
+        "doomed_max",
+        "joined_set",
+        "live",
+        "now_ms",
+        "records",
+        "records_max",
+        "replica",
+    )
+
+    def __init__(self, replica: str, now_ms: Callable[[], int] | None) -> None:
+        self.replica = replica
+        self.now_ms = now_ms
+        self.live = LiveTable()
+        self.live.base(replica)
+        self.applied = CausalContext()
+        self.context = self.applied
+        self.doomed: set[int] = set()
+        self.doomed_max = DOOMED_MAX
+        self.clock = HLC()
+        self.records = 0  # killed ranges kept; recounted when it passes records_max
+        self.records_max = REMOVAL_RECORDS_BYTES_MAX // RECORD_BYTES
+        self.chunk_sets: dict[bytes, dict[int, Chunk]] = {}  # id -> index -> what came so far
+        self.joined_set = b""  # the last one that was completed: its repeats say nothing new
+
+    # --------------------------------------------------------------------------------- seen
+
+    def apply_range(self, origin: str, first: int, last: int) -> None:
+        """These events were applied, kills and all."""
+        self.applied.add_range(origin, first, last)
+        self.cover_range(origin, first, last)
+
+    def cover_range(self, origin: str, first: int, last: int) -> None:
+        """The fate of these dots is known; none of them can be doomed any longer."""
+        if self.context is not self.applied:
+            self.context.add_range(origin, first, last)
+        if self.doomed:
+            base = self.live.base(origin)
+            low, high = base + first, base + last
+            if last - first < len(self.doomed):
+                self.doomed.difference_update(range(low, high + 1))
+            else:
+                self.doomed = {dot for dot in self.doomed if not low <= dot <= high}
+
+    def split_contexts(self) -> None:
+        """From now on the context may run ahead of what was applied."""
+        if self.context is self.applied:
+            self.context = self.applied.copy()
+
+    def unite_contexts(self) -> None:
+        """Let the two be one again if they hold the same dots."""
+        if self.context is not self.applied and self.context <= self.applied:
+            self.context = self.applied
+
+    # --------------------------------------------------------------------------------- kill
+
+    def kill(self, origin: str, first: int, last: int, touched: Touched) -> None:
+        """These dots die: now if they are here, on arrival if they are still unknown."""
+        live = self.live
+        base = live.base(origin)
+        if first == last:
+            place = live.find(base + first)
+            if place is not None:
+                touched.mark(*place)
+                live.kill(*place, base + first)
+            elif not self.context.covers(origin, first):
+                self.doomed.add(base + first)
+            return
+        for seq, container, step in list(live.log(origin).slots(first, last)):
+            if holds(container.rows.get(step), base + seq):
+                touched.mark(container, step)
+                live.kill(container, step, base + seq)
+        for low, high in self.context.missing(origin, first, last):
+            self.doomed.update(range(base + low, base + high + 1))
+
+    # ------------------------------------------------------------------------------ records
+
+    def record(self, origin: str, seq: int, kills: tuple[Range, ...]) -> None:
+        """Keep what an event killed, for peers that have not heard of it yet."""
+        self.live.log(origin).record(seq, kills)
+        self.records += len(kills)
+        if self.records > self.records_max:
+            self.evict_records()
+
+    def evict_records(self) -> None:
+        """Drop the oldest records of the busiest origins until a quarter of the room is free."""
+        while True:
+            self.records = sum(log.ranges_kept for log in self.live.logs)
+            if self.records <= self.records_max * 3 // 4:
+                return
+            name, log = max(
+                zip(self.live.names, self.live.logs, strict=True),
+                key=lambda pair: pair[1].ranges_kept,
+            )
+            oldest = sorted(log.kills)[: (len(log.kills) + 1) // 2]
+            if not self.drop_records({name: oldest[-1]}):
+                self.records = 0  # what is left dooms unseen dots and stays; look again much later
+                return
+
+    def drop_records(self, upto: Mapping[str, int]) -> bool:
+        """Drop records of events up to these seqs; those that doom an unseen dot stay."""
+        dropped = False
+        for origin, last in upto.items():
+            if origin not in self.live.bases:
+                continue
+            log = self.live.log(origin)
+            limit = last
+            if self.doomed:
+                held = [
+                    seq for seq, kills in log.kills.items() if seq <= last and self._dooms(kills)
+                ]
+                limit = min([last, *(seq - 1 for seq in held)])
+            before = log.ranges_kept
+            log.drop_records(limit)
+            dropped = dropped or log.ranges_kept < before
+        self.records = sum(log.ranges_kept for log in self.live.logs)
+        return dropped
+
+    def _dooms(self, kills: tuple[Range, ...]) -> bool:
+        return any(
+            first <= (dot & SEQ_MAX) <= last and self.live.names[dot >> SEQ_BITS] == origin
+            for origin, first, last in kills
+            for dot in self.doomed
+        )
+
+    # --------------------------------------------------------------------------------- time
+
+    def observe(self, stamp: int) -> bool:
+        """Let the clock follow a peer's stamp; False if it is too far ahead."""
+        return self.clock.observe(stamp, self.now_ms() if self.now_ms is not None else None)
+
+    def _check(self) -> None:
+        """Assert that the parts fit together."""
+        self.live._check()  # noqa: SLF001  # the checks of one room call each other
+        self.applied._check()  # noqa: SLF001
+        self.context._check()  # noqa: SLF001
+        require(self.applied <= self.context, "applied, but not seen")
+        for dot in self.doomed:
+            require(
+                not self.context.covers(*self.live.dot(dot)), "doomed, though its fate is known"
+            )
+            require(self.live.find(dot) is None, "doomed and alive")
+        for name, log in zip(self.live.names, self.live.logs, strict=True):
+            for seq in log.seqs:
+                require(self.context.covers(name, seq), f"an entry of {name}:{seq}, never seen")
+        own = self.context.last_seq(self.replica)
+        require(own == self.applied.seqs.get(self.replica, 0), "own events with a gap")
+
+
+class Touched:
+    """Rows as they were before a mutation or merge; afterwards it says which values changed."""
+
+    __slots__ = ("live", "rows", "whole")
+
+    def __init__(self, live: LiveTable) -> None:
+        self.live = live
+        self.rows: dict[Container, dict[Step, Row | None]] = {}
+        self.whole: dict[Container, set[Step]] = {}  # rows known to be new, without a look
+
+    def mark(self, container: Container, step: Step) -> None:
+        """Remember a row before it changes for the first time."""
+        rows = self.rows.get(container)
+        if rows is None:
+            rows = self.rows[container] = {}
+        if step not in rows:
+            new = self.whole.get(container)
+            if new is not None and step in new:
+                new.discard(step)
+                rows[step] = None
+            else:
+                rows[step] = container.rows.get(step)
+
+    def remember(self, undo: Iterable[tuple[Container, Step, Row | None]]) -> None:
+        """Rows as they were before local mutations, oldest first."""
+        for container, step, row in undo:
+            self.rows.setdefault(container, {}).setdefault(step, row)
+
+    def mark_new(self, container: Container, steps: set[Step]) -> bool:
+        """Remember that these rows did not exist before; False if some of them are marked."""
+        if not steps.isdisjoint(self.rows.get(container, ())):
+            return False
+        known = self.whole.get(container)
+        self.whole[container] = steps if known is None else known | steps
+        return True
+
+    def change(self) -> Change:
+        """What changed for a reader: by document, with the keys at its top level. O(marks)."""
+        documents: dict[tuple[str, str], list[Iterable[object]]] = {}
+        for container in [*self.rows, *(some for some in self.whole if some not in self.rows)]:
+            changed = self._changed_steps(container)
+            if not changed:
+                continue
+            path = container.path
+            keys = documents.setdefault((path[0], path[1]), [])
+            if len(path) > 2:
+                keys.append((path[2],))
+            elif kind_of(path).step == "element":
+                plain = tuple not in set(map(type, changed))
+                keys.append(changed if plain else map(element_of, changed))
+        return Change(
+            tuple(
+                DocumentChange(name, type_of(kind), frozenset().union(*keys) if keys else None)
+                for (name, kind), keys in documents.items()
+            )
+        )
+
+    def _changed_steps(self, container: Container) -> set[Step]:
+        reads = READS[kind_of(container.path).reads]
+        now = container.rows
+        changed = self.whole.get(container, set())
+        for step, before in self.rows.get(container, {}).items():
+            after = now.get(step)
+            if before is None or after is None:
+                if before is not after:
+                    changed.add(step)
+            elif reads(self.live, before) != reads(self.live, after):
+                changed.add(step)
+        return changed
+
+
+def type_of(name: str) -> type:
+    """The view class of a type name in a path."""
+    return TYPES[name.partition(":")[0]]

@@ -1,0 +1,68 @@
+"""The kit with which this library tests itself, for types of your own as well.
+
+Convergence alone proves little: a set that brings removed elements back converges. Algebraic laws
+pass on wrong types. So a type is tested by *laws*, by an *oracle* that computes the value from
+visibility alone, and by convergence, over histories of a *scheduler* that is weighted towards what
+goes wrong.
+
+    test_laws = laws(ORSet)
+
+    @given(scenarios(ORSet, replicas=3))
+    def test_orset(run):
+        run.heal()
+        assert run.converged, run.diagram()
+        assert run.values == run.oracle, run.diagram()
+
+From a terminal: `python -m crdt.testing fuzz ORSet`. Needs the extra `[testing]`; what needs
+Hypothesis is imported when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from crdt.testing.history import Happened, History, HistoryError, replay, run_histories
+from crdt.testing.laws import laws
+from crdt.testing.network import InFlight, Network
+from crdt.testing.operation import Choice, Operation, UnknownTypeError, register
+from crdt.testing.oracle import NoOracleError, Oracle, Recorded, shown
+from crdt.testing.scheduler import Plan, Step, plan
+from crdt.testing.shrink import shrink
+from crdt.testing.state_network import Mergeable, StateNetwork
+
+if TYPE_CHECKING:
+    from crdt.testing.strategy import plans, scenarios
+
+__all__ = [
+    "Choice",
+    "Happened",
+    "History",
+    "HistoryError",
+    "InFlight",
+    "Mergeable",
+    "Network",
+    "NoOracleError",
+    "Operation",
+    "Oracle",
+    "Plan",
+    "Recorded",
+    "StateNetwork",
+    "Step",
+    "UnknownTypeError",
+    "laws",
+    "plan",
+    "plans",
+    "register",
+    "replay",
+    "run_histories",
+    "scenarios",
+    "shown",
+    "shrink",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Hypothesis only when somebody wants it."""
+    if name in {"plans", "scenarios"}:
+        from crdt.testing import strategy  # noqa: PLC0415  # on first use
+
+        return getattr(strategy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

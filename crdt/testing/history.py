@@ -1,0 +1,383 @@
+"""The execution of a plan, and its verdict.
+
+    run = History(ORSet, plan)
+    run.heal()
+    assert run.converged and run.values == run.oracle, run.diagram()
+
+A step that fails ends the execution; `heal` then raises what happened, so that a run can always be
+drawn. `run_histories(ORSet, seed=7, count=100)` does all this for many seeds, stops at the first
+failure with the one line that replays it, and returns the statistics of what it generated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from crdt.errors import CRDTError
+from crdt.testing.diagram import draw_svg, draw_text
+from crdt.testing.network import DOCUMENT, InFlight, Network, Replicas, RollBackError
+from crdt.testing.operation import is_view, name_of, reading_of
+from crdt.testing.oracle import Oracle, readable
+from crdt.testing.scheduler import Plan, Step, dice_of, linked, plan
+from crdt.testing.state_network import StateNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crdt.dot import Dot
+    from crdt.testing.operation import Operation
+
+_EPOCH_MS = 1_700_000_000_000
+
+# What a wrong type may raise in the middle of a history.
+FAULTS = (
+    CRDTError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+class HistoryError(CRDTError, AssertionError):
+    """A history went wrong; `seed` (if one is known) and the replay line lead back to it."""
+
+    code = "history"
+    hint = "replay the line in the message"
+
+    def __init__(self, text: str, *, line: str = "", seed: int | None = None) -> None:
+        super().__init__(f"{text}\n  replay: {line}" if line else text)
+        self.text = text
+        self.line = line
+        self.seed = seed
+
+
+class Happened(NamedTuple):
+    """A step that did something: where, and from where and since when it was on its way."""
+
+    step: Step
+    replica: int
+    source: int | None = None
+    sent: int | None = None  # index of the step that published it
+
+
+class History:
+    """A plan being executed; `trace` has an item per step that did something.
+
+    Args:
+        kind: one of our types, or a class that `register` was told about.
+        script: the plan.
+        check_every: after this many steps the invariants of a replica are checked.
+    """
+
+    def __init__(self, kind: Any, script: Plan, *, check_every: int = 16) -> None:
+        self.kind = kind
+        self.script = script
+        self.now_ms = _EPOCH_MS
+        self.skews = list(script.skews_ms)
+        names = [chr(ord("a") + index) for index in range(script.replicas)]
+        self.network: Replicas = (
+            Network(kind, names, [self._clock(index) for index in range(script.replicas)])
+            if is_view(kind)
+            else StateNetwork(kind, names)
+        )
+        self.expected = Oracle(reading_of(kind))
+        self.path = (DOCUMENT, name_of(kind))
+        self.statistics: Counter[str] = Counter()
+        self.trace: list[Happened] = []
+        self.failure: Exception | None = None
+        self.cut_links: set[frozenset[int]] = set()
+        self._stash: list[tuple[Any, set[Dot]]] = []
+        self._looks: dict[int, tuple[Any, set[Dot]]] = {}
+        self._lives = 0
+        self._message: InFlight | None = None
+        try:
+            for number, step in enumerate(script.steps):
+                self._execute(step)
+                if number % check_every == check_every - 1:
+                    self.network.check(step.replica)
+        except FAULTS as error:
+            self.failure = error
+
+    # ------------------------------------------------------------------------------ verdict
+
+    def heal(self) -> None:
+        """End every disturbance and let all replicas learn everything.
+
+        Raises:
+            HistoryError: a step, or the healing itself, failed; its cause says with what.
+        """
+        if self.failure is None:
+            try:
+                self.network.heal()
+            except FAULTS as error:
+                self.failure = error
+        if self.failure is not None:
+            text = f"{type(self.failure).__name__}: {self.failure}"
+            raise HistoryError(text) from self.failure
+
+    @property
+    def converged(self) -> bool:
+        """Whether all replicas hold the same state."""
+        return self.network.converged
+
+    @property
+    def values(self) -> list[Any]:
+        """What each replica shows."""
+        return self.network.values
+
+    @property
+    def oracle(self) -> list[Any]:
+        """What each replica has to show once it has learned everything.
+
+        Raises:
+            NoOracleError: none was registered for a type of your own.
+        """
+        known = {id(seen): frozenset(seen) for seen in self.network.seen}
+        values = {seen: self.expected.value(self.path, seen) for seen in set(known.values())}
+        return [values[known[id(seen)]] for seen in self.network.seen]
+
+    def complaint(self) -> str | None:
+        """Heal, and say what is wrong; None if nothing is."""
+        try:
+            self.heal()
+            if not self.converged:
+                return f"replicas differ: {', '.join(map(self.describe, self.values))}"
+            if self.expected.knows(self.path) and self.values != self.oracle:
+                shows, wanted = self.describe(self.values[0]), self.describe(self.oracle[0])
+                return f"shows {shows}\n  has to show {wanted}"
+        except FAULTS as error:
+            return error.text if isinstance(error, HistoryError) else repr(error)
+        return None
+
+    def describe(self, value: Any) -> str:
+        """A value for people: canonical bytes decoded, and cut to a readable length."""
+        return f"{readable(value) if is_view(self.kind) else value!r:.400}"
+
+    def diagram(self) -> str:
+        """The space-time diagram as text: one column per replica, time going down."""
+        return draw_text(self)
+
+    def svg(self) -> str:
+        """The space-time diagram as an SVG document."""
+        return draw_svg(self)
+
+    def __repr__(self) -> str:
+        return f"History({self.kind.__name__}, {self.script!r})\n{self.diagram()}"
+
+    # ---------------------------------------------------------------------------- execution
+
+    def _clock(self, index: int) -> Callable[[], int] | None:
+        if self.skews[index] is None:
+            return None
+        return lambda: max(0, self.now_ms + (self.skews[index] or 0))
+
+    def _execute(self, step: Step) -> None:
+        self.now_ms += step.pick % 7
+        self.network.moment = len(self.trace)
+        self._message = None
+        try:
+            happened = getattr(self, f"_do_{step.kind}")(step)
+        except FAULTS:
+            self.trace.append(self._happened(step))
+            raise
+        if not happened:
+            self.statistics["idle"] += 1
+            return
+        self.statistics[step.kind] += 1
+        self.trace.append(self._happened(step))
+
+    def _happened(self, step: Step) -> Happened:
+        message = self._message
+        if message is not None:
+            return Happened(step, message.target, message.source, message.moment)
+        return Happened(step, step.replica, step.peer if step.kind in _FROM_PEER else None)
+
+    def _reachable(self, one: int, other: int) -> bool:
+        topology, count = self.script.topology, self.script.replicas
+        return frozenset((one, other)) not in self.cut_links and linked(topology, count, one, other)
+
+    def _write(self, index: int, operation: Operation, *, seen: bool) -> bool:
+        observed, context = set(self.network.seen[index]), None
+        if seen and index in self._looks:
+            context, observed = self._looks[index]
+            self.statistics["seen"] += 1
+        written = self.network.write(index, operation, context)
+        if written is not None:
+            self.expected.record(written.dot, observed, self.path, operation, written.stamp)
+        return written is not None
+
+    def _do_write(self, step: Step) -> bool:
+        return self._write(step.replica, step.operations[0], seen=step.seen[0])
+
+    def _do_equal(self, step: Step) -> bool:
+        """Two replicas do the same thing without having heard of each other's."""
+        here = self._write(step.replica, step.operations[0], seen=False)
+        there = self._write(step.peer, step.operations[0], seen=False)
+        return here or there
+
+    def _do_batch(self, step: Step, *, fail: bool = False) -> bool:
+        recorded = len(self.expected.operations)
+        group = self.network.batch(step.replica)
+        if group is None:
+            return False
+        try:
+            with group as batch:
+                for operation, seen in zip(step.operations, step.seen, strict=True):
+                    self._write(step.replica, operation, seen=seen)
+                if fail:
+                    raise RollBackError
+        except RollBackError:
+            self.expected.forget(len(self.expected.operations) - recorded)
+            return True
+        runs = batch.delta.runs
+        stamps = {(run.origin, e.seq): e.stamp for run in runs for e in run.events}
+        self.expected.close_batch(recorded, stamps)
+        return bool(runs)
+
+    def _do_rollback(self, step: Step) -> bool:
+        return self._do_batch(step, fail=True)
+
+    def _do_deliver(self, step: Step, *, keep: bool = False) -> bool:
+        flight = self.network.in_flight
+        if not flight:
+            return False
+        position = step.pick % len(flight)
+        message = flight[position]
+        if not self._reachable(message.target, message.source):
+            return False
+        if not keep:
+            del flight[position]
+        self._message = message
+        self.network.deliver(message)
+        return True
+
+    def _do_repeat(self, step: Step) -> bool:
+        return self._do_deliver(step, keep=True)
+
+    def _do_lose(self, step: Step) -> bool:
+        flight = self.network.in_flight
+        if not flight:
+            return False
+        self._message = flight.pop(step.pick % len(flight))
+        return True
+
+    def _do_exchange(self, step: Step) -> bool:
+        reachable = self._reachable(step.replica, step.peer)
+        return reachable and self.network.exchange(step.replica, step.peer)
+
+    def _do_truncated(self, step: Step) -> bool:
+        budget = (1, 80, 200, 500)[step.pick % 4]
+        reachable = self._reachable(step.replica, step.peer)
+        return reachable and self.network.exchange(step.replica, step.peer, budget)
+
+    def _do_merge(self, step: Step) -> bool:
+        if not self._reachable(step.replica, step.peer):
+            return False
+        self.network.merge_from(step.replica, step.peer)
+        return True
+
+    def _do_stash(self, step: Step) -> bool:
+        self._lives += 1
+        copy = self.network.copy(step.replica, f"copy{self._lives}")
+        self._stash.append((copy, set(self.network.seen[step.replica])))
+        return True
+
+    def _do_stale(self, step: Step) -> bool:
+        if not self._stash:
+            return False
+        self.network.merge_copy(step.replica, *self._stash[step.pick % len(self._stash)])
+        return True
+
+    def _do_chunks(self, step: Step) -> bool:
+        if not self._reachable(step.replica, step.peer):
+            return False
+        bytes_max, dice = (60, 150, 10_000)[step.pick % 3], dice_of(step.pick)
+        return self.network.some_chunks(step.replica, step.peer, bytes_max, dice)
+
+    def _do_restart(self, step: Step) -> bool:
+        return self.network.restart(step.replica)
+
+    def _do_rebirth(self, step: Step) -> bool:
+        if not self._stash:
+            return False
+        back = self._stash[step.pick % len(self._stash)]
+        name = f"{chr(ord('a') + step.replica)}~{self._lives + 1}"
+        copies = [copy for copy, _ in self._stash]
+        if not self.network.rebirth(step.replica, name, back, copies):
+            return False
+        self._lives += 1
+        self._looks.pop(step.replica, None)
+        return True
+
+    def _do_forget(self, step: Step) -> bool:
+        return self.network.forget(step.replica, step.pick)
+
+    def _do_void(self, step: Step) -> bool:
+        return self.network.void(step.replica, step.pick % 4)
+
+    def _do_look(self, step: Step) -> bool:
+        network, index = self.network, step.replica
+        context = network.look(index)
+        if context is None:
+            return False
+        self._looks[index] = (context, set(network.seen[index]))
+        return True
+
+    def _do_jump(self, step: Step) -> bool:
+        if self.skews[step.replica] is None:
+            return False
+        self.skews[step.replica] = (0, -3_600_000, 60_000, 90_000)[step.pick % 4]
+        return True
+
+    def _do_cut(self, step: Step) -> bool:
+        self.cut_links ^= {frozenset((step.replica, step.peer))}
+        return True
+
+
+_FROM_PEER = frozenset({"exchange", "truncated", "merge", "chunks", "equal", "cut"})
+
+
+def replay(kind: Any, script: Plan) -> None:
+    """Execute a plan and judge it: what a regression test of a shrunk counterexample calls.
+
+    Raises:
+        HistoryError: it (still) goes wrong; the message holds the diagram.
+    """
+    run = History(kind, script)
+    complaint = run.complaint()
+    if complaint is not None:
+        raise HistoryError(f"{complaint}\n\n{run.diagram()}") from run.failure
+
+
+def run_histories(
+    kind: Any,
+    seed: int,
+    count: int,
+    *,
+    replicas: int = 3,
+    mutations: int = 40,
+) -> Counter[str]:
+    """Execute `count` histories, seeds seed, seed + 1, ...; about 5 ms each.
+
+    Returns:
+        What was generated: steps by kind, and "histories".
+
+    Raises:
+        HistoryError: replicas differ, or agree on a value that visibility does not allow.
+    """
+    statistics: Counter[str] = Counter()
+    for one in range(seed, seed + count):
+        script = plan(name_of(kind), dice_of(one), replicas=replicas, mutations=mutations)
+        run = History(kind, script)
+        complaint = run.complaint()
+        if complaint is not None:
+            line = f"run_histories({kind.__name__}, seed={one}, count=1"
+            line += f", replicas={replicas}, mutations={mutations})"
+            raise HistoryError(complaint, line=line, seed=one) from run.failure
+        statistics += run.statistics
+        statistics["histories"] += 1
+    return statistics

@@ -1,0 +1,182 @@
+"""The laws every type must keep, as one test function.
+
+    test_laws = laws(ORSet)
+
+Algebra: merging commutes, associates, is idempotent, and only adds knowledge. And what algebra does
+not say: a delta does what the merged state would do; an argument is never changed; bytes come back
+as the same state with the same future; a damaged delta is refused and leaves no trace; a replica
+reads its own writes.
+
+A type of your own is one that `register` was told about. Or give `operate(dice, replica)`, which
+makes one random mutation, and, unless its replicas have `fork(name)`, `copy(replica, name)`. It
+needs `merge` and `value`; what it lacks beyond that (deltas, bytes) is not tested.
+"""
+
+from __future__ import annotations
+
+import copy as copying
+from typing import TYPE_CHECKING, Any
+
+from crdt.delta import Delta
+from crdt.errors import DecodeError, InsufficientRightsError, InvalidAmountError, require
+from crdt.testing.history import History
+from crdt.testing.operation import draw, is_view, name_of
+from crdt.testing.oracle import shown
+from crdt.testing.scheduler import Plan, dice_of, draw_step
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+
+class _Subject:
+    """How to make, copy, change and compare replicas of a type."""
+
+    def __init__(
+        self,
+        kind: Any,
+        operate: Callable[[random.Random, Any], Any] | None,
+        copy: Callable[[Any, str], Any] | None,
+    ) -> None:
+        self.kind = kind
+        self.ours = is_view(kind)
+        self._operate = operate
+        self._copy = copy
+
+    def mutate(self, dice: random.Random, replica: Any) -> Any:
+        """One random mutation; returns what the mutator returned."""
+        if self._operate is not None:
+            return self._operate(dice, replica)
+        operation, _ = draw(name_of(self.kind), dice, dice.randint(2, 6))
+        try:
+            return operation.perform(replica)
+        except (InsufficientRightsError, InvalidAmountError):
+            return Delta()  # refused, as it has to be
+
+    def copy(self, replica: Any, name: str) -> Any:
+        """An independent copy."""
+        if self._copy is not None:
+            return self._copy(replica, name)
+        return replica.fork(name) if hasattr(replica, "fork") else copying.deepcopy(replica)
+
+    def state(self, replica: Any) -> Any:
+        """What has to be equal: canonical bytes of our types, the value of others."""
+        return replica.canonical_bytes() if self.ours else replica.value
+
+    def joined(self, *replicas: Any) -> Any:
+        """A fresh copy of the first with the others merged into it, in order."""
+        result = self.copy(replicas[0], "joined")
+        for other in replicas[1:]:
+            result.merge(other)
+        return result
+
+
+def laws(
+    kind: Any,
+    *,
+    operate: Callable[[random.Random, Any], Any] | None = None,
+    copy: Callable[[Any, str], Any] | None = None,
+    examples: int = 60,
+    seed: int = 0,
+) -> Callable[[], None]:
+    """A test function that checks the laws on random states of a type. About 2 ms per example."""
+    subject = _Subject(kind, operate, copy)
+
+    def test() -> None:
+        for number in range(seed, seed + examples):
+            dice = dice_of(number)
+            try:
+                replicas = _random_replicas(subject, dice)
+                _algebra(subject, *replicas)
+                if operate is None:
+                    _own_writes(kind, dice)
+                if subject.ours:
+                    _deltas(subject, dice, replicas)
+                    _bytes(subject, dice, replicas[0])
+            except AssertionError as error:
+                error.add_note(f"replay: laws({kind.__name__}, examples=1, seed={number})()")
+                raise
+
+    test.__doc__ = f"{kind.__name__} keeps the laws of a replicated data type."
+    return test
+
+
+def _random_replicas(subject: _Subject, dice: random.Random) -> list[Any]:
+    """Three replicas with a common past and concurrent writes."""
+    replicas = [subject.kind(name) for name in "abc"]
+    for _ in range(dice.randint(3, 24)):
+        index = dice.randrange(3)
+        if dice.random() < 0.7:
+            subject.mutate(dice, replicas[index])
+        else:
+            replicas[index].merge(replicas[dice.choice([n for n in range(3) if n != index])])
+    return replicas
+
+
+def _algebra(subject: _Subject, a: Any, b: Any, c: Any) -> None:
+    state, joined = subject.state, subject.joined
+    before = [state(each) for each in (a, b, c)]
+    require(state(joined(a, b)) == state(joined(b, a)), "merge does not commute")
+    left, right = joined(joined(a, b), c), joined(a, joined(b, c))
+    require(state(left) == state(right), "merge does not associate")
+    require(state(joined(a, a)) == state(a), "merge is not idempotent")
+    require(state(joined(left, a, b, c)) == state(left), "a merge went backwards")
+    require([state(each) for each in (a, b, c)] == before, "a merge changed its argument")
+
+
+def _own_writes(kind: Any, dice: random.Random) -> None:
+    """A replica that nobody disturbs shows what it wrote, after every single write."""
+    name = name_of(kind)
+    drawn = [draw_step(name, dice, 2, size=2 + n // 2, kind="write") for n in range(8)]
+    steps = tuple(step._replace(replica=0, peer=1) for step in drawn)
+    for count in range(1, len(steps) + 1):
+        run = History(kind, Plan(name, 2, "mesh", (None, None), steps[:count]))
+        if not run.expected.knows(run.path):
+            return
+        require(run.failure is None, f"a write failed: {run.failure!r}")
+        if run.values[0] != run.oracle[0]:
+            raise AssertionError(f"a replica does not read its own writes\n{run.diagram()}")
+
+
+def _deltas(subject: _Subject, dice: random.Random, replicas: list[Any]) -> None:
+    writer, reader, _ = (subject.copy(each, f"{each.replica}'") for each in replicas)
+    reader.merge(writer)
+    by_delta = subject.copy(reader, "d")
+    deltas = []
+    for _ in range(6):
+        delta = subject.mutate(dice, writer)
+        require(Delta.decode(delta.encode()) == delta, "a delta changed on its way through bytes")
+        deltas.append(delta)
+    for delta in dice.sample(deltas, len(deltas)):
+        by_delta.apply(delta)
+        by_delta.apply(delta)
+    by_state = subject.copy(reader, "s")
+    by_state.merge(writer)
+    require(subject.state(by_delta) == subject.state(by_state), "deltas differ from the state")
+    require(shown(by_delta) == shown(by_state), "equal states read differently")
+    asked = subject.copy(reader, "q")
+    asked.apply(writer.kernel.delta_since(asked.kernel.vector))
+    require(subject.state(asked) == subject.state(by_state), "delta_since differs from the state")
+
+
+def _bytes(subject: _Subject, dice: random.Random, replica: Any) -> None:
+    data = replica.to_bytes()
+    again = subject.kind.from_bytes(data, replica=replica.replica)
+    require(subject.state(again) == subject.state(replica), "bytes came back as another state")
+    require(again.to_bytes() == data, "equal states have different bytes")
+    future = dice.getrandbits(32)
+    original = subject.kind.from_bytes(data, replica=replica.replica)
+    for each in (original, again):
+        same = dice_of(future)
+        for _ in range(4):
+            subject.mutate(same, each)
+    require(subject.state(again) == subject.state(original), "a restart has another future")
+    before = subject.state(replica)
+    broken = bytearray(subject.mutate(dice, subject.copy(replica, "other")).encode())
+    broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+    try:
+        replica.apply(Delta.decode(bytes(broken)))
+    except DecodeError:
+        require(subject.state(replica) == before, "a refused delta left a trace")
+    else:
+        raise AssertionError("a damaged delta was accepted")

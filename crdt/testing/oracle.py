@@ -1,0 +1,274 @@
+"""The oracle: what a value has to be, from visibility alone.
+
+For every operation it knows the dot and the set of dots its writer had seen. From that it decides:
+a write is alive unless some operation that supersedes it had seen it. How the alive writes read as
+a value is one line per type. There is no merge in here, no context arithmetic, no entry and no kill
+list: plain sets of dots and quadratic loops, so that it cannot share a mistake with the kernel
+(Burckhardt et al. 2014, replicated data types by visibility and arbitration).
+
+Values are compared in a form that keeps apart what Python confuses (1, True, 1.0): canonical bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from crdt.codec import decode_value, encode_value
+from crdt.errors import CRDTError
+from crdt.kind import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from crdt.dot import Dot
+    from crdt.kind import Path
+    from crdt.testing.operation import Operation
+
+# Actions that erase everything observed below their path, and those that erase one element.
+_ERASE_ALL = frozenset({"clear", "reset", "remove_child"})
+_ERASE_ONE = frozenset({"delete"})
+
+
+class NoOracleError(CRDTError, LookupError):
+    """Nobody said what the value of this type has to be."""
+
+    code = "no_oracle"
+    hint = "register(Type, ..., oracle=function of the visible operations)"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One operation as it happened: `observed` is what it may supersede."""
+
+    dot: Dot
+    observed: frozenset[Dot]
+    path: Path
+    action: str
+    args: tuple[Any, ...]
+    stamp: int
+
+    def saw(self, other: Recorded) -> bool:
+        """Whether the other operation was visible to this one's writer."""
+        return other.dot in self.observed
+
+    @property
+    def key(self) -> bytes:
+        """What it is about: an element or key, or the whole of a register."""
+        has_key = self.path[-1] in {"GSet", "ORSet", "RWSet", "LWWMap"} and self.args
+        return encode_value(self.args[0]) if has_key else b""
+
+
+def erases(operation: Recorded) -> bool:
+    """Whether it writes nothing that could be read."""
+    by_type = {("remove", "ORSet"), ("disable", "EWFlag")}
+    return (
+        operation.action in _ERASE_ALL | _ERASE_ONE
+        or (operation.action, operation.path[-1]) in by_type
+    )
+
+
+def supersedes(later: Recorded, earlier: Recorded) -> bool:
+    """Whether an operation takes another one back, provided that it saw it."""
+    if later.action in _ERASE_ALL:
+        return earlier.path[: len(later.path)] == later.path
+    if later.path != earlier.path:
+        return False
+    if later.path[-1].partition(":")[0] in {"GCounter", "PNCounter", "BoundedCounter"}:
+        return later.dot.replica == earlier.dot.replica  # a replica's total holds the one before
+    return later.key == earlier.key and later.path[-1] != "ResettableCounter"
+
+
+def _coalesces(operation: Recorded) -> bool:
+    """Whether operations of this kind in one batch become one entry."""
+    return (operation.path[-1], operation.action, len(operation.args)) == (
+        "ResettableCounter",
+        "increment",
+        1,
+    )
+
+
+class Oracle:
+    """Records operations and says what a replica that saw some of them has to show.
+
+    `reading` computes the value of a type of your own from the visible operations.
+    """
+
+    def __init__(self, reading: Callable[[list[Recorded]], Any] | None = None) -> None:
+        self.operations: list[Recorded] = []
+        self.reading = reading
+
+    def record(
+        self, dot: Dot, observed: Iterable[Dot], path: Path, operation: Operation, stamp: int = 0
+    ) -> None:
+        """An operation took this dot; its writer had seen these dots (or chose to count them)."""
+        for name, kind in operation.below:
+            path = (*path, name, kind)
+        if operation.action == "remove_child":
+            path = (*path, *operation.args)
+        self.operations.append(
+            Recorded(dot, frozenset(observed), path, operation.action, operation.args, stamp)
+        )
+
+    def forget(self, count: int) -> None:
+        """The last operations were rolled back: they never happened."""
+        del self.operations[len(self.operations) - count :]
+
+    def close_batch(self, first: int, stamps: Mapping[tuple[str, int], int]) -> None:
+        """The operations from index `first` on were one batch: now their stamps are known.
+
+        Increments that a batch coalesces are one event, the last of them: who saw that saw all.
+        """
+        batch = self.operations[first:]
+        for index, each in enumerate(batch):
+            dot = each.dot
+            for later in batch[index + 1 :] if _coalesces(each) else ():
+                if dot in later.observed and supersedes(later, each):
+                    break
+                if later.path == each.path and _coalesces(later):
+                    dot = later.dot
+            stamp = stamps.get(each.dot, 0)
+            self.operations[first + index] = replace(each, dot=dot, stamp=stamp)
+
+    def value(self, path: Path, known: Iterable[Dot]) -> Any:
+        """What the document at this path reads as, in comparable form, for this knowledge."""
+        seen = frozenset(known)
+        visible = [each for each in self.operations if each.dot in seen]
+        if self.reading is not None:
+            return self.reading(visible)
+        if not self.knows(path):
+            raise NoOracleError(f"{path[-1]} was registered without an oracle")
+        return self._read(path, visible)
+
+    def knows(self, path: Path) -> bool:
+        """Whether there is an oracle for that type."""
+        return self.reading is not None or path[-1].partition(":")[0] in KINDS
+
+    def _read(self, path: Path, visible: list[Recorded]) -> Any:
+        kind = path[-1].partition(":")[0]
+        if kind == "ORMap":
+            return self._read_map(path, visible)
+        here = [each for each in visible if each.path == path and not erases(each)]
+        if kind == "BoundedCounter":
+            moved = {"increment": 1, "decrement": -1, "transfer": 0}
+            return sum(each.args[0] * moved[each.action] for each in here)
+        if kind in {"GCounter", "PNCounter"}:
+            return _total(here, [each for each in visible if each.action in _ERASE_ALL])
+        return _READ[kind]([write for write in here if _is_alive(write, visible)])
+
+    def _read_map(self, path: Path, visible: list[Recorded]) -> dict[tuple[str, str], Any]:
+        depth = len(path)
+        children = {
+            each.path[: depth + 2]
+            for each in visible
+            if len(each.path) > depth and each.path[:depth] == path
+        }
+        return {
+            (child[depth], child[depth + 1]): self._read(child, visible)
+            for child in children
+            if any(
+                each.path[: depth + 2] == child and not erases(each) and _is_alive(each, visible)
+                for each in visible
+            )
+        }
+
+
+def _is_alive(write: Recorded, visible: list[Recorded]) -> bool:
+    """Whether no operation took it back that had seen it."""
+    return not any(write.dot in other.observed and supersedes(other, write) for other in visible)
+
+
+def _total(increments: list[Recorded], resets: list[Recorded]) -> int:
+    """Totals per replica: each continues the one before, unless a reset came in between."""
+
+    def reset_between(earlier: Recorded, later: Recorded | None) -> bool:
+        return any(
+            earlier.dot in reset.observed
+            and supersedes(reset, earlier)
+            and (later is None or reset.dot in later.observed)
+            for reset in resets
+        )
+
+    value = 0
+    for replica in {each.dot.replica for each in increments}:
+        total, before = 0, None
+        for each in sorted((one for one in increments if one.dot.replica == replica), key=_seq):
+            if before is not None and reset_between(before, each):
+                total = 0
+            total += each.args[0] * (-1 if each.action == "decrement" else 1)
+            before = each
+        if before is not None and not reset_between(before, None):
+            value += total
+    return value
+
+
+def _seq(operation: Recorded) -> int:
+    return operation.dot.seq
+
+
+def _present(alive: list[Recorded]) -> tuple[bytes, ...]:
+    return tuple(sorted({each.key for each in alive}))
+
+
+def _remove_wins(alive: list[Recorded]) -> tuple[bytes, ...]:
+    removed = {each.key for each in alive if each.action == "remove"}
+    return tuple(sorted({each.key for each in alive} - removed))
+
+
+def _latest(alive: list[Recorded]) -> bytes | None:
+    best = max(alive, key=lambda each: (each.stamp, each.dot.replica, each.dot.seq), default=None)
+    return None if best is None else encode_value(best.args[-1])
+
+
+def _latest_by_key(alive: list[Recorded]) -> tuple[tuple[bytes, bytes | None], ...]:
+    keys = sorted({each.key for each in alive})
+    return tuple((key, _latest([each for each in alive if each.key == key])) for key in keys)
+
+
+def _sum_of_operations(alive: list[Recorded]) -> int:
+    """Amounts add up; those with one operation id count once."""
+    once: dict[str, int] = {each.args[1]: each.args[0] for each in alive if len(each.args) > 1}
+    plain: list[int] = [each.args[0] for each in alive if len(each.args) == 1]
+    return sum([*plain, *once.values()])
+
+
+_READ: dict[str, Callable[[list[Recorded]], Any]] = {
+    "ResettableCounter": _sum_of_operations,
+    "GSet": _present,
+    "ORSet": _present,
+    "RWSet": _remove_wins,
+    "LWWRegister": _latest,
+    "MVRegister": lambda alive: tuple(sorted(encode_value(each.args[0]) for each in alive)),
+    "MaxRegister": lambda alive: max((each.args[0] for each in alive), default=None),
+    "MinRegister": lambda alive: min((each.args[0] for each in alive), default=None),
+    "EWFlag": bool,
+    "DWFlag": lambda alive: bool(alive) and all(each.action == "enable" for each in alive),
+    "LWWMap": _latest_by_key,
+}
+
+
+def shown(view: Any) -> Any:
+    """What a view reads as, in the form in which the oracle speaks."""
+    kind = type(view).__name__
+    if kind == "ORMap":
+        return {(name, child.__name__): shown(view[name, child]) for name, child in view}
+    if kind in {"GSet", "ORSet", "RWSet"}:
+        return tuple(sorted(map(encode_value, view)))
+    if kind == "LWWMap":
+        return tuple(sorted((encode_value(key), encode_value(view[key])) for key in view))
+    if kind == "MVRegister":
+        return tuple(sorted(map(encode_value, view.values)))
+    if kind == "LWWRegister":
+        return encode_value(view.value) if view.is_set else None
+    return view.value
+
+
+def readable(form: Any) -> Any:
+    """The comparable form of a value with its canonical bytes decoded, for messages to people."""
+    if type(form) is bytes:
+        return decode_value(form)
+    if type(form) is tuple:
+        return tuple(map(readable, form))
+    if type(form) is dict:
+        return {key: readable(value) for key, value in form.items()}
+    return form

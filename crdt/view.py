@@ -1,0 +1,241 @@
+"""What every type has in common: it is a view on a container of a kernel.
+
+`ORSet("a")` owns a private kernel and may merge; `kernel.document("tags", ORSet)` and the children
+of an ORMap share theirs and may not, because a merge is a matter of whole kernels: their context
+speaks about all documents at once. The same class serves both.
+
+`ViewProtocol` is the one base of the types, so that owning, copying and showing are written once; a
+type adds what its mutations kill and write, and how its live entries read as a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from crdt.causal_context import CausalContext
+from crdt.codec import Step, element_of, pack, thaw
+from crdt.errors import SharedKernelError, TypeMismatchError, UncopyableError
+from crdt.kind import KINDS
+from crdt.live import Container, Row, entries_of
+from crdt.state import TYPES
+from crdt.store import Kernel
+
+if TYPE_CHECKING:
+    from crdt.batch import Batch
+    from crdt.delta import Change, Delta
+    from crdt.writer import Victim, Writer
+
+# What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
+Seen = CausalContext | Mapping[str, int]
+
+
+class ViewProtocol(Protocol):
+    """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
+
+    __slots__ = ("_container", "_kernel", "_owner", "_rows", "_writer")
+
+    type_name: ClassVar[str] = ""
+    _container: Container
+    _kernel: Kernel
+    _owner: bool
+    _rows: dict[Step, Row]  # of the container, which keeps its dict for life
+    _writer: Writer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__name__ in KINDS:
+            cls.type_name = cls.type_name or cls.__name__
+            TYPES[cls.__name__] = cls
+
+    def __init__(self, replica: str, *, clock: Callable[[], int] | None = None) -> None:
+        self._own(Kernel(replica, clock=clock), self.type_name)
+
+    def _own(self, kernel: Kernel, type_name: str) -> Self:
+        self._bind(kernel, kernel.document("", _Bare(type_name)))
+        self._owner = True
+        return self
+
+    def _bind(self, kernel: Kernel, container: Container) -> None:
+        self._kernel = kernel
+        self._writer = kernel.writer
+        self._container = container
+        self._rows = container.rows
+        self._owner = False
+
+    @classmethod
+    def attach(cls, kernel: Kernel, container: Container) -> Self:
+        """A view on a container of a kernel; `Kernel.document` calls it."""
+        view = cls.__new__(cls)
+        view._bind(kernel, container)  # noqa: SLF001  # an object of this class
+        return view
+
+    # ------------------------------------------------------------------------------ reading
+
+    @property
+    def value(self) -> Any:
+        """The value as plain Python data, a snapshot."""
+        raise NotImplementedError
+
+    @property
+    def replica(self) -> str:
+        """The id under which this view writes."""
+        return self._kernel.replica
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that holds it."""
+        return self._kernel
+
+    @property
+    def context(self) -> CausalContext:
+        """What this replica has seen by now; hand it back as `seen=` after thinking."""
+        return self._kernel.context
+
+    def debug(self) -> str:
+        """One line per live entry: path, step, dots, stamp, value. O(entries)."""
+        live = self._writer.state.live
+        lines = [f"{self!r}  vector={dict(sorted(self._kernel.vector.items()))}"]
+        for container in self._container.subtree():
+            path = "/".join(container.path)
+            for step, row in container.rows.items():
+                for entry in entries_of(row):
+                    stamp = f" @{entry[1]}" if entry[1] else ""
+                    shown = f"{element_of(step)!r} -> {thaw(entry[2])!r}"
+                    lines.append(f"  {path}  {shown}  {live.dot(entry[0])}{stamp}")
+        return "\n".join(lines)
+
+    def stats(self) -> dict[str, int]:
+        """What it costs: rows, dots (live entries), cloud ranges, bytes. O(entries)."""
+        rows = [item for place in self._container.subtree() for item in place.rows.items()]
+        entries = [[step, *entry] for step, row in rows for entry in entries_of(row)]
+        return {
+            "entries": len(rows),
+            "dots": len(entries),
+            "cloud": len(self._kernel.context.cloud),
+            "bytes": len(pack([part for entry in entries for part in entry])),
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value!r})"
+
+    def __rich__(self) -> str:
+        shown = repr(self.value).replace("[", "\\[")
+        return f"[bold]{type(self).__name__}[/bold] {shown} [dim]{self.replica}[/dim]"
+
+    def _repr_html_(self) -> str:
+        name, shown = type(self).__name__, escape(repr(self.value))
+        return f"<code><b>{name}</b> {shown} <small>{escape(self.replica)}</small></code>"
+
+    # ------------------------------------------------------------------------------ merging
+
+    def merge(self, other: Self) -> Change:
+        """Join with another replica of this type: see `Kernel.merge`.
+
+        Raises:
+            SharedKernelError: one of the two is a view on a kernel that holds more.
+            TypeMismatchError: the other is of another type.
+        """
+        if type(other) is not type(self):
+            raise TypeMismatchError(f"a {self.type_name} cannot merge a {type(other).__name__}")
+        self._refuse_shared("merge")
+        other._refuse_shared("merge")
+        mine, theirs = self._container.path[-1], other._container.path[-1]
+        if mine != theirs:
+            raise TypeMismatchError(f"a {mine} cannot merge a {theirs}")
+        return self._kernel.merge(other._kernel)
+
+    def apply(self, delta: Delta) -> Change:
+        """Take in a delta that another replica's mutator returned: see `Kernel.apply`."""
+        self._refuse_shared("apply")
+        return self._kernel.apply(delta)
+
+    def _refuse_shared(self, what: str) -> None:
+        if not self._owner:
+            raise SharedKernelError(
+                f"{what} on {self._container.path[0]!r}: its kernel holds other documents too; "
+                "use kernel.merge(), gossip, or import the values as new writes"
+            )
+
+    def batch(self, bytes_max: int | None = None) -> Batch:
+        """Group mutations into one delta: see `Kernel.batch`."""
+        return self._kernel.batch(bytes_max)
+
+    # ------------------------------------------------------------------------------ copying
+
+    def fork(self, replica: str) -> Self:
+        """An independent copy that writes under another id. O(n)."""
+        self._refuse_shared("fork")
+        return type(self).__new__(type(self))._own(self._kernel.fork(replica), self.type_name)  # noqa: SLF001
+
+    def to_bytes(self) -> bytes:
+        """Everything, for a restart: see `Kernel.to_bytes`."""
+        self._refuse_shared("to_bytes")
+        return self._kernel.to_bytes()
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, *, replica: str, clock: Callable[[], int] | None = None
+    ) -> Self:
+        """A replica from such bytes: the same life's id, or a fresh one."""
+        kernel = Kernel.from_bytes(data, replica=replica, clock=clock)
+        return cls.__new__(cls)._own(kernel, cls.type_name)  # noqa: SLF001
+
+    def canonical_bytes(self) -> bytes:
+        """Equal iff the states are equal: see `Kernel.canonical_bytes`."""
+        self._refuse_shared("canonical_bytes")
+        return self._kernel.canonical_bytes()
+
+    def __copy__(self) -> Self:
+        raise UncopyableError("a copy would write under the same identity")
+
+    def __deepcopy__(self, memo: object) -> Self:
+        raise UncopyableError("a copy would write under the same identity")
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise UncopyableError("a pickle would come back under the same identity")
+
+    # ----------------------------------------------------------------- for the types' mutators
+
+    def _victim(self, container: Container, step: Step, seen: Seen | None) -> Victim | None:
+        """The part of a row that a mutation kills: all of it, or what the agent had seen."""
+        row = container.rows.get(step)
+        if row is None:
+            return None
+        if seen is None:
+            return container, step, row
+        context = seen if isinstance(seen, CausalContext) else CausalContext(seen)
+        live = self._writer.state.live
+        observed: Row = {
+            entry[0]: entry for entry in entries_of(row) if context.covers(*live.dot(entry[0]))
+        }
+        return (container, step, observed) if observed else None
+
+    def _victims(self, places: Iterable[tuple[Container, Step]], seen: Seen | None) -> list[Victim]:
+        found = (self._victim(container, step, seen) for container, step in places)
+        return [victim for victim in found if victim is not None]
+
+    def _reset(self, container: Container, seen: Seen | None) -> Delta:
+        """Kill what was observed in a container and everything nested in it. O(rows)."""
+        places = [(place, step) for place in container.subtree() for step in place.rows]
+        return self._writer.write(self._victims(places, seen))
+
+    def _replace(self, step: Step, stamp: int, value: Any, seen: Seen | None) -> Delta:
+        """Write one entry in place of what was observed at its step."""
+        if seen is None:
+            return self._writer.put(self._container, step, stamp, value)
+        victims = self._victims([(self._container, step)], seen)
+        return self._writer.write(victims, (self._container, step, stamp, value))
+
+
+class _Bare:
+    """A document type whose view is the container itself."""
+
+    __slots__ = ("type_name",)
+
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+    def attach(self, _kernel: Kernel, container: Container) -> Container:
+        return container

@@ -1,0 +1,142 @@
+"""The auditor: a process of its own that reads the store when all is over, and tells what is there.
+
+It took no part in the run. Bookings are read as raw records, by the layout that
+`transactional/booking.py` documents, and not through the recipe that made the decisions;
+notifications are counted where their readers find them, in the inboxes. What it tells is judged by
+the pure functions of `verdict`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import transactional
+from demos.meetings.programme import read
+from demos.meetings.scheduling import stream_of
+from demos.stage import tell
+from transactional import EventLog, Sagas, SagaState, TransactionalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from demos.meetings.programme import Programme, Talk
+    from transactional import SagaRun, Store
+
+READS_AT_ONCE = 64
+
+
+async def bookings(store: Store) -> tuple[list[list[Any]], int]:
+    """(confirmed bookings, holds that expired), from the raw records under `reservation/of/`."""
+    now = (await store.now()).isoformat()
+    confirmed: dict[str, list[Any]] = {}
+    expired: set[str] = set()
+    after = None
+    while True:
+        page = await store.scan("reservation/of/", after=after)
+        for after, entry in page.items.items():
+            _, _, room, kind, *_ = after.split("/")
+            if kind == "rules":
+                continue
+            record = json.loads(entry.value)
+            if kind == "day" and record["state"] == "confirmed":
+                talk, _, attempt = record.get("note", "").rpartition("#")
+                place = [unquote(room), record["start"], record["end"]]
+                confirmed[record["id"]] = [talk, record["id"], *place, int(attempt)]
+            elif record["state"] == "expired" or (
+                kind == "day" and record["state"] == "held" and record["expires_at"] <= now
+            ):
+                expired.add(record["id"])
+        if not page.more:
+            return list(confirmed.values()), len(expired)
+
+
+async def runs(store: Store) -> list[SagaRun]:
+    """Every saga, finished or not."""
+    sagas = Sagas(store, [])
+    open_runs = [run async for run in sagas.unfinished()]
+    return open_runs + [run async for run in sagas.finished()]
+
+
+async def streams(log: EventLog, names: Iterable[str]) -> dict[str, list[Any]]:
+    """Whole event streams, a bounded number of reads at a time."""
+    gate = asyncio.Semaphore(READS_AT_ONCE)
+
+    async def one(name: str) -> tuple[str, list[Any]]:
+        async with gate:
+            return name, [event async for event in log.read(name)]
+
+    return dict(await asyncio.gather(*(one(name) for name in names)))
+
+
+async def audit(store: Store, programme: Programme) -> dict[str, Any]:
+    """Everything that the verdict needs, in JSON's types."""
+    log = EventLog(store)
+    talks: dict[str, Talk] = {talk.id: talk for talk in programme.talks}
+    confirmed, expired = await bookings(store)
+    all_runs = await runs(store)
+    said = await streams(log, (stream_of(talk) for talk in programme.talks))
+    announced = {
+        (talk.id, event.data["attempt"])
+        for talk in programme.talks
+        for event in said[stream_of(talk)]
+        if event.type == "booked"
+    }
+    people = sorted({person for talk in programme.talks for person in talk.people})
+    inboxes = await streams(log, (f"inbox/{person}" for person in people))
+    notices = Counter(
+        (person, event.data["talk"], event.type, event.data["attempt"])
+        for person in people
+        for event in inboxes[f"inbox/{person}"]
+    )
+    completed = [run for run in all_runs if run.state is SagaState.COMPLETED]
+    compensated = [run for run in all_runs if run.state is SagaState.COMPENSATED]
+    cancelled = [
+        (run.input["talk"], run.input["attempt"])
+        for run in compensated
+        if (run.input["talk"], run.input["attempt"]) in announced
+    ]
+    booked = {row[0] for row in confirmed}
+    return {
+        "bookings": confirmed,
+        "expired": expired,
+        "refused": {
+            run.input["talk"]: run.error
+            for run in sorted(compensated, key=lambda run: int(run.input["attempt"]))
+            if run.input["talk"] in talks and run.input["talk"] not in booked
+        },
+        "cancelled": cancelled,
+        "compensated": len(compensated),
+        "unfinished": len([run for run in all_runs if not run.over]),
+        "notices": [[*notice, count] for notice, count in notices.items()],
+        "finished_by": {run.id: run.results["confirm"]["by"] for run in completed},
+    }
+
+
+async def play(arguments: argparse.Namespace) -> None:
+    """Read, tell, end."""
+    async with transactional.open(arguments.store) as store:
+        tell("audit", **await audit(store, read(arguments.input)))
+
+
+def main() -> int:
+    """Entry of the process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--input", type=Path, required=True)
+    try:
+        asyncio.run(play(parser.parse_args()))
+    except TransactionalError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""The end of a run: what the auditor found is judged, printed, and written into the two files."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from demos.meetings import verdict
+from demos.meetings.report import Account, write_calendar, write_report
+from demos.stage import Actor, StageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from demos.meetings.programme import Programme, Talk
+    from demos.meetings.story import Outcome, Story
+
+AUDIT_S_MAX = 60.0
+FAILED, MALFORMED, REFUSED = 1, 3, 4
+
+
+async def close(
+    story: Story, outcome: Outcome, programme: Programme, console: Console, out: Path
+) -> int:
+    """Audit, judge, print, write; returns the exit status.
+
+    Raises:
+        StageError: the auditor failed, or the files cannot be written.
+    """
+    auditor = Actor("auditor", lambda _name, _told: None)
+    command = ("demos.meetings.audit", "--store", story.store_url, "--input", str(story.input))
+    await auditor.start(*command, greeting="audit")
+    try:
+        found = await auditor.hear("audit", timeout_s=AUDIT_S_MAX)
+    finally:
+        await auditor.stop()
+    account = judge(outcome, programme, found, story.replicas)
+    _print(account, console)
+    try:
+        write_calendar(out / "rooms.ics", account.bookings, datetime.now(UTC))
+        write_report(out / "report.html", account)
+    except OSError as error:
+        raise StageError(
+            f"cannot write to {out}: {error.strerror}", "give --out a folder that you may write"
+        ) from error
+    console.print(f"written: {out / 'rooms.ics'}, {out / 'report.html'}")
+    return status_of(account)
+
+
+def status_of(account: Account) -> int:
+    """0 if all is well, else what is worst: a failed check, a refused talk, a malformed row."""
+    if not all(check.ok for check in account.checks):
+        return FAILED
+    if account.refused:
+        return REFUSED
+    return MALFORMED if account.malformed else 0
+
+
+def judge(outcome: Outcome, programme: Programme, found: dict[str, Any], replicas: int) -> Account:
+    """Every check and figure of a run, from what the auditor found and the replicas told."""
+    talks = {talk.id: talk for talk in programme.talks}
+    bookings = _bookings(talks, found)
+    refused = [verdict.Refused(talks[name], why) for name, why in found["refused"].items()]
+    implied = verdict.implied_notices(
+        bookings, [(talks[name], attempt) for name, attempt in found["cancelled"]]
+    )
+    sent: Counter[verdict.Notice] = Counter(
+        {tuple(notice): count for *notice, count in found["notices"]}
+    )
+    by_key = {talk.key: talk.id for talk in programme.talks}
+    dumps = {
+        name: {
+            (person, by_key.get(key, key)): (state, room, start, end)
+            for person, key, state, room, start, end in entries
+        }
+        for name, entries in outcome.calendars.items()
+    }
+    checks = [
+        *verdict.booking_checks(programme.talks, bookings, refused),
+        verdict.Check("sagas neither completed nor compensated", *_none(found["unfinished"])),
+        verdict.notice_check(implied, sent),
+        *verdict.replica_checks(bookings, dumps, outcome.digests, replicas),
+    ]
+    clashes = [
+        f"person {person} is in {earlier.id} ({earlier.room}) and {later.id} ({later.room})"
+        f" at {later.start:%Y-%m-%d %H:%M} UTC; both talks are booked"
+        for person, earlier, later in verdict.double_booked_people(bookings)
+    ]
+    return Account(
+        title="Meetings: what was booked, and whether it holds",
+        figures=_figures(outcome, found, bookings, refused),
+        checks=checks,
+        bookings=bookings,
+        refused=refused,
+        malformed=programme.malformed,
+        clashes=clashes,
+        story=outcome.story,
+    )
+
+
+def _none(count: int) -> tuple[str, bool]:
+    return str(count), count == 0
+
+
+def _bookings(talks: dict[str, Talk], found: dict[str, Any]) -> list[verdict.Booked]:
+    return [
+        verdict.Booked(
+            talk=talks[talk],
+            booking=booking,
+            room=room,
+            start=datetime.fromisoformat(start),
+            end=datetime.fromisoformat(end),
+            attempt=attempt,
+        )
+        for talk, booking, room, start, end, attempt in found["bookings"]
+    ]
+
+
+def _figures(
+    outcome: Outcome,
+    found: dict[str, Any],
+    bookings: list[verdict.Booked],
+    refused: list[verdict.Refused],
+) -> list[tuple[str, str]]:
+    took_ms = [told["ms"] for told in outcome.settled.values() if told["ms"] is not None]
+    resumed = Counter(found["finished_by"].get(run, "nobody") for run in outcome.left_by_killed)
+    by_whom = ", ".join(f"{count} by {name}" for name, count in sorted(resumed.items()))
+    figures = [
+        ("talks booked / refused", f"{len(bookings)} / {len(refused)}"),
+        ("bookings per second", f"{len(bookings) / outcome.busy_s:.0f} ({outcome.busy_s:.1f} s)"),
+        ("holds of rivals / holds expired", f"{outcome.rivals_held} / {found['expired']}"),
+        ("sagas compensated", str(found["compensated"])),
+        ("sagas left by the killed organizer", f"{len(outcome.left_by_killed)}: {by_whom or '-'}"),
+    ]
+    if len(took_ms) > 1:
+        cuts = statistics.quantiles(took_ms, n=100, method="inclusive")
+        figures.append(("a booking, p50 / p99", f"{cuts[49]:.0f} / {cuts[98]:.0f} ms"))
+    if outcome.converged_s is not None:
+        figures.append(("converged after heal", f"{outcome.converged_s:.2f} s"))
+    gossiped = sum(figure["bytes sent"] for figure in outcome.figures.values())
+    figures.append(("gossiped by all organizers", f"{gossiped / 1024:.0f} KiB"))
+    return figures
+
+
+def _print(account: Account, console: Console) -> None:
+    for title, columns, rows in (
+        ("Figures", ("what", "how much"), account.figures),
+        ("Talks refused", ("talk", "why"), [(r.talk.id, r.reason) for r in account.refused]),
+        (
+            "Rows not understood",
+            ("line", "why"),
+            [(str(m.line), m.reason) for m in account.malformed],
+        ),
+        ("Persons in two places at once", ("who and where",), [(c,) for c in account.clashes]),
+        (
+            "Checks",
+            ("check", "found", "verdict"),
+            [(c.name, c.found, "ok" if c.ok else "FAILED") for c in account.checks],
+        ),
+    ):
+        if rows:
+            table = Table(*columns, title=title, title_justify="left")
+            for row in rows:
+                style = "red" if "FAILED" in row else None
+                table.add_row(*map(_plain, row), style=style)
+            console.print(table)
+
+
+def _plain(text: str) -> str:
+    """Text of the input is not markup."""
+    return text.replace("[", r"\[")

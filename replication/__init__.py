@@ -1,0 +1,49 @@
+"""Agents with local replicas, kept equal by gossip.
+
+The front door: an `Agent` per process (or several), its errors, and the simulation that tests the
+same machine in virtual time. `replication.protocol` is the sans-IO half; see docs/protocol.md.
+"""
+
+from replication.agent import Agent
+from replication.config import Config
+from replication.errors import (
+    ClosedError,
+    ConfigError,
+    JournalError,
+    JournalFailedError,
+    JournalHeldError,
+    JournalUnreadableError,
+    ListenError,
+    NotYetError,
+    ReplicationError,
+    SecretRequiredError,
+    UnknownDocumentTypeError,
+    UnknownPeerError,
+)
+from replication.member_view import MemberView
+from replication.simulation import Faults, Simulation
+from replication.subscription import Event, Touched
+from replication.version import Version
+
+__all__ = [
+    "Agent",
+    "ClosedError",
+    "Config",
+    "ConfigError",
+    "Event",
+    "Faults",
+    "JournalError",
+    "JournalFailedError",
+    "JournalHeldError",
+    "JournalUnreadableError",
+    "ListenError",
+    "MemberView",
+    "NotYetError",
+    "ReplicationError",
+    "SecretRequiredError",
+    "Simulation",
+    "Touched",
+    "UnknownDocumentTypeError",
+    "UnknownPeerError",
+    "Version",
+]

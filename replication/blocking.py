@@ -1,0 +1,207 @@
+"""The synchronous twin: the same agent for code that is not async.
+
+Theory of operation. An event loop runs in a thread of its own, and the agent lives there. A kernel
+is not thread-safe, so every call - a method of a document as much as `durable` - is carried to that
+thread and its result brought back; a caller blocks only itself. Iterating a document takes a
+snapshot in the loop's thread.
+
+    with BlockingAgent("sales", peers=["127.0.0.1:7002"]) as agent:
+        agent.counter("stock").increment(5)
+        agent.durable(agent.version(), timeout_s=1)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from replication.agent import Agent
+from replication.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from types import TracebackType
+
+    from replication.member_view import MemberView
+    from replication.version import Version
+
+T = TypeVar("T")
+STOP_WAIT_S = 30.0
+
+
+class BlockingDocument:
+    """A document whose every use happens in the agent's thread; it reads like the document."""
+
+    def __init__(self, agent: BlockingAgent, view: Any) -> None:
+        self._agent = agent
+        self._view = view
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._agent.call(lambda: getattr(self._view, name))
+        if not callable(found):
+            return found
+
+        def carried(*args: Any, **options: Any) -> Any:
+            return self._agent.call(lambda: found(*args, **options))
+
+        return carried
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._agent.call(lambda: list(self._view)))
+
+    def __len__(self) -> int:
+        return self._agent.call(lambda: len(self._view))
+
+    def __contains__(self, item: object) -> bool:
+        return self._agent.call(lambda: item in self._view)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._agent.call(lambda: self._view[key])
+
+    def __repr__(self) -> str:
+        return self._agent.call(lambda: repr(self._view))
+
+
+class BlockingAgent:
+    """Takes what `Agent` takes, and does what `Agent` does, without `await`."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._agent = Agent(name, **options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------ life
+
+    def start(self) -> Self:
+        """Start the thread, the loop and the agent; raises what `Agent.start` raises."""
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="agent", daemon=True)
+        thread.start()
+        self._loop, self._thread = loop, thread
+        try:
+            self._await(self._agent.start())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Flush, say goodbye, end the thread."""
+        if self._loop is not None:
+            self._await(self._agent.close())
+            self._stop()
+
+    def _stop(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(STOP_WAIT_S)
+            loop.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------ carrying
+
+    def call(self, action: Callable[[], T]) -> T:
+        """Run `action` in the agent's thread; for several writes that belong together.
+
+        `agent.call(lambda: ...)` sees and changes the async agent (`agent.inner`) without a race.
+        """
+
+        async def carried() -> T:
+            return action()
+
+        return self._await(carried())
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise ClosedError("the agent is not running")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    @property
+    def inner(self) -> Agent:
+        """The async agent; to be used inside `call` only."""
+        return self._agent
+
+    # ------------------------------------------------------------------------------ state
+
+    def counter(self, name: str) -> Any:
+        """The counter of that name."""
+        return BlockingDocument(self, self.call(lambda: self._agent.counter(name)))
+
+    def register(self, name: str) -> Any:
+        """The last-writer-wins register of that name."""
+        return BlockingDocument(self, self.call(lambda: self._agent.register(name)))
+
+    def orset(self, name: str) -> Any:
+        """The add-wins set of that name."""
+        return BlockingDocument(self, self.call(lambda: self._agent.orset(name)))
+
+    def map(self, name: str) -> Any:
+        """The nested add-wins map of that name."""
+        return BlockingDocument(self, self.call(lambda: self._agent.map(name)))
+
+    def document(self, name: str, kind: Any) -> Any:
+        """The document (name, kind)."""
+        return BlockingDocument(self, self.call(lambda: self._agent.document(name, kind)))
+
+    def batch(self, action: Callable[[Agent], T]) -> T:
+        """Run `action(agent)` as one batch."""
+
+        def grouped() -> T:
+            with self._agent.batch():
+                return action(self._agent)
+
+        return self.call(grouped)
+
+    @property
+    def id(self) -> str:
+        """`name~incarnation`."""
+        return self.call(lambda: self._agent.id)
+
+    @property
+    def address(self) -> str:
+        """Where peers reach this agent."""
+        return self._agent.address
+
+    def members(self) -> list[MemberView]:
+        """Peers that this agent knows."""
+        return self.call(self._agent.members)
+
+    def digest(self) -> bytes:
+        """16 bytes that are equal on agents with equal state."""
+        return self.call(self._agent.digest)
+
+    # ------------------------------------------------------------------------------ waiting
+
+    def version(self) -> Version:
+        """A token for everything this agent has seen."""
+        return self.call(self._agent.version)
+
+    def durable(self, token: Version | None = None, timeout_s: float | None = None) -> None:
+        """Wait until the token's events are on this disk."""
+        self._await(self._agent.durable(token, timeout_s))
+
+    def replicated(self, token: Version, n: int, timeout_s: float | None = None) -> int:
+        """Wait until `n` others have them on theirs."""
+        return self._await(self._agent.replicated(token, n, timeout_s))
+
+    def stable(self, token: Version, timeout_s: float | None = None) -> int:
+        """Wait until every current member has them."""
+        return self._await(self._agent.stable(token, timeout_s))
+
+    def seen(self, token: Version, timeout_s: float | None = None) -> None:
+        """Wait until another agent's token is covered here."""
+        self._await(self._agent.seen(token, timeout_s))

@@ -1,0 +1,112 @@
+"""Every knob of replication with its unit, its reason and its relation to its neighbours.
+
+Theory of operation. A limit stands on everything that can grow or wait, its unit is the last word
+of its name, and what happens at the limit is written beside it. One frozen `Config` serves an
+agent, a simulation and a benchmark alike, so a number that is tuned is tuned everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from replication.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Knobs of one agent. The defaults are those of docs/operations.md.
+
+    Raises:
+        ConfigError: a value is out of range or contradicts a neighbour; nothing was started.
+    """
+
+    # -- gossip: how fast an agent learns what it was not told
+    gossip_interval_s: float = 1.0
+    """Between two push-pull rounds. Idle rounds double it up to `gossip_interval_max_s`."""
+    gossip_interval_max_s: float = 8.0
+    gossip_jitter: float = 0.2
+    """Share of the interval by which rounds are spread, so that agents do not march in step."""
+    fanout: int = 2
+    """Peers per round: 100 replicas are equal in at most 5 rounds (p99)."""
+    fanout_above_300: int = 3
+    digest_full_every: int = 10
+    """Every so many exchanges with a peer carry the whole vector: repairs what lost answers hid."""
+
+    # -- eager push: how fast a local write is seen elsewhere
+    eager_peers_max: int = 4
+    """A local write goes to so many peers at once; gossip brings it to the others."""
+    told_max: int = 32
+    """Hashes of already told peers in a push; receivers forward to others, once."""
+
+    # -- sizes
+    delta_bytes_target: int = 256 * KIB
+    """A delta is cut near this: its decoding holds the loop for milliseconds."""
+    greeting_bytes_target: int = 32 * KIB
+    """A sync carries so much of what its receiver is believed to lack; more is pushed after it."""
+    batch_bytes_max: int = 256 * KIB
+    """A larger batch is refused at its exit; nothing changed."""
+    body_bytes_max: int = 4 * MIB
+    """A larger frame is refused with 413 before it is read."""
+    unauthenticated_bytes_max: int = 16 * KIB
+    """What is read from a sender that did not yet prove that it knows the secret."""
+    compress_above_bytes: int = 1 * KIB
+    chunk_bytes: int = 256 * KIB
+    chunks_in_flight: int = 8
+    chunks_above_events: int = 20_000
+    """A newcomer that lacks more is given the state in chunks instead of its history."""
+
+    # -- queues
+    inbound_exchanges_max: int = 8
+    """More are answered 503 with Retry-After."""
+    inbox_steps_max: int = 4096
+    """Frames and answers waiting for the loop; over it a frame is answered 503."""
+    outbound_exchanges_max: int = 64
+    """Exchanges that this agent opened and that are unanswered; gossip skips over it."""
+    subscription_events_max: int = 1024
+    """Queued per subscriber; over it changes are conflated per document and `lagged` is set."""
+    members_max: int = 4096
+    """Members known; unknown ones beyond it are ignored."""
+    members_per_frame: int = 8
+
+    # -- waits
+    connect_timeout_s: float = 2.0
+    read_timeout_s: float = 5.0
+    total_timeout_s: float = 15.0
+    """aiohttp's default of 300 s would let a hung peer hold an exchange for five minutes."""
+    close_timeout_s: float = 5.0
+    """Flush and last push at close; what is not sent by then is in the journal."""
+    journal_retry_s: float = 1.0
+    """Between two attempts to persist after a failure."""
+
+    # -- failure detection (SWIM; Lifeguard's local health stretches both)
+    probe_interval_s: float = 1.0
+    probe_timeout_s: float = 0.5
+    indirect_probes: int = 3
+    suspicion_factor: float = 4.0
+    """Suspicion lasts `factor * max(1, log10(members))` intervals before it becomes `dead`."""
+    local_health_max: int = 8
+
+    # -- identity and clock
+    seq_lease: int = 1000
+    """Own sequence numbers reserved on disk at a time, so that a crash never reuses one."""
+
+    def __post_init__(self) -> None:
+        for knob in fields(self):
+            value = getattr(self, knob.name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+                raise ConfigError(f"{knob.name} must be a number >= 0, not {value!r}")
+        largest = max(self.chunk_bytes, self.delta_bytes_target, self.batch_bytes_max)
+        if 2 * largest > self.body_bytes_max:
+            raise ConfigError(
+                f"body_bytes_max must be at least twice the largest delta, {largest} bytes",
+                hint="chunks, deltas and batches travel in one body each",
+            )
+        if not 0 < self.gossip_interval_s <= self.gossip_interval_max_s:
+            raise ConfigError("0 < gossip_interval_s <= gossip_interval_max_s must hold")
+        if self.connect_timeout_s > self.total_timeout_s:
+            raise ConfigError("connect_timeout_s must not exceed total_timeout_s")
+        if self.seq_lease < 1 or self.fanout < 1:
+            raise ConfigError("seq_lease and fanout must be at least 1")

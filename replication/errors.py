@@ -1,0 +1,209 @@
+"""Every error of replication, each with what it did to the state.
+
+Theory of operation. An error is part of the API: callers branch on its class, operators on its
+`code`, people read its text and `hint`. Three families answer the question "what happened?":
+
+* `FrameError`: a frame was refused. Nothing was merged; `status` is the HTTP status of the answer.
+* `JournalError`: the disk of *this* replica said no. Nothing was acknowledged.
+* everything else: a call was refused before it changed anything, or - `NotYetError` alone - a wait
+  ran out while the write itself stands.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ReplicationError(Exception):
+    """Root of the tree. `code` is stable across releases; `hint` says what to do next."""
+
+    code: ClassVar[str] = "replication"
+    hint: str = "see docs/operations.md"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+
+# ------------------------------------------------------------------------------------ frames
+
+
+class FrameError(ReplicationError):
+    """A frame was refused; nothing was merged and no membership was learned from it."""
+
+    code: ClassVar[str] = "frame"
+    status: ClassVar[int] = 400
+
+
+class MalformedFrameError(FrameError):
+    """The bytes are not a frame of ours: truncated, flipped, forged lengths, wrong shapes."""
+
+    code: ClassVar[str] = "malformed"
+    hint = "the sender is not a replica, or the bytes were damaged on the way"
+
+
+class AuthenticationError(FrameError):
+    """The frame is not authenticated by a secret that this cluster knows."""
+
+    code: ClassVar[str] = "unauthenticated"
+    status: ClassVar[int] = 401
+    hint = "give every agent of the cluster the same secret"
+
+
+class ReplayedFrameError(AuthenticationError):
+    """The frame was seen before, or is older than the replay window of its boot id."""
+
+    code: ClassVar[str] = "replayed"
+    hint = "a frame is accepted once; somebody repeats recorded traffic, or a proxy retries POSTs"
+
+
+class IdentityConflictError(FrameError):
+    """Somebody else writes under this replica's id; the replica takes a new incarnation."""
+
+    code: ClassVar[str] = "identity-conflict"
+    status: ClassVar[int] = 409
+    hint = "a journal was cloned or restored; nothing is lost, but find out who copied it"
+
+
+class OwnFrameError(FrameError):
+    """The frame is our own: this replica was given as a peer to itself."""
+
+    code: ClassVar[str] = "myself"
+    status: ClassVar[int] = 421
+    hint = "harmless: the address is not asked again; take it out of `peers`"
+
+
+class FrameTooLargeError(FrameError):
+    """The frame, or what it would decompress to, is over the limit."""
+
+    code: ClassVar[str] = "too-large"
+    status: ClassVar[int] = 413
+    hint = "compare body_bytes_max of both agents"
+
+
+class WrongClusterError(FrameError):
+    """The frame belongs to another cluster or namespace."""
+
+    code: ClassVar[str] = "wrong-cluster"
+    status: ClassVar[int] = 421
+    hint = "two clusters share an address; compare `cluster` and `namespace`"
+
+
+class UnsupportedVersionError(FrameError):
+    """The frame speaks a wire version that this build does not."""
+
+    code: ClassVar[str] = "version"
+    status: ClassVar[int] = 426
+
+    def __init__(self, version: int, lowest: int, highest: int) -> None:
+        super().__init__(
+            f"wire version {version} is not spoken here; supported: {lowest} to {highest}",
+            hint="upgrade the older agent",
+        )
+        self.version = version
+        self.supported = (lowest, highest)
+
+
+class BusyError(FrameError):
+    """Too many exchanges are under way, or the peer is blocked; try again later."""
+
+    code: ClassVar[str] = "busy"
+    status: ClassVar[int] = 503
+    hint = "the peer retries by itself"
+
+
+# ------------------------------------------------------------------------------------ journals
+
+
+class JournalError(ReplicationError):
+    """The journal of this replica could not be used."""
+
+    code: ClassVar[str] = "journal"
+
+
+class JournalHeldError(JournalError):
+    """Another process holds this journal; nothing was opened or changed."""
+
+    code: ClassVar[str] = "journal-held"
+    hint = "one journal belongs to one process: stop the other one, or give this agent its own file"
+
+
+class JournalUnreadableError(JournalError):
+    """The file is not a journal, is damaged, or is of another version; it was left as it is."""
+
+    code: ClassVar[str] = "journal-unreadable"
+    hint = "restore a backup, or move the file away: the agent then starts empty and is refilled"
+
+
+class JournalFailedError(JournalError):
+    """Persisting failed. The agent is read-only: this write changed nothing.
+
+    Earlier writes that were not yet durable stay visible here, are retried, and are never sent.
+    """
+
+    code: ClassVar[str] = "journal-failed"
+    hint = "look at the disk (full? failing?); the agent recovers by itself when a retry succeeds"
+
+
+# ------------------------------------------------------------------------------------ agents
+
+
+class ConfigError(ReplicationError, ValueError):
+    """An option is refused; nothing was started."""
+
+    code: ClassVar[str] = "config"
+
+
+class SecretRequiredError(ConfigError):
+    """An address beyond loopback was given without a cluster secret; nothing was started."""
+
+    code: ClassVar[str] = "secret-required"
+    hint = "pass secret=... (the same on every agent), or listen on 127.0.0.1"
+
+
+class ListenError(ReplicationError):
+    """The address cannot be listened on; nothing was started."""
+
+    code: ClassVar[str] = "listen"
+    hint = "another process holds the port, or the address is not of this machine"
+
+
+class UnknownDocumentTypeError(ReplicationError, TypeError):
+    """A document was asked for with a type that has no wire tag; nothing was created."""
+
+    code: ClassVar[str] = "unknown-type"
+    hint = "use one of the types in `crdt`, e.g. agent.document('x', ORSet)"
+
+
+class UnknownPeerError(ReplicationError, LookupError):
+    """No member of that name, id or address is known."""
+
+    code: ClassVar[str] = "unknown-peer"
+    hint = "agent.members() lists who is known"
+
+
+class ClosedError(ReplicationError):
+    """The agent is closed, or was never started; nothing changed."""
+
+    code: ClassVar[str] = "closed"
+    hint = "use the agent inside `async with Agent(...) as agent:`"
+
+
+class NotYetError(ReplicationError, TimeoutError):
+    """The wait ran out. **Not a rollback**: the write stands and goes on spreading."""
+
+    code: ClassVar[str] = "not-yet"
+    hint = "wait again with the same token; do not repeat the write"
+
+    def __init__(self, what: str, *, reached: int, wanted: int) -> None:
+        super().__init__(f"{what}: {reached} of {wanted} reached in time; the write stands")
+        self.reached = reached
+        self.wanted = wanted
+
+
+class PeerUnreachableError(ReplicationError):
+    """No answer from the peer: refused, timed out, cut or blocked."""
+
+    code: ClassVar[str] = "unreachable"
+    hint = "gossip retries by itself; agent.members() shows who is suspected"

@@ -1,0 +1,99 @@
+"""What an agent's author may pass, checked before anything is started."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from typing import TYPE_CHECKING
+
+from replication.errors import ConfigError, SecretRequiredError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME_LENGTH_MAX = 64
+SECRET_BYTES_MIN = 8
+
+
+def checked_name(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ConfigError: it could not be part of a replica id.
+    """
+    fits = 0 < len(name) <= NAME_LENGTH_MAX
+    if not fits or not all(c.isalnum() or c in "-_." for c in name):
+        raise ConfigError(f"{name!r} is no agent name: 1 to 64 letters, digits, '-', '_' or '.'")
+    return name
+
+
+def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
+    """The keys of a cluster secret, the one to seal with first.
+
+    Raises:
+        ConfigError: one is too short to guard anything.
+    """
+    if secret is None:
+        return ()
+    given = [secret] if isinstance(secret, str | bytes) else list(secret)
+    keys = tuple(key.encode() if isinstance(key, str) else bytes(key) for key in given)
+    if not keys or any(len(key) < SECRET_BYTES_MIN for key in keys):
+        raise ConfigError(
+            f"a secret has at least {SECRET_BYTES_MIN} bytes", hint="openssl rand -hex 32"
+        )
+    return keys
+
+
+def page_token(keys: tuple[bytes, ...]) -> str:
+    """What a reader of `/status` and `/metrics` shows as a bearer token; "" without a secret.
+
+    It is derived from the secret and cannot be turned back into it: a scraper may hold it.
+    """
+    return hmac.new(keys[0], b"convoca pages", hashlib.sha256).hexdigest() if keys else ""
+
+
+def size_proof(key: bytes, size: int) -> str:
+    """Shows the knowledge of a key before a long body is read; bound to the body's size.
+
+    Whoever repeats one may make a server read a body of that size, and no more: the frame in it
+    has to authenticate itself.
+    """
+    return hmac.new(key, b"convoca size %d" % size, hashlib.sha256).hexdigest()[:32]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address never leaves this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_reach(listen: str, address: str, keys: tuple[bytes, ...]) -> None:
+    """Who may reach an agent, and by which name, is thought of before it starts.
+
+    Args:
+        listen: host at which it listens, "" for none.
+        address: host at which peers dial it, if that is another one.
+        keys: of the cluster secret.
+
+    Raises:
+        SecretRequiredError: it can be reached from off this machine, and has no secret.
+        ConfigError: it listens everywhere, and no address says where peers find it.
+    """
+    for host in filter(None, (listen, address)):
+        if not is_loopback(host) and not keys:
+            raise SecretRequiredError(f"being reached at {host} needs a cluster secret")
+    if listen and not address and _is_anywhere(listen):
+        raise ConfigError(
+            f"{listen} is every address of this machine, and none that peers could dial",
+            hint="give address=HOST:PORT, under which peers reach this agent",
+        )
+
+
+def _is_anywhere(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,273 @@
+"""Who is given which events: answering vectors, taking deltas in, pushing what is new.
+
+Theory of operation. Two mechanisms share one door. *Eager push* makes local writes visible in
+milliseconds and may fail silently; *push-pull* compares vectors and repairs everything (Demers et
+al. 1987). Whatever arrives enters through `take_in`, which alone decides what is applied, kept,
+published and forwarded. A delta is always computed from the kernel at the moment it is sent, so
+nothing that waits for a slow peer is ever kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from crdt.errors import BelowFloorError
+from replication.errors import BusyError, IdentityConflictError, MalformedFrameError
+from replication.protocol import digest as digests
+from replication.protocol.bootstrap import Donor, Receiver
+from replication.protocol.effects import (
+    CHUNK,
+    DELTA,
+    Effects,
+    Notice,
+    Published,
+    Row,
+    Send,
+)
+from replication.protocol.intake import Intake, Outcome
+from replication.protocol.messages import ChunkGiven, ChunkWanted, Digest, Push, Sync, Synced, Tier
+from replication.protocol.wire import vector_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from crdt import Kernel
+    from replication.config import Config
+    from replication.protocol.eager import EagerPush, Ranges
+    from replication.protocol.exchanges import Exchanges, Opened
+    from replication.protocol.membership import Member, Membership
+    from replication.protocol.messages import Message
+
+
+WITHHELD_MAX = 3
+"""So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """What the current step produced so far; `take` turns it into the step's effects."""
+
+    rows: list[Row] = field(default_factory=list)
+    answers: list[Send] = field(default_factory=list)
+    published: list[Published] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def take(self, requests: Sequence[Send], kernel: Kernel) -> Effects:
+        """The effects, and an empty slate; the kernel's vector is what the rows add up to."""
+        effects = Effects(
+            tuple(self.rows),
+            (*self.answers, *requests),
+            tuple(self.published),
+            tuple(self.notices),
+            dict(kernel.vector) if self.rows else {},
+        )
+        self.rows, self.answers, self.published, self.notices = [], [], [], []
+        return effects
+
+
+@dataclass(slots=True)
+class AntiEntropy:
+    """One per replica."""
+
+    kernel: Kernel
+    config: Config
+    eager: EagerPush
+    exchanges: Exchanges
+    members: Membership
+    pending: Pending
+    intake: Intake = field(init=False)
+    donor: Donor = field(init=False)
+    receiver: Receiver = field(init=False)
+    read_only: bool = False
+    """What peers bring is left with them: the journal cannot take it."""
+    news: bool = False
+    """Remote events came since the last plan of pushes."""
+
+    def __post_init__(self) -> None:
+        self.intake = Intake(self.kernel)
+        self.donor = Donor(self.kernel, self.config)
+        self.receiver = Receiver(self.kernel, self.config)
+
+    # ------------------------------------------------------------------------------ syncs
+
+    def greet(self, member: Member, now_s: float) -> None:
+        """Open a push-pull exchange with a member."""
+        peer = self.eager.peer(member.replica)
+        digest = digests.opening(self.kernel.vector, peer, self.config.digest_full_every)
+        full = digest.tier is Tier.FULL or not peer.introduced
+        data = b""
+        if peer.known and not peer.pushing:
+            data = self._encoded(peer.believed, self.config.greeting_bytes_target)
+        greeting = Sync(digest, self.members.gossip(full=full), data)
+        self._open(member.address, member.replica, greeting, now_s)
+
+    def greet_stranger(self, address: str, now_s: float) -> None:
+        """Open one with whoever listens at an address."""
+        greeting = Sync(digests.full(self.kernel.vector), self.members.gossip(full=True))
+        self._open(address, "", greeting, now_s)
+
+    def answer(self, replica: str, request: Sync) -> Synced:
+        """Take what the peer brought; what its vector lacks, cut at the byte budget."""
+        peer = self.eager.peer(replica)
+        if request.delta and not self.read_only:
+            self.take_in(request.delta, replica, ())
+        mine = self.kernel.vector
+        theirs = digests.lower_bound(request.digest, mine, peer)
+        answer = digests.answering(mine, peer, request.digest)
+        equal = answer.hash == request.digest.hash
+        peer.told(mine if equal else request.digest.vector, exact=True)
+        peer.shown = dict(mine)
+        full = request.digest.tier is Tier.FULL or not peer.introduced
+        claims = self.members.gossip(full=full)
+        peer.introduced = True
+        if equal or (request.digest.tier is Tier.HASH and not peer.known):
+            return Synced(answer, members=claims)
+        if self._lacks_much(theirs, mine):
+            return Synced(digests.full(mine), reset=True, members=claims)
+        try:
+            delta = self.kernel.delta_since(theirs, bytes_max=self.config.delta_bytes_target)
+        except BelowFloorError:
+            return Synced(digests.full(mine), reset=True, members=claims)
+        after = {**theirs, **{origin: last for origin, _, last in delta.ranges}}
+        more = any(seq > after.get(origin, 0) for origin, seq in mine.items())
+        return Synced(answer, delta.encode() if delta else b"", more, members=claims)
+
+    def _lacks_much(self, theirs: Mapping[str, int], mine: Mapping[str, int]) -> bool:
+        """Whether the whole state is cheaper than a retelling: columns instead of rows."""
+        if self.receiver.active or any(theirs.values()):
+            return False
+        return sum(mine.values()) > self.config.chunks_above_events
+
+    def synced(self, opened: Opened, replica: str, answer: Synced, now_s: float) -> None:
+        """Take what the peer gave, ask for what it still has, push what it lacks."""
+        request = opened.request
+        if not isinstance(request, Sync):
+            raise MalformedFrameError("a sync was answered that was not asked")
+        peer = self.eager.peer(replica)
+        equal = answer.digest.hash == request.digest.hash
+        peer.told(opened.shown if equal else answer.digest.vector, exact=True)
+        peer.shown = dict(opened.shown)
+        peer.introduced = True
+        if equal:
+            return
+        before = self.kernel.vector
+        if answer.delta:
+            self.take_in(answer.delta, replica, ())
+        mine = self.kernel.vector
+        if answer.reset:
+            for wanted in self.receiver.reset(opened.address, answer.digest.vector, now_s):
+                self._open(opened.address, replica, wanted, now_s)
+        lacking = {o: mine.get(o, 0) for o, s in peer.known.items() if s > mine.get(o, 0)}
+        unasked = request.digest.tier is not Tier.WANTED and not answer.delta and not answer.reset
+        if lacking and (unasked or (answer.more and mine != before)):
+            digest = Digest(vector_hash(mine), Tier.WANTED, lacking)
+            self._open(opened.address, replica, Sync(digest), now_s)
+        if answer.digest.tier is not Tier.HASH and not peer.pushing:
+            if self._lacks_much(peer.known, mine) and peer.withheld < WITHHELD_MAX:
+                peer.withheld += 1  # it will ask for chunks, unless it cannot reach us
+            else:
+                self._push(opened.address, replica, peer.believed, (), now_s)
+
+    # ------------------------------------------------------------------------------ taking in
+
+    def take_in(self, data: bytes, sender: str, told: tuple[int, ...]) -> Ranges:
+        """Apply what a peer sent, keep it, spread what was new; returns the ranges it covers.
+
+        Raises:
+            FrameError: nothing changed.
+        """
+        if self.read_only:
+            raise BusyError("the journal of this replica failed; it only tells what is durable")
+        taken = self.intake.take(data)
+        if taken.outcome is Outcome.CONFLICT:
+            raise IdentityConflictError(
+                f"{sender} holds events of {self.kernel.replica} that it never wrote"
+            )
+        pending = self.pending
+        pending.counts[f"delta:{taken.outcome.value}"] += 1
+        pending.counts["bytes:delta"] += len(data)
+        self.eager.credit(taken.ranges, sender, self.members.live(), told)
+        if taken.outcome is Outcome.POISON:
+            pending.notices.append(Notice("quarantined", (("from", sender), ("why", taken.why))))
+        for row, change in taken.applied:
+            pending.rows.append(Row(DELTA, row))
+            if change:
+                pending.published.append(Published(change, "remote"))
+        if taken.applied:
+            self.news = True
+            if told:  # a push; what a sync brings spreads by syncs
+                origins = [origin for origin, _, _ in taken.ranges]
+                known = [*told, *map(self.eager.hash_of, (sender, self.kernel.replica))]
+                self.eager.spread(origins, self.members.live(), known)
+        return taken.ranges
+
+    def chunk(self, opened: Opened, replica: str, given: ChunkGiven, now_s: float) -> None:
+        """A chunk of a bootstrap came: join it, keep it, ask for the next ones.
+
+        Raises:
+            MalformedFrameError: nobody asked for it.
+        """
+        asked = opened.request
+        if not isinstance(asked, ChunkWanted) or (
+            (given.set_id, given.index) != (asked.set_id, asked.index) and given.index
+        ):
+            raise MalformedFrameError("a chunk came that was not asked for")
+        change, wanted = self.receiver.take(given)
+        if change is not None:
+            self.pending.rows.append(Row(CHUNK, given.data))
+            self.pending.counts["chunk:new"] += 1
+            self.news = True
+        if change:
+            self.pending.published.append(Published(change, "bootstrap"))
+        for request in wanted:
+            if not self._open(opened.address, replica, request, now_s):
+                self.receiver.stop()
+
+    # ------------------------------------------------------------------------------ pushing
+
+    def push_news(self, now_s: float) -> None:
+        """Make the pushes that are due; peers that lack the same share one encoding."""
+        if not self.eager.due():
+            return
+        live = self.members.live()
+        applied = self.kernel.vector
+        encoded: dict[tuple[tuple[str, int], ...], bytes] = {}
+        for plan in self.eager.plan(live, applied, self.exchanges.ready()):
+            key = tuple(sorted(plan.since.items()))
+            if key not in encoded:
+                since = {**applied, **plan.since}
+                encoded[key] = self._encoded(since, self.config.delta_bytes_target)
+            message = Push(encoded[key], plan.told)
+            peer = self.eager.peer(plan.peer.replica)
+            peer.pushing = bool(encoded[key]) and self._open(
+                plan.peer.address, plan.peer.replica, message, now_s
+            )
+
+    def _push(
+        self,
+        address: str,
+        replica: str,
+        since: Mapping[str, int],
+        told: tuple[int, ...],
+        now_s: float,
+    ) -> None:
+        data = self._encoded(since, self.config.delta_bytes_target)
+        if data:
+            opened = self._open(address, replica, Push(data, told), now_s)
+            self.eager.peer(replica).pushing = opened
+
+    def _encoded(self, since: Mapping[str, int], bytes_target: int) -> bytes:
+        """Events above a vector; nothing if there are none, or if only chunks could tell them."""
+        try:
+            delta = self.kernel.delta_since(since, bytes_max=bytes_target)
+        except BelowFloorError:
+            return b""
+        return delta.encode() if delta else b""
+
+    def _open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
+        opened = self.exchanges.open(address, replica, request, self.kernel.vector, now_s)
+        self.pending.counts["exchange:opened" if opened else "exchange:not-now"] += 1
+        return opened

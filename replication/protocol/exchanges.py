@@ -1,0 +1,101 @@
+"""Exchanges that this replica opened: sealed, numbered, limited in count and in time.
+
+Theory of operation. Every request has one answer or none. An exchange is open from the moment its
+frame is handed out until the shell brings the answer (`take`), reports a failure, or `expired` says
+that its time is up; whichever comes first wins and the others find nothing. Peers that are blocked,
+and exchanges over the limit, are given up before a byte is sealed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replication.protocol.effects import Send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from replication.config import Config
+    from replication.protocol.membership import Membership
+    from replication.protocol.messages import Message
+    from replication.protocol.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An exchange under way: what was asked of whom, and my vector at that moment."""
+
+    address: str
+    replica: str
+    request: Message
+    number: int
+    deadline_s: float
+    shown: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Exchanges:
+    """The table of open exchanges, and the frames that wait to be handed out."""
+
+    config: Config
+    wire: Wire
+    members: Membership
+    blocked: set[str] = field(default_factory=set)
+    """Names, ids or addresses that this replica neither sends to nor listens to."""
+    sends: list[Send] = field(default_factory=list)
+    _open: dict[int, Opened] = field(default_factory=dict)
+    last: int = 0
+    """The number of the exchange opened last."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def is_blocked(self, replica: str, address: str = "") -> bool:
+        """Whether an operator or a test cut this replica off from that peer."""
+        if not self.blocked:
+            return False
+        row = self.members.get(replica)
+        names = {replica, replica.partition("~")[0], address, row.address if row else ""}
+        return not self.blocked.isdisjoint(names - {""})
+
+    def ready(self) -> int:
+        """How many more may be opened now."""
+        return max(0, self.config.outbound_exchanges_max - len(self._open))
+
+    def open(
+        self,
+        address: str,
+        replica: str,
+        request: Message,
+        shown: Mapping[str, int],
+        now_s: float,
+    ) -> bool:
+        """Seal and queue a request; False if it may not be sent now."""
+        if not self.ready() or self.is_blocked(replica, address):
+            return False
+        frame = self.wire.seal(self.members.me.replica, request)
+        self.last += 1
+        self._open[self.last] = Opened(
+            address,
+            replica,
+            request,
+            self.wire.last_number,
+            now_s + self.config.total_timeout_s,
+            dict(shown),
+        )
+        self.sends.append(Send(address, frame, self.last))
+        return True
+
+    def take(self, exchange: int) -> Opened | None:
+        """Close an exchange; None if it was closed before."""
+        return self._open.pop(exchange, None)
+
+    def expired(self, now_s: float) -> Iterator[tuple[int, Opened]]:
+        """Close and yield those whose time is up."""
+        for exchange in [n for n, o in self._open.items() if now_s >= o.deadline_s]:
+            yield exchange, self._open.pop(exchange)
+
+    def next_s(self, default_s: float) -> float:
+        """When the next one runs out of time, if that is before `default_s`."""
+        return min((o.deadline_s for o in self._open.values()), default=default_s)

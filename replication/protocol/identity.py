@@ -1,0 +1,86 @@
+"""Whether this replica may go on writing under its id, and whether a peer may.
+
+Theory of operation. A replica id belongs to one life of one journal. Three observations prove that
+two lives share it, and each makes its owner take a new incarnation at once: a frame from ourselves
+that we did not send, a peer that knows more of our events than we do (our journal was rolled back),
+and a refusal by a peer that saw two boots of our id take turns. What was written before stays where
+it is, as events of a foreign origin; nothing is merged away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replication.errors import IdentityConflictError, OwnFrameError
+from replication.protocol.effects import Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crdt import Kernel
+    from replication.protocol.membership import Dice, Membership
+
+BOOTS_MAX = 4096
+RENEW_WAIT_S = 1.0
+RENEW_WAIT_S_MAX = 3600.0
+"""Between two new incarnations: the first is taken at once, then the wait doubles."""
+
+
+@dataclass(slots=True)
+class Identity:
+    """One per replica."""
+
+    kernel: Kernel
+    members: Membership
+    dice: Dice
+    boot: bytes
+    _renewed_s: float = -math.inf
+    _wait_s: float = 0.0
+    _boots: OrderedDict[str, list[bytes]] = field(default_factory=OrderedDict)
+    """replica id -> its boots as they appeared here, the current one last."""
+
+    def admit(self, replica: str, boot: bytes) -> None:
+        """Check the sender of a frame.
+
+        Raises:
+            OwnFrameError: it is this very boot: an address of ours was given as a peer's.
+            IdentityConflictError: it uses our id, or a boot that was replaced by a later one.
+        """
+        if boot == self.boot:
+            raise OwnFrameError("this is the sender itself")
+        if replica == self.kernel.replica:
+            raise IdentityConflictError("the sender uses the id of this replica")
+        boots = self._boots.setdefault(replica, [boot])
+        self._boots.move_to_end(replica)
+        if boots[-1] != boot:
+            if boot in boots:
+                raise IdentityConflictError(f"two boots of {replica} take turns")
+            boots.append(boot)
+            del boots[:-8]
+        if len(self._boots) > BOOTS_MAX:
+            self._boots.popitem(last=False)
+
+    def outrun(self, vector: Mapping[str, int]) -> bool:
+        """Whether a peer knows more of our own events than we do."""
+        me = self.kernel.replica
+        return vector.get(me, 0) > self.kernel.vector.get(me, 0)
+
+    def may_renew(self, now_s: float) -> bool:
+        """Whether a new incarnation is due; each costs every vector an origin.
+
+        So a peer that keeps claiming impossible events of ours is believed ever more rarely.
+        """
+        return now_s - self._renewed_s >= self._wait_s
+
+    def renew(self, why: str, now_s: float) -> Notice:
+        """Go on under a new incarnation; views of documents stay valid."""
+        self._renewed_s = now_s
+        self._wait_s = min(max(2 * self._wait_s, RENEW_WAIT_S), RENEW_WAIT_S_MAX)
+        old = self.kernel.replica
+        fresh = f"{old.partition('~')[0]}~{self.dice.getrandbits(64):016x}"
+        self.kernel.reincarnate(fresh)
+        self.members.reincarnated(fresh, now_s)
+        return Notice("re-incarnated", (("old", old), ("new", fresh), ("why", why)))

@@ -1,0 +1,192 @@
+"""The messages of replication, and the conversations that they are for.
+
+Theory of operation. Anti-entropy by version vectors (Demers et al. 1987; van Renesse et al. 2008):
+the vector of a replica *is* its digest, so one round trip tells both sides exactly what the other
+lacks. Every request has exactly one answer, so each pair travels as one HTTP POST, and the same
+frames travel over a kept WebSocket.
+
+Push-pull, when both are equal (the common, idle case; 16 bytes of digest each way):
+
+    A --Sync(hash)--------------------------> B
+    A <-------------------------Synced(hash)-- B
+
+when they differ; one round trip syncs both ways, because A remembers where B stood:
+
+    A --Sync(hash, what changed at A since they met, those events)--> B    B applies, persists
+    A <---------Synced(what changed at B, what A lacks)-------------- B    A applies, persists
+
+when A did not know where B stood, or B lacks more than fits, pushes follow:
+
+    A --Push(what B lacks)------------------> B       B applies, persists, then answers
+    A <-------------------Ack(B's vector)---- B
+
+and as long as an answer was cut at the byte budget, or only the hash was sent at first:
+
+    A --Sync(wanted: A's seqs of origins)---> B
+    A <-------------Synced(what A lacks)----- B
+
+Eager push of a local write; `told` are hashes of the replicas that the pushers already serve, so
+that a receiver forwards what was new to it once, and only to others:
+
+    A --Push(delta, told={B,C})-> B --Push(delta, told={B,C,D})-> D
+    A <--Ack-------------------- B
+
+A peer that is below a floor of the other (removal records were dropped), or that joins, is served
+by one chunk set; the receiver asks chunk by chunk and may resume after a cut:
+
+    A <--Synced(reset)---------- B
+    A --ChunkWanted(0 of new)--> B
+    A <-Chunk(set, 0 of n)------ B      ... until n; then A's vector rises to the set's
+
+Failure detection (SWIM): `Probe` is answered by `Probed`; with a `target`, the receiver probes the
+target itself and answers for it.
+
+Anything may be answered by `Refused`, which says what was wrong and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+INCARNATION_MAX = (1 << 48) - 1
+"""Of a SWIM incarnation: 2**32 boots of 2**16 refutations. Claims beyond it say nothing."""
+
+
+class Status(IntEnum):
+    """What is claimed about a member. The greater wins at equal SWIM incarnation."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+    RETIRED = 4
+
+
+class Tier(IntEnum):
+    """How much of a vector a message carries."""
+
+    HASH = 0
+    """Only the 16-byte hash."""
+    CHANGED = 1
+    """Origins that changed since the last exchange with this peer."""
+    FULL = 2
+    """All of it."""
+    WANTED = 3
+    """The origins that the sender lacks events of; it wants those and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberClaim:
+    """Somebody's claim about a member, at that member's SWIM incarnation number."""
+
+    replica: str
+    address: str
+    incarnation: int
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A summary of a version vector, at one of its tiers."""
+
+    hash: bytes
+    tier: Tier = Tier.HASH
+    vector: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Opens a push-pull exchange; `delta` is what the receiver is believed to lack."""
+
+    digest: Digest
+    members: tuple[MemberClaim, ...] = ()
+    delta: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """Answers `Sync`: my digest, and (a piece of) what your vector lacks.
+
+    `more` says that the delta was cut at the byte budget; `reset` that you are below a floor of
+    mine and have to ask for chunks.
+    """
+
+    digest: Digest
+    delta: bytes = b""
+    more: bool = False
+    reset: bool = False
+    members: tuple[MemberClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Events that the receiver is believed to lack."""
+
+    delta: bytes
+    told: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Answers `Push`: where the receiver durably stands for the origins of the push."""
+
+    vector: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Are you there? With a `target`: please ask that member for me."""
+
+    target: str = ""
+    members: tuple[MemberClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """Answers `Probe`; `reached` is False when the `target` did not answer the helper."""
+
+    reached: bool = True
+    members: tuple[MemberClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWanted:
+    """Please send chunk `index` of `set_id` (empty: cut a new set)."""
+
+    set_id: bytes = b""
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkGiven:
+    """One chunk of a set of `total`."""
+
+    set_id: bytes
+    index: int
+    total: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The sender (or a member that the sender retires) leaves for good; not a failure."""
+
+    members: tuple[MemberClaim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request was refused and changed nothing; `status` is an HTTP status."""
+
+    status: int
+    code: str
+    text: str
+
+
+Message = Sync | Synced | Push | Ack | Probe | Probed | ChunkWanted | ChunkGiven | Leave | Refused

@@ -1,0 +1,395 @@
+"""The replica: one kernel, one vector, and every decision of gossip. Bytes in, `Effects` out.
+
+Theory of operation. State changes in one place, the kernel; this machine decides *when* a delta is
+taken from it, offered to a peer, or refused. Its invariants, checked by `check()`:
+
+* the vector that a frame shows is that of everything in this or an earlier `persist`;
+* a range of an origin is applied only if it starts at or below our vector + 1, so the vector never
+  jumps a gap and a peer's answer "I stand at 5" is always true;
+* a local write is pushed at once to a few peers (`eager`), and anti-entropy repairs whatever was
+  lost: convergence depends on nothing but that pairs keep exchanging (see `messages`);
+* a frame that is refused changed nothing, and its sender is told why.
+
+Every public method is one step: it takes the time, changes the machine, and returns what the world
+has to do. `wake_s` says when the next `tick` is due; nothing happens between steps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from replication.errors import (
+    BusyError,
+    FrameError,
+    IdentityConflictError,
+    MalformedFrameError,
+    OwnFrameError,
+)
+from replication.protocol.anti_entropy import AntiEntropy, Pending
+from replication.protocol.eager import EagerPush
+from replication.protocol.effects import OWN, Effects, Notice, Published, Row, Send
+from replication.protocol.exchanges import Exchanges, Opened
+from replication.protocol.failure_detector import FailureDetector
+from replication.protocol.identity import Identity
+from replication.protocol.membership import Membership
+from replication.protocol.messages import (
+    Ack,
+    ChunkGiven,
+    ChunkWanted,
+    Leave,
+    MemberClaim,
+    Message,
+    Probe,
+    Probed,
+    Push,
+    Refused,
+    Status,
+    Sync,
+    Synced,
+)
+from replication.protocol.prober import Prober, Relay
+from replication.protocol.rounds import Rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from crdt import Change, Delta, Kernel
+    from replication.config import Config
+    from replication.protocol.membership import Dice, Member
+    from replication.protocol.wire import Envelope, Wire
+
+
+class Replica:
+    """The pure machine of one agent.
+
+    Args:
+        kernel: the state, as the journal holds it; this replica installs itself as its listener.
+        wire: seals and opens frames.
+        address: where peers reach this replica; "" for one that only opens exchanges itself.
+        incarnation: SWIM incarnation to start at, above that of any earlier boot.
+        seeds: addresses to try; book: members as of the last run; chunks: of a bootstrap that
+            the last run did not finish.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        wire: Wire,
+        config: Config,
+        dice: Dice,
+        address: str,
+        incarnation: int,
+        now_s: float,
+        seeds: Iterable[str] = (),
+        book: Iterable[MemberClaim] = (),
+        chunks: Iterable[bytes] = (),
+    ) -> None:
+        self.kernel = kernel
+        self.config = config
+        self.members = Membership(kernel.replica, address, incarnation, config, now_s)
+        self.members.learn(book, now_s)
+        self.eager = EagerPush(config, dice)
+        self.exchanges = Exchanges(config, wire, self.members)
+        detector = FailureDetector(config, dice, next_s=now_s + config.probe_interval_s)
+        self.prober = Prober(detector, self.members, self.exchanges, self.eager)
+        self.rounds = Rounds(config, dice, tuple(s for s in seeds if s != address), now_s)
+        self.durable: dict[str, int] = dict(kernel.vector)
+        self._wire = wire
+        self._dice = dice
+        self._pending = Pending()
+        self.identity = Identity(kernel, self.members, dice, wire.boot)
+        self.counts = self._pending.counts
+        self.entropy = AntiEntropy(
+            kernel, config, self.eager, self.exchanges, self.members, self._pending
+        )
+        self.entropy.receiver.kept(chunks)
+        self._live = self.entropy
+        self.mute = False
+        self._local_news = False
+        self.on_write: Callable[[], None] | None = None
+        kernel.on_delta = self._wrote
+
+    @property
+    def id(self) -> str:
+        """The id under which this replica writes now."""
+        return self.kernel.replica
+
+    @property
+    def wake_s(self) -> float:
+        """When `tick` has something to do; an earlier or later call does no harm."""
+        due = min(self.rounds.due_s, self.prober.detector.wake_s)
+        return min(due, self.exchanges.next_s(due))
+
+    # ------------------------------------------------------------------------------ steps
+
+    def flush(self, now_s: float) -> Effects:
+        """Local writes since the last step: rows to persist, pushes that follow them."""
+        return self._take(now_s)
+
+    def receive(self, frame: bytes, now_s: float, exchange: int) -> Effects:
+        """A peer's request; one send, now or (a relayed probe) later, answers `exchange`."""
+        status, number = 200, 0
+        answer: Message | None
+        try:
+            envelope = self._wire.open(frame)
+            number = envelope.number
+            if self.mute or self.exchanges.is_blocked(envelope.replica):
+                raise BusyError("this peer is blocked here, or the journal failed")
+            answer = self._answer(envelope, now_s, exchange)
+        except FrameError as error:
+            self.counts[f"refused:{error.code}"] += 1
+            status = error.status
+            answer = Refused(error.status, error.code, str(error))
+        if answer is not None:
+            sealed = self._wire.seal(self.id, answer, answers=number)
+            self._pending.answers.append(Send("", sealed, exchange, status))
+        return self._take(now_s)
+
+    def answered(self, exchange: int, frame: bytes, now_s: float) -> Effects:
+        """The answer to an exchange of ours; one that is unknown by now is ignored."""
+        opened = self.exchanges.take(exchange)
+        if opened is None:
+            return self._take(now_s)
+        try:
+            envelope = self._wire.open(frame)
+            if envelope.answers != opened.number and type(envelope.message) is not Refused:
+                raise MalformedFrameError("the answer belongs to another request")
+            if self.entropy.read_only or self.exchanges.is_blocked(
+                envelope.replica, opened.address
+            ):
+                raise BusyError("this peer is blocked here, or the journal failed")
+            self._conclude(exchange, opened, envelope, now_s)
+        except FrameError as error:
+            self.counts[f"refused:{error.code}"] += 1
+            self._gave_up(exchange, opened)
+        return self._take(now_s)
+
+    def failed(self, exchange: int, now_s: float) -> Effects:
+        """The shell could not deliver a request of ours, or got no answer in time."""
+        opened = self.exchanges.take(exchange)
+        if opened is not None:
+            self.counts["exchange:failed"] += 1
+            self._gave_up(exchange, opened)
+        return self._take(now_s)
+
+    def tick(self, now_s: float) -> Effects:
+        """Time has passed: a gossip round, probes, verdicts, and exchanges that ran out."""
+        self.prober.detector.stalled(now_s - self.wake_s)
+        for exchange, opened in self.exchanges.expired(now_s):
+            self.counts["exchange:timeout"] += 1
+            self._gave_up(exchange, opened)
+        self._pending.notices += self.prober.step(self.kernel.vector, now_s)
+        partners, strangers = self.rounds.begin(self.kernel.vector, self.members, now_s)
+        for member in partners:
+            self.entropy.greet(member, now_s)
+        for address in strangers:
+            self.entropy.greet_stranger(address, now_s)
+        return self._take(now_s)
+
+    def persisted(self, vector: Mapping[str, int]) -> None:
+        """Everything up to `vector` is on disk: from now on it may be called durable."""
+        self.durable = dict(vector)
+
+    def degrade(self, durable: Kernel | None) -> None:
+        """The journal failed: until `recover`, tell peers of `durable` state only, take nothing.
+
+        Without a kernel of what is durable (the disk cannot even be read) peers are told `busy`.
+        """
+        self.entropy = AntiEntropy(
+            durable or self.kernel,
+            self.config,
+            self.eager,
+            self.exchanges,
+            self.members,
+            self._pending,
+            read_only=True,
+        )
+        self.mute = durable is None
+
+    def recover(self) -> None:
+        """The journal works again, and has everything."""
+        self.entropy = self._live
+        self.mute = False
+
+    def leave(self, now_s: float, status: Status = Status.LEFT, who: str = "") -> Effects:
+        """Tell some peers that this replica (or a member that is retired) is gone for good."""
+        claim = self.members.depart(who or self.id, status, now_s)
+        if claim is not None:
+            for member in self._some(self.members.live(), 3):
+                self._open(member.address, member.replica, Leave((claim,)), now_s)
+        return self._take(now_s)
+
+    def part(self, now_s: float) -> Effects:
+        """The last push before a stop: whatever peers lack of our own events, to two of them."""
+        for member in self._some(self.members.live(), 2):
+            self.entropy.greet(member, now_s)
+        return self._take(now_s)
+
+    def hurry(self, now_s: float) -> None:
+        """Somebody waits for replication: the next round is due now."""
+        self.rounds.hurry(now_s)
+
+    def lag(self) -> dict[str, int]:
+        """Per current member: events of ours that it is not known to have; O(members x origins)."""
+        mine = self.kernel.vector
+        behind = {}
+        for member in self.members.current():
+            known = self.eager.peer(member.replica).known
+            behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
+        return behind
+
+    def holders(self, vector: Mapping[str, int]) -> int:
+        """How many current members told that they durably have these events."""
+        known = (self.eager.peer(member.replica).known for member in self.members.current())
+        return sum(all(k.get(o, 0) >= s for o, s in vector.items()) for k in known)
+
+    def check(self) -> None:
+        """Assert the invariants between steps; the simulator calls it after every one."""
+        applied = self.kernel.vector
+        for origin, seq in self.durable.items():
+            assert seq <= applied.get(origin, 0), f"durable {origin} ahead of the state"
+        assert self.members.me.replica == self.id, "membership and kernel disagree on who we are"
+
+    # ------------------------------------------------------------------------------ requests
+
+    def _answer(self, envelope: Envelope, now_s: float, exchange: int) -> Message | None:
+        """The answer to a request, None if it is given later.
+
+        Raises:
+            FrameError: it is refused and changed nothing.
+        """
+        message, sender = envelope.message, envelope.replica
+        self._admit(envelope, now_s)
+        match message:
+            case Sync():
+                self.prober.met(sender, message.members, now_s)
+                self._compare(message.digest.vector, sender, now_s)
+                return self.entropy.answer(sender, message)
+            case Push():
+                self.prober.met(sender, (), now_s)
+                ranges = self.entropy.take_in(message.delta, sender, message.told)
+                return Ack({o: self.kernel.vector.get(o, 0) for o, _, _ in ranges})
+            case Probe(target=""):
+                self.prober.met(sender, message.members, now_s)
+                return Probed(members=self.members.gossip())
+            case Probe():
+                waiting = Relay(exchange, envelope.number)
+                return self.prober.relay(message.target, waiting, self.kernel.vector, now_s)
+            case Leave():
+                self.prober.met(sender, message.members, now_s)
+                return Ack({})
+            case ChunkWanted():
+                self.prober.met(sender, (), now_s)
+                self.entropy.receiver.may_donate()
+                self.eager.peer(sender).withheld = 0
+                return self.entropy.donor.give(message, now_s)
+            case Synced() | Ack() | Probed() | ChunkGiven() | Refused():
+                raise MalformedFrameError("an answer came where a request was expected")
+        assert_never(message)
+
+    # ------------------------------------------------------------------------------ answers
+
+    def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
+        """The answer to a request of ours."""
+        message, sender = envelope.message, envelope.replica
+        match message:
+            case Synced():
+                self.prober.met(sender, message.members, now_s)
+                self._compare(message.digest.vector, sender, now_s)
+                self.entropy.synced(opened, sender, message, now_s)
+            case Ack():
+                self.prober.met(sender, (), now_s)
+                self._compare(message.vector, sender, now_s)
+                told = opened.request.told if isinstance(opened.request, Push) else ()
+                self.eager.done(sender, message.vector, self.kernel.vector, told)
+            case ChunkGiven():
+                self.prober.met(sender, (), now_s)
+                self.entropy.chunk(opened, sender, message, now_s)
+            case Probed():
+                self.prober.met(sender, message.members, now_s)
+                self._relayed(self.prober.concluded(exchange, opened, answer=message))
+            case Refused():
+                if message.code == IdentityConflictError.code:
+                    self._renew(f"refused by {sender}: {message.text}", now_s)
+                if message.code == OwnFrameError.code:
+                    self.rounds.forget(opened.address)
+                self.counts[f"refused-by-peer:{message.code}"] += 1
+                if message.status != BusyError.status:
+                    facts = (("peer", opened.address), ("code", message.code))
+                    self._pending.notices.append(Notice("peer-refused", facts))
+                self._gave_up(exchange, opened)
+            case _:
+                raise MalformedFrameError("a request came where an answer was expected")
+
+    # ------------------------------------------------------------------------------ identity
+
+    def _admit(self, envelope: Envelope, now_s: float) -> None:
+        """Refuse a sender that shares an id with somebody; if it is ours, we take a new one."""
+        try:
+            self.identity.admit(envelope.replica, envelope.boot)
+        except IdentityConflictError:
+            if envelope.replica == self.id:
+                self._renew("somebody else uses this id", now_s)
+            raise
+
+    def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
+        if self.identity.outrun(vector):
+            self._renew(f"{sender} holds events of ours that this journal lost", now_s)
+
+    def _renew(self, why: str, now_s: float) -> None:
+        if not self.identity.may_renew(now_s):
+            self.counts["re-incarnation:too-soon"] += 1
+            return
+        self.counts["re-incarnated"] += 1
+        self._pending.notices.append(self.identity.renew(why, now_s))
+
+    # ------------------------------------------------------------------------------ events
+
+    def _wrote(self, delta: Delta, change: Change) -> None:
+        """The kernel's listener: one local mutation or batch."""
+        self._pending.rows.append(Row(OWN, delta.encode()))
+        if change:
+            self._pending.published.append(Published(change, "local"))
+        self._local_news = True
+        if self.on_write is not None:
+            self.on_write()
+
+    # ------------------------------------------------------------------------------ sending
+
+    def _some(self, members: Sequence[Member], count: int) -> list[Member]:
+        return self._dice.sample(members, min(count, len(members)))
+
+    def _open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
+        opened = self.exchanges.open(address, replica, request, self.kernel.vector, now_s)
+        self.counts["exchange:opened" if opened else "exchange:not-now"] += 1
+        return opened
+
+    def _gave_up(self, exchange: int, opened: Opened) -> None:
+        """No useful answer: forget what was assumed about it; gossip will repair the rest."""
+        if isinstance(opened.request, Push):
+            self.eager.done(opened.replica, None, {}, ())
+        if isinstance(opened.request, ChunkWanted):
+            self.entropy.receiver.stop()
+        self._relayed(self.prober.concluded(exchange, opened, answer=None))
+
+    def _relayed(self, told: tuple[Relay, Probed] | None) -> None:
+        """Answer a peer that asked us to probe in its place."""
+        if told is not None:
+            relay, probed = told
+            sealed = self._wire.seal(self.id, probed, answers=relay.number)
+            self._pending.answers.append(Send("", sealed, relay.exchange))
+
+    def _take(self, now_s: float) -> Effects:
+        """End of a step: push the news, hand out what accumulated."""
+        if self._local_news:
+            self.eager.spread([self.id], self.members.live())
+        if self._local_news or self.entropy.news:
+            self.rounds.news(now_s)
+        if self.members.retired:
+            self._renew("declared gone for good by an operator", now_s)
+        self._local_news = self.entropy.news = False
+        if not self.entropy.read_only:
+            self.entropy.push_news(now_s)
+        requests, self.exchanges.sends = self.exchanges.sends, []
+        return self._pending.take(requests, self.kernel)

@@ -1,0 +1,310 @@
+"""Frames over HTTP: one exchange is one POST. The only user of aiohttp in replication.
+
+Theory of operation. Addresses are `host:port` with an optional path behind it (`/_replica` by
+default), so that many agents can share one server. The server reads at most `body_bytes_max`,
+refuses Content-Encoding (aiohttp would inflate without a declared size), and answers 503 with
+Retry-After when `inbound_exchanges_max` are under way. The client bounds every wait, and opens a
+circuit around an address that keeps failing: for a while that doubles up to 30 s only one exchange
+at a time is let through, so a hung peer costs one waiting exchange instead of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hmac
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+from replication.errors import ConfigError, ListenError, PeerUnreachableError
+from replication.options import is_loopback, page_token, size_proof
+from replication.transport.base import Serve, Traffic
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from replication.config import Config
+
+Application = web.Application
+PATH = "/_replica"
+PROOF = "X-Convoca-Proof"
+MEDIA_TYPE = "application/x-convoca-frame"
+FAILURES_MAX = 3
+PAUSE_S_MAX = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a GET shows."""
+
+    content_type: str
+    text: str
+
+
+@dataclass(slots=True)
+class Circuit:
+    """How an address behaved lately."""
+
+    failures: int = 0
+    closed_until_s: float = 0.0
+
+
+def split_address(address: str) -> tuple[str, int, str]:
+    """`host:port[/path]` as (host, port, path).
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    place, slash, path = address.partition("/")
+    host, colon, port = place.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{address!r} is no address", hint="write host:port, e.g. 127.0.0.1:7001")
+    return host.strip("[]"), int(port), slash + path if slash else PATH
+
+
+async def fetch_page(address: str, page: str, token: str) -> str:
+    """What an agent shows to operators.
+
+    Raises:
+        PeerUnreachableError: nobody answers there, or the page is refused.
+    """
+    host, port, _ = split_address(address)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"http://{host}:{port}{page}") as response,
+        ):
+            if response.status != HTTPStatus.OK:
+                raise PeerUnreachableError(f"{address} answered {response.status}")
+            return await response.text()
+    except (aiohttp.ClientError, OSError) as error:
+        raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
+
+
+def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
+    """Why a POST is none of a peer's; a web page is the one to keep out, wherever it runs.
+
+    A browser lets any page POST plain text to loopback, but names the page in `Origin`, and asks
+    before it sends our media type.
+    """
+    if "Origin" in request.headers:
+        return HTTPStatus.FORBIDDEN
+    plain = request.headers.get("Content-Encoding", "identity") == "identity"
+    if not plain or request.content_type != MEDIA_TYPE:
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    return None
+
+
+class HttpTransport:
+    """One agent's server and client.
+
+    Args:
+        listen: `host:port[/path]`; port 0 takes a free one; "" does not listen.
+        config: limits and timeouts.
+        server_tls, client_tls: contexts for TLS (and mutual TLS); None is plain HTTP.
+        pages: path -> what a GET shows; readers off loopback need `page_token` as bearer token.
+        keys: of the cluster secret; with them, a body over `unauthenticated_bytes_max` is read
+            only if a header proves that its sender knows one.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        config: Config,
+        *,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        pages: Mapping[str, Callable[[], Page]] | None = None,
+        keys: tuple[bytes, ...] = (),
+    ) -> None:
+        self.traffic = Traffic()
+        self._pages = pages or {}
+        self._keys = keys
+        self._page_token = page_token(keys)
+        self._listen = listen
+        self._config = config
+        self._server_tls = server_tls
+        self._client_tls = client_tls
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._serve: Serve | None = None
+        self._inbound = 0
+        self._circuits: dict[str, Circuit] = {}
+
+    # ------------------------------------------------------------------------------ serving
+
+    async def listen(self, serve: Serve) -> str:
+        """Bind and serve; the address with the real port."""
+        self._serve = serve
+        self._session = self._new_session()
+        if not self._listen:
+            return ""
+        host, port, path = split_address(self._listen)
+        app = web.Application(client_max_size=self._config.body_bytes_max)
+        app.router.add_post(path, self.handle)
+        for page in self._pages:
+            app.router.add_get(page, self._show)
+        runner = web.AppRunner(
+            app, access_log=None, auto_decompress=False, shutdown_timeout=0.5, keepalive_timeout=75
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, ssl_context=self._server_tls)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            why = "the port is busy" if error.errno == errno.EADDRINUSE else error.strerror
+            raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
+        self._runner = runner
+        bound = runner.addresses[0][1]
+        return f"{host}:{bound}" + ("" if path == PATH else path)
+
+    def mount(
+        self, app: Application, path: str, agent: AbstractAsyncContextManager[object]
+    ) -> None:
+        """Exchange frames through an application that somebody else serves."""
+        app.router.add_post(path, self.handle)
+
+        async def lifetime(_: Application) -> AsyncIterator[None]:
+            async with agent:
+                yield
+
+        app.cleanup_ctx.append(lifetime)
+
+    async def _show(self, request: web.Request) -> web.Response:
+        """A page for operators: to this machine, or to whoever shows the token."""
+        shown = request.headers.get("Authorization", "")
+        expected = f"Bearer {self._page_token}"
+        proved = bool(self._page_token) and hmac.compare_digest(shown.encode(), expected.encode())
+        if not (proved or is_loopback(request.remote or "")):
+            return web.Response(status=HTTPStatus.FORBIDDEN)
+        page = self._pages[request.path]()
+        return web.Response(text=page.text, content_type=page.content_type)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """The handler of one POST; also what `mount` adds to an existing application."""
+        refused = _not_from_a_peer(request)
+        if refused is not None:
+            return web.Response(status=refused)
+        if self._serve is None or self._inbound >= self._config.inbound_exchanges_max:
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
+        if not self._may_send(request):
+            return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._inbound += 1
+        try:
+            async with asyncio.timeout(self._config.total_timeout_s):
+                frame = await request.read()
+                self.traffic.received += len(frame)
+                status, answer = await self._serve(frame)
+        except TimeoutError:
+            return web.Response(status=HTTPStatus.REQUEST_TIMEOUT)
+        finally:
+            self._inbound -= 1
+        self.traffic.sent += len(answer)
+        headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        return web.Response(status=status, body=answer, content_type=MEDIA_TYPE, headers=headers)
+
+    def _may_send(self, request: web.Request) -> bool:
+        """Whether a body of the announced size is worth reading; chunked ones announce none."""
+        size = request.content_length
+        if not self._keys or (size is not None and size <= self._config.unauthenticated_bytes_max):
+            return size is None or size <= self._config.body_bytes_max
+        if size is None or size > self._config.body_bytes_max:
+            return False
+        shown = request.headers.get(PROOF, "").encode()
+        proofs = [size_proof(key, size).encode() for key in self._keys]
+        return any(hmac.compare_digest(shown, proof) for proof in proofs)
+
+    # ------------------------------------------------------------------------------ asking
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        config = self._config
+        timeout = aiohttp.ClientTimeout(
+            total=config.total_timeout_s,
+            connect=config.connect_timeout_s,
+            sock_connect=config.connect_timeout_s,
+            sock_read=config.read_timeout_s,
+        )
+        connector = aiohttp.TCPConnector(limit=config.outbound_exchanges_max, limit_per_host=8)
+        return aiohttp.ClientSession(
+            timeout=timeout,
+            connector=connector,
+            headers={"Content-Type": MEDIA_TYPE},
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def exchange(self, address: str, frame: bytes) -> bytes:
+        """POST a frame; the answer's bytes, whatever its status (it says itself what is wrong)."""
+        if self._session is None:
+            raise PeerUnreachableError("the transport is closed")
+        circuit = self._circuits.setdefault(address, Circuit())
+        now_s = time.monotonic()
+        if now_s < circuit.closed_until_s:
+            raise PeerUnreachableError(f"{address} failed {circuit.failures} times; pausing")
+        if circuit.failures >= FAILURES_MAX:  # half open: this one exchange tries it
+            circuit.closed_until_s = now_s + self._config.total_timeout_s
+        host, port, path = split_address(address)
+        scheme = "https" if self._client_tls else "http"
+        bracketed = f"[{host}]" if ":" in host else host
+        url = f"{scheme}://{bracketed}:{port}{path}"
+        try:
+            answer = await self._post(self._session, url, frame)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._note_failure(circuit)
+            raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
+        except PeerUnreachableError:  # it answered, if only that it is busy
+            circuit.failures, circuit.closed_until_s = 0, 0.0
+            raise
+        circuit.failures, circuit.closed_until_s = 0, 0.0
+        return answer
+
+    async def _post(self, session: aiohttp.ClientSession, url: str, frame: bytes) -> bytes:
+        tls = self._client_tls or True
+        proof = {}
+        if self._keys and len(frame) > self._config.unauthenticated_bytes_max:
+            proof = {PROOF: size_proof(self._keys[0], len(frame))}
+        async with session.post(
+            url, data=frame, ssl=tls, headers=proof, allow_redirects=False
+        ) as response:
+            self.traffic.sent += len(frame)
+            limit = self._config.body_bytes_max
+            if (response.content_length or 0) > limit:
+                raise PeerUnreachableError(f"the answer of {url} is over the limit")
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in response.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise PeerUnreachableError(f"the answer of {url} is over the limit")
+                pieces.append(piece)
+            self.traffic.received += size
+            if not size:
+                raise PeerUnreachableError(f"{url} answered {response.status} without a frame")
+            return b"".join(pieces)
+
+    def _note_failure(self, circuit: Circuit) -> None:
+        circuit.failures += 1
+        circuit.closed_until_s = 0.0
+        if circuit.failures >= FAILURES_MAX:
+            pause_s = min(2.0 ** (circuit.failures - FAILURES_MAX), PAUSE_S_MAX)
+            circuit.closed_until_s = time.monotonic() + pause_s
+
+    async def close(self) -> None:
+        """Stop accepting, finish or cut what is under way, close connections."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        self._serve = None

@@ -1,0 +1,1 @@
+"""The project's own tests: a mirror of the packages, plus whole-house rules."""

@@ -1,0 +1,257 @@
+"""What is refused, exhaustively: every single fault in a small message; and the paths for bulk."""
+
+import random
+import zlib
+
+import pytest
+
+import crdt
+from crdt import (
+    BoundedCounter,
+    CausalContext,
+    Chunk,
+    Delta,
+    Dot,
+    GCounter,
+    Kernel,
+    LWWMap,
+    LWWRegister,
+    MaxRegister,
+    ORMap,
+    ORSet,
+    VersionVector,
+)
+from crdt.codec import (
+    BODY_BYTES_MAX,
+    COMPRESS_ABOVE,
+    encode_value,
+    freeze,
+    pack,
+    seal,
+    step_of,
+    unpack_body,
+    unseal,
+)
+from crdt.errors import DecodeError, InvariantError, require
+from tests.scale import seeds
+
+BAD = (
+    None, True, -1, 0, 1, 2, 7, 1 << 39, 1 << 41, 1 << 70, -(1 << 70), "", "a", "x" * 300, b"",
+    b"x", 1.5, float("nan"), [], [0], [[]], ["a", "a"], [1, 2], [1, 2, 3],
+    freeze([1]), freeze((1, 2)), step_of(1.0), (encode_value("plain"),),
+)  # fmt: skip
+
+
+def faults(body):
+    """Every body that differs in one place: a part replaced, left out, or doubled."""
+    if not isinstance(body, list):
+        return
+    for index, part in enumerate(body):
+        for bad in BAD:
+            yield [*body[:index], bad, *body[index + 1 :]]
+        yield [*body[:index], *body[index + 1 :]]
+        yield [*body[: index + 1], *body[index:]]
+        for inner in faults(part):
+            yield [*body[:index], inner, *body[index + 1 :]]
+
+
+def small_kernel():
+    """Every shape of entry, a removal, a batch, a gap, a doomed dot and an unfinished set."""
+    kernel, other = Kernel("a"), Kernel("b")
+    kernel.document("s", ORSet).add((1, 2))
+    kernel.document("n", GCounter).increment(3)
+    kernel.document("q", BoundedCounter.at_least(2)).increment(5)
+    kernel.document("m", ORMap)["r", LWWRegister].set([1])
+    with kernel.batch():
+        kernel.document("s", ORSet).add(7)
+        kernel.document("x", MaxRegister).set(2.5)
+    kernel.document("s", ORSet).remove(7)
+    first = other.document("s", ORSet).add("first")
+    second = Kernel("c")
+    second.apply(first)
+    kernel.apply(second.document("s", ORSet).remove("first"))
+    other.document("s", ORSet).add("unheard")
+    kernel.apply(other.document("s", ORSet).add("third"))
+    third = Kernel("d")
+    third.document("s", ORSet).add("aside")
+    third.document("s", ORSet).add("aside too")
+    kernel.apply_chunk(third.chunks(10).chunks[0])
+    return kernel
+
+
+def accepts(kind, body, tail=b""):
+    """Whether the decoder takes a body; whatever it takes must leave a sound kernel."""
+    data = seal(kind, pack(body), compress=False)
+    reader = Kernel("r")
+    try:
+        if kind == "d":
+            reader.apply(Delta.decode(data))
+        elif kind == "c":
+            reader.apply_chunk(Chunk.decode(data))
+        else:
+            whole = len(data).to_bytes(4, "big") + data + tail
+            reader = Kernel.from_bytes(whole, replica="r")
+    except crdt.CRDTError:
+        return False
+    reader._check()
+    return True
+
+
+@pytest.mark.parametrize("kind", ["d", "c", "s"])
+def test_every_single_fault_is_refused_or_harmless(kind):
+    """[crdt 25] Each part of a message replaced, dropped or doubled: typed error or sound state."""
+    kernel = small_kernel()
+    snapshot = kernel.to_bytes()
+    size = int.from_bytes(snapshot[:4], "big")
+    data = {
+        "d": kernel.delta_since({}).encode(),
+        "c": kernel.chunks(10_000).chunks[0].encode(),
+        "s": snapshot[4 : 4 + size],
+    }[kind]
+    body = unpack_body(unseal(kind, data))
+    tail = snapshot[4 + size :] if kind == "s" else b""
+    assert accepts(kind, body, tail)
+    verdicts = [accepts(kind, fault, tail) for fault in faults(body)]
+    assert verdicts.count(False) > len(verdicts) // 2
+    assert Kernel.from_bytes(snapshot, replica="a").canonical_bytes() == kernel.canonical_bytes()
+
+
+def test_envelopes_that_lie_about_their_content():
+    """Sizes, compression and checksums are checked against what is there."""
+    plain = b"\x90" * (COMPRESS_ABOVE * 4)
+    packed = seal("d", plain)
+    assert unseal("d", packed) == plain
+    noise = random.Random(1).randbytes(COMPRESS_ABOVE * 2)
+    assert unseal("d", seal("d", noise)) == noise
+
+    def forged(content, size, flags):
+        rest = size.to_bytes(4, "big") + content
+        head = b"cv\x01d" + bytes([flags])
+        return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
+
+    deflated = zlib.compress(plain)
+    for data in (
+        forged(plain, len(plain) + 1, 0),
+        forged(b"", BODY_BYTES_MAX + 1, 0),
+        forged(b"no zlib", 7, 1),
+        forged(deflated, len(plain) - 1, 1),
+        forged(deflated, len(plain) + 1, 1),
+        forged(deflated[:-3], len(plain), 1),
+        forged(deflated + b"x", len(plain), 1),
+        forged(plain, len(plain), 8),
+    ):
+        with pytest.raises(DecodeError):
+            unseal("d", data)
+    assert unseal("d", forged(deflated, len(plain), 1)) == plain
+    for data in ("text", None, b"\x00\x00"):
+        with pytest.raises(DecodeError):
+            Kernel.from_bytes(data, replica="x")
+    with pytest.raises(TypeError):
+        pack([object()])
+
+
+def test_a_snapshot_is_read_by_its_own_life_or_a_new_one():
+    """Bytes that know a replica's events in part cannot be that replica's own snapshot."""
+    a, b = ORSet("a"), ORSet("b")
+    a.add(1)
+    b.apply(a.add(2))
+    with pytest.raises(crdt.IdentityReusedError):
+        ORSet.from_bytes(b.to_bytes(), replica="a")
+    assert ORSet.from_bytes(b.to_bytes(), replica="c") == {2}
+
+
+def test_wide_runs_and_shuffled_ones_give_the_same_state():
+    """Column by column, row by row, in order or not: the same bytes, and vectors keep answering."""
+    for seed in seeds(3):
+        dice = random.Random(seed)
+        writer, deltas = Kernel("w"), []
+        writer.on_delta = lambda delta, change, into=deltas: into.append(delta)
+        first, second = writer.document("m", LWWMap), writer.document("s", ORSet)
+        for number in range(400):
+            if dice.random() < 0.8:
+                first.put(f"k{number}", number)
+            else:
+                second.add(dice.randrange(50) if seed % 2 else number)
+        by_columns, by_rows, shuffled = Kernel("1"), Kernel("2"), Kernel("3")
+        change = by_columns.apply(writer.delta_since({}))
+        assert {each.name for each in change.documents} == {"m", "s"}
+        for delta in deltas:
+            by_rows.apply(delta)
+        for delta in dice.sample(deltas, len(deltas)):
+            shuffled.apply(delta)
+            if dice.random() < 0.02:
+                Kernel("asks").apply(shuffled.delta_since({"w": dice.randrange(400)}))
+        for reader in (by_columns, by_rows, shuffled):
+            reader._check()
+            assert reader.canonical_bytes() == writer.canonical_bytes()
+            again = Kernel("again")
+            again.apply(reader.delta_since({}))
+            assert again.canonical_bytes() == writer.canonical_bytes()
+
+
+def test_vectors_and_contexts_are_values_with_an_order():
+    """Comparison, join, meet, membership and text of what was seen."""
+    one, other = VersionVector({"a": 2, "b": 1}), VersionVector({"a": 1, "c": 0})
+    assert other < one
+    assert one > other
+    assert not one <= other
+    assert one | {"c": 3} == {"a": 2, "b": 1, "c": 3}
+    assert one & {"a": 1, "c": 9} == {"a": 1}
+    assert len({one, VersionVector({"b": 1, "a": 2})}) == 1
+    assert "c" not in other
+    assert repr(one) == "VersionVector(a:2, b:1)"
+    context = CausalContext({"a": 2}, [("a", 4, 9), ("b", 3, 3)])
+    assert Dot("a", 7) in context
+    assert Dot("a", 3) not in context
+    assert list(context.missing("a", 1, 12)) == [(3, 3), (10, 12)]
+    assert list(context.missing("b", 1, 3)) == [(1, 2)]
+    wider = context.copy()
+    wider.update(CausalContext({"b": 2}, [("a", 6, 11), ("a", 3, 3), ("a", 20, 30), ("a", 13, 13)]))
+    wider._check()
+    assert context <= wider
+    assert not wider <= context
+    assert context != wider
+    assert context != "a context"
+    assert wider.vector == {"a": 11, "b": 3}
+    assert repr(wider) == "CausalContext(VersionVector(a:11, b:3), cloud=[a:13-13, a:20-30])"
+    assert str(Dot("a", 7)) == "a:7"
+    with pytest.raises(InvariantError):
+        require(condition=False, text="a promise")
+
+
+def test_ranges_beyond_the_vector_merge_in_any_order():
+    """Spans and single dots in random order always end in the same context."""
+    for seed in seeds(20):
+        dice = random.Random(seed)
+        ranges = []
+        for _ in range(30):
+            first = dice.randrange(1, 80)
+            ranges.append(("a", first, first + dice.choice((0, 0, 1, 5, 20))))
+        context = CausalContext()
+        for covered in ranges:
+            context.add_range(*covered)
+            context._check()
+        seen = {seq for _, first, last in ranges for seq in range(first, last + 1)}
+        assert {seq for seq in range(120) if context.covers("a", seq) and seq} == seen
+        assert context == CausalContext({}, sorted(ranges))
+        assert context.last_seq("a") == max(seen)
+
+
+def test_records_that_doom_an_unseen_dot_are_never_evicted():
+    """Eviction stops at records that still have work to do, and goes on when they are done."""
+    writer, remover, reader = ORSet("w"), ORSet("x"), ORSet("r")
+    adds = [writer.add(number) for number in range(8)]
+    remover.merge(writer)
+    reader.kernel._state.records_max = 2
+    for number in range(8):
+        reader.apply(remover.remove(number))
+    assert reader.kernel.stats()["doomed"] == 8
+    assert reader.kernel.stats()["records"] == 8
+    for add in adds:
+        reader.apply(add)
+    reader.kernel.drop_records()
+    assert reader.kernel.stats()["records"] == 0
+    assert reader == set()
+    assert int(GCounter("g")) == 0
+    with pytest.raises(crdt.InvalidValueError):
+        ORSet("e").add([])

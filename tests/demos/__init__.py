@@ -1,0 +1,1 @@
+"""The demos: their pure parts, and whole runs as a user starts them."""

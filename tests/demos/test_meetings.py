@@ -1,0 +1,147 @@
+"""The meetings demo as a user starts it: real processes, exit status, what it prints and writes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import icalendar
+import pytest
+
+from demos.meetings.programme import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[2]
+FOSDEM = ROOT / "demos" / "data" / "fosdem-2025.csv"
+
+
+def demo(*arguments: str | Path, out: Path) -> tuple[int, str, str]:
+    """Run it; returns exit status, standard output, standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "demos", "meetings", "--out", str(out), *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "160", "PYTHONPATH": str(ROOT)},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def programme(tmp_path: Path, *more: str, talks: int = 90) -> Path:
+    """The first talks of the shipped programme, with lines added."""
+    lines = FOSDEM.read_text(encoding="utf-8").splitlines()[: talks + 1]
+    path = tmp_path / "programme.csv"
+    path.write_text("\n".join([*lines, *more]) + "\n", encoding="utf-8")
+    return path
+
+
+def events_in(path: Path) -> int:
+    return len(icalendar.Calendar.from_ical(path.read_bytes()).walk("VEVENT"))
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+def test_the_conference_is_scheduled_through_all_trouble(tmp_path: Path) -> None:
+    """943 talks booked, no overlap, replicas equal after partition and kill, exit status 0."""
+    status, output, errors = demo(out=tmp_path)
+    assert status == 0, output + errors
+    assert "943 / 0" in output
+    assert re.search(r"overlapping bookings +│ 0 ", output), output
+    assert "person 4347 is in" in output
+    assert "1172 of 1172; 0 missing, 0 twice, 0 besides" in output
+    assert "1172 entries on 5 replicas; 0 missing, 0 orphaned" in output
+    assert "partition:" in output
+    assert "SIGKILL to" in output
+    assert "FAILED" not in output
+    assert errors == ""
+    assert events_in(tmp_path / "rooms.ics") == 943
+    assert "FAILED" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+def test_a_talk_in_an_occupied_slot_is_refused_and_a_bad_row_is_named(tmp_path: Path) -> None:
+    """One of the two gets the room; the refusal names the booking in its way; exit status 4."""
+    first = FOSDEM.read_text(encoding="utf-8").splitlines()[1].split(",", 1)
+    path = programme(tmp_path, f"copy,{first[1]}", "bad,K.1,yesterday,today,t,t,1")
+    status, output, errors = demo(
+        *("--input", path, "--agents", "2", "--rivals", "3", "--no-trouble"), out=tmp_path
+    )
+    assert status == 4, output + errors
+    assert "90 / 1" in output
+    assert re.search(rf"K\.3\.201 is booked .* for talk ({first[0]}|copy)", output), output
+    assert "programme.csv:93: not scheduled: start 'yesterday'" in errors
+    assert "FAILED" not in output
+    assert events_in(tmp_path / "rooms.ics") == 90
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+def test_a_hold_that_expires_under_its_saga_is_undone_and_tried_again(tmp_path: Path) -> None:
+    """Sagas that oversleep are compensated, cancellations reach the inboxes, all is booked."""
+    path = programme(tmp_path, "bad,K.1,yesterday,today,t,t,1")
+    status, output, errors = demo(
+        *("--input", path, "--agents", "2", "--rivals", "0", "--stalls", "3", "--no-trouble"),
+        out=tmp_path,
+    )
+    assert status == 3, output + errors
+    assert re.search(r"sagas compensated +│ 3 ", output), output
+    assert "90 / 0" in output
+    assert "FAILED" not in output
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["meetings", "--input", "none.csv"], "error: cannot read none.csv"),
+        (["meetings", "--agents", "0"], "a number from 1 to 10, not '0'"),
+        (["meetings", "--out", "/proc/none"], "error: cannot write to /proc/none"),
+        (["metings"], "error: no demo is called 'metings'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_starts_nothing(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    """Usage errors: exit status 2, one line that says what to do, no traceback, nothing written."""
+    done = subprocess.run(
+        [sys.executable, "-m", "demos", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "160", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_form_in_the_text_is_the_form_of_the_file() -> None:
+    """The header of the shipped file is the one that the reader wants."""
+    assert FOSDEM.read_text(encoding="utf-8").splitlines()[0] == ",".join(COLUMNS)
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+def test_a_calendar_file_is_scheduled_too(tmp_path: Path) -> None:
+    """An .ics with a weekly meeting: every occurrence in the file's window gets its room."""
+    path = tmp_path / "weekly.ics"
+    path.write_text(
+        "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//example//EN\r\n"
+        "BEGIN:VEVENT\r\nUID:weekly/1\r\nDTSTART;TZID=Europe/Berlin:20250324T090000\r\n"
+        "DTEND;TZID=Europe/Berlin:20250324T100000\r\nRRULE:FREQ=WEEKLY;COUNT=4\r\n"
+        "LOCATION:Room [1]\r\nSUMMARY:Stand/up [b]\r\n"
+        "ATTENDEE:mailto:ada@example.org\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n",
+        encoding="utf-8",
+    )
+    status, output, errors = demo("--input", path, "--agents", "2", "--rivals", "1", out=tmp_path)
+    assert status == 0, output + errors
+    assert "4 / 0" in output
+    assert "FAILED" not in output
+    assert events_in(tmp_path / "rooms.ics") == 4

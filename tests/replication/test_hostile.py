@@ -1,0 +1,143 @@
+"""Frames that authenticate and mean harm: each counterexample was once accepted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgpack
+import pytest
+
+from crdt import Delta, Run
+from replication import Agent, Config, Simulation
+from replication.errors import FrameTooLargeError, MalformedFrameError
+from replication.protocol.membership import Membership
+from replication.protocol.messages import (
+    ChunkGiven,
+    Digest,
+    MemberClaim,
+    Message,
+    Push,
+    Refused,
+    Status,
+    Sync,
+    Tier,
+)
+from replication.protocol.wire import Envelope, Wire
+
+if TYPE_CHECKING:
+    from replication.protocol.effects import Send
+
+SECRET = b"simulated secret"
+
+
+class Stranger:
+    """Somebody who knows the secret and follows no protocol."""
+
+    def __init__(self, sim: Simulation, name: str = "mal~0000000000000000") -> None:
+        self.sim, self.name = sim, name
+        self.wire = Wire(
+            cluster="simulated", namespace="default", secrets=(SECRET,), boot=b"mal-boot",
+            config=Config(),
+        )  # fmt: skip
+
+    def ask(self, target: str, message: Message) -> Message:
+        """One request; the answer, after the target's whole step."""
+        replica = self.sim.replica(target)
+        frame = self.wire.seal(self.name, message)
+        sends: tuple[Send, ...] = replica.receive(frame, self.sim.now_s, 10**6).send
+        replica.check()
+        (answer,) = [send for send in sends if not send.address]
+        return self.wire.open(answer.frame).message
+
+
+@pytest.fixture
+def sim() -> Simulation:
+    made = Simulation(["ada", "bob"], 99)
+    made.run(10)
+    return made
+
+
+def full(vector: dict[str, int]) -> Digest:
+    return Digest(b"x" * 16, Tier.FULL, vector)
+
+
+def test_an_absurd_incarnation_neither_breaks_nor_silences(sim):
+    """Counterexample: (me, 2**64-1, SUSPECT) was refuted with 2**64, which no frame can carry."""
+    me = sim.replica("ada").id
+    claims = tuple(MemberClaim(me, "ada", n, Status.SUSPECT) for n in (2**63 - 1, 2**48 - 1))
+    Stranger(sim).ask("ada", Sync(full({}), claims))
+    sim.run(30)
+    assert sim.replica("ada").members.me.incarnation < 2**48
+    assert sim.equal()
+
+
+def test_claims_of_events_we_never_made_cost_few_incarnations(sim):
+    """Counterexample: each Sync that claims {victim: 10**12} gave it one new incarnation."""
+    stranger = Stranger(sim)
+    for _ in range(200):
+        stranger.ask("ada", Sync(full({sim.replica("ada").id: 10**12})))
+        sim.run(0.05)
+    assert sim.replica("ada").counts["re-incarnated"] <= 5
+    assert sim.settle(30)
+
+
+def test_a_flood_of_made_up_origins_is_refused(sim):
+    """Counterexample: 20 000 origins in one push were accepted."""
+    runs = tuple(Run(f"o{n}~1", 1, 1, ()) for n in range(10_001))
+    answer = Stranger(sim).ask("ada", Push(Delta(runs).encode()))
+    assert isinstance(answer, Refused)
+    assert answer.code == FrameTooLargeError.code
+    assert len(sim["ada"].vector) < 10
+
+
+def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
+    """Counterexample: a chunk was taken as the answer to a Sync."""
+    ada = sim.replica("ada")
+    chunk = sim["bob"].chunks(1000).chunks[0]
+    ada.entropy.greet(ada.members.live()[0], sim.now_s)
+    number = ada.exchanges.last
+    opened = ada.exchanges.take(number)
+    given = ChunkGiven(chunk.set_id, 0, 1, chunk.encode())
+    envelope = Envelope(opened.replica, b"whatever", 1, opened.number, given)
+    with pytest.raises(MalformedFrameError, match="not asked for"):
+        ada._conclude(number, opened, envelope, sim.now_s)
+
+
+def test_four_mebibytes_of_tiny_items_hold_the_loop_for_moments_only():
+    """[replication 16] (many items) the count is limited while unpacking: milliseconds, typed."""
+    receiver = Wire(cluster="c", namespace="n", secrets=(), boot=b"boot-one", config=Config())
+    body = msgpack.packb([b"", [[0] * 40_000] * 100])
+    frame = msgpack.packb([1, "c", 3, 0, ["mal~1", b"boot-two", 1, 0], "n", body])
+    started = time.process_time()
+    with pytest.raises(MalformedFrameError):
+        receiver.open(frame)
+    print(f"{1e3 * (time.process_time() - started):.1f} ms")
+
+
+def test_members_that_died_make_room_for_the_living():
+    """Counterexample: 4 096 rows of the gone made every new agent invisible."""
+    members = Membership("ada~1", "h:1", 65536, Config(members_max=10), 0.0)
+    for number in range(30):
+        claim = MemberClaim(f"m{number}~1", f"h:{number}", 1, Status.DEAD)
+        members.learn([claim], float(number))
+    members.learn([MemberClaim("new~1", "h:99", 1, Status.ALIVE)], 100.0)
+    assert len(members) == 10
+    assert [m.replica for m in members.live()] == ["new~1"]
+
+
+async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
+    """Counterexample: `localhost` for 127.0.0.1 gave two new incarnations each second."""
+    async with Agent("ada") as probe:
+        port = probe.address.rpartition(":")[2]
+    config = Config(gossip_interval_s=0.05, gossip_interval_max_s=0.1)
+    async with Agent(
+        "ada", listen=f"127.0.0.1:{port}", peers=[f"localhost:{port}"], config=config
+    ) as ada:
+        before = ada.id
+        replica = ada._replica
+        driver = ada._driver
+        assert await driver.until(lambda: replica.counts["refused:myself"] > 0, 10)
+        assert await driver.until(lambda: not replica.rounds.seeds, 10)
+        assert ada.id == before
+        assert ada.members() == []

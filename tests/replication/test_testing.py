@@ -1,0 +1,61 @@
+"""The kit for users' own tests, and TLS, which a user has to be able to try out."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+
+import pytest
+
+from replication import Agent, Config, NotYetError
+from replication.testing import equal, local_agents
+
+OPENSSL = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+
+
+async def test_local_agents_run_without_a_socket():
+    """Whole agents in one loop: a write at one is a value at the others."""
+    async with local_agents("ada", "bob", "cyd") as (ada, bob, cyd):
+        bob.counter("n").increment(2)
+        cyd.orset("tags").add("x")
+        await bob.seen(cyd.version(), timeout_s=10)
+        await equal(ada, bob, cyd)
+        assert ada.counter("n").value == 2
+
+
+async def test_agents_that_do_not_become_equal_are_reported():
+    """A cut that nobody heals ends in a typed error, not in a hanging test."""
+    async with local_agents("ada", "bob", config=Config(gossip_interval_s=0.1)) as (ada, bob):
+        ada.block("bob")
+        ada.counter("n").increment(1)
+        with pytest.raises(NotYetError):
+            await equal(ada, bob, timeout_s=0.3)
+
+
+@pytest.mark.processes
+async def test_agents_talk_over_mutual_tls(tmp_path):
+    """Contexts of the standard library; who has no certificate of ours is not listened to."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        [*OPENSSL, "-keyout", str(key), "-out", str(certificate), *subject],
+        check=True,
+        capture_output=True,
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
+    server.load_cert_chain(certificate, key)
+    server.verify_mode = ssl.CERT_REQUIRED
+    client = ssl.create_default_context(cafile=str(certificate))
+    client.load_cert_chain(certificate, key)
+    anonymous = ssl.create_default_context(cafile=str(certificate))
+    async with (
+        Agent("ada", server_tls=server, client_tls=client) as ada,
+        Agent("bob", server_tls=server, client_tls=client, peers=[ada.address]) as bob,
+        Agent("eve", server_tls=server, client_tls=anonymous, peers=[ada.address]) as eve,
+    ):
+        ada.counter("n").increment(1)
+        await bob.seen(ada.version(), timeout_s=10)
+        await equal(ada, bob)
+        with pytest.raises(NotYetError):
+            await eve.seen(ada.version(), timeout_s=1)
+        assert {member.name for member in ada.members()} == {"bob"}

@@ -1,0 +1,202 @@
+"""Transports: one suite for every implementation, then what only sockets can do."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+
+import aiohttp
+import pytest
+
+from replication.config import Config
+from replication.errors import ConfigError, ListenError, PeerUnreachableError
+from replication.transport.http import MEDIA_TYPE, HttpTransport, split_address
+from replication.transport.memory import Switchboard
+
+QUICK = Config(connect_timeout_s=0.2, read_timeout_s=0.2, total_timeout_s=0.4)
+
+
+async def echo(frame: bytes) -> tuple[int, bytes]:
+    return 200, b"echo " + frame
+
+
+@pytest.fixture(params=["memory", "http"])
+async def pair(request):
+    if request.param == "memory":
+        board = Switchboard()
+        made = board.transport("one"), board.transport("two")
+    else:
+        made = tuple(HttpTransport("127.0.0.1:0", Config()) for _ in range(2))
+    yield made
+    for transport in made:
+        await transport.close()
+
+
+async def test_an_exchange_carries_a_frame_there_and_an_answer_back(pair):
+    """And both ends count the bytes of frames."""
+    one, two = pair
+    await one.listen(echo)
+    address = await two.listen(echo)
+    assert await one.exchange(address, b"frame") == b"echo frame"
+    assert (one.traffic.sent, one.traffic.received) == (5, 10)
+
+
+async def test_nobody_there_is_unreachable(pair):
+    """A typed error, whatever the reason."""
+    one, two = pair
+    await one.listen(echo)
+    address = await two.listen(echo)
+    await two.close()
+    with pytest.raises(PeerUnreachableError):
+        await one.exchange(address, b"frame")
+
+
+async def test_a_taken_address_is_a_listen_error(pair):
+    """Busy port: typed, nothing started."""
+    one, two = pair
+    address = await one.listen(echo)
+    if isinstance(two, HttpTransport):
+        two._listen = address
+    else:
+        two._address = address
+    with pytest.raises(ListenError):
+        await two.listen(echo)
+
+
+async def test_a_refusal_is_an_answer(pair):
+    """A peer's frame arrives whatever status it travels with: it says itself what is wrong."""
+    one, two = pair
+
+    async def refuse(frame: bytes) -> tuple[int, bytes]:
+        return 401, b"refused"
+
+    await one.listen(echo)
+    assert await one.exchange(await two.listen(refuse), b"frame") == b"refused"
+
+
+# ------------------------------------------------------------------------------ real sockets
+
+
+@pytest.fixture
+async def server():
+    transport = HttpTransport("127.0.0.1:0", Config(body_bytes_max=1024 * 1024 * 4))
+    address = await transport.listen(echo)
+    yield f"http://{address}/_replica"
+    await transport.close()
+
+
+OURS = {"Content-Type": MEDIA_TYPE}
+
+
+async def status_of(session: aiohttp.ClientSession, url: str, body: object) -> int | None:
+    try:
+        async with session.post(url, data=body, headers=OURS) as response:
+            return response.status
+    except aiohttp.ClientError:
+        return None
+
+
+async def test_oversized_and_encoded_bodies_are_refused_unread(server):
+    """[replication 16] (HTTP) 1 GiB chunked body, forged length, gzip bomb: 413 and 415."""
+    bomb = gzip.compress(b"\0" * 100_000_000)
+
+    async def endless():
+        for _ in range(1024):
+            yield b"x" * 1024 * 1024
+
+    async with aiohttp.ClientSession() as session:
+        assert await status_of(session, server, endless()) in {413, None}  # None: hung up on us
+        async with session.post(
+            server, data=bomb, headers={**OURS, "Content-Encoding": "gzip"}, skip_auto_headers=()
+        ) as response:
+            assert response.status == 415
+        async with session.post(server, data=b"fine", headers=OURS) as response:
+            assert await response.read() == b"echo fine"
+
+
+async def test_a_stranger_may_send_sixteen_kibibytes_and_a_member_more():
+    """With a secret, a long body is read only after a proof of knowing it."""
+    keys = (b"a shared secret",)
+    member, other = (HttpTransport("127.0.0.1:0", Config(), keys=keys) for _ in range(2))
+    await other.listen(echo)
+    address = await member.listen(echo)
+    assert len(await other.exchange(address, b"x" * 100_000)) == 100_005
+    url = f"http://{address}/_replica"
+    async with aiohttp.ClientSession() as session:
+        assert await status_of(session, url, b"x" * 16_384) == 200
+        assert await status_of(session, url, b"x" * 16_385) in {413, None}
+    await member.close()
+    await other.close()
+
+
+async def test_more_exchanges_than_allowed_are_told_to_retry():
+    """The ninth at once gets 503 with Retry-After; the eight are answered."""
+    release, full, inside = asyncio.Event(), asyncio.Event(), 0
+
+    async def slow(frame: bytes) -> tuple[int, bytes]:
+        nonlocal inside
+        inside += 1
+        if inside == 8:
+            full.set()
+        await release.wait()
+        return 200, b"done"
+
+    transport = HttpTransport("127.0.0.1:0", Config())
+    url = f"http://{await transport.listen(slow)}/_replica"
+    async with aiohttp.ClientSession() as session:
+
+        async def post() -> int:
+            async with session.post(url, data=b"x", headers=OURS) as response:
+                return response.status
+
+        waiting = [asyncio.create_task(post()) for _ in range(8)]
+        await full.wait()
+        assert await post() == 503
+        release.set()
+        assert await asyncio.gather(*waiting) == [200] * 8
+    await transport.close()
+
+
+async def test_a_hung_peer_costs_its_timeout_and_then_the_circuit_opens():
+    """[replication 14] accepts, never answers: timeouts, then refused at once; others fine."""
+    hung = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{hung.getsockname()[1]}"
+    client, well = HttpTransport("", QUICK), HttpTransport("127.0.0.1:0", QUICK)
+    await client.listen(echo)
+    fine = await well.listen(echo)
+    for _ in range(3):
+        with pytest.raises(PeerUnreachableError, match="Timeout"):
+            await client.exchange(address, b"frame")
+    with pytest.raises(PeerUnreachableError, match="pausing"):
+        await client.exchange(address, b"frame")
+    assert await client.exchange(fine, b"frame") == b"echo frame"
+    await client.close()
+    await well.close()
+    hung.close()
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:99999", "host:x"])
+def test_an_address_that_is_none_is_refused(address):
+    """Host and port, both."""
+    with pytest.raises(ConfigError):
+        split_address(address)
+
+
+def test_an_address_may_carry_a_path():
+    """So that many agents share one port."""
+    assert split_address("h:1") == ("h", 1, "/_replica")
+    assert split_address("h:1/agents/ada") == ("h", 1, "/agents/ada")
+
+
+async def test_a_web_page_cannot_speak_to_an_agent(server):
+    """A browser posts plain text to loopback for any page: refused, as is any Origin."""
+    async with aiohttp.ClientSession() as session:
+        for headers, status in (
+            ({"Content-Type": "text/plain"}, 415),
+            ({}, 415),
+            ({**OURS, "Origin": "https://evil.example"}, 403),
+            (OURS, 200),
+        ):
+            async with session.post(server, data=b"frame", headers=headers) as response:
+                assert response.status == status, headers

@@ -1,0 +1,225 @@
+"""Frames: what opens, what is refused with which status, and that refusing costs nothing."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+import zlib
+
+import msgpack
+import pytest
+
+from replication.config import Config
+from replication.errors import (
+    AuthenticationError,
+    FrameError,
+    FrameTooLargeError,
+    MalformedFrameError,
+    ReplayedFrameError,
+    UnsupportedVersionError,
+    WrongClusterError,
+)
+from replication.protocol.messages import (
+    Ack,
+    ChunkGiven,
+    ChunkWanted,
+    Digest,
+    Leave,
+    MemberClaim,
+    Probe,
+    Probed,
+    Push,
+    Refused,
+    Status,
+    Sync,
+    Synced,
+    Tier,
+)
+from replication.protocol.wire import UnknownKindError, Wire, vector_hash
+
+CLAIM = MemberClaim("ada~01", "127.0.0.1:7001", 65536, Status.SUSPECT)
+DIGEST = Digest(b"h" * 16, Tier.FULL, {"ada~01": 7, "bob~02": 2**40})
+MESSAGES = [
+    Sync(DIGEST, (CLAIM,), b"delta"),
+    Synced(DIGEST, b"delta", more=True, reset=True, members=(CLAIM,)),
+    Push(b"x" * 5000, (1, 2**32 - 1)),
+    Ack({"ada~01": 9}),
+    Probe("bob~02", (CLAIM,)),
+    Probed(reached=False),
+    ChunkWanted(b"set", 3),
+    ChunkGiven(b"set", 3, 9, b"rows"),
+    Leave((CLAIM,)),
+    Refused(503, "busy", "later"),
+]
+
+
+def wire(secret: bytes | None = b"correct horse", boot: bytes = b"boot-one", **options) -> Wire:
+    chosen = {"cluster": "c", "namespace": "n", "config": Config()} | options
+    return Wire(secrets=(secret,) if secret else (), boot=boot, **chosen)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
+def test_every_message_survives_the_wire(message):
+    """What is sealed opens as the same message, with its sender and the frame it answers."""
+    opened = wire(boot=b"boot-two").open(wire().seal("ada~01", message, answers=41))
+    assert opened.message == message
+    assert (opened.replica, opened.number, opened.answers) == ("ada~01", 1, 41)
+
+
+def test_equal_content_gives_equal_bytes():
+    """Two boots that count alike seal the same frame; nothing depends on hash seeds."""
+    assert wire().seal("ada~01", MESSAGES[0]) == wire().seal("ada~01", MESSAGES[0])
+
+
+@pytest.mark.parametrize(
+    ("sender", "error", "status"),
+    [
+        (wire(secret=b"another one"), AuthenticationError, 401),
+        (wire(secret=None), AuthenticationError, 401),
+        (wire(cluster="other"), WrongClusterError, 421),
+        (wire(namespace="other"), WrongClusterError, 421),
+    ],
+    ids=["wrong secret", "no secret", "wrong cluster", "wrong namespace"],
+)
+def test_a_frame_from_elsewhere_is_refused_by_name(sender, error, status):
+    """[replication 17] (the wire's part) wrong secret 401, wrong cluster or namespace 421."""
+    with pytest.raises(error) as refused:
+        wire().open(sender.seal("ada~01", Ack({})))
+    assert refused.value.status == status
+
+
+def test_a_frame_with_a_mac_is_refused_where_no_secret_is_known():
+    """A cluster without a secret does not swallow authenticated frames as if they were its own."""
+    with pytest.raises(FrameError):
+        wire(secret=None).open(wire().seal("ada~01", Ack({})))
+
+
+def test_an_unknown_version_is_answered_with_the_supported_range():
+    """[replication 17] (version) 426 names both versions."""
+    here = wire(secret=None)
+    frame = msgpack.packb([9, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", b""])
+    with pytest.raises(UnsupportedVersionError) as refused:
+        here.open(frame)
+    assert refused.value.status == 426
+    assert refused.value.supported == (1, 1)
+
+
+def test_a_frame_is_accepted_once():
+    """[replication 17] (replay) the same bytes twice, and a number below the window, are 401."""
+    sender, receiver = wire(), wire(boot=b"boot-two")
+    frames = [sender.seal("ada~01", Ack({})) for _ in range(1100)]
+    receiver.open(frames[50])
+    with pytest.raises(ReplayedFrameError):
+        receiver.open(frames[50])
+    receiver.open(frames[49])  # late, but never seen
+    receiver.open(frames[1099])
+    with pytest.raises(ReplayedFrameError):
+        receiver.open(frames[10])
+
+
+def test_both_keys_open_while_a_secret_is_rotated():
+    """(current, previous): frames sealed with either open; the current one seals."""
+    old, new = b"the old secret", b"the new secret"
+    rotating = Wire(
+        cluster="c", namespace="n", secrets=(new, old), boot=b"boot-two", config=Config()
+    )
+    assert rotating.open(wire(secret=old).seal("ada~01", Ack({}))).message == Ack({})
+    assert wire(secret=new).open(rotating.seal("bob~01", Ack({}))).message == Ack({})
+
+
+def test_a_kind_of_a_later_release_is_named_and_skipped():
+    """Unknown kinds are an own error, so the machine can count them."""
+    frame = msgpack.packb([1, "c", 99, 0, ["ada~01", b"boot-two", 1, 0], "n", b"\x90"])
+    with pytest.raises(UnknownKindError):
+        wire(secret=None).open(frame)
+
+
+def test_unknown_trailing_fields_are_ignored():
+    """A later release may append fields to a frame and to a body."""
+    body = msgpack.packb([{"ada~01": 3}, "a field of tomorrow"])
+    frame = msgpack.packb([1, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", body, "more"])
+    assert wire(secret=None).open(frame).message == Ack({"ada~01": 3})
+
+
+def bombs() -> dict[str, bytes]:
+    source = ["ada~01", b"boot-two", 1, 0]
+
+    def framed(body: bytes, kind: int = 4, flags: int = 0) -> bytes:
+        return msgpack.packb([1, "c", kind, flags, source, "n", body])
+
+    zeros = zlib.compress(b"\0" * 50_000_000, 9)
+    return {
+        "nesting": framed(b"\x91" * 100_000),
+        "forged array": framed(b"\xdd\xff\xff\xff\xff"),
+        "forged map": framed(b"\x91\xdf\xff\xff\xff\xff"),
+        "forged bytes": framed(b"\x92\xc6\xff\xff\xff\xff", kind=3),
+        "extension": framed(msgpack.packb(msgpack.ExtType(5, b"x"))),
+        "zlib, honest size": framed((50_000_000).to_bytes(4, "big") + zeros, flags=1),
+        "zlib, forged size": framed((1000).to_bytes(4, "big") + zeros, flags=1),
+        "gzip": framed(b"\x1f\x8b" + zeros, flags=1),
+        "outer nesting": b"\x91" * 100_000,
+        "outer forged": b"\xdd\xff\xff\xff\xff",
+        "negative seq": framed(msgpack.packb([{"ada~01": -1}])),
+        "boolean seq": framed(msgpack.packb([{"ada~01": True}])),
+        "bytes as name": framed(msgpack.packb([{b"ada": 1}])),
+        "empty": b"",
+    }
+
+
+@pytest.mark.parametrize("name", bombs())
+def test_a_bomb_is_refused_without_growth(name):
+    """[replication 16] (the wire's part) nesting, forged lengths, zlib bombs: typed, no memory."""
+    bomb, receiver = bombs()[name], wire(secret=None)
+    tracemalloc.start()
+    try:
+        with pytest.raises((MalformedFrameError, FrameTooLargeError)):
+            receiver.open(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000 + 4 * len(bomb)
+
+
+def test_damaged_frames_give_typed_errors_only():
+    """[replication 2] (the wire's part) cut or flipped bytes never open, and never crash."""
+    dice = random.Random(20)
+    frames = [wire().seal("ada~01", message) for message in MESSAGES]
+    for _ in range(3000):
+        frame = bytearray(dice.choice(frames))
+        if dice.random() < 0.5:
+            del frame[dice.randrange(len(frame)) :]
+        else:
+            frame[dice.randrange(len(frame))] ^= 1 << dice.randrange(8)
+        with pytest.raises(FrameError):
+            wire(boot=b"boot-two").open(bytes(frame))
+
+
+def test_without_a_secret_damage_is_malformed_or_another_message_never_a_crash():
+    """The parser alone, without the MAC before it, answers any bytes with a message or an error."""
+    dice = random.Random(21)
+    frames = [wire(secret=None).seal("ada~01", message) for message in MESSAGES]
+    refused = 0
+    for _ in range(5000):
+        frame = bytearray(dice.choice(frames))
+        for _ in range(dice.randint(1, 4)):
+            frame[dice.randrange(len(frame))] = dice.randrange(256)
+        try:
+            wire(secret=None, boot=b"boot-two").open(bytes(frame))
+        except FrameError:
+            refused += 1
+    assert refused > 1000
+
+
+def test_large_bodies_travel_compressed():
+    """Above 1 KiB a body is deflated inside its frame, if that makes it smaller."""
+    plain, packed = Push(b"ab" * 50_000), wire().seal("ada~01", Push(b"ab" * 50_000))
+    assert len(packed) < 2000
+    assert wire(boot=b"boot-two").open(packed).message == plain
+    noise = Push(random.Random(3).randbytes(5000))
+    assert wire(boot=b"boot-two").open(wire().seal("ada~01", noise)).message == noise
+
+
+def test_the_hash_of_a_vector_ignores_order_and_zeros():
+    """Equal vectors hash equal however they were built; an origin at 0 is no origin."""
+    assert vector_hash({"a": 1, "b": 2}) == vector_hash({"b": 2, "a": 1, "c": 0})
+    assert vector_hash({"a": 1}) != vector_hash({"a": 2})

@@ -1,0 +1,31 @@
+"""How much of a random test to run: a sample by default, everything under `make soak`.
+
+A scenario names its full count (200 rounds of kill -9, 6 000 histories). `make test` runs the same
+code with a twentieth of it or more, `make soak` (CONVOCA_SOAK=1) the count as written. Seeds are
+fixed ones plus one that rotates with the day, so that the suite is repeatable within a day and
+still wanders over a year; whoever uses `seeds` prints the seed, which is all that a replay needs
+(CONVOCA_SEED=N puts that one seed in front).
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+SOAK = os.environ.get("CONVOCA_SOAK") == "1"
+
+
+def rounds(full: int, sample: int | None = None) -> int:
+    """Rounds to run: `full` under soak, else `sample`, which is at least a twentieth."""
+    least = -(-full // 20)
+    if sample is not None and sample < least:
+        raise ValueError(f"a sample of {sample} is less than a twentieth of {full}")
+    return full if SOAK else max(sample or least, 1)
+
+
+def seeds(count: int) -> list[int]:
+    """`count` seeds: CONVOCA_SEED if given, then today's, then fixed ones."""
+    given = os.environ.get("CONVOCA_SEED")
+    today = datetime.now(UTC).toordinal() * 1_000_003
+    lead = [int(given)] if given else []
+    return [*lead, today, *range(1, count)][:count]

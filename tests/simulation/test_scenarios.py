@@ -1,0 +1,205 @@
+"""The numbered scenarios that virtual time can show."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from crdt import ORSet, PNCounter
+from replication import Faults, Simulation
+from replication.protocol.messages import Status
+from tests.scale import rounds
+
+FIVE = ["ada", "bob", "cyd", "dan", "eve"]
+
+
+def add(sim: Simulation, name: str, element: object) -> None:
+    sim[name].document("set", ORSet).add(element)
+
+
+def elements(sim: Simulation, name: str) -> set:
+    return set(sim[name].document("set", ORSet))
+
+
+def met(sim: Simulation) -> Simulation:
+    """The cluster after everybody knows everybody."""
+    sim.run(10)
+    assert all(len(sim.replica(name).members.live()) == len(sim.up()) - 1 for name in sim.up())
+    return sim
+
+
+def time_to_equal(faults: Faults, seed: int) -> float:
+    sim = met(Simulation(FIVE, seed))
+    sim.faults = faults
+    dice, before_s = random.Random(seed), sim.now_s
+    for _ in range(rounds(3000, 300)):
+        sim[dice.choice(FIVE)].document("n", PNCounter).increment(1)
+        sim.run(0.1)
+    written_s = sim.now_s
+    assert sim.settle(120, every_s=0.05)
+    assert sim["ada"].document("n", PNCounter).value == rounds(3000, 300)
+    assert written_s - before_s > 29
+    return sim.now_s - written_s
+
+
+def test_ten_duplicates_reorder_and_half_the_frames_lost():
+    """[replication 1] no double count, and convergence in at most 3x the lossless time."""
+    hard = Faults(loss=0.5, duplicate=0.9, slow=0.2)
+    calm_s = sorted(time_to_equal(Faults(), seed) for seed in range(5))[2]
+    hard_s = sorted(time_to_equal(hard, seed) for seed in range(5))[2]
+    assert hard_s <= 3 * max(calm_s, 1.0), (calm_s, hard_s)
+
+
+def test_damaged_frames_are_counted_and_change_nothing():
+    """[replication 2] every frame cut or flipped: nothing is merged, refusals are counted."""
+    sim = met(Simulation(["ada", "bob"], 2))
+    sim.faults = Faults(damage=1.0)
+    add(sim, "ada", "x")
+    sim.run(20)
+    assert elements(sim, "bob") == set()
+    assert sim.replica("bob").counts["refused:unauthenticated"] > 0
+    sim.faults = Faults()
+    assert sim.settle(20)
+    assert elements(sim, "bob") == {"x"}
+
+
+def test_a_gap_is_refused_and_asked_for():
+    """[replication 3] 5 then 7: the vector stays at 5, the answer says so, 6 and 7 follow."""
+    sim = met(Simulation(["ada", "bob"], 3))
+    for number in range(5):
+        add(sim, "ada", number)
+    assert sim.settle(10)
+    ada, bob = sim.replica("ada"), sim.replica("bob")
+    sim.cut("ada", "bob")
+    add(sim, "ada", 5)
+    sim.run(0.5)
+    add(sim, "ada", 6)
+    late = sim["ada"].delta_since({**sim["ada"].vector, ada.id: 6}).encode()
+    before = dict(sim["bob"].vector)
+    assert bob.entropy.intake.take(late).outcome.value == "gap"
+    assert dict(sim["bob"].vector) == before
+    sim.heal()
+    assert sim.settle(20)
+    assert sim["bob"].vector[ada.id] == 7
+
+
+def test_a_partition_of_ten_minutes_with_writes_on_both_sides():
+    """[replication 4] both sides stay available; equal at most ten intervals after the heal."""
+    sim = met(Simulation(FIVE, 4))
+    sim.partition(FIVE[:2], FIVE[2:])
+    dice = random.Random(4)
+    for number in range(60):
+        add(sim, dice.choice(FIVE[:2]), ("left", number))
+        add(sim, dice.choice(FIVE[2:]), ("right", number))
+        sim.run(10)
+    assert elements(sim, "ada") == {("left", n) for n in range(60)}
+    assert elements(sim, "eve") == {("right", n) for n in range(60)}
+    sim.heal()
+    assert sim.settle(10 * sim.config.gossip_interval_s)
+    assert len(elements(sim, "ada")) == 120
+
+
+def test_a_one_way_partition_still_syncs_both_ways():
+    """[replication 5] over the direction that works; nobody flaps between alive and dead."""
+    sim = met(Simulation(["ada", "bob"], 5))
+    sim.cut("ada", "bob", one_way=True)
+    flaps, last = 0, Status.ALIVE
+    for number in range(60):
+        add(sim, "ada", ("a", number))
+        add(sim, "bob", ("b", number))
+        sim.run(1)
+        (row,) = sim.replica("bob").members.everyone()
+        flaps += row.status is not last
+        last = row.status
+    sim.run(10)
+    assert elements(sim, "ada") == elements(sim, "bob")
+    assert len(elements(sim, "ada")) == 120
+    assert flaps == 0
+
+
+def test_a_bridge_carries_what_it_learned():
+    """[replication 6] A-B-C: C gets A's events through B, and A gets C's."""
+    sim = met(Simulation(["ada", "bob", "cyd"], 6))
+    sim.cut("ada", "cyd")
+    add(sim, "ada", "a")
+    add(sim, "cyd", "c")
+    sim.run(10)
+    assert elements(sim, "ada") == elements(sim, "cyd") == {"a", "c"}
+
+
+@pytest.mark.parametrize("skew_ms", [86_400_000, -3_600_000], ids=["+1 day", "-1 hour"])
+def test_a_wrong_wall_clock_changes_no_timer_and_wins_no_later_write(skew_ms):
+    """[replication 11] timers go on, the next writer who saw it wins over it, nothing regresses."""
+    from crdt import LWWRegister
+
+    sim = met(Simulation(["ada", "bob"], 11))
+    sim.add("cyd", skew_ms=skew_ms)
+    sim.run(5)
+    sim["cyd"].document("r", LWWRegister).set("from another time")
+    assert sim.settle(10)
+    sim["ada"].document("r", LWWRegister).set("now")
+    assert sim.settle(10)
+    assert [sim[n].document("r", LWWRegister).value for n in sim.up()] == ["now"] * 3
+    sim.crash("cyd")
+    sim.start("cyd")
+    sim["cyd"].document("r", LWWRegister).set("later")
+    assert sim.settle(20)
+    assert sim["ada"].document("r", LWWRegister).value == "later"
+
+
+def test_the_whole_cluster_restarts_at_once():
+    """[replication 20] found again from the address books, though the seed stays away."""
+    sim = met(Simulation(FIVE, 20))
+    add(sim, "bob", "before")
+    assert sim.settle(10)
+    for name in FIVE:
+        sim.crash(name)
+    for name in FIVE[1:]:
+        sim.start(name)
+    add(sim, "eve", "after")
+    assert sim.settle(60)
+    assert elements(sim, "bob") == {"before", "after"}
+    sent = sim.bytes_sent
+    sim.run(60)
+    quiet = sim.bytes_sent
+    sim.run(60)
+    assert sim.bytes_sent - quiet <= quiet - sent
+
+
+def test_a_remove_that_overtakes_its_add_suppresses_it():
+    """[replication 22] the remove arrives first, through another peer; the add stays dead."""
+    sim = met(Simulation(["ada", "bob", "cyd"], 22))
+    sim.cut("ada", "cyd")
+    add(sim, "ada", "x")
+    sim.run(0.5)
+    assert "x" in elements(sim, "bob")
+    sim.cut("bob", "cyd")
+    sim["bob"].document("set", ORSet).remove("x")
+    removal = sim["bob"].delta_since({**sim["bob"].vector, sim.replica("bob").id: 0})
+    sim["cyd"].apply(removal)
+    sim.heal()
+    assert sim.settle(30)
+    assert elements(sim, "cyd") == set()
+
+
+def test_equal_but_for_a_remove_is_not_equal():
+    """[replication 23] the removal has a dot of its own, so the next exchange sees it."""
+    sim = met(Simulation(["ada", "bob"], 23))
+    add(sim, "ada", "x")
+    assert sim.settle(10)
+    sim.cut("ada", "bob")
+    sim["bob"].document("set", ORSet).remove("x")
+    sim.run(3)
+    sim.heal()
+    assert sim.settle(20)
+    assert elements(sim, "ada") == set()
+
+
+def test_a_loop_that_was_blocked_accuses_nobody():
+    """[replication 26] one replica does not tick for 2 s; nobody is suspected by it."""
+    sim = met(Simulation(FIVE, 26))
+    ada = sim.replica("ada")
+    ada.prober.detector.stalled(2.0)
+    sim.run(5)
+    assert {m.status for m in ada.members.everyone()} == {Status.ALIVE}

@@ -1,0 +1,1 @@
+"""The linearizable store under test: every engine, every recipe, every fault."""

@@ -1,0 +1,64 @@
+"""Fixtures of the store's tests: an engine, a client of it, and clocks that are told the time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.transactional.engines import ENGINES, PARAMETERS, Engine
+from transactional.store import Clock, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class HandClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.wall_us = 1_700_000_000_000_000
+        self.elapsed_s = 1000.0
+
+    def clock(self) -> Clock:
+        return Clock(wall_us=lambda: self.wall_us, elapsed_s=lambda: self.elapsed_s)
+
+    def forward(self, seconds: float) -> None:
+        self.wall_us += int(seconds * 1e6)
+        self.elapsed_s += seconds
+
+
+@pytest.fixture
+def hand_clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture(params=PARAMETERS)
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    """Every engine, on the real clocks."""
+    engine = ENGINES[request.param](tmp_path)
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture(params=PARAMETERS)
+async def timed_engine(
+    request: pytest.FixtureRequest, tmp_path: Path, hand_clock: HandClock
+) -> AsyncIterator[Engine]:
+    """Every engine, on the hand clock."""
+    engine = ENGINES[request.param](tmp_path, hand_clock.clock())
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture
+async def store(engine: Engine) -> Store:
+    """A client of every engine."""
+    return await engine.client()
+
+
+@pytest.fixture
+async def timed_store(timed_engine: Engine) -> Store:
+    """A client of every engine, on the hand clock."""
+    return await timed_engine.client()

@@ -1,0 +1,97 @@
+"""The engines under test, each behind one small port, so that a suite is written once.
+
+An ``Engine`` owns one set of data and opens any number of clients on it.  To put another engine
+under the whole suite, write its port here and add it to ``ENGINES``; one that needs a program that
+is not there calls ``pytest.skip`` with the reason.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from transactional.admission import Listen
+from transactional.server import Authority
+from transactional.stores.http import HTTPStore
+from transactional.stores.memory import MemoryStore
+from transactional.stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transactional.store import Clock, Store
+
+
+class Engine(Protocol):
+    """One set of data."""
+
+    async def client(self) -> Store:
+        """Return another handle on the same data; the engine closes it."""
+        ...
+
+    async def stop(self) -> None:
+        """Close everything."""
+        ...
+
+
+class MemoryEngine:
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._store: MemoryStore | None = None
+
+    async def client(self) -> Store:
+        if self._store is None:
+            self._store = MemoryStore(clock=self._clock, history_commits_max=50_000)
+        return self._store
+
+    async def stop(self) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+class SQLiteEngine:
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        self._path = directory / "store.db"
+        self._clock = clock
+        self._store: SQLiteStore | None = None
+
+    async def client(self) -> Store:
+        if self._store is None:
+            self._store = await SQLiteStore.open(self._path, clock=self._clock)
+        return self._store
+
+    async def stop(self) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+class HTTPEngine:
+    """An authority on loopback over SQLite; each client has its own connections."""
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        self._path = directory / "store.db"
+        self._clock = clock
+        self._clients: list[HTTPStore] = []
+        self.authority: Authority | None = None
+
+    async def client(self) -> Store:
+        if self.authority is None:
+            served = await SQLiteStore.open(self._path, clock=self._clock)
+            self.authority = Authority(served, Listen(port=0))
+            await self.authority.start()
+        client = await HTTPStore.open(self.authority.url, clock=self._clock)
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            await client.close()
+        if self.authority is not None:
+            await self.authority.stop()
+
+
+ENGINES = {"memory": MemoryEngine, "sqlite": SQLiteEngine, "http": HTTPEngine}
+PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.processes if name == "http" else ()) for name in ENGINES
+]

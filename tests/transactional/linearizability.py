@@ -1,0 +1,336 @@
+"""Did it happen in *some* order?  Checkers for histories of concurrent operations.
+
+A history is what clients saw: events as JSON lines, in the form that Jepsen's tools read::
+
+    {"index": 7, "process": 2, "type": "invoke", "f": "cas", "key": "a", "value": [5, "x"], ...}
+    {"index": 9, "process": 2, "type": "ok",     "f": "cas", "key": "a", "revision": 8, ...}
+
+``ok`` was answered; ``fail`` is a definite error; ``info`` is an outcome nobody knows, after which
+the process id retires.  An operation takes effect at one point between its two events; one of
+unknown outcome at any point after its invocation, or never.
+
+``linearizable`` is Wing & Gong's search (1993) with Lowe's memoisation (2017): take any operation
+that could be next, apply it to the model, go on; a (set of operations, state) that was seen once is
+not searched again.  Keys are independent, so each is checked alone.  ``list_append_anomaly`` is the
+idea of Elle (Kingsbury & Alvaro, VLDB 2020): every append is unique, so reads reveal the order of
+versions, and a cycle of who-saw-whom is a proof that no serial order exists.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+    from pathlib import Path
+
+FOREVER = 1 << 60
+
+
+@dataclass
+class Recorder:
+    """Writes down what happens, in the order in which it is seen to happen."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    processes: int = 0
+
+    def process(self) -> int:
+        """Return a new process id."""
+        self.processes += 1
+        return self.processes
+
+    def add(self, process: int, kind: str, f: str, key: str, **fields: Any) -> None:
+        """Append one event."""
+        head = {"index": len(self.events), "process": process, "type": kind, "f": f, "key": key}
+        self.events.append(head | fields)
+
+    def save(self, path: Path) -> None:
+        """Write the history as JSON lines."""
+        path.write_text("".join(json.dumps(event) + "\n" for event in self.events))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An invocation with its answer; ``end`` is FOREVER if the outcome is unknown."""
+
+    f: str
+    key: str
+    value: Any
+    kind: str
+    result: Any
+    revision: int | None
+    start: int
+    end: int
+
+
+def operations(events: Iterable[dict[str, Any]]) -> list[Operation]:
+    """Pair invocations with their answers; one without an answer is of unknown outcome."""
+    open_: dict[int, dict[str, Any]] = {}
+    done: list[Operation] = []
+
+    def close(call: dict[str, Any], answer: dict[str, Any] | None) -> None:
+        kind = answer["type"] if answer is not None else "info"
+        answer = answer or {}
+        end = FOREVER if kind == "info" else answer["index"]
+        done.append(
+            Operation(
+                call["f"],
+                call["key"],
+                call.get("value"),
+                kind,
+                answer.get("result"),
+                answer.get("revision"),
+                call["index"],
+                end,
+            )
+        )
+
+    for event in events:
+        if event["type"] == "invoke":
+            assert event["process"] not in open_, "a process does one thing at a time"
+            open_[event["process"]] = event
+        else:
+            close(open_.pop(event["process"]), event)
+    for call in open_.values():
+        close(call, None)
+    return sorted(done, key=lambda operation: operation.start)
+
+
+class Model(Protocol):
+    """A sequential object: what an operation does to a state, or None if it cannot be."""
+
+    def initial(self) -> Hashable: ...
+
+    def step(self, state: Any, operation: Operation) -> Hashable | None: ...
+
+
+def linearizable(history: list[Operation], model: Model) -> bool:
+    """Say whether some order that respects real time explains every answer."""
+    required = sum(1 << n for n, op in enumerate(history) if op.kind != "info")
+    stack: list[tuple[int, Hashable]] = [(0, model.initial())]
+    seen = set(stack)
+    while stack:
+        done, state = stack.pop()
+        if done & required == required:
+            return True
+        earliest_end = FOREVER
+        for number, operation in enumerate(history):
+            if operation.start > earliest_end:
+                break  # it began after another one, still to be placed, had ended
+            if done >> number & 1:
+                continue
+            earliest_end = min(earliest_end, operation.end)
+            after = model.step(state, operation)
+            if after is None:
+                continue
+            following = (done | 1 << number, after)
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return False
+
+
+def by_key(history: Iterable[Operation]) -> dict[str, list[Operation]]:
+    """Split a history into one per key."""
+    keys: dict[str, list[Operation]] = {}
+    for operation in history:
+        keys.setdefault(operation.key, []).append(operation)
+    return keys
+
+
+class RegisterModel:
+    """One key.  State: (value, revision or None if unknown, a revision it is above)."""
+
+    def initial(self) -> tuple[str | None, int | None, int]:
+        return (None, 0, 0)
+
+    def step(  # noqa: PLR0911 a table
+        self, state: tuple[str | None, int | None, int], operation: Operation
+    ) -> tuple[str | None, int | None, int] | None:
+        _, revision, floor = state
+        if operation.kind == "fail" and operation.result != "conflict":
+            return state  # definitely without effect, and without an answer
+        match operation.f:
+            case "read":
+                return self._read(state, operation.result)
+            case "cas":
+                expected = operation.value[0]
+                same = revision == expected if revision is not None else expected > floor
+                if operation.kind == "fail":
+                    return state if revision is None or not same else None
+                if not same:
+                    return None
+                floor = max(floor, expected)
+        new = None if operation.f == "delete" else operation.value
+        if operation.f == "cas":
+            new = operation.value[1]
+        if operation.revision is None:
+            return (new, 0 if new is None else None, max(floor, revision or 0))
+        if operation.revision <= max(floor, revision or 0):
+            return None  # revisions never go back, not even over a delete
+        return (new, 0 if new is None else operation.revision, operation.revision)
+
+    @staticmethod
+    def _read(
+        state: tuple[str | None, int | None, int], result: tuple[str, int] | None
+    ) -> tuple[str | None, int | None, int] | None:
+        value, revision, floor = state
+        if result is None or result[0] is None:
+            return state if value is None else None
+        if value != result[0]:
+            return None
+        if revision is None:
+            return (value, result[1], floor) if result[1] > floor else None
+        return state if revision == result[1] else None
+
+
+class LockModel:
+    """A lock with a fence.  State: (token of the holder or None, highest token so far).
+
+    ``expires``: a lease may end at any time, so an acquisition is always possible and a guarded
+    write may always be refused; what must never be is a guarded write accepted after a later grant.
+    """
+
+    def __init__(self, *, expires: bool) -> None:
+        self._expires = expires
+
+    def initial(self) -> tuple[int | None, int]:
+        return (None, 0)
+
+    def step(
+        self, state: tuple[int | None, int], operation: Operation
+    ) -> tuple[int | None, int] | None:
+        holder, highest = state
+        match operation.f, operation.kind:
+            case "acquire", "ok":
+                free = holder is None or self._expires
+                later = operation.revision is not None and operation.revision > highest
+                return (operation.revision, operation.revision) if free and later else None
+            case "acquire", _:
+                return state
+            case "release", _:
+                return (None, highest) if operation.value == holder else state
+            case "guarded", "ok":
+                return state if operation.value == holder else None
+            case "guarded", "fail":
+                return state if self._expires or operation.value != holder else None
+        return state
+
+
+# --- list append ---------------------------------------------------------------------------------
+
+
+def list_append_anomaly(history: list[Operation]) -> str | None:
+    """Return what is wrong with a history of transactions, None if it is strictly serializable.
+
+    ``value`` of a transaction is a list of ``["append", key, element]`` and ``["r", key, None]``,
+    ``result`` the same with what the reads saw.
+    """
+    committed = [operation for operation in history if operation.kind == "ok"]
+    maybe = [operation for operation in history if operation.kind == "info"]
+    failed = {
+        (key, element)
+        for operation in history
+        if operation.kind == "fail"
+        for what, key, element in operation.value
+        if what == "append"
+    }
+    writer: dict[tuple[str, Any], int] = {}
+    everyone = committed + maybe
+    for number, operation in enumerate(everyone):
+        for what, key, element in operation.value:
+            if what == "append":
+                writer[key, element] = number
+    order, wrong = _version_order(committed, failed)
+    if wrong is not None:
+        return wrong
+    for number, operation in enumerate(committed):
+        for what, key, element in operation.value:
+            if what == "append" and element not in order.get(key, []) and order.get(key):
+                last_read = max(
+                    (o.start for o in committed for w, k, _ in o.value if w == "r" and k == key),
+                    default=-1,
+                )
+                if operation.end < last_read:
+                    return f"lost append: {element} to {key} was acknowledged ({number})"
+    return _cycle(_edges(everyone, len(committed), order, writer))
+
+
+def _version_order(
+    committed: list[Operation], failed: set[tuple[str, Any]]
+) -> tuple[dict[str, list[Any]], str | None]:
+    order: dict[str, list[Any]] = {}
+    reads = [
+        (key, seen)
+        for operation in committed
+        for what, key, seen in operation.result
+        if what == "r"
+    ]
+    for key, seen in reads:
+        if len(set(seen)) != len(seen):
+            return order, f"duplicate element in {key}: {seen}"
+        if len(seen) > len(order.get(key, [])):
+            order[key] = list(seen)
+    for key, seen in reads:
+        if order.get(key, [])[: len(seen)] != list(seen):
+            return order, f"incompatible reads of {key}: {seen} and {order[key]}"
+        if any((key, element) in failed for element in seen):
+            return order, f"aborted read of {key}: {seen}"
+    return order, None
+
+
+def _edges(
+    everyone: list[Operation],
+    committed: int,
+    order: dict[str, list[Any]],
+    writer: dict[tuple[str, Any], int],
+) -> dict[int, set[int]]:
+    """Return who must come before whom: ww, wr, rw and real time."""
+    edges: dict[int, set[int]] = {number: set() for number in range(len(everyone))}
+
+    def before(first: int | None, then: int | None) -> None:
+        if first is not None and then is not None and first != then:
+            edges[first].add(then)
+
+    for key, elements in order.items():
+        for one, other in pairwise(elements):
+            before(writer.get((key, one)), writer.get((key, other)))  # ww
+    for number in range(committed):
+        for what, key, seen in everyone[number].result:
+            if what != "r":
+                continue
+            elements = order.get(key, [])
+            if seen:
+                before(writer.get((key, seen[-1])), number)  # wr
+            if len(seen) < len(elements):
+                before(number, writer.get((key, elements[len(seen)])))  # rw
+    for number, operation in enumerate(everyone):
+        for later, other in enumerate(everyone):
+            if operation.end < other.start:
+                before(number, later)  # real time
+    return edges
+
+
+def _cycle(edges: dict[int, set[int]]) -> str | None:
+    """Return a cycle in words, None if there is none (iterative depth-first search)."""
+    colour = dict.fromkeys(edges, 0)
+    for root, followers in edges.items():
+        if colour[root]:
+            continue
+        path, stack = [root], [iter(followers)]
+        colour[root] = 1
+        while stack:
+            follower = next(stack[-1], None)
+            if follower is None:
+                colour[path.pop()] = 2
+                stack.pop()
+            elif colour[follower] == 1:
+                return f"cycle of transactions: {[*path[path.index(follower) :], follower]}"
+            elif colour[follower] == 0:
+                colour[follower] = 1
+                path.append(follower)
+                stack.append(iter(edges[follower]))
+    return None

@@ -1,0 +1,340 @@
+"""The checkers catch what is wrong, and the engines give them nothing to catch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+import transactional as t
+from tests.scale import rounds, seeds
+from tests.transactional.authority import AuthorityProcess, Relay
+from tests.transactional.linearizability import (
+    LockModel,
+    Operation,
+    Recorder,
+    RegisterModel,
+    linearizable,
+    list_append_anomaly,
+)
+from tests.transactional.workloads import WORKLOADS, anomaly, run
+from transactional.stores.http import HTTPStore
+from transactional.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.transactional.engines import Engine
+
+
+# --- the checkers --------------------------------------------------------------------------------
+
+
+def op(  # noqa: PLR0917 one line per operation in the tables below
+    f: str, span: tuple[int, int], value=None, result=None, revision=None, kind="ok"
+) -> Operation:
+    return Operation(f, "k", value, kind, result, revision, *span)
+
+
+FOREVER = 1 << 60
+
+
+@pytest.mark.parametrize(
+    ("history", "good"),
+    [
+        ([op("write", (0, 1), "a", None, 1), op("read", (2, 3), result=("a", 1))], True),
+        ([op("write", (0, 1), "a", None, 1), op("read", (2, 3), result=None)], False),
+        ([op("write", (0, 3), "a", None, 1), op("read", (1, 2), result=None)], True),
+        ([op("write", (0, 1), "a", None, 1), op("cas", (2, 3), (0, "b"), None, 2)], False),
+        ([op("write", (0, 1), "a", None, 1), op("cas", (2, 3), (1, "b"), "conflict", kind="fail")],
+         False),
+        ([op("write", (0, 1), "a", None, 5), op("write", (2, 3), "b", None, 4)], False),
+        ([op("write", (0, FOREVER), "a", kind="info"), op("read", (9, 10), result=None)], True),
+        ([op("write", (0, FOREVER), "a", kind="info"), op("read", (9, 10), result=("a", 3)),
+          op("read", (11, 12), result=None)], False),
+        ([op("write", (0, 1), "a", None, 1), op("read", (2, 9), result=("b", 2)),
+          op("write", (3, 4), "b", None, 2), op("read", (5, 6), result=("a", 1))], False),
+    ],
+)  # fmt: skip
+def test_the_register_checker_knows_right_from_wrong(history: list[Operation], good: bool) -> None:
+    """Reads of nil, unknown outcomes, stale reads and revisions that go back are judged."""
+    assert linearizable(sorted(history, key=lambda o: o.start), RegisterModel()) is good
+
+
+def test_the_lock_checker_refuses_a_write_behind_a_later_grant() -> None:
+    """A guarded write accepted after another one acquired is wrong; refused, it is fine."""
+    start = [op("acquire", (0, 1), revision=5), op("acquire", (2, 3), revision=7)]
+    late = op("guarded", (4, 5), 5)
+    assert not linearizable([*start, late], LockModel(expires=True))
+    refused = op("guarded", (4, 5), 5, kind="fail")
+    assert linearizable([*start, refused], LockModel(expires=True))
+
+
+def txn(span: tuple[int, int], *steps: tuple[str, str, object], kind: str = "ok") -> Operation:
+    return Operation("txn", "", list(steps), kind, list(steps), None, *span)
+
+
+@pytest.mark.parametrize(
+    ("history", "wrong"),
+    [
+        ([txn((0, 1), ("append", "x", 1)), txn((2, 3), ("r", "x", [1]))], None),
+        ([txn((0, 1), ("append", "x", 1)), txn((2, 3), ("r", "x", [])),
+          txn((4, 5), ("r", "x", [1]))], "cycle"),
+        ([txn((0, 5), ("r", "x", []), ("append", "y", 1)), txn((0, 5), ("r", "y", []),
+          ("append", "x", 1)), txn((6, 7), ("r", "x", [1]), ("r", "y", [1]))], "cycle"),
+        ([txn((0, 1), ("append", "x", 1)), txn((2, 3), ("append", "x", 2)),
+          txn((4, 5), ("r", "x", [2]))], "lost append"),
+        ([txn((0, 1), ("append", "x", 1)), txn((2, 3), ("r", "x", [1, 1]))], "duplicate"),
+        ([txn((0, 1), ("append", "x", 1), kind="fail"), txn((2, 3), ("r", "x", [1]))], "aborted"),
+        ([txn((0, 1), ("r", "x", [1, 2])), txn((0, 1), ("r", "x", [2, 1]))], "incompatible"),
+    ],
+)  # fmt: skip
+def test_the_list_append_checker_names_the_anomaly(
+    history: list[Operation], wrong: str | None
+) -> None:
+    """Stale reads, write skew, lost, doubled and aborted writes each have their name."""
+    found = list_append_anomaly(history)
+    assert found is None if wrong is None else (found or "").startswith(wrong)
+
+
+# --- stores with a fault planted in them ---------------------------------------------------------
+
+
+class StaleRead(MemoryStore):
+    """Now and then get answers from before the last write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.older: dict[str, t.KeyValue | None] = {}
+        self.dice = random.Random(1)
+
+    async def get(self, key: str) -> t.KeyValue | None:
+        if key in self.older and self.dice.random() < 0.2:
+            return self.older[key]
+        return await super().get(key)
+
+    async def commit(self, compares, writes, otherwise=(), *, op_id=None) -> t.Commit:
+        for write in writes:
+            if isinstance(write, t.Put):
+                self.older[write.key] = self._keys.get(write.key)
+        return await super().commit(compares, writes, otherwise, op_id=op_id)
+
+
+class BlindRetry(MemoryStore):
+    """A client that repeats a write whose answer was late, under a new op_id."""
+
+    async def commit(self, compares, writes, otherwise=(), *, op_id=None) -> t.Commit:
+        commit = await super().commit(compares, writes, otherwise, op_id=op_id)
+        if not compares:
+            loop = asyncio.get_running_loop()
+            again = super().commit
+            loop.call_later(0.001, lambda: asyncio.ensure_future(again((), writes)))
+        return commit
+
+
+class RevisionPerKey(MemoryStore):
+    """Counts revisions per key, so a recreated key begins anew."""
+
+    def _write(self, writes, *, succeeded: bool) -> t.Commit:
+        commit = super()._write(writes, succeeded=succeeded)
+        revision = 0
+        for write in writes:
+            found = self._keys.get(write.key)
+            if isinstance(write, t.Put) and found is not None:
+                local = self.counts.get(write.key, 0) + 1
+                self.counts[write.key] = revision = local
+                self._keys[write.key] = t.KeyValue(write.key, write.value, local, local)
+            else:
+                revision = self.counts.pop(write.key, 0) + 1
+        return t.Commit(revision, commit.succeeded, commit.time)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+
+
+class NoPrefixCompare(MemoryStore):
+    """Forgets to look for phantoms."""
+
+    def changed(self, prefix: str, since: int) -> bool:
+        return False
+
+
+class EarlyAcknowledge(MemoryStore):
+    """Answers before the write is done."""
+
+    def _write(self, writes, *, succeeded: bool) -> t.Commit:
+        real = super()._write
+        asyncio.get_running_loop().call_later(0.001, lambda: real(writes, succeeded=succeeded))
+        time = t.Commit(0, True, self._now()).time
+        self.promised = max(self.promised, self._revision) + 1
+        return t.Commit(self.promised, succeeded, time)
+
+    def _now(self):
+        from transactional import rules
+
+        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+
+    promised = 0
+
+
+class ReleaseWithoutToken(MemoryStore):
+    """A release takes away whatever entry is first, its own or not."""
+
+    async def revoke(self, lease_id: str) -> None:
+        await super().revoke(lease_id)
+        first = min(
+            (item for key, item in self._keys.items() if key.startswith("lock/")),
+            key=lambda item: item.created_revision,
+            default=None,
+        )
+        if first is not None and first.lease is not None:
+            await asyncio.sleep(0.001)
+            await super().revoke(first.lease)
+
+
+FAULTS = [
+    (StaleRead, "register"),
+    (BlindRetry, "register"),
+    (RevisionPerKey, "register"),
+    (NoPrefixCompare, "append"),
+    (EarlyAcknowledge, "register"),
+    (ReleaseWithoutToken, "lock"),
+]
+
+
+class Halting:
+    """Gives up the loop before and after each call, so that clients interleave."""
+
+    def __init__(self, store: t.Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self._store, name)
+        if name in {"watch", "elapsed_s", "mint_op_id", "epoch", "capabilities"}:
+            return found
+
+        async def call(*arguments: object, **options: object) -> object:
+            await asyncio.sleep(0)
+            result = await found(*arguments, **options)
+            await asyncio.sleep(0)
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize(("faulty", "workload"), FAULTS, ids=lambda x: getattr(x, "__name__", x))
+async def test_each_planted_fault_is_caught(faulty: type[MemoryStore], workload: str) -> None:
+    """Six stores, each wrong in one way: within a hundred seeds the checker says so."""
+    for seed in range(100):
+        store = faulty()
+        log = await run(workload, [Halting(store)], seed)
+        await store.close()
+        if anomaly(workload, log, expires=False) is not None:
+            return
+    pytest.fail(f"{faulty.__name__} was not caught")
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+async def test_the_store_without_fault_passes(workload: str) -> None:
+    """The same runs on the sound store are accepted: what was caught was the fault."""
+    for seed in range(10):
+        store = MemoryStore()
+        log = await run(workload, [Halting(store)], seed)
+        await store.close()
+        assert anomaly(workload, log, expires=False) is None, f"CONVOCA_SEED={seed}"
+
+
+# --- the engines ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_path: Path) -> None:
+    """Five clients without faults, on every engine: every history has an order."""
+    stores = [await engine.client() for _ in range(2)]
+    for seed in seeds(rounds(20, 2)):
+        log = await run(workload, stores, seed)
+        log.save(tmp_path / f"{workload}-{seed}.jsonl")
+        # Keys live on in the next run: start it from nothing.
+        await stores[0].commit([], [t.DeletePrefix(p) for p in ("r/", "l0/", "l1/", "l2/")])
+        assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
+        if workload == "register":
+            break  # a register's history begins with absent keys of revision 0
+
+
+class Trouble:
+    """What can be done to an authority while clients talk to it, until ``over``."""
+
+    def __init__(self, authority: AuthorityProcess, relay: Relay, dice: random.Random) -> None:
+        self.authority = authority
+        self.relay = relay
+        self.dice = dice
+        self.over = asyncio.Event()
+
+    async def rest(self, least_s: float, most_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.over.wait(), self.dice.uniform(least_s, most_s))
+
+    async def none(self) -> None:
+        pass
+
+    async def kill(self) -> None:
+        for _ in range(3):  # not for ever: each start gives every lease its whole time again
+            await self.rest(0.05, 0.3)
+            await self.authority.kill()
+            await self.authority.start()
+
+    async def pause(self) -> None:
+        while not self.over.is_set():
+            await self.rest(0.01, 0.1)
+            self.authority.pause()
+            await self.rest(0.05, 0.4)
+            self.authority.resume()
+
+    async def drop(self) -> None:
+        while not self.over.is_set():
+            await self.rest(0.005, 0.05)
+            self.relay.lose_answers = True
+            await self.rest(0.002, 0.02)
+            self.relay.lose_answers = False
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("trouble", ["none", "kill", "pause", "drop"])
+@pytest.mark.parametrize("workload", WORKLOADS)
+async def test_the_authority_stays_linearizable_in_trouble(
+    workload: str, trouble: str, tmp_path: Path
+) -> None:
+    """Clients of an authority that is killed, stopped, or loses its answers: an order exists."""
+    for seed in seeds(rounds(20, 1)):
+        authority = AuthorityProcess(tmp_path / f"{seed}.db")
+        await authority.start()
+        relay = Relay(authority.port)
+        await relay.start()
+        stores: list[t.Store] = [await HTTPStore.open(relay.url) for _ in range(2)]
+        made = Trouble(authority, relay, random.Random(seed))
+        troubling = asyncio.create_task(getattr(made, trouble)())
+        log = await run(workload, stores, seed, steps=40)
+        made.over.set()
+        await troubling
+        log.save(tmp_path / f"{workload}-{trouble}-{seed}.jsonl")
+        for store in stores:
+            await store.close()
+        await relay.stop()
+        await authority.stop()
+        answered = [event for event in log.events if event["type"] == "ok"]
+        assert answered, "the trouble was too much: nothing was tested"
+        assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
+
+
+def test_a_history_is_saved_as_json_lines(tmp_path: Path) -> None:
+    """One event per line, with index, process, type, f and key."""
+    log = Recorder()
+    log.add(log.process(), "invoke", "read", "a")
+    log.save(tmp_path / "h.jsonl")
+    assert (tmp_path / "h.jsonl").read_text() == (
+        '{"index": 0, "process": 1, "type": "invoke", "f": "read", "key": "a"}\n'
+    )

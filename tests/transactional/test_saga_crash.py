@@ -1,0 +1,135 @@
+"""A coordinator that dies at every record boundary, in this process and with a real kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+
+import pytest
+
+from tests.scale import rounds, seeds
+from tests.transactional.engines import HTTPEngine
+from tests.transactional.order_saga import STEPS, effects, order_saga
+from transactional import Put, Sagas, SagaState
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it runs on, no `except Exception` sees it."""
+
+
+class Mortal:
+    """A store in the hands of a worker that dies at its n-th commit, before or after it is made."""
+
+    def __init__(self, store, commits: int, *, after: bool) -> None:
+        self._store = store
+        self._left = commits
+        self._after = after
+        self.dead = False
+
+    def __getattr__(self, name):
+        if self.dead:
+            raise Killed
+        return getattr(self._store, name)
+
+    async def commit(self, compares, writes, otherwise=(), *, op_id=None):
+        if self.dead:
+            raise Killed
+        self._left -= 1
+        if self._left == 0 and not self._after:
+            self.dead = True
+            raise Killed
+        made = await self._store.commit(compares, writes, otherwise, op_id=op_id)
+        if self._left == 0:
+            self.dead = True
+            raise Killed
+        return made
+
+
+async def assert_whole(store, run) -> None:
+    """Completed with every effect, or compensated with every effect undone, by their keys."""
+    done, undone = await effects(store, run.id)
+    if run.state is SagaState.COMPLETED:
+        assert (done, undone) == (set(STEPS), set())
+    else:
+        assert run.state is SagaState.COMPENSATED, run
+        assert done <= undone <= set(STEPS[:3])
+
+
+async def run_until_it_dies(mortal, saga, run_id: str) -> None:
+    sagas = Sagas(mortal, [saga], worker="mortal", recover_every_s=60)
+    try:
+        await sagas.__aenter__()
+        await sagas.execute(saga.name, run_id)
+    except Killed:
+        pass
+    tasks = [*sagas._duties, *sagas._driving.values()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("refuse", ["", "label", "ship"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_crash_at_every_record_boundary(timed_store, hand_clock, refuse, after):
+    """[transactional 32] Another worker ends what was begun; each effect is once, by its key."""
+    for commits in range(1, 40):
+        mortal = Mortal(timed_store, commits, after=after)
+        run_id = f"r{commits}"
+        await run_until_it_dies(mortal, order_saga(mortal, refuse=refuse), run_id)
+        hand_clock.forward(11)
+        await timed_store.commit([], [Put("nudge", b"")])
+        saga = order_saga(timed_store, refuse=refuse)
+        async with Sagas(timed_store, [saga], recover_every_s=60) as heir:
+            if await heir.get(run_id) is None:
+                assert commits <= 2  # it died before the run was on record
+                continue
+            await heir.resume_unfinished()
+            run = await heir.wait(run_id)
+        await assert_whole(timed_store, run)
+        expected = SagaState.COMPENSATED if refuse else SagaState.COMPLETED
+        assert run.state is expected
+        if not mortal.dead:
+            break  # it lived to the end: every boundary was tried
+    else:
+        pytest.fail("the saga never came to its end alive")
+
+
+@pytest.mark.processes
+async def test_kill_minus_nine_in_mid_saga(tmp_path):
+    """[transactional 32] Real processes, killed at random; the survivors' books are whole."""
+    dice = random.Random(seed := seeds(1)[0])
+    print(f"replay: CONVOCA_SEED={seed}")
+    engine = HTTPEngine(tmp_path)
+    store = await engine.client()
+    url = engine.authority.url
+    begun = taken = 0
+    for number in range(rounds(100)):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.transactional.order_saga",
+            url,
+            f"v{number}",
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(dice.randrange(2, 12)):
+            await process.stdout.readline()
+        await asyncio.sleep(dice.uniform(0, 0.01))  # the dice, not a wait
+        process.send_signal(signal.SIGKILL)
+        await process.communicate()
+    sagas = [order_saga(store), order_saga(store, refuse="label")]
+    async with Sagas(store, sagas, recover_every_s=0.05) as heir:
+        taken = len([run async for run in heir.unfinished()])
+        async with asyncio.timeout(60):
+            while [run async for run in heir.unfinished()]:  # noqa: ASYNC110 a condition of the store
+                await asyncio.sleep(0.02)
+        async for run in heir.finished():
+            await assert_whole(store, run)
+            refused = run.saga != "order"
+            assert run.state is (SagaState.COMPENSATED if refused else SagaState.COMPLETED)
+            begun += 1
+    await engine.stop()
+    assert begun >= rounds(100) * 2
+    assert taken > 0, "no process was killed in mid-saga"

@@ -1,0 +1,68 @@
+"""Who may talk to an authority: on loopback anybody, elsewhere who shows the bearer token.
+
+A page in a browser can make requests to this machine, under its own name by DNS rebinding.  So
+without a token the ``Host`` that was asked for must be loopback too.  And it can post to any
+address without reading the answer, which is enough to fence an op_id; a browser then names the
+page's ``Origin``, and an origin that is not the authority's own is refused.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transactional.errors import InvalidRequestError, UnauthorizedError
+
+if TYPE_CHECKING:
+    import ssl
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where to listen, and who may come."""
+
+    host: str = "127.0.0.1"
+    port: int = 7700
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is None and not is_loopback(self.host):
+            raise InvalidRequestError(
+                f"{self.host} is not loopback: a bearer token is required to listen there"
+            )
+
+    def admit(self, host: str, authorization: str | None = None, origin: str | None = None) -> None:
+        """Raise UnauthorizedError unless a request with these headers may pass.
+
+        ``host`` is the Host header, port and all; bytes that are no text come as surrogates.
+        """
+        if self.token is not None:
+            shown = (authorization or "").encode(errors="surrogateescape")
+            if not hmac.compare_digest(shown, f"Bearer {self.token}".encode()):
+                raise UnauthorizedError("the bearer token is missing or wrong")
+        elif not is_loopback(_name_of(host)):
+            raise UnauthorizedError(f"host {host!r} is not loopback")
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            raise UnauthorizedError(f"the page of {origin!r} may not ask for {host!r}")
+
+
+def _name_of(host: str) -> str:
+    """Return a Host header without its port; of one that is none, something that is no name."""
+    name, bracket, rest = host.partition("]")
+    if bracket:
+        return name + bracket if not rest or rest.startswith(":") else ""
+    name, _, port = host.partition(":")
+    return name if not port or port.isdecimal() else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether ``host``, a name or an address without port, is this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

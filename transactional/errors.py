@@ -1,0 +1,284 @@
+"""What can go wrong, sorted by what it did to the state.
+
+A caller of a store has one question about a failed write: *did it happen?*  So the tree is sorted
+by the answer and by nothing else:
+
+===========================  ==========================================================
+``ConflictError``            No.  The store decided against it; read again and decide anew.
+``UnavailableError``         No.  Nothing was decided; the same request may succeed later.
+``RefusedError``             No.  The request itself is wrong; repeating it will not help.
+``OutcomeUnknownError``      Perhaps.  Ask ``store.resolve(op_id)`` before anything else.
+===========================  ==========================================================
+
+Every error carries a stable ``code`` (the same word on the wire and on the command line), a
+``hint`` for the person who reads it, and its data as attributes; ``details()`` gives the data as
+JSON, which is how an error crosses the HTTP boundary unharmed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transactional.store import Compare, KeyValue
+
+
+class TransactionalError(Exception):
+    """Root of the tree; says nothing about the state, its children do."""
+
+    code: ClassVar[str] = "error"
+    hint: ClassVar[str] = "see the message"
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the error's data in JSON's types; enough to raise it again elsewhere."""
+        return {}
+
+
+# --- the store decided against the write ---------------------------------------------------------
+
+
+class ConflictError(TransactionalError):
+    """A compare did not hold: nothing was written, and a later repeat may be decided otherwise.
+
+    ``failed`` holds the compares that did not hold, ``current`` the present value of every key
+    that a compare named (None: absent), ``revision`` the store's revision at the decision.
+    """
+
+    code = "conflict"
+    hint = "read the current values, decide again and commit again; update() does it for you"
+
+    def __init__(
+        self,
+        failed: tuple[Compare, ...],
+        current: Mapping[str, KeyValue | None],
+        revision: int,
+    ) -> None:
+        reasons = "; ".join(compare.why_not(current) for compare in failed)
+        super().__init__(f"{reasons} (nothing was written)")
+        self.failed = failed
+        self.current = current
+        self.revision = revision
+
+
+class RetriesExhaustedError(ConflictError):
+    """Every attempt that the retry policy allowed met a conflict; nothing was written."""
+
+    code = "retries_exhausted"
+    hint = "the key is contended: spread the writers over keys, or allow more attempts or time"
+
+    def __init__(self, attempts: int, last: ConflictError) -> None:
+        super().__init__(last.failed, last.current, last.revision)
+        self.attempts = attempts
+        self.args = (f"gave up after {attempts} attempts: {last}",)
+
+
+# --- nothing was decided -------------------------------------------------------------------------
+
+
+class UnavailableError(TransactionalError):
+    """The store could not decide: nothing was written, the same request may be sent again."""
+
+    code = "unavailable"
+    hint = "try again in a moment; nothing was written"
+
+    def __init__(self, reason: str, *, retry_after_s: float = 0.1) -> None:
+        super().__init__(f"{reason} (nothing was written)")
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the reason and the pause after which another attempt is sensible."""
+        return {"reason": self.reason, "retry_after_s": self.retry_after_s}
+
+
+class StoreFullError(UnavailableError):
+    """No space left: nothing was written, reads go on, it heals when space returns."""
+
+    code = "store_full"
+    hint = "free disk space or raise the limit; the store recovers by itself"
+
+
+class StoreIOError(UnavailableError):
+    """The disk reported an error: the commit was rolled back, nothing was written."""
+
+    code = "store_io"
+    hint = "look at the disk and the kernel log, then run `python -m transactional verify`"
+
+
+class TooManyRequestsError(UnavailableError):
+    """A queue of the store is at its limit: the request was not accepted."""
+
+    code = "too_many_requests"
+    hint = "slow down; the store works through its queue"
+
+
+class StoreClosedError(UnavailableError):
+    """The store is closed or stopping: the request was not accepted."""
+
+    code = "closed"
+    hint = "open the store again"
+
+
+class StoreLockedError(UnavailableError):
+    """Another authority holds this database: it was not opened."""
+
+    code = "store_locked"
+    hint = "one process owns the file; share it with `python -m transactional serve FILE`"
+
+
+# --- the request is wrong ------------------------------------------------------------------------
+
+
+class RefusedError(TransactionalError):
+    """The request is wrong in itself: nothing was written, repeating it will not help."""
+
+    code = "refused"
+    hint = "correct the request"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason} (nothing was written)")
+        self.reason = reason
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the reason."""
+        return {"reason": self.reason}
+
+
+class InvalidRequestError(RefusedError):
+    """A key, value, limit or combination of writes is outside the store's rules."""
+
+    code = "invalid_request"
+    hint = "correct what the message names; transactional/store.py has the rules and limits"
+
+
+class NotFoundError(RefusedError):
+    """The key (or path) that was asked for is absent."""
+
+    code = "not_found"
+    hint = "`scan` lists the keys that exist"
+
+
+class UnknownSchemeError(RefusedError):
+    """``open()`` was given a URL that names no engine; nothing was opened."""
+
+    code = "unknown_scheme"
+    hint = "use memory: | sqlite:PATH | http://HOST:PORT | https://HOST:PORT"
+
+
+class UnauthorizedError(RefusedError):
+    """The authority did not accept the bearer token."""
+
+    code = "unauthorized"
+    hint = "pass the token that the authority was started with: http://HOST:PORT?token=…"
+
+
+class UnsafeFilesystemError(RefusedError):
+    """The database lies on a file system whose locks and syncs cannot be trusted."""
+
+    code = "unsafe_filesystem"
+    hint = "put the file on a local disk and share it with `python -m transactional serve`"
+
+
+class CorruptStoreError(RefusedError):
+    """The file is not a sound database of ours; it was not changed."""
+
+    code = "corrupt"
+    hint = "restore a backup; `python -m transactional verify FILE` says what is wrong"
+
+
+class EpochMismatchError(RefusedError):
+    """A token, cursor or op_id belongs to another life of the store (a backup was restored)."""
+
+    code = "epoch_mismatch"
+    hint = "forget cached revisions, reopen the store and read again"
+
+    def __init__(self, *, given: str, current: str) -> None:
+        super().__init__(f"epoch {given!r} is not this store's epoch {current!r}")
+        self.given = given
+        self.current = current
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return both epochs."""
+        return {"given": self.given, "current": self.current}
+
+
+class LeaseExpiredError(RefusedError):
+    """The lease is not alive (any more): it cannot be renewed or attached, its keys are gone."""
+
+    code = "lease_expired"
+    hint = "what the lease protected may belong to somebody else; start again with a new lease"
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(f"lease {lease!r} is not alive")
+        self.lease = lease
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the lease's id."""
+        return {"lease": self.lease}
+
+
+class _OpIdError(RefusedError):
+    """Something is wrong with an op_id; the children say what."""
+
+    _reason: ClassVar[str] = "op_id {op_id!r} was refused"
+
+    def __init__(self, op_id: str) -> None:
+        super().__init__(self._reason.format(op_id=op_id))
+        self.op_id = op_id
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the op_id."""
+        return {"op_id": self.op_id}
+
+
+class OpIdReusedError(_OpIdError):
+    """The op_id already names another operation, which stands; this one wrote nothing."""
+
+    code = "op_id_reused"
+    hint = "use a new op_id for a new operation"
+    _reason = "op_id {op_id!r} was used for an operation with another content"
+
+
+class OpIdFencedError(_OpIdError):
+    """``resolve()`` ruled that this op_id shall never be applied; this commit wrote nothing."""
+
+    code = "op_id_fenced"
+    hint = "the operation was given up by whoever resolved it; start a new one"
+    _reason = "op_id {op_id!r} was fenced off by resolve()"
+
+
+class OpIdExpiredError(_OpIdError):
+    """The op_id is older than the store's memory: this attempt wrote nothing, an earlier one may.
+
+    Minted op_ids carry the revision at which they were made; below the compaction revision the
+    record of the first attempt is gone, so the store cannot tell a repeat from a new operation.
+    """
+
+    code = "op_id_expired"
+    hint = "read the keys to see whether the operation was applied"
+    _reason = "op_id {op_id!r} is older than the compaction revision"
+
+
+# --- nobody knows --------------------------------------------------------------------------------
+
+
+class OutcomeUnknownError(TransactionalError):
+    """The answer was lost after the request was sent: the write may have happened, or happen yet.
+
+    ``store.resolve(op_id)`` says that it was applied, or makes sure that it never will be.
+    Repeating the same commit with the same ``op_id`` is safe as well.
+    """
+
+    code = "outcome_unknown"
+    hint = "call store.resolve(op_id), or repeat the same commit with the same op_id"
+
+    def __init__(self, op_id: str, reason: str) -> None:
+        super().__init__(f"{reason}: whether operation {op_id!r} was applied is not known")
+        self.op_id = op_id
+        self.reason = reason
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the op_id and the reason."""
+        return {"op_id": self.op_id, "reason": self.reason}

@@ -1,0 +1,263 @@
+"""Events: what happened, in an envelope that cannot be altered unnoticed.
+
+An event is told as `NewEvent(type, data)` and read back as `RecordedEvent`, which adds where it
+stands (stream, version, position), when (`at`), by whom and because of what (actor, op_id,
+causation, correlation), and a hash.
+
+The hash chain (Haber & Stornetta, J. Cryptology 1991; Crosby & Wallach, USENIX Security 2009)::
+
+    digest(e) = H(salt || data)                      the salt is random, one per event
+    hash(e)   = H(hash(previous event of the stream) || everything else about e || digest(e))
+
+Since only the digest of the data is in the chain, the data can be erased (a person's right to be
+forgotten) while the chain still holds: the digest is kept, data and salt go, and without the salt
+nobody can find out by trying what the data was.
+
+Events that one append writes to one stream travel and lie together, as a `Batch`: one JSON object
+with the envelope once and the events as rows.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+from transactional.entropy import fresh_token
+from transactional.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+GENESIS: Final = "0" * 64
+"""What the first event of a stream names as the hash before it."""
+
+NAME_CHARS_MAX: Final = 200
+"""Longest name of a stream, a type, an actor, an op_id."""
+
+Json = Any
+
+_dump = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+).encode
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """What happened: a type, its data as JSON, and the schema in which the data is written."""
+
+    type: str
+    data: Json = None
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who made events and because of what; each "" if nobody said.
+
+    `causation` names the event or command that led to these, `correlation` the whole conversation
+    they belong to.
+    """
+
+    actor: str = ""
+    op_id: str = ""
+    causation: str = ""
+    correlation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    """An event as it was recorded.
+
+    `version` counts from 1 in its stream, `position` from 1 in the log, both without gaps.  `at` is
+    the log's time, in which positions are ordered.  `data` is None if `erased`.
+    """
+
+    stream: str
+    version: int
+    position: int
+    type: str
+    data: Json
+    schema: int
+    at: datetime
+    origin: Origin
+    hash: str
+    erased: bool = False
+
+    @property
+    def id(self) -> str:
+        """A name to quote as the causation of other events."""
+        return f"{self.stream}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A new event whose data is JSON text of so many bytes."""
+
+    type: str
+    schema: int
+    data: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event of a batch: `data` as JSON text; an erased one has a digest instead and no salt."""
+
+    type: str
+    schema: int
+    data: str
+    salt: str
+    hash: str
+    digest: str = ""
+
+    def text(self) -> str:
+        """The row as JSON text."""
+        end = f',"{self.digest}"]' if self.digest else "]"
+        return f'[{_name(self.type)},{self.schema},{self.data},"{self.salt}","{self.hash}"{end}'
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events of one append to one stream: versions from `version`, positions from `position` on."""
+
+    stream: str
+    version: int
+    position: int
+    at: datetime
+    origin: Origin
+    rows: tuple[Row, ...]
+
+    @property
+    def last_version(self) -> int:
+        """The version of its last event."""
+        return self.version + len(self.rows) - 1
+
+    def text(self) -> str:
+        """The batch as JSON text; equal batches give equal text.
+
+        Written by hand, because data is at hand as text and is neither parsed nor dumped again.
+        """
+        origin = _origin_text(self.origin)
+        rows = ",".join([row.text() for row in self.rows])
+        return (
+            f'{{"stream":{_name(self.stream)},"version":{self.version},"position":{self.position},'
+            f'"at":"{self.at.isoformat()}","origin":{origin},"events":[{rows}]}}'
+        )
+
+
+def new_batch(
+    stream: str,
+    told: Sequence[Told],
+    *,
+    version: int,
+    position: int,
+    at: datetime,
+    origin: Origin,
+    before: str,
+) -> Batch:
+    """Give events their place; chain them to the hash of the one `before`, or to GENESIS."""
+    rows = []
+    for number, event in enumerate(told):
+        salt = fresh_token()
+        row = Row(event.type, event.schema, event.data, salt, "", digest_of(salt, event.data))
+        before = chained(before, (stream, version + number, position + number, at, origin), row)
+        rows.append(Row(event.type, event.schema, event.data, salt, before))
+    return Batch(stream, version, position, at, origin, tuple(rows))
+
+
+def decode_batch(data: Mapping[str, Json]) -> Batch:
+    """The batch that `text` gave, parsed."""
+    return Batch(
+        stream=data["stream"],
+        version=data["version"],
+        position=data["position"],
+        at=datetime.fromisoformat(data["at"]),
+        origin=Origin(*data["origin"]),
+        rows=tuple(Row(row[0], row[1], _dump(row[2]), *row[3:]) for row in data["events"]),
+    )
+
+
+def recorded(
+    data: Mapping[str, Json], upcasters: Mapping[str, Sequence[Callable[[Json], Json]]]
+) -> Iterator[RecordedEvent]:
+    """The events of a batch in JSON's types, their data brought to the newest schema."""
+    stream, version, position = data["stream"], data["version"], data["position"]
+    at, origin = datetime.fromisoformat(data["at"]), Origin(*data["origin"])
+    for number, row in enumerate(data["events"]):
+        kind, schema, content = row[0], row[1], row[2]
+        erased = len(row) > 5
+        if kind in upcasters and not erased:
+            for upcast in upcasters[kind][schema - 1 :]:
+                content = upcast(content)
+                schema += 1
+        yield RecordedEvent(
+            stream,
+            version + number,
+            position + number,
+            kind,
+            content,
+            schema,
+            at,
+            origin,
+            row[4],
+            erased,
+        )
+
+
+# --- hashes ---------------------------------------------------------------------------------------
+
+
+def digest_of(salt: str, data: str) -> str:
+    """What stands for the data (as JSON text) in the chain."""
+    return blake2b(data.encode(), digest_size=32, key=salt.encode()).hexdigest()
+
+
+def chained(before: str, place: tuple[str, int, int, datetime, Origin], row: Row) -> str:
+    """The hash of an event, given the hash of the one before it in its stream."""
+    stream, version, position, at, origin = place
+    digest = row.digest or digest_of(row.salt, row.data)
+    text = (
+        f'["{before}",{_name(stream)},{version},{position},"{at.isoformat()}",'
+        f'{_origin_text(origin)},{_name(row.type)},{row.schema},"{digest}"]'
+    )
+    return blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+def told(event: NewEvent) -> Told:
+    """The event with its data as the text that is stored and hashed.
+
+    Raises:
+        InvalidRequestError: the data is not JSON, or a name is too long.
+    """
+    if not 0 < len(event.type) <= NAME_CHARS_MAX or event.schema < 1:
+        raise InvalidRequestError(f"an event's type has 1 to {NAME_CHARS_MAX} characters")
+    try:
+        # Parsed and dumped once more, for what is hashed now must be what is read and hashed later:
+        # keys that are not strings become strings, and may then coincide.
+        text = _dump(json.loads(_dump(event.data)))
+        return Told(event.type, event.schema, text, len(text.encode()))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"the data of an event is not JSON: {error}") from error
+
+
+def content_hash(parts: Sequence[tuple[str, Sequence[Told]]]) -> str:
+    """What a repeat of an append must have in common with it: streams, types, schemas, data."""
+    text = _dump(
+        [[stream, [[e.type, e.schema, e.data] for e in events]] for stream, events in parts]
+    )
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=8192)
+def _name(name: str) -> str:
+    """A name as JSON text; names repeat."""
+    return _dump(name)
+
+
+@lru_cache(maxsize=1024)
+def _origin_text(origin: Origin) -> str:
+    return _dump([origin.actor, origin.op_id, origin.causation, origin.correlation])

@@ -1,0 +1,59 @@
+"""Which leases are alive: a table of deadlines on the authority's boot-time clock.
+
+Pure; the engine tells it the time.  A lease is alive until its deadline is *reached*, and once it
+was taken out it cannot come back: renewal looks it up here, after everything due was removed, so
+a renewal that races its expiry loses (Gray & Cheriton, SOSP 1989).  After a restart each lease gets
+its whole ttl again: a holder may be granted more time than it asked for, never less.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+LEASES_MAX: Final = 100_000
+
+
+class Leases:
+    """Deadlines by lease id; O(log n) per operation, the heap is cleaned lazily."""
+
+    def __init__(self) -> None:
+        self._deadline_s: dict[str, float] = {}
+        self._ttl_s: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._ttl_s)
+
+    def __contains__(self, lease: object) -> bool:
+        return lease in self._ttl_s
+
+    def start(self, lease: str, ttl_s: float, now_s: float) -> None:
+        """Begin or renew a lease: it lives until ``now_s + ttl_s``."""
+        self._ttl_s[lease] = ttl_s
+        self._deadline_s[lease] = now_s + ttl_s
+        heapq.heappush(self._heap, (now_s + ttl_s, lease))
+
+    def ttl_s(self, lease: str) -> float | None:
+        """Return the lease's time to live, None if it is not alive."""
+        return self._ttl_s.get(lease)
+
+    def end(self, lease: str) -> bool:
+        """Take a lease out; False if it was not there."""
+        self._deadline_s.pop(lease, None)
+        return self._ttl_s.pop(lease, None) is not None
+
+    def due(self, now_s: float) -> list[str]:
+        """Return the leases whose deadline is reached; the caller ends them."""
+        found: list[str] = []
+        while self._heap and self._heap[0][0] <= now_s:
+            deadline_s, lease = heapq.heappop(self._heap)
+            if self._deadline_s.get(lease) == deadline_s:  # else renewed or gone: a stale entry
+                found.append(lease)
+        return list(dict.fromkeys(found))
+
+    def next_deadline_s(self) -> float | None:
+        """Return the earliest deadline, None without leases."""
+        while self._heap and self._deadline_s.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None

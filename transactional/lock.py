@@ -1,0 +1,353 @@
+"""Locks with a queue, a lease and a fence.
+
+Theory of operation
+-------------------
+Acquiring is entering a queue (``lock_queue.py``) under a lease and waiting until nobody ahead is in
+the way.  A waiter watches the entry just ahead of it and nothing else, so a release wakes one::
+
+    lock/turing/ids:   [ann 41] <--watch-- [bob 44] <--watch-- [cyd 51]
+                        holds               next
+
+Releasing, giving up, cancellation and death all end the same way: the lease ends and takes the
+entries along, by ``revoke`` or by itself after ``ttl_s``.  There is no state in which an entry
+outlives its maker for longer.
+
+A lease is a promise about time, and time cannot be trusted (a process may sleep between looking at
+the clock and writing), so a lock alone is *advisory*.  What makes a guarded write safe is the
+fence: ``grant.fence`` are compares that hold as long as the entries exist, to be put into the same
+commit as the write (Gray & Cheriton, SOSP 1989; the revision is the fencing token)::
+
+    async with Lock(store, "turing", owner="ann").held(wait_s=5) as grant:
+        await store.commit([*grant.fence], [Put("rooms/turing", b"...")])
+
+The holder renews on the boot-time clock, which runs on in suspend; ``grant.lost`` is set when the
+lease is over, or must be assumed to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from transactional import lock_queue, rules
+from transactional.errors import (
+    InvalidRequestError,
+    LeaseExpiredError,
+    RefusedError,
+    TransactionalError,
+    UnavailableError,
+)
+from transactional.finishing import to_the_end
+from transactional.lock_queue import Entry, blockers, decode, find_cycle, key_of, queue_of
+from transactional.retry import DEFAULT_RETRY, Proposal, propose
+from transactional.store import Absent, Compacted, Put, Revision, Unchanged, scan_all
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+    from transactional.store import Commit, Compare, Store
+
+NAMES_MAX: Final = 60
+"""Most names of one lock: two compares each must fit into a commit of 128."""
+RENEWALS_PER_TTL: Final = 3
+"""A grant survives the loss of all renewals but one."""
+AT_ONCE_S: Final = 2.0
+"""Most time that an acquisition takes that does not wait."""
+LET_GO_S: Final = 2.0
+"""How long the end of a lease is asked for; after that it is left to run out."""
+LOOKS_PER_TTL: Final = 20
+"""How often per ttl the keeper looks at the boot-time clock: suspend is noticed this soon."""
+
+_held_here: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("held", default=())
+
+
+class LockBusyError(RefusedError):
+    """The lock is held by somebody else: it was not acquired, no place in the queue is kept."""
+
+    code = "locked"
+    hint = "wait (wait_s=…), or ask the holder"
+
+    def __init__(self, name: str, holder: str, waited_s: float) -> None:
+        after = f" (waited {waited_s:g} s)" if waited_s else ""
+        super().__init__(f"lock {name!r} is held by {holder!r}{after}")
+        self.name = name
+        self.holder = holder
+        self.waited_s = waited_s
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return which lock, who holds it and how long it was waited for."""
+        return {"name": self.name, "holder": self.holder, "waited_s": self.waited_s}
+
+
+class DeadlockError(RefusedError):
+    """Waiting would never end: the lock was not acquired, what was held before is still held."""
+
+    code = "deadlock"
+    hint = "release what you hold and start again, or acquire all the names in one go"
+
+    def __init__(self, cycle: Sequence[Entry]) -> None:
+        waits = " -> ".join(f"{entry.owner!r} waits for {entry.name!r}" for entry in cycle)
+        super().__init__(f"deadlock: {waits}")
+        self.owners = tuple(entry.owner for entry in cycle)
+        self.names = tuple(entry.name for entry in cycle)
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the owners and names of the cycle."""
+        return {"owners": ", ".join(self.owners), "names": ", ".join(self.names)}
+
+
+class LockLostError(RefusedError):
+    """The lease of the lock ended before it was released: somebody else may hold it by now.
+
+    What was committed with ``grant.fence`` was safe; the last of it may have been refused.
+    """
+
+    code = "lock_lost"
+    hint = "compare grant.fence in each guarded commit; use a longer ttl_s"
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"the lease of lock {', '.join(names)!r} ended before its release")
+        self.names = tuple(names)
+
+
+class Grant:
+    """A held lock.  Release it once; a second release does nothing."""
+
+    def __init__(self, keeper: _Keeper, names: tuple[str, ...], entry_id: str, token: int) -> None:
+        self._keeper = keeper
+        self.names = names
+        self.id = entry_id
+        self.token = token
+        """The fencing token: higher than that of every earlier holder of any of the names."""
+        self.fence: tuple[Compare, ...] = tuple(
+            Revision(key_of(name, entry_id), token) for name in names
+        )
+        """Compares that hold as long as the lock does; put them into each guarded commit."""
+
+    @property
+    def lost(self) -> asyncio.Event:
+        """Set when the lease is over, or must be assumed to be."""
+        return self._keeper.lost
+
+    async def release(self) -> None:
+        """Give the lock to the next in the queue; cancellation does not stop it half-way."""
+        _held_here.set(tuple(held for held in _held_here.get() if held[1] != self.id))
+        await to_the_end(self._keeper.end())
+
+
+class Lock:
+    """One name or several, to be held together; ``shared`` locks share with each other.
+
+    ``owner`` names the holder to those who find the lock busy.  One object may be used by many
+    tasks; each acquisition is a holder of its own (no reentrance).
+    """
+
+    def __init__(
+        self, store: Store, *names: str, owner: str, ttl_s: float = 10.0, shared: bool = False
+    ) -> None:
+        self._names = tuple(sorted(set(names)))  # the canonical order
+        if not 1 <= len(self._names) <= NAMES_MAX:
+            raise InvalidRequestError(f"a lock has 1 to {NAMES_MAX} names, not {len(names)}")
+        for name in self._names:
+            rules.check_key(queue_of(name))
+        rules.check_ttl(ttl_s)
+        self._store = store
+        self._owner = owner
+        self._ttl_s = ttl_s
+        self._shared = shared
+
+    @asynccontextmanager
+    async def held(self, *, wait_s: float = 30.0) -> AsyncIterator[Grant]:
+        """Hold the lock for the length of an ``async with``; the body never runs unheld.
+
+        Raises:
+            LockLostError: at the end, if the lease ended during the body.
+            LockBusyError, DeadlockError: see ``acquire``.
+        """
+        grant = await self.acquire(wait_s=wait_s)
+        try:
+            yield grant
+        finally:
+            await grant.release()
+        if grant.lost.is_set():
+            raise LockLostError(self._names)
+
+    async def acquire(self, *, wait_s: float = 30.0) -> Grant:
+        """Wait up to ``wait_s`` seconds for all the names; 0 says at once whether they are free.
+
+        ``wait_s`` bounds all of it, a store that does not answer included; ending takes up to
+        ``LET_GO_S`` more, and what could not be ended then runs out with its lease.
+
+        Raises:
+            LockBusyError: not free in time; names the holder.  Nothing is left behind.
+            DeadlockError: the wait would be for ever; whoever completes the circle is told.
+            LockLostError: our own lease ended while we waited.
+            UnavailableError: the store did not answer in time.
+        """
+        if not wait_s >= 0:  # NaN included
+            raise InvalidRequestError(f"wait_s is not negative: {wait_s}")
+        at_once = wait_s == 0
+        if at_once:
+            await self._refuse_if_busy(0.0)
+        keeper = _Keeper(self._store, self._ttl_s)
+        try:
+            async with asyncio.timeout(AT_ONCE_S if at_once else wait_s):
+                token = await self._enter(keeper, at_once=at_once, wait_s=wait_s)
+                if not at_once:
+                    await self._wait(keeper, token)
+        except BaseException as error:
+            await to_the_end(keeper.end(), patience_s=LET_GO_S)
+            if isinstance(error, TimeoutError):
+                raise keeper.too_late(wait_s) from error
+            raise
+        _held_here.set((*_held_here.get(), (asyncio.current_task(), keeper.id)))
+        return Grant(keeper, self._names, keeper.id, token)
+
+    async def _enter(self, keeper: _Keeper, *, at_once: bool, wait_s: float) -> int:
+        """Enter all the queues in one commit; return the place."""
+        # Cut off here, the lease's id would be lost; later the lease's end takes the entries along.
+        await to_the_end(keeper.start(), patience_s=LET_GO_S)
+        value = lock_queue.encode(self._owner, shared=self._shared, holding=keeper.holding)
+        keys = [key_of(name, keeper.id) for name in self._names]
+        writes = [Put(key, value, keeper.lease) for key in keys]
+
+        async def make(_: object) -> Proposal[Commit]:
+            compares: list[Compare] = [Absent(key) for key in keys]
+            if at_once:  # enter only if nobody is in the way
+                compares += await self._refuse_if_busy(0.0)
+            return Proposal(compares, writes, lambda commit: commit)
+
+        deadline_s = AT_ONCE_S if at_once else min(wait_s, DEFAULT_RETRY.deadline_s)
+        retry = replace(DEFAULT_RETRY, deadline_s=deadline_s)
+        return (await propose(self._store, make, retry=retry)).revision
+
+    async def _queue(self, name: str) -> tuple[list[Entry], int]:
+        snapshot = await scan_all(self._store, queue_of(name))
+        return [decode(item) for item in snapshot.items.values()], snapshot.revision
+
+    async def _refuse_if_busy(self, waited_s: float) -> list[Compare]:
+        """Raise LockBusyError if somebody is in the way; else return compares that say so."""
+        free: list[Compare] = []
+        for name in self._names:
+            queue, revision = await self._queue(name)
+            if ahead := blockers(queue, revision + 1, shared=self._shared):
+                raise LockBusyError(name, ahead[0].owner, waited_s)
+            free.append(Unchanged(queue_of(name), revision))
+        return free
+
+    async def _wait(self, keeper: _Keeper, place: int) -> None:
+        """Return when nobody is ahead in any of the queues."""
+        checked = False
+        for name in self._names:
+            while True:
+                queue, revision = await self._queue(name)
+                if all(entry.id != keeper.id for entry in queue):
+                    raise LockLostError(self._names)
+                ahead = blockers(queue, place, shared=self._shared)
+                if not ahead:
+                    break
+                keeper.blocked_by = (name, ahead[0].owner)
+                if not checked:
+                    await self._refuse_deadlock(keeper)
+                    checked = True
+                await keeper.unless_lost(self._gone(ahead[-1], revision), self._names)
+
+    async def _refuse_deadlock(self, keeper: _Keeper) -> None:
+        """Look once, from each of our entries: whoever closes a circle sees all of it."""
+        if keeper.holding:
+            snapshot = await scan_all(self._store, lock_queue.ROOT)
+            entries = [decode(item) for item in snapshot.items.values()]
+            for mine in [entry for entry in entries if entry.id == keeper.id]:
+                if cycle := find_cycle(entries, mine):
+                    raise DeadlockError(cycle)
+
+    async def _gone(self, entry: Entry, revision: int) -> None:
+        """Wait until an entry that was there at ``revision`` is deleted."""
+        key = key_of(entry.name, entry.id)
+        async with aclosing(self._store.watch(key, after=revision)) as events:
+            async for event in events:
+                if isinstance(event, Compacted):
+                    return  # what we missed may have been it: look again
+                if any(change.key == key and change.current is None for change in event.changes):
+                    return
+        raise UnavailableError("the store was closed")
+
+
+class _Keeper:
+    """One acquisition's lease: granted, renewed, noticed when lost, ended once."""
+
+    def __init__(self, store: Store, ttl_s: float) -> None:
+        self._store = store
+        self._ttl_s = ttl_s
+        self._renewing: asyncio.Task[None] | None = None
+        self._good_until_s = 0.0
+        self.id = secrets.token_hex(8)
+        self.lease: str | None = None
+        self.lost = asyncio.Event()
+        self.blocked_by: tuple[str, str] | None = None
+        """Which name we wait for, and who holds it."""
+        here = asyncio.current_task()
+        self.holding = tuple(held for task, held in _held_here.get() if task is here)
+
+    async def start(self) -> None:
+        """Take the lease and keep renewing it."""
+        # Counted from before the request: the authority may start later, never earlier.
+        self._good_until_s = self._store.elapsed_s() + self._ttl_s
+        self.lease = (await self._store.lease(self._ttl_s)).id
+        self._renewing = asyncio.create_task(self._keep(self.lease))
+
+    async def _keep(self, lease: str) -> None:
+        renew_at_s = self._store.elapsed_s() + self._ttl_s / RENEWALS_PER_TTL
+        while True:
+            await asyncio.sleep(self._ttl_s / LOOKS_PER_TTL)
+            now_s = self._store.elapsed_s()
+            if now_s >= self._good_until_s:
+                self.lost.set()
+                return
+            if now_s < renew_at_s:
+                continue
+            try:
+                async with asyncio.timeout(self._good_until_s - now_s):
+                    await self._store.renew(lease)
+            except LeaseExpiredError:
+                self.lost.set()
+                return
+            except (TransactionalError, TimeoutError):
+                continue  # as long as there is time
+            self._good_until_s = now_s + self._ttl_s
+            renew_at_s = now_s + self._ttl_s / RENEWALS_PER_TTL
+
+    async def unless_lost(self, waiting: Coroutine[None, None, None], names: Sequence[str]) -> None:
+        """Await ``waiting``, but not beyond the loss of the lease."""
+        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self.lost.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self.lost.is_set():
+                raise LockLostError(names)
+            await tasks[0]
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def too_late(self, waited_s: float) -> TransactionalError:
+        """Return the error of a wait that is over."""
+        if self.blocked_by is not None:
+            return LockBusyError(*self.blocked_by, waited_s)
+        return UnavailableError("the store did not answer in time")
+
+    async def end(self) -> None:
+        """Stop renewing and let go of the entries; if the store is away, the lease runs out."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+            self._renewing = None
+        if self.lease is not None:
+            lease, self.lease = self.lease, None
+            with suppress(TransactionalError, TimeoutError):
+                async with asyncio.timeout(LET_GO_S):
+                    await self._store.revoke(lease)

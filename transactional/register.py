@@ -1,0 +1,114 @@
+"""One value that many may set, each knowing what it replaces: the optimistic store.
+
+A register is a key that holds a JSON value and says who set it and when.  ``set`` with
+``expected`` is a compare-and-swap on the revision, ``update`` the loop around it.  The time is the
+authority's, read before the commit: never later than the commit itself and, where the replaced
+revision is compared, later than what is replaced.
+
+There is no ``op_id`` to repeat a set by: the time is part of what is written, so a repeat would be
+another operation.  ``expected`` makes it harmless: of two equal sets one meets a conflict.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from transactional import rules
+from transactional.errors import InvalidRequestError
+from transactional.retry import DEFAULT_RETRY, Proposal, Retry, propose
+from transactional.store import Put, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transactional.errors import ConflictError
+    from transactional.store import Commit, Compare, KeyValue, Store
+
+Json = Any
+"""What json.dumps takes: None, bool, int, float, str, list, dict with str keys."""
+
+ANY: Final = -1
+"""``expected=ANY``: set whatever is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A register's value, its revision (0: never set), and who set it when (UTC)."""
+
+    value: Json
+    revision: int
+    modified_at: datetime | None
+    modified_by: str | None
+
+
+UNSET: Final = Registered(None, 0, None, None)
+
+
+class Register:
+    """The register under ``key``; ``by`` is written beside each value that this object sets."""
+
+    def __init__(self, store: Store, key: str, *, by: str) -> None:
+        rules.check_key(key)
+        self._store = store
+        self._key = key
+        self._by = by
+
+    async def get(self) -> Registered:
+        """Return the present value; linearizable."""
+        return _load(await self._store.get(self._key))
+
+    async def set(self, value: Json, *, expected: int = ANY) -> Registered:
+        """Set the value if the revision is ``expected`` (0: never set).
+
+        Raises:
+            ConflictError: the revision is another one; nothing was written.
+            InvalidRequestError: the value is not JSON; nothing was written.
+        """
+        now = await self._store.now()
+        compares: list[Compare] = [Revision(self._key, expected)] if expected != ANY else []
+        put = Put(self._key, _dump(value, self._by, now))
+        commit = await self._store.commit(compares, [put])
+        return Registered(value, commit.revision, now, self._by)
+
+    async def update(
+        self, fn: Callable[[Json], Json], *, retry: Retry = DEFAULT_RETRY
+    ) -> Registered:
+        """Set the value to ``fn(present value)``, atomically; ``fn`` may run several times.
+
+        Errors: see ``retry.propose``.
+        """
+
+        async def make(_: ConflictError | None) -> Proposal[Registered]:
+            old = await self.get()
+            now = await self._store.now()
+            value = fn(old.value)
+            put = Put(self._key, _dump(value, self._by, now))
+
+            def result(commit: Commit) -> Registered:
+                return Registered(value, commit.revision, now, self._by)
+
+            return Proposal([Revision(self._key, old.revision)], [put], result)
+
+        return await propose(self._store, make, retry=retry)
+
+
+def _dump(value: Json, by: str, at: datetime) -> bytes:
+    try:
+        doc = {"value": value, "by": by, "at": at.isoformat()}
+        return json.dumps(doc, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"a register's value is JSON: {error}") from error
+
+
+def _load(found: KeyValue | None) -> Registered:
+    if found is None:
+        return UNSET
+    try:
+        doc = json.loads(found.value)
+        at = datetime.fromisoformat(doc["at"])
+        return Registered(doc["value"], found.revision, at, str(doc["by"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequestError(f"{found.key!r} does not hold a register") from error

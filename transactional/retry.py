@@ -1,0 +1,362 @@
+"""Decide, try, and if somebody was faster decide again: loops around ``Store.commit``.
+
+Conflicts are retried with *full jitter*, a pause drawn from ``U(0, min(cap, base * 2**n))``, which
+spreads contenders best for the work spent (Brooker, "Exponential Backoff and Jitter", 2015); within
+a budget of attempts and a deadline.  Tasks of one process that update the same key take turns
+before they read, so they do not contend with each other at all.
+
+One op_id, made outside the loop, names the whole loop.  A write whose answer was lost is repeated
+with the *same* content and op_id until the store says what became of it; it can take effect once::
+
+    commit(A, x) -- lost                     -> repeat commit(A, x)
+      repeat answers                         -> A was applied, once
+      repeat conflicts                       -> not applied so far; propose B under the same x
+        commit(B, x) answers                 -> B was applied; a late A is refused by x
+        OpIdReusedError                      -> a late A came in; resolve(x) says so
+
+Whatever else ends the loop while a proposal is in doubt (no budget, ``make`` raises, the store
+refuses), the last word is ``resolve(x)`` as well: either the proposal was applied, and its result
+is returned, or it never will be.  If that cannot be asked, the outcome is unknown and is called so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from transactional import rules
+from transactional.errors import (
+    ConflictError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    RetriesExhaustedError,
+    TransactionalError,
+    UnavailableError,
+)
+from transactional.store import (
+    Applied,
+    Commit,
+    Compare,
+    Delete,
+    KeyValue,
+    Put,
+    Revision,
+    Snapshot,
+    Store,
+    Unchanged,
+    Write,
+    scan_all,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long to insist.  All pauses are in seconds; the first limit that is reached ends it."""
+
+    base_s: float = 0.005
+    cap_s: float = 1.0
+    attempts_max: int = 64
+    deadline_s: float = 30.0
+    dice: random.Random = field(default_factory=random.Random, compare=False, repr=False)
+
+    def pause_s(self, attempt: int) -> float:
+        """Return the pause after failed attempt number ``attempt`` (from 0)."""
+        return self.dice.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt, 32)))
+
+
+DEFAULT_RETRY = Retry()
+CROWD_MAX = 5
+"""Most doublings that one task's patience hands to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal(Generic[T]):
+    """What one attempt would commit, and what the loop returns if it is applied."""
+
+    compares: Sequence[Compare]
+    writes: Sequence[Write]
+    result: Callable[[Commit], T]
+
+
+class _Insistence:
+    """One loop's budget, which runs from here on."""
+
+    def __init__(self, store: Store, retry: Retry) -> None:
+        self._store = store
+        self._retry = retry
+        self._crowd = 0
+        self._end_s = store.elapsed_s() + retry.deadline_s
+        self.attempts = 0
+
+    @asynccontextmanager
+    async def turn(self, turn: _Turn) -> AsyncIterator[None]:
+        """Wait for the turn within the budget, then pause if the key is known to be contended.
+
+        Raises:
+            UnavailableError: the turn did not come in time; nothing was done.
+        """
+        try:
+            async with asyncio.timeout(self._retry.deadline_s):
+                await turn.lock.acquire()
+        except TimeoutError as error:
+            waited = f"other tasks kept the key busy for {self._retry.deadline_s:g} s"
+            raise UnavailableError(waited) from error
+        try:
+            self._crowd = turn.crowd
+            if self._crowd:
+                await asyncio.sleep(self._retry.pause_s(self._crowd))
+            yield
+        finally:
+            turn.learn(self.attempts)
+            turn.lock.release()
+
+    async def again(self) -> bool:
+        """Count a failed attempt; pause and return True if another one is allowed."""
+        self.attempts += 1
+        pause_s = self._retry.pause_s(self._crowd + self.attempts - 1)
+        if self.attempts >= self._retry.attempts_max:
+            return False
+        if self._store.elapsed_s() + pause_s >= self._end_s:
+            return False
+        await asyncio.sleep(pause_s)
+        return True
+
+
+async def propose(
+    store: Store,
+    make: Callable[[ConflictError | None], Awaitable[Proposal[T]]],
+    *,
+    op_id: str | None = None,
+    retry: Retry = DEFAULT_RETRY,
+) -> T:
+    """Commit the first proposal that meets no conflict, and return its result.
+
+    ``make`` is told the last conflict (None at first) and reads and decides anew each time; what
+    it raises ends the loop, and nothing was or will be written.  At most one proposal is applied,
+    whatever is lost on the way.  An ``op_id`` of yours makes a repeat of the whole loop harmless
+    if ``make`` proposes the same content again; with another one the repeat is OpIdReusedError.
+
+    Raises:
+        RetriesExhaustedError: conflicts used up the budget; nothing was written.
+        UnavailableError: the store stayed out of reach; nothing was written.
+        OutcomeUnknownError: the store stayed out of reach after an answer was lost.
+    """
+    return await _insist(store, make, op_id, _Insistence(store, retry))
+
+
+async def _insist(
+    store: Store,
+    make: Callable[[ConflictError | None], Awaitable[Proposal[T]]],
+    op_id: str | None,
+    insistence: _Insistence,
+) -> T:
+    doubted: dict[bytes, Proposal[T]] = {}
+    conflict: ConflictError | None = None
+    while True:
+        try:
+            proposal = await make(conflict)
+        except UnavailableError as error:  # a read failed: it decided nothing
+            if await insistence.again():
+                continue
+            return await _leave(store, op_id, doubted, error)
+        except Exception as error:  # noqa: BLE001 the caller's own; raised again unless applied
+            return await _leave(store, op_id, doubted, error)
+        # Minted once for the whole loop, after the first read: reading tells a client the present.
+        op_id = op_id or store.mint_op_id()
+        try:
+            return proposal.result(await _until_known(store, proposal, op_id, insistence, doubted))
+        except OutcomeUnknownError:
+            raise
+        except ConflictError as error:
+            conflict = error
+            if not await insistence.again():
+                exhausted = RetriesExhaustedError(insistence.attempts, error)
+                return await _leave(store, op_id, doubted, exhausted)
+        except TransactionalError as error:
+            return await _leave(store, op_id, doubted, error)
+
+
+async def _until_known(
+    store: Store,
+    proposal: Proposal[T],
+    op_id: str,
+    insistence: _Insistence,
+    doubted: dict[bytes, Proposal[T]],
+) -> Commit:
+    """Repeat one commit, content and op_id unchanged, until its outcome is definite."""
+    while True:
+        try:
+            return await store.commit(proposal.compares, proposal.writes, op_id=op_id)
+        except OutcomeUnknownError:
+            doubted[rules.fingerprint(proposal.compares, proposal.writes, ())] = proposal
+            if not await insistence.again():
+                raise
+        except UnavailableError as error:
+            if not await insistence.again():
+                if doubted:
+                    raise OutcomeUnknownError(op_id, str(error)) from error
+                raise
+
+
+async def _leave(
+    store: Store, op_id: str | None, doubted: dict[bytes, Proposal[T]], cause: Exception
+) -> T:
+    """End the loop: with the result of a doubted proposal that was applied, else with ``cause``.
+
+    After this none of the doubted proposals can take effect any more.
+    """
+    if not doubted or op_id is None:
+        raise cause
+    try:
+        outcome = await store.resolve(op_id)
+    except TransactionalError as error:
+        raise OutcomeUnknownError(op_id, f"{cause}; then {error}") from cause
+    if isinstance(outcome, Applied) and outcome.fingerprint in doubted:
+        return doubted[outcome.fingerprint].result(outcome.commit)
+    raise cause
+
+
+# --- one key -------------------------------------------------------------------------------------
+
+
+class _Turn:
+    """How this process's tasks take turns on one key, and what they learnt about the others.
+
+    It saves conflicts and nothing depends on it: other processes are met in the commit.  The next
+    task starts about as patiently as the last one ended; starting anew at once, each winner would
+    win again and keep the other processes out.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.crowd = 0
+
+    def learn(self, attempts: int) -> None:
+        """Take in how many attempts of a task failed."""
+        self.crowd = min(CROWD_MAX, self.crowd + attempts) if attempts else max(0, self.crowd - 1)
+
+
+_turns: WeakKeyDictionary[Store, WeakValueDictionary[str, _Turn]] = WeakKeyDictionary()
+
+
+def _turn(store: Store, key: str) -> _Turn:
+    turns = _turns.setdefault(store, WeakValueDictionary())
+    return turns.setdefault(key, _Turn())
+
+
+async def update(
+    store: Store,
+    key: str,
+    fn: Callable[[bytes | None], bytes],
+    *,
+    retry: Retry = DEFAULT_RETRY,
+) -> KeyValue:
+    """Set ``key`` to ``fn(its value, None if absent)``, atomically; return what was written.
+
+    ``fn`` may run several times, its result is written once.  What it raises ends the update and
+    nothing is written.  Errors: see ``propose``.  There is no ``op_id``: a repeat would see the
+    value that the first one left and propose another content; keep the mark of what was done in
+    the value, or use ``transact``.
+    """
+
+    async def make(_: ConflictError | None) -> Proposal[KeyValue]:
+        # Read anew: the value that the conflict brought along has aged by the pause.
+        old = await store.get(key)
+        revision = old.revision if old is not None else 0
+        value = fn(old.value if old is not None else None)
+
+        def result(commit: Commit) -> KeyValue:
+            created = old.created_revision if old is not None else commit.revision
+            return KeyValue(key, value, commit.revision, created)
+
+        return Proposal([Revision(key, revision)], [Put(key, value)], result)
+
+    insistence = _Insistence(store, retry)  # waiting for the turn counts
+    async with insistence.turn(_turn(store, key)):
+        return await _insist(store, make, None, insistence)
+
+
+# --- several keys --------------------------------------------------------------------------------
+
+
+class Transaction:
+    """What one attempt read and wants to write; reads see the attempt's own writes.
+
+    Reads are taken one by one, so an attempt that will be refused may have seen two revisions; the
+    function must not act on what it reads except through this object.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, KeyValue | None] = {}
+        self._prefixes: dict[str, Snapshot] = {}
+        self._writes: dict[str, Put | Delete] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of ``key``, None if absent."""
+        if key in self._writes:
+            write = self._writes[key]
+            return write.value if isinstance(write, Put) else None
+        if key not in self._read:
+            self._read[key] = await self._store.get(key)
+        found = self._read[key]
+        return found.value if found is not None else None
+
+    async def scan(self, prefix: str) -> dict[str, bytes]:
+        """Return the keys under ``prefix`` with their values, in order."""
+        if prefix not in self._prefixes:
+            self._prefixes[prefix] = await scan_all(self._store, prefix)
+        values = {key: item.value for key, item in self._prefixes[prefix].items.items()}
+        for key, write in self._writes.items():
+            if key.startswith(prefix):
+                values.pop(key, None)
+                if isinstance(write, Put):
+                    values[key] = write.value
+        return dict(sorted(values.items()))
+
+    def put(self, key: str, value: bytes, *, lease: str | None = None) -> None:
+        """Set ``key`` when the transaction commits."""
+        self._writes[key] = Put(key, value, lease)
+
+    def delete(self, key: str) -> None:
+        """Remove ``key`` when the transaction commits."""
+        self._writes[key] = Delete(key)
+
+    def proposal(self, value: T) -> Proposal[tuple[T, Commit]]:
+        """Return the commit that validates every read and makes every write."""
+        compares: list[Compare] = [
+            Revision(key, found.revision if found is not None else 0)
+            for key, found in self._read.items()
+        ]
+        compares += [Unchanged(prefix, seen.revision) for prefix, seen in self._prefixes.items()]
+        if len(compares) > self._store.capabilities.max_operations:
+            raise InvalidRequestError(f"a transaction read {len(compares)} keys: too many")
+        return Proposal(compares, list(self._writes.values()), lambda commit: (value, commit))
+
+
+async def transact(
+    store: Store,
+    fn: Callable[[Transaction], Awaitable[T]],
+    *,
+    retry: Retry = DEFAULT_RETRY,
+) -> tuple[T, Commit]:
+    """Run ``fn`` against the store as if alone (strictly serializable); return (result, commit).
+
+    Everything it read, ranges included, is compared in the commit that makes its writes.  ``fn``
+    may run several times and must have no effect of its own.  Errors: see ``propose``.
+    """
+
+    async def make(_: ConflictError | None) -> Proposal[tuple[T, Commit]]:
+        transaction = Transaction(store)
+        return transaction.proposal(await fn(transaction))
+
+    return await propose(store, make, retry=retry)

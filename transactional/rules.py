@@ -1,0 +1,375 @@
+"""The rules every engine shares: what a request may look like, and how it is decided.
+
+Nothing here does I/O or asks the time.  An engine that decides by itself (memory, sqlite) gives
+``decide`` a ``View`` of its state; clients of a remote authority use the checks only, so that a
+request that would be refused is not sent.
+
+A minted op_id reads ``op:<epoch>:<revision>:<nonce>``.  The revision is the last one that its
+maker had seen, so the commit it names, if it exists, has a higher one; once the store forgot
+everything up to a revision, no younger op_id can be missing from its records.  All other op_ids
+are the callers' own idempotency keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+from transactional.errors import EpochMismatchError, InvalidRequestError
+from transactional.store import (
+    COMMIT_BYTES_MAX,
+    KEY_BYTES_MAX,
+    LAST_CODE_POINT,
+    OPERATIONS_MAX,
+    SCAN_KEYS_MAX,
+    VALUE_BYTES_MAX,
+    Absent,
+    Compare,
+    Delete,
+    DeletePrefix,
+    Exists,
+    KeyChange,
+    KeyValue,
+    LeaseAlive,
+    Put,
+    Revision,
+    Unchanged,
+    ValueIs,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OP_ID_BYTES_MAX: Final = 256
+LEASE_TTL_S_MAX: Final = 86_400.0
+LEASE_TTL_S_MIN: Final = 0.05
+
+_MINTED = re.compile(r"op:([0-9a-z]{1,32}):([0-9]{1,18}):([0-9a-f]{16,40})")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff" + LAST_CODE_POINT + "]")
+_UNIX = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# --- what a request may look like ----------------------------------------------------------------
+
+
+def _check_text(text: str, what: str, bytes_max: int) -> int:
+    if _CONTROL.search(text):
+        raise InvalidRequestError(f"{what} {text!r} holds a control character or a noncharacter")
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > bytes_max:
+        raise InvalidRequestError(f"{what} of {size} bytes is longer than {bytes_max}")
+    return size
+
+
+def check_key(key: object) -> int:
+    """Raise InvalidRequestError unless ``key`` is a key; return its size in bytes."""
+    if not isinstance(key, str) or not key:
+        raise InvalidRequestError(f"a key is a text that is not empty, not {key!r}")
+    return _check_text(key, "key", KEY_BYTES_MAX)
+
+
+def check_prefix(prefix: str) -> int:
+    """Raise InvalidRequestError unless ``prefix`` can start a key (empty: every key)."""
+    if not isinstance(prefix, str):
+        raise InvalidRequestError(f"a prefix is a text, not {prefix!r}")
+    return _check_text(prefix, "prefix", KEY_BYTES_MAX)
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Raise InvalidRequestError unless ``keys`` may be read in one get_many."""
+    if isinstance(keys, str) or len(keys) > SCAN_KEYS_MAX:
+        raise InvalidRequestError(f"get_many takes a list of at most {SCAN_KEYS_MAX} keys")
+    for key in keys:
+        check_key(key)
+
+
+def check_scan(prefix: str, after: str | None, limit: int) -> None:
+    """Raise InvalidRequestError unless these are a scan's arguments."""
+    check_prefix(prefix)
+    if after is not None:
+        check_prefix(after)
+    if type(limit) is not int or not 1 <= limit <= SCAN_KEYS_MAX:
+        raise InvalidRequestError(f"limit is 1 to {SCAN_KEYS_MAX}, not {limit!r}")
+
+
+def check_cursor(after: int | None, revision: int) -> None:
+    """Raise InvalidRequestError unless a watch may start behind ``after``."""
+    if after is not None and after < 0:
+        raise InvalidRequestError(f"a revision is not negative: {after}")
+    if after is not None and after > revision:
+        raise InvalidRequestError(f"after={after} is above the store's revision {revision}")
+
+
+def check_op_id(op_id: object) -> None:
+    """Raise InvalidRequestError unless ``op_id`` can name an operation."""
+    if not isinstance(op_id, str) or not op_id:
+        raise InvalidRequestError(f"an op_id is a text that is not empty, not {op_id!r}")
+    _check_text(op_id, "op_id", OP_ID_BYTES_MAX)
+    if op_id.startswith("op:") and not _MINTED.fullmatch(op_id):
+        raise InvalidRequestError(f"op_id {op_id!r} starts like a minted one but is none")
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Raise InvalidRequestError unless a lease may live this long."""
+    if not LEASE_TTL_S_MIN <= ttl_s <= LEASE_TTL_S_MAX:  # NaN fails both
+        raise InvalidRequestError(
+            f"ttl_s is {LEASE_TTL_S_MIN:g} to {LEASE_TTL_S_MAX:g} seconds, not {ttl_s!r}"
+        )
+
+
+def _check_value(value: bytes) -> int:
+    if not isinstance(value, bytes):
+        raise InvalidRequestError(f"a value is bytes, not {type(value).__name__}")
+    if len(value) > VALUE_BYTES_MAX:
+        raise InvalidRequestError(f"value of {len(value)} bytes is longer than {VALUE_BYTES_MAX}")
+    return len(value)
+
+
+def _check_compare(compare: Compare) -> int:
+    match compare:
+        case Revision(key, revision):
+            if revision < 0:
+                raise InvalidRequestError(f"a revision is not negative: {revision}")
+            return check_key(key)
+        case Exists(key) | Absent(key):
+            return check_key(key)
+        case ValueIs(key, value):
+            return check_key(key) + _check_value(value)
+        case Unchanged(prefix, since):
+            if since < 0:
+                raise InvalidRequestError(f"a revision is not negative: {since}")
+            return check_prefix(prefix)
+        case LeaseAlive(lease):
+            return check_key(lease)
+    raise InvalidRequestError(f"{compare!r} is not a compare")
+
+
+def _check_write(write: Write) -> int:
+    match write:
+        case Put(key, value, lease):
+            if lease is not None:
+                check_key(lease)
+            return check_key(key) + _check_value(value)
+        case Delete(key):
+            return check_key(key)
+        case DeletePrefix(prefix):
+            return check_prefix(prefix)
+    raise InvalidRequestError(f"{write!r} is not a write")
+
+
+def _check_disjoint(writes: Sequence[Write]) -> None:
+    if len(writes) < 2:
+        return
+    prefixes = [write.prefix for write in writes if isinstance(write, DeletePrefix)]
+    seen: set[str] = set()
+    for write in writes:
+        if isinstance(write, DeletePrefix):
+            others = [prefix for prefix in prefixes if prefix.startswith(write.prefix)]
+            if len(others) > 1:
+                raise InvalidRequestError(f"two writes touch the prefix {write.prefix!r}")
+        elif write.key in seen or any(write.key.startswith(prefix) for prefix in prefixes):
+            raise InvalidRequestError(f"two writes of one commit touch {write.key!r}")
+        else:
+            seen.add(write.key)
+
+
+def check_commit(
+    compares: Sequence[Compare],
+    writes: Sequence[Write],
+    otherwise: Sequence[Write],
+    op_id: str | None,
+) -> None:
+    """Raise InvalidRequestError unless these may be sent as one commit."""
+    for what, entries in (("compares", compares), ("writes", writes), ("otherwise", otherwise)):
+        if len(entries) > OPERATIONS_MAX:
+            raise InvalidRequestError(f"{len(entries)} {what} are more than {OPERATIONS_MAX}")
+    size = sum(map(_check_compare, compares))
+    size += sum(map(_check_write, writes)) + sum(map(_check_write, otherwise))
+    if size > COMMIT_BYTES_MAX:
+        raise InvalidRequestError(f"a commit of {size} bytes exceeds {COMMIT_BYTES_MAX}")
+    _check_disjoint(writes)
+    _check_disjoint(otherwise)
+    if op_id is not None:
+        check_op_id(op_id)
+
+
+# --- op_ids --------------------------------------------------------------------------------------
+
+
+def minted_revision(op_id: str, epoch: str, present: int) -> int | None:
+    """Return the revision inside a minted op_id, None for a caller's own.
+
+    Raises:
+        EpochMismatchError: it was minted in another life of the store.
+        InvalidRequestError: its revision is above the ``present`` one: nobody minted it, and where
+            its record would be looked for, and how long it is kept, could not be relied on.
+    """
+    found = _MINTED.fullmatch(op_id)
+    if found is None:
+        return None
+    if found[1] != epoch:
+        raise EpochMismatchError(given=found[1], current=epoch)
+    revision = int(found[2])
+    if revision > present:
+        raise InvalidRequestError(f"op_id {op_id!r} names a revision that is yet to come")
+    return revision
+
+
+def _fields(entry: Compare | Write) -> tuple[str | bytes | int | None, ...]:  # noqa: PLR0911 a table
+    match entry:
+        case Revision(key, revision):
+            return ("revision", key, revision)
+        case Exists(key):
+            return ("exists", key)
+        case Absent(key):
+            return ("absent", key)
+        case ValueIs(key, value):
+            return ("value", key, value)
+        case Unchanged(prefix, since):
+            return ("unchanged", prefix, since)
+        case LeaseAlive(lease):
+            return ("lease", lease)
+        case Put(key, value, lease):
+            return ("put", key, value, lease)
+        case Delete(key):
+            return ("delete", key)
+        case DeletePrefix(prefix):
+            return ("delete_prefix", prefix)
+
+
+def fingerprint(
+    compares: Sequence[Compare], writes: Sequence[Write], otherwise: Sequence[Write]
+) -> bytes:
+    """Return 16 bytes that equal contents share and, but for 2**-64, no others.
+
+    Stored for days, so it hashes the content's Python literal, which is the same in every version
+    and escapes its own delimiters.
+    """
+    content = tuple([_fields(entry) for entry in part] for part in (compares, writes, otherwise))
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
+
+
+# --- how it is decided ---------------------------------------------------------------------------
+
+
+class View(Protocol):
+    """What a decision may ask about the state; all answers belong to one point in time."""
+
+    def find(self, key: str) -> KeyValue | None:
+        """Return the key as it stands."""
+        ...
+
+    def keys_under(self, prefix: str) -> Sequence[str]:
+        """Return the keys that start with ``prefix``, in order."""
+        ...
+
+    def changed(self, prefix: str, since: int) -> bool:
+        """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
+        ...
+
+    def lease_alive(self, lease: str) -> bool:
+        """Say whether the lease is alive."""
+        ...
+
+
+def _holds(view: View, compare: Compare) -> bool:
+    match compare:
+        case Revision(key, revision):
+            found = view.find(key)
+            return (found.revision if found is not None else 0) == revision
+        case Exists(key):
+            return view.find(key) is not None
+        case Absent(key):
+            return view.find(key) is None
+        case ValueIs(key, value):
+            found = view.find(key)
+            return found is not None and found.value == value
+        case Unchanged(prefix, since):
+            return not view.changed(prefix, since)
+        case LeaseAlive(lease):
+            return view.lease_alive(lease)
+
+
+def decide(view: View, compares: Sequence[Compare]) -> tuple[Compare, ...]:
+    """Return the compares that do not hold; none means that the commit goes ahead."""
+    return tuple([compare for compare in compares if not _holds(view, compare)])
+
+
+def compared_keys(compares: Iterable[Compare]) -> tuple[str, ...]:
+    """Return the keys whose current values a conflict over these compares reports."""
+    named = (Revision, Exists, Absent, ValueIs)
+    return tuple(dict.fromkeys(c.key for c in compares if isinstance(c, named)))
+
+
+def effects(view: View, writes: Sequence[Write], revision: int) -> list[KeyChange]:
+    """Return what the writes change, in key order; deletes of absent keys change nothing."""
+    changes: list[KeyChange] = []
+    for write in writes:
+        match write:
+            case Put(key, value, lease):
+                old = view.find(key)
+                created = old.created_revision if old is not None else revision
+                changes.append(KeyChange(key, KeyValue(key, value, revision, created, lease)))
+            case Delete(key):
+                if view.find(key) is not None:
+                    changes.append(KeyChange(key, None))
+            case DeletePrefix(prefix):
+                changes.extend(KeyChange(key, None) for key in view.keys_under(prefix))
+    if len(changes) > 1:
+        changes.sort(key=lambda change: change.key)
+    return changes
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def utc(time_us: int) -> datetime:
+    """Return microseconds since 1970 as an aware UTC datetime, exactly."""
+    return _UNIX + timedelta(microseconds=time_us)
+
+
+def microseconds(time: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970, exactly."""
+    return (time - _UNIX) // timedelta(microseconds=1)
+
+
+@dataclass(slots=True)
+class BusinessTime:
+    """Strictly monotone time: the wall clock's as long as that goes ahead, else boot time's pace.
+
+    A wall clock that is set back (or was in the future once, and was believed) must not stop time:
+    holds would not lapse until it has caught up.  Behind the last time given out, time therefore
+    runs on from there by what has elapsed since boot.  It never returns to such a clock by itself.
+    """
+
+    last_us: int = 0
+    _from: tuple[int, float] | None = None  # a time, and the seconds since boot that belong to it
+    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def resume(self, last_us: int, elapsed_s: float) -> None:
+        """Go on behind a time that was given out before, in an earlier life of the process."""
+        with self._guard:
+            self.last_us = last_us
+            self._from = (last_us, elapsed_s)
+
+    def next_us(self, wall_us: int, elapsed_s: float) -> int:
+        """Return a time later than every one returned before, in any thread.
+
+        Read the wall clock first and boot time second: a pause between the two must not add to
+        the time, which cannot be taken back.
+        """
+        with self._guard:
+            if wall_us > self.last_us:
+                self.last_us = wall_us
+                self._from = (wall_us, elapsed_s)
+            else:
+                since_us, since_s = self._from or (self.last_us, elapsed_s)
+                self._from = (since_us, since_s)
+                ran_us = since_us + int((elapsed_s - since_s) * 1e6)
+                self.last_us = max(ran_us, self.last_us + 1)
+            return self.last_us

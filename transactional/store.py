@@ -1,0 +1,281 @@
+"""The primitive: one linearizable map of keys, changed by compare-and-write commits.
+
+Theory of operation
+-------------------
+The model is etcd's.  A store is a map from ``str`` keys to ``bytes`` and a counter, the
+**revision**.  Every commit that writes advances the counter by at least one and stamps the keys
+it writes; a key's ``revision`` is the number of the commit that last wrote it, and 0 means absent.
+Because the counter belongs to the store and never goes back, a revision seen once never returns: it
+is safe as a compare-and-swap token (no ABA by value, nor by delete and recreate) and as a fencing
+token.
+
+``commit(compares, writes)`` is the only way to change anything.  The compares are evaluated and
+the writes made at one point in time, after everything that was acknowledged before the call
+started (linearizability: Herlihy & Wing, TOPLAS 1990).  A decision made on an earlier read is
+therefore repeated as a compare, or it is not a decision.  A range that was read is compared by
+``Unchanged(prefix, since)``, which sees inserts and deletes as well (no phantoms, no write skew).
+
+Every write carries an ``op_id``, stored in the same commit.  It makes a repeat return the first
+result, and lets ``resolve(op_id)`` settle a write whose answer was lost::
+
+      caller                         store
+        |-- commit(op_id=x) ---------> applied, record x
+        |   <---------- lost --------X
+        |   OutcomeUnknownError(x)
+        |-- resolve(x) --------------> record found      -> Applied(commit)
+        |                              no record: fence  -> Fenced; a late commit(x) is refused
+
+Time: ``now()`` is the authority's business time, strictly monotone and persisted with commits.
+``elapsed_s()`` is this machine's time since boot, which runs on in suspend.  Neither decides
+anything that compares decide.
+
+This module defines the Protocol; ``values.py`` what travels, ``stores/`` the engines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from transactional.errors import InvalidRequestError
+from transactional.values import (
+    COMMIT_BYTES_MAX,
+    KEY_BYTES_MAX,
+    LAST_CODE_POINT,
+    OPERATIONS_MAX,
+    SCAN_KEYS_MAX,
+    VALUE_BYTES_MAX,
+    Absent,
+    Applied,
+    Capabilities,
+    Commit,
+    Compacted,
+    Compare,
+    Delete,
+    DeletePrefix,
+    Event,
+    Exists,
+    Fenced,
+    KeyChange,
+    KeyValue,
+    Lease,
+    LeaseAlive,
+    Put,
+    Revision,
+    Snapshot,
+    Unchanged,
+    ValueIs,
+    Write,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from datetime import datetime
+
+__all__ = [
+    "COMMIT_BYTES_MAX",
+    "KEY_BYTES_MAX",
+    "LAST_CODE_POINT",
+    "OPERATIONS_MAX",
+    "SCAN_KEYS_MAX",
+    "VALUE_BYTES_MAX",
+    "Absent",
+    "Applied",
+    "Capabilities",
+    "Clock",
+    "Commit",
+    "Compacted",
+    "Compare",
+    "Delete",
+    "DeletePrefix",
+    "Event",
+    "Exists",
+    "Fenced",
+    "KeyChange",
+    "KeyValue",
+    "Lease",
+    "LeaseAlive",
+    "Put",
+    "Revision",
+    "Snapshot",
+    "Store",
+    "Unchanged",
+    "ValueIs",
+    "Write",
+    "compare_and_swap",
+    "create",
+    "mint_op_id",
+    "scan_all",
+]
+
+# --- the protocol --------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A linearizable map.  Every method may raise UnavailableError; see errors.py for the tree."""
+
+    @property
+    def epoch(self) -> str:
+        """Name of this life of the store; another one after a backup was restored."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine promises."""
+        ...
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Return the key's latest acknowledged state, None if absent.  Linearizable."""
+        ...
+
+    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+        """Return up to ``SCAN_KEYS_MAX`` keys at one revision.  Linearizable."""
+        ...
+
+    async def scan(
+        self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+    ) -> Snapshot:
+        """Return keys that start with ``prefix`` and sort behind ``after``, at one revision."""
+        ...
+
+    async def commit(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write] = (),
+        *,
+        op_id: str | None = None,
+    ) -> Commit:
+        """Write all of ``writes`` if every compare holds, else all of ``otherwise``, at one point.
+
+        No two writes of one list may touch the same key.  Without ``op_id`` one is minted.
+
+        Raises:
+            ConflictError: a compare did not hold and there is no ``otherwise``; nothing written.
+            OutcomeUnknownError: the answer was lost; carries the op_id for ``resolve``.
+            OpIdReusedError, OpIdFencedError, OpIdExpiredError: see errors.py; nothing written.
+            LeaseExpiredError: a put names a lease that is not alive; nothing written.
+            InvalidRequestError: a limit or rule is broken; nothing sent.
+        """
+        ...
+
+    async def resolve(self, op_id: str) -> Applied | Fenced:
+        """Say that ``op_id`` was applied, or make sure that it never will be."""
+        ...
+
+    async def lease(self, ttl_s: float) -> Lease:
+        """Grant a lease; attach keys to it with ``Put(…, lease=id)``."""
+        ...
+
+    async def renew(self, lease_id: str) -> Lease:
+        """Start the lease's time anew; LeaseExpiredError if it is over (nothing is revived)."""
+        ...
+
+    async def revoke(self, lease_id: str) -> None:
+        """End the lease now and delete its keys in one commit; no effect if it is over."""
+        ...
+
+    def watch(
+        self, prefix: str, *, after: int | None = None
+    ) -> AsyncGenerator[Event | Compacted, None]:
+        """Yield every commit under ``prefix`` with a revision above ``after``, once, in order.
+
+        ``after=None`` starts at the first iteration's present; 0 at the oldest remembered commit.
+        Resume with the revision of the last event.  Close it with ``aclose()``.
+        """
+        ...
+
+    async def now(self) -> datetime:
+        """Return the authority's business time: aware, UTC, never before an acknowledged commit."""
+        ...
+
+    def elapsed_s(self) -> float:
+        """Return seconds since this machine booted, suspend included."""
+        ...
+
+    def mint_op_id(self) -> str:
+        """Return a fresh op_id that carries the epoch and the last revision seen."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, release everything; a second call does nothing."""
+        ...
+
+
+def _elapsed_s() -> float:
+    # CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The two clocks an engine is given; tests give it their own."""
+
+    wall_us: Callable[[], int] = _wall_us
+    elapsed_s: Callable[[], float] = _elapsed_s
+
+
+# --- single-key sugar ----------------------------------------------------------------------------
+
+
+async def compare_and_swap(
+    store: Store, key: str, value: bytes, *, expected: int, op_id: str | None = None
+) -> Commit:
+    """Set ``key`` if its revision is ``expected`` (0: if absent), else raise ConflictError."""
+    return await store.commit([Revision(key, expected)], [Put(key, value)], op_id=op_id)
+
+
+async def create(store: Store, key: str, value: bytes, *, op_id: str | None = None) -> Commit:
+    """Set ``key`` if it is absent, else raise ConflictError with the winner in ``current``."""
+    return await store.commit([Absent(key)], [Put(key, value)], op_id=op_id)
+
+
+async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Snapshot:
+    """Return everything under ``prefix`` in pages, at the *first* page's revision number.
+
+    The pages are read one after the other; a commit that depends on the whole compares
+    ``Unchanged(prefix, snapshot.revision)``, which fails if anything changed since page one.
+
+    Raises:
+        InvalidRequestError: there are more than ``keys_max`` keys.
+    """
+    first = page = await store.scan(prefix)
+    items = dict(page.items)
+    while page.more:
+        if len(items) >= keys_max:
+            raise InvalidRequestError(f"more than {keys_max} keys under {prefix!r}")
+        page = await store.scan(prefix, after=next(reversed(items)))
+        items.update(page.items)
+    return Snapshot(first.revision, items)
+
+
+class _Nonce:
+    """Unique names without a system call each: random bits of the process and a count."""
+
+    def __init__(self) -> None:
+        self._redraw()
+        os.register_at_fork(after_in_child=self._redraw)
+
+    def _redraw(self) -> None:
+        self._process = secrets.token_hex(8)
+        self._count = itertools.count()
+
+    def __call__(self) -> str:
+        return f"{self._process}{next(self._count):08x}"
+
+
+_nonce = _Nonce()
+
+
+def mint_op_id(epoch: str, revision: int) -> str:
+    """Return ``op:<epoch>:<revision>:<nonce>``; see ``rules.py`` for how it is judged."""
+    return f"op:{epoch}:{revision}:{_nonce()}"

@@ -1,0 +1,397 @@
+"""The store of another process: a client of the HTTP authority that batches by itself.
+
+Theory of operation
+-------------------
+Calls that are made at the same time share a request (``batching.py``).  Reads and writes have one
+queue each, so that a get never waits for somebody's fsync.
+
+What a broken connection means: if it could not be made, nothing was sent, and everybody is told
+``UnavailableError``.  If it broke later, the authority may have read the request.  Reads are then
+sent once more; a commit is told ``OutcomeUnknownError`` with its op_id, never repeated here.
+
+Leases: repeating a grant at worst leaves a lease that runs out, renewing and revoking twice is the
+same as once; a lost answer to any of them is ``UnavailableError``, and repeating is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+
+from transactional import rules, wire, wire_errors
+from transactional.batching import Call, CallQueue
+from transactional.errors import (
+    InvalidRequestError,
+    OpIdExpiredError,
+    StoreClosedError,
+    TransactionalError,
+    UnavailableError,
+)
+from transactional.finishing import to_the_end
+from transactional.store import (
+    SCAN_KEYS_MAX,
+    Applied,
+    Capabilities,
+    Clock,
+    Commit,
+    Compacted,
+    Compare,
+    Event,
+    Fenced,
+    KeyValue,
+    Lease,
+    Snapshot,
+    Write,
+    mint_op_id,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
+
+    from transactional.wire import Document
+
+REQUEST_S: Final = 10.0
+"""How long an answer is waited for; after that a commit's outcome is unknown."""
+CONNECT_S: Final = 3.0
+"""How long a connection may take; after that nothing was sent."""
+PIECE_BYTES: Final = 1 << 20
+"""A larger body is sent piece by piece, so that it does not hold up the loop."""
+SILENCE_S: Final = 20.0
+"""A watch that hears nothing for so long, not even a heartbeat, connects anew."""
+RECONNECT_PAUSE_S: Final = 0.1
+"""Pause between two attempts to connect a watch."""
+RECONNECT_S: Final = 30.0
+"""How long a watch tries to connect anew before it raises UnavailableError."""
+
+
+_READS: Final = frozenset({"get", "get_many", "scan", "now"})
+
+
+class _Post:
+    """Carries batches: the one place that knows what a transport error means."""
+
+    def __init__(self, base: str, token: str | None, tls: ssl.SSLContext | None) -> None:
+        self.base = base.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        timeout = aiohttp.ClientTimeout(total=REQUEST_S, connect=CONNECT_S)
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True)
+        self.session = aiohttp.ClientSession(
+            headers=headers, timeout=timeout, connector=connector, auto_decompress=False
+        )
+        self._streams: set[aiohttp.ClientResponse] = set()
+        self.epoch = ""
+        self.revision = 0
+
+    async def status(self) -> Document:
+        """Ask who is there, and remember its revision."""
+        try:
+            async with self.session.get(f"{self.base}/v1/status") as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"no authority at {self.base}: {_words(error)}") from error
+        try:
+            doc = _parse(body)
+        except ValueError as error:
+            raise UnavailableError(f"{self.base} is not a store's authority") from error
+        self.saw(wire.whole(doc.get("revision")))
+        return doc
+
+    async def deliver(self, batch: list[Call]) -> None:
+        """Post a batch and answer its calls; reads whose answer was lost go once more."""
+        lost = await self._try(batch)
+        if lost is None:
+            return
+        again = [call for call in batch if call.op_id is None]
+        for call in batch:
+            if call.op_id is not None:
+                call.lost(lost)
+        if again:
+            lost = await self._try(again)
+            if lost is not None:
+                for call in again:
+                    call.lost(lost)
+
+    async def _try(self, batch: list[Call]) -> str | None:
+        """Post a batch; answer its calls and return None, or return why the answer was lost."""
+        body = ('{"requests":[' + ",".join([call.body for call in batch]) + "]}").encode()
+        data = body if len(body) <= PIECE_BYTES else io.BytesIO(body)
+        headers = {"Content-Type": "application/json", wire.EPOCH_HEADER: self.epoch}
+        try:
+            async with self.session.post(
+                f"{self.base}/v1/batch", data=data, headers=headers
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            unavailable = f"no authority at {self.base}: {_words(error)}"
+            for call in batch:
+                call.fail(UnavailableError(unavailable))
+            return None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return f"the answer of {self.base} was lost: {_words(error)}"
+        try:
+            doc = _parse(answer)
+        except ValueError:  # a proxy's words: they do not tell whether the authority got it
+            return f"the answer of {self.base} is not JSON"
+        except TransactionalError as error:  # the batch as a whole was refused: nothing was done
+            for call in batch:
+                call.fail(error)
+            return None
+        replies = wire.entries(doc.get("replies"))
+        if len(replies) != len(batch):
+            return f"{self.base} answered {len(replies)} of {len(batch)} requests"
+        self.saw(wire.whole(doc.get("revision")))
+        for call, reply in zip(batch, replies, strict=True):
+            _answer(call, reply)
+        return None
+
+    async def listen(
+        self, prefix: str, after: int | None
+    ) -> AsyncGenerator[tuple[int, Event | Compacted | None], None]:
+        """Yield (cursor, event) from one watch connection until it ends; event None: no news.
+
+        Raises UnavailableError when the connection fails or falls silent.
+        """
+        query = {"prefix": prefix} | ({"after": str(after)} if after is not None else {})
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
+        headers = {wire.EPOCH_HEADER: self.epoch}
+        try:
+            async with self.session.get(
+                f"{self.base}/v1/watch", params=query, timeout=timeout, headers=headers
+            ) as response:
+                if response.status != HTTPStatus.OK:
+                    _parse(await response.read())
+                    raise UnavailableError(f"{self.base} refused a watch: {response.status}")
+                self._streams.add(response)
+                async for frame in _frames(response.content):
+                    fields = dict(line.split(b": ", 1) for line in frame.split(b"\n") if line)
+                    if b"id" in fields:
+                        doc = json.loads(fields[b"data"])
+                        yield int(fields[b"id"]), wire.load_event(doc) if doc else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise UnavailableError(f"watching {self.base} broke off: {_words(error)}") from error
+        finally:
+            self._streams = {stream for stream in self._streams if not stream.closed}
+
+    async def close(self) -> None:
+        """Hang up; whoever listens is woken."""
+        for stream in self._streams:
+            stream.close()  # the session would close the socket and leave the reader waiting
+        await self.session.close()
+
+    def saw(self, revision: int) -> None:
+        """Remember that the store is at least at ``revision``."""
+        self.revision = max(self.revision, revision)
+
+
+async def _frames(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Yield server-sent events as they arrive, without the blank line that ends each."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n\n")
+        for frame in whole:
+            yield frame
+
+
+def _answer(call: Call, reply: Document) -> None:
+    try:
+        if "error" in reply:
+            call.fail(wire_errors.load_error(reply["error"]))
+        else:
+            call.answer(reply["ok"])
+    except (KeyError, TypeError, ValueError, InvalidRequestError) as error:
+        # Words of another version: they do not tell what became of this call, only of this one.
+        call.lost(f"the answer makes no sense: {_words(error)}")
+
+
+def _parse(body: bytes) -> Document:
+    """Return an answer's document; raise the error that it carries, ValueError if it is none."""
+    doc = json.loads(body)
+    if not isinstance(doc, dict):
+        raise ValueError("not an object")  # noqa: TRY004 one error for whatever is not ours
+    if "code" in doc and "applied" in doc:
+        raise wire_errors.load_error(doc)
+    return doc
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class HTTPStore:
+    """A Store behind an authority; made by ``open``, belongs to the event loop that opened it."""
+
+    def __init__(self, post: _Post, capabilities: Capabilities, clock: Clock) -> None:
+        self._post = post
+        self._capabilities = capabilities
+        self._clock = clock
+        self._reads = CallQueue(post.deliver)
+        self._writes = CallQueue(post.deliver)
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        clock: Clock | None = None,
+    ) -> HTTPStore:
+        """Connect to the authority at ``http(s)://HOST:PORT``.
+
+        Raises:
+            UnavailableError: nobody answers there, or nobody of ours.
+            UnauthorizedError: the token is missing or wrong.
+        """
+        post = _Post(url, token, tls)
+        try:
+            status = await post.status()
+            post.epoch = wire.text(status.get("epoch"))
+            promises = wire.load_capabilities(wire.document(status.get("capabilities")))
+        except BaseException:
+            await post.close()
+            raise
+        return cls(post, promises, clock or Clock())
+
+    @property
+    def epoch(self) -> str:
+        """Name of the store's life that this client opened."""
+        return self._post.epoch
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the authority's engine promises, but shared."""
+        return self._capabilities
+
+    async def _ask(self, do: str, fields: Document, *, commit: str | None = None) -> Any:
+        """Send one call and return its answer; ``commit`` is the op_id of one that writes."""
+        if self._closing is not None:
+            raise StoreClosedError("the store is closed")
+        body = json.dumps({"do": do, **fields}, separators=(",", ":"))
+        queue = self._reads if do in _READS else self._writes
+        return await queue.ask(Call(body, op_id=commit))
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Return the key as it stands, None if absent."""
+        rules.check_key(key)
+        return wire.load_key_value(await self._ask("get", {"key": key}))
+
+    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+        """Return several keys at one revision."""
+        rules.check_keys(keys)
+        return wire.load_snapshot(await self._ask("get_many", {"keys": list(keys)}))
+
+    async def scan(
+        self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+    ) -> Snapshot:
+        """Return keys under ``prefix`` behind ``after``, at one revision."""
+        rules.check_scan(prefix, after, limit)
+        found = await self._ask("scan", {"prefix": prefix, "after": after, "limit": limit})
+        return wire.load_snapshot(found)
+
+    async def commit(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write] = (),
+        *,
+        op_id: str | None = None,
+    ) -> Commit:
+        """Decide and write at one point in time; see ``Store.commit``."""
+        rules.check_commit(compares, writes, otherwise, op_id)
+        if op_id is not None:
+            return await self._commit(compares, writes, otherwise, op_id)
+        try:
+            return await self._commit(compares, writes, otherwise, self.mint_op_id())
+        except OpIdExpiredError:
+            # Never sent before, so not a repeat: we were idle for so long that what we know of the
+            # revision is compacted.  Ask for the present one.
+            await self._post.status()
+            return await self._commit(compares, writes, otherwise, self.mint_op_id())
+
+    async def _commit(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write],
+        op_id: str,
+    ) -> Commit:
+        request = wire.CommitRequest(compares, writes, otherwise, op_id)
+        fields = wire.dump_commit_request(request)
+        commit = wire.load_commit(await self._ask("commit", fields, commit=op_id))
+        self._post.saw(commit.revision)
+        return commit
+
+    async def resolve(self, op_id: str) -> Applied | Fenced:
+        """Return what became of ``op_id``, fencing it off if nothing did."""
+        rules.check_op_id(op_id)
+        return wire.load_outcome(await self._ask("resolve", {"op_id": op_id}))
+
+    async def lease(self, ttl_s: float) -> Lease:
+        """Grant a lease."""
+        rules.check_ttl(ttl_s)
+        return wire.load_lease(await self._ask("lease", {"ttl_s": ttl_s}))
+
+    async def renew(self, lease_id: str) -> Lease:
+        """Start the lease's time anew."""
+        return wire.load_lease(await self._ask("renew", {"lease": lease_id}))
+
+    async def revoke(self, lease_id: str) -> None:
+        """End the lease and delete its keys."""
+        await self._ask("revoke", {"lease": lease_id})
+
+    async def now(self) -> datetime:
+        """Return the authority's business time."""
+        return rules.utc(wire.whole((await self._ask("now", {})).get("time_us")))
+
+    def elapsed_s(self) -> float:
+        """Return seconds since this machine booted."""
+        return self._clock.elapsed_s()
+
+    def mint_op_id(self) -> str:
+        """Return a fresh op_id."""
+        return mint_op_id(self._post.epoch, self._post.revision)
+
+    async def watch(
+        self, prefix: str, *, after: int | None = None
+    ) -> AsyncGenerator[Event | Compacted, None]:
+        """Yield the commits under ``prefix`` across reconnects; see ``Store.watch``.
+
+        Raises:
+            UnavailableError: the authority stayed away for ``RECONNECT_S`` seconds.
+        """
+        rules.check_prefix(prefix)
+        cursor = after
+        away_since_s: float | None = None  # since when no connection could be made
+        while self._closing is None:
+            try:
+                async for reached, event in self._post.listen(prefix, cursor):
+                    cursor = reached
+                    away_since_s = None
+                    if event is not None:
+                        yield event
+            except UnavailableError:
+                # However long it was idle: heartbeats say that it was connected until now.
+                if away_since_s is None:
+                    away_since_s = self.elapsed_s()
+                if self.elapsed_s() - away_since_s > RECONNECT_S:
+                    raise
+            await asyncio.sleep(RECONNECT_PAUSE_S)
+
+    async def close(self) -> None:
+        """Carry what was accepted, then hang up; once, and to the end, for all callers."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await to_the_end(self._closing)
+
+    async def _close(self) -> None:
+        await self._reads.drain()
+        await self._writes.drain()
+        await self._post.close()

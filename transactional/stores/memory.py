@@ -1,0 +1,320 @@
+"""The store in memory: the protocol's meaning in the fewest lines, and the reference for the rest.
+
+Every method decides without awaiting, so on one event loop each is one point in time; that is the
+whole proof of linearizability.  Nothing survives the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from bisect import bisect_left, bisect_right, insort
+from typing import TYPE_CHECKING, Final
+
+from transactional import rules
+from transactional.errors import (
+    ConflictError,
+    LeaseExpiredError,
+    OpIdExpiredError,
+    OpIdFencedError,
+    OpIdReusedError,
+    StoreClosedError,
+    TooManyRequestsError,
+)
+from transactional.feed import Feed
+from transactional.leases import LEASES_MAX, Leases
+from transactional.store import (
+    LAST_CODE_POINT,
+    SCAN_KEYS_MAX,
+    Applied,
+    Capabilities,
+    Clock,
+    Commit,
+    Compacted,
+    Compare,
+    Delete,
+    Event,
+    Fenced,
+    KeyValue,
+    Lease,
+    Put,
+    Snapshot,
+    Write,
+    mint_op_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
+
+HISTORY_COMMITS_MAX: Final = 100_000
+"""Commits that watchers can go back; what falls out raises the compaction revision."""
+OP_ID_RETENTION_S: Final = 7 * 86_400.0
+"""How long callers' own op_ids are remembered."""
+
+
+class MemoryStore:
+    """A Store for one event loop of one process.  O(log n) per key, O(k) per prefix of k keys."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        history_commits_max: int = HISTORY_COMMITS_MAX,
+        op_id_retention_s: float = OP_ID_RETENTION_S,
+    ) -> None:
+        self._clock = clock or Clock()
+        self._keys: dict[str, KeyValue] = {}
+        self._order: list[str] = []
+        self._operations: dict[str, tuple[bytes, Commit] | None] = {}  # None: fenced
+        self._minted: dict[str, int] = {}  # op_id -> its revision, in the order of recording
+        self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
+        self._op_id_retention_us = int(op_id_retention_s * 1e6)
+        self._leases = Leases()
+        self._time = rules.BusinessTime()
+        self._feed = Feed(0, commits_max=history_commits_max)
+        self._epoch = secrets.token_hex(4)
+        self._revision = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def epoch(self) -> str:
+        """Name of this life of the store."""
+        return self._epoch
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Neither durable nor shared."""
+        return Capabilities("memory", durable=False, shared=False, fault_tolerant=False)
+
+    # --- View: what rules.decide asks ---
+
+    def find(self, key: str) -> KeyValue | None:
+        """Return the key as it stands."""
+        return self._keys.get(key)
+
+    def keys_under(self, prefix: str) -> list[str]:
+        """Return the keys that start with ``prefix``, in order."""
+        first = bisect_left(self._order, prefix)
+        return self._order[first : bisect_right(self._order, prefix + LAST_CODE_POINT)]
+
+    def changed(self, prefix: str, since: int) -> bool:
+        """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
+        if not self._feed.floor <= since <= self._revision:
+            return True
+        return bool(self._feed.after(since, prefix))
+
+    def lease_alive(self, lease: str) -> bool:
+        """Say whether the lease is alive."""
+        return lease in self._leases
+
+    # --- reading ---
+
+    async def get(self, key: str) -> KeyValue | None:
+        """Return the key as it stands, None if absent."""
+        rules.check_key(key)
+        self._turn()
+        return self._keys.get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+        """Return several keys at one revision."""
+        rules.check_keys(keys)
+        self._turn()
+        found = {key: self._keys[key] for key in sorted(set(keys)) if key in self._keys}
+        return Snapshot(self._revision, found)
+
+    async def scan(
+        self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+    ) -> Snapshot:
+        """Return keys under ``prefix`` behind ``after``, at one revision."""
+        rules.check_scan(prefix, after, limit)
+        self._turn()
+        keys = [key for key in self.keys_under(prefix) if after is None or key > after]
+        found = {key: self._keys[key] for key in keys[:limit]}
+        return Snapshot(self._revision, found, more=len(keys) > limit)
+
+    async def now(self) -> datetime:
+        """Return the business time."""
+        self._turn()
+        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+
+    def elapsed_s(self) -> float:
+        """Return seconds since boot."""
+        return self._clock.elapsed_s()
+
+    def mint_op_id(self) -> str:
+        """Return a fresh op_id."""
+        return mint_op_id(self._epoch, self._revision)
+
+    # --- writing ---
+
+    async def commit(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write] = (),
+        *,
+        op_id: str | None = None,
+    ) -> Commit:
+        """Decide and write at one point in time; see ``Store.commit``."""
+        rules.check_commit(compares, writes, otherwise, op_id)
+        self._turn()
+        op_id = op_id or self.mint_op_id()
+        content = rules.fingerprint(compares, writes, otherwise)
+        first = self._recorded(op_id, content)
+        if first is not None:
+            return Commit(first.revision, first.succeeded, first.time, replayed=True)
+        failed = rules.decide(self, compares)
+        if failed and not otherwise:
+            current = {key: self.find(key) for key in rules.compared_keys(compares)}
+            raise ConflictError(failed, current, self._revision)
+        chosen = otherwise if failed else writes
+        for write in chosen:
+            if isinstance(write, Put) and write.lease and not self.lease_alive(write.lease):
+                raise LeaseExpiredError(write.lease)
+        commit = self._write(chosen, succeeded=not failed)
+        if chosen:
+            self._record(op_id, (content, commit))
+        return commit
+
+    def _write(self, writes: Sequence[Write], *, succeeded: bool) -> Commit:
+        time_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
+        if not writes:
+            return Commit(self._revision, succeeded, rules.utc(time_us))
+        changes = rules.effects(self, writes, self._revision + 1)
+        self._revision += 1
+        for change in changes:
+            if change.current is None:
+                del self._keys[change.key]
+                del self._order[bisect_left(self._order, change.key)]
+            else:
+                if change.key not in self._keys:
+                    insort(self._order, change.key)
+                self._keys[change.key] = change.current
+        self._feed.publish([Event(self._revision, rules.utc(time_us), tuple(changes))])
+        return Commit(self._revision, succeeded, rules.utc(time_us))
+
+    # --- operations ---
+
+    def _recorded(self, op_id: str, content: bytes | None) -> Commit | None:
+        """Return the first result of ``op_id``; raise if it cannot be used for ``content``."""
+        minted = rules.minted_revision(op_id, self._epoch, self._revision)
+        if minted is not None and minted < self._feed.floor:
+            raise OpIdExpiredError(op_id)
+        if op_id not in self._operations:
+            return None
+        record = self._operations[op_id]
+        if record is None:
+            raise OpIdFencedError(op_id)
+        if content is not None and record[0] != content:
+            raise OpIdReusedError(op_id)
+        return record[1]
+
+    def _record(self, op_id: str, record: tuple[bytes, Commit] | None) -> None:
+        self._operations[op_id] = record
+        minted = rules.minted_revision(op_id, self._epoch, self._revision)
+        if minted is None:
+            self._own[op_id] = self._time.last_us
+        else:
+            self._minted[op_id] = minted
+
+    async def resolve(self, op_id: str) -> Applied | Fenced:
+        """Return what became of ``op_id``, fencing it off if nothing did."""
+        rules.check_op_id(op_id)
+        self._turn()
+        try:
+            self._recorded(op_id, None)
+        except OpIdFencedError:
+            return Fenced(op_id)
+        record = self._operations.get(op_id)
+        if record is not None:
+            return Applied(record[1], record[0])
+        self._record(op_id, None)
+        return Fenced(op_id)
+
+    # --- leases ---
+
+    async def lease(self, ttl_s: float) -> Lease:
+        """Grant a lease."""
+        rules.check_ttl(ttl_s)
+        self._turn()
+        if len(self._leases) >= LEASES_MAX:
+            raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
+        lease = Lease(secrets.token_hex(10), ttl_s)
+        self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
+        self._arm()
+        return lease
+
+    async def renew(self, lease_id: str) -> Lease:
+        """Start the lease's time anew."""
+        self._turn()
+        ttl_s = self._leases.ttl_s(lease_id)
+        if ttl_s is None:
+            raise LeaseExpiredError(lease_id)
+        self._leases.start(lease_id, ttl_s, self._clock.elapsed_s())
+        return Lease(lease_id, ttl_s)
+
+    async def revoke(self, lease_id: str) -> None:
+        """End the lease and delete its keys."""
+        self._turn()
+        self._end(lease_id)
+
+    def _end(self, lease_id: str) -> None:
+        if self._leases.end(lease_id):
+            mine = [key for key, found in self._keys.items() if found.lease == lease_id]
+            if mine:
+                self._write([Delete(key) for key in mine], succeeded=True)
+
+    def _turn(self) -> None:
+        """Begin an operation: what is due happens before it."""
+        if self._closed:
+            raise StoreClosedError("the store is closed")
+        for lease in self._leases.due(self._clock.elapsed_s()):
+            self._end(lease)
+        self._forget(self._own, self._time.last_us - self._op_id_retention_us)
+        self._forget(self._minted, self._feed.floor)
+
+    def _forget(self, index: dict[str, int], horizon: int) -> None:
+        while index and next(iter(index.values())) < horizon:
+            op_id = next(iter(index))
+            del index[op_id], self._operations[op_id]
+
+    def _arm(self) -> None:
+        """Make sure that watchers hear of the next expiry even if nobody calls."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline_s = self._leases.next_deadline_s()
+        if deadline_s is not None and not self._closed:
+            pause_s = max(0.0, deadline_s - self._clock.elapsed_s())
+            self._timer = asyncio.get_running_loop().call_later(pause_s + 0.001, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if not self._closed:
+            self._turn()
+            self._arm()
+
+    # --- watching ---
+
+    async def watch(
+        self, prefix: str, *, after: int | None = None
+    ) -> AsyncGenerator[Event | Compacted, None]:
+        """Yield the commits under ``prefix``; see ``Store.watch``."""
+        rules.check_prefix(prefix)
+        self._turn()
+        rules.check_cursor(after, self._revision)
+
+        async def older(cursor: int) -> tuple[int, list[Event | Compacted]]:
+            return self._feed.floor, [Compacted(cursor, self._feed.floor)]
+
+        async for event in self._feed.follow(prefix, after, older):
+            yield event
+
+    async def close(self) -> None:
+        """Stop; the content is gone."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._feed.close()

@@ -1,0 +1,400 @@
+"""The database file: who may open it, how it is set up, copied and checked.
+
+One process owns the file.  It holds an advisory lock on ``FILE-lock`` (its own file: closing any
+descriptor of the database itself would drop SQLite's POSIX locks), so a second authority fails at
+once and the kernel frees the lock when the owner dies, however it dies.  The path is resolved
+first, so that a symbolic link is no second file; a file with two hard links, whose names would have
+a log each, is refused.  The lock file can be removed by hand, so the lock is not the last word:
+every group of writes checks that the file stands where this owner left it (``State.begin``), and an
+owner that finds another's commits in it writes no more.
+
+The owner has one writing connection; all others are read-only and never checkpoint.  That keeps
+clear of SQLite's WAL-reset bug (before 3.51.3), which needs two that write or checkpoint.
+
+``synchronous=FULL`` is what makes an acknowledgement mean something: with NORMAL a WAL commit is
+not synced, and a power cut takes acknowledged commits with it (tests/power_cut.py shows both).
+
+A copy made by ``backup`` is another life of the store: it has a new epoch, and its revisions go on
+2**32 above the original's, so no token issued after the copy was made can match in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Final
+
+from transactional.errors import (
+    CorruptStoreError,
+    InvalidRequestError,
+    StoreFullError,
+    StoreIOError,
+    StoreLockedError,
+    TransactionalError,
+    UnavailableError,
+    UnsafeFilesystemError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT: Final = 1
+APPLICATION_ID: Final = 0x436F6E76  # "Conv"
+BUSY_TIMEOUT_S: Final = 1.0
+"""How long a foreign lock is waited for before the group is refused as unavailable."""
+WAL_ATTEMPTS: Final = 40
+WAL_PAUSE_S: Final = 0.05
+REVISION_GAP: Final = 1 << 32
+"""How far a restored copy's revisions start above its original's."""
+NETWORK_FILESYSTEMS: Final = re.compile(
+    r"9p|afs|beegfs|ceph|cifs|coda|gfs2|glusterfs|gpfs|lustre|ncpfs|nfs4?|ocfs2|smb(2|3|fs)"
+    r"|fuse\.(ceph|davfs|glusterfs|s3fs|sshfs)"
+)
+
+_SCHEMA = """
+CREATE TABLE meta(
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    epoch TEXT NOT NULL,
+    revision INTEGER NOT NULL,      -- of the last commit
+    compacted INTEGER NOT NULL,     -- history up to here is forgotten
+    time_us INTEGER NOT NULL        -- business time of the last commit
+);
+CREATE TABLE keys(
+    key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL,
+    created_revision INTEGER NOT NULL, lease TEXT
+) WITHOUT ROWID;
+CREATE INDEX leased ON keys(lease) WHERE lease IS NOT NULL;
+CREATE TABLE history(               -- one row per changed key; value NULL: deleted
+    revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, created_revision INTEGER,
+    lease TEXT, time_us INTEGER NOT NULL,
+    PRIMARY KEY (revision, key)
+) WITHOUT ROWID;
+CREATE TABLE operations(            -- content NULL: fenced
+    op_id TEXT PRIMARY KEY, content BLOB, revision INTEGER NOT NULL, succeeded INTEGER NOT NULL,
+    time_us INTEGER NOT NULL,
+    minted INTEGER                  -- the revision inside a minted op_id, NULL: a caller's own
+) WITHOUT ROWID;
+CREATE INDEX minted ON operations(minted) WHERE minted IS NOT NULL;
+CREATE INDEX own ON operations(time_us) WHERE minted IS NULL;
+CREATE TABLE leases(lease TEXT PRIMARY KEY, ttl_s REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+def translate(error: sqlite3.Error) -> TransactionalError:
+    """Return SQLite's complaint as ours.  For errors *before* or *instead of* a commit."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    text = f"SQLite: {error}"
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError(text)
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return UnavailableError(f"another process locks the database ({error})", retry_after_s=1.0)
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return CorruptStoreError(text)
+    return StoreIOError(text)
+
+
+class FileLock:
+    """The right to be the authority of one file; freed by ``close`` or by the process's end."""
+
+    def __init__(self, path: Path) -> None:
+        name = path.with_name(path.name + "-lock")
+        while True:
+            self._fd = _locked(name, path)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), name.stat()):
+                    break
+            os.close(self._fd)  # removed before it was locked: it locks nothing
+        os.truncate(self._fd, 0)
+        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+
+    def close(self) -> None:
+        """Free the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _locked(name: Path, path: Path) -> int:
+    """Return a descriptor of the lock file ``name`` that is locked for the owner of ``path``."""
+    try:
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidRequestError(f"{path.parent} is no directory") from error
+    except OSError as error:
+        raise StoreIOError(f"cannot use {name}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise StoreLockedError(f"{path} belongs to process {owner}") from error
+    return fd
+
+
+def real_path(path: Path) -> Path:
+    """Return the one path that every way to the file leads to; locks and logs are named after it.
+
+    Raises:
+        UnsafeFilesystemError: the file has several hard links, so there is no such path.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        links = real.stat().st_nlink
+    except OSError:
+        return real  # absent, or out of reach: opening it will tell
+    if links > 1 and real.is_file():
+        raise UnsafeFilesystemError(f"{path} has {links} hard links, each with a log of its own")
+    return real
+
+
+def filesystem_of(path: PurePath, mounts: str) -> str:
+    """Return the type of the file system that holds ``path``, from the text of mountinfo(5)."""
+    best, kind = "", "unknown"
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        inside = str(path) == point or str(path).startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def check_filesystem(path: Path) -> None:
+    """Raise UnsafeFilesystemError if ``path`` lies on a network file system."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text()
+    except OSError:
+        return  # no Linux: nothing to ask
+    kind = filesystem_of(path.parent.resolve(), mounts)
+    if NETWORK_FILESYSTEMS.fullmatch(kind):
+        raise UnsafeFilesystemError(f"{path} lies on {kind}")
+
+
+def connect_writer(
+    path: Path, *, synchronous: str = "FULL", create: bool = True
+) -> sqlite3.Connection:
+    """Open (create, recover) the file for its owner, who holds the FileLock.
+
+    ``synchronous`` is a parameter only so that the power-cut test can show what it is for.
+
+    Raises:
+        CorruptStoreError: the file is not ours, or empty and ``create`` is False; it is untouched.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        new = _is_new(connection)  # before the first change: the file may be somebody else's
+        if new and not create:
+            raise CorruptStoreError("the file is empty, not a store")
+        _set_wal(connection)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        # Checkpoints are the writer lane's work, after it has answered.
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA cache_size=-65536")  # KiB
+        if new:
+            _set_up(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """Open the file for reading while its owner has it open."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; the switch does not honour the busy timeout, so it is repeated here."""
+    for attempt in range(WAL_ATTEMPTS):
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            if attempt == WAL_ATTEMPTS - 1 or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            if mode == "wal":
+                return
+        time.sleep(WAL_PAUSE_S)
+    raise UnsafeFilesystemError("this file system cannot hold a write-ahead log")
+
+
+def _is_new(connection: sqlite3.Connection) -> bool:
+    """Say whether the file is still empty; raise CorruptStoreError if it is not a store of ours."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID:
+        if version != FORMAT:
+            raise CorruptStoreError(f"the file has format {version}, this program reads {FORMAT}")
+        return False
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables or application or version:
+        raise CorruptStoreError("the file is a database, but not a store of ours")
+    return True
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
+    connection.execute("INSERT INTO meta VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(4),))
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={FORMAT}")
+    connection.execute("COMMIT")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """The file in its owner's hands: one connection that writes, two that cannot."""
+
+    lock: FileLock
+    writer: sqlite3.Connection
+    points: sqlite3.Connection
+    ranges: sqlite3.Connection
+
+    @classmethod
+    def open(cls, path: Path) -> OpenFile:
+        """Take the file, or leave it as it was and raise; see ``SQLiteStore.open``."""
+        path = real_path(path)
+        check_filesystem(path)
+        lock = FileLock(path)
+        try:
+            writer = connect_writer(path)
+            return cls(lock, writer, connect_reader(path), connect_reader(path))
+        except sqlite3.Error as error:
+            lock.close()
+            raise translate(error) from error
+        except BaseException:
+            lock.close()
+            raise
+
+    def close(self) -> None:
+        """Move the log into the file and free it."""
+        for connection in (self.points, self.ranges, self.writer):  # the last one checkpoints
+            connection.close()
+        self.lock.close()
+
+
+def backup(source: Path, target: Path) -> str:
+    """Copy a store, in use or not, into a new file that is ready to serve; return its epoch.
+
+    Raises:
+        InvalidRequestError: ``source`` is missing or ``target`` exists.
+        CorruptStoreError: ``source`` is not a store of ours.
+    """
+    if not source.exists():
+        raise InvalidRequestError(f"{source} does not exist")
+    if target.exists():
+        raise InvalidRequestError(f"{target} exists; a backup overwrites nothing")
+    epoch = secrets.token_hex(4)
+    part = target.with_name(target.name + ".part")
+    part.unlink(missing_ok=True)
+    try:
+        _copy(source, part, epoch)
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    part.rename(target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+    return epoch
+
+
+def _copy(source: Path, part: Path, epoch: str) -> None:
+    with _any_connection(source) as reading, contextlib.closing(sqlite3.connect(part)) as writing:
+        reading.backup(writing)
+        writing.execute("PRAGMA journal_mode=DELETE")
+        # History and minted op_ids belong to the old life; callers' own go with their effects.
+        writing.execute("DELETE FROM history")
+        writing.execute("DELETE FROM operations WHERE minted IS NOT NULL")
+        writing.execute(
+            "UPDATE meta SET epoch = ?1, revision = revision + ?2, compacted = revision + ?2",
+            (epoch, REVISION_GAP),
+        )
+        writing.commit()
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+@contextlib.contextmanager
+def _any_connection(path: Path) -> Iterator[sqlite3.Connection]:
+    """Connect as a reader beside the authority, or as the owner when there is none."""
+    path = real_path(path)
+    try:
+        lock = FileLock(path)
+    except StoreLockedError:
+        with contextlib.closing(connect_reader(path)) as connection:
+            yield connection
+        return
+    try:
+        with contextlib.closing(connect_writer(path, create=False)) as connection:
+            yield connection
+    finally:
+        lock.close()
+
+
+_CHECKS = {
+    "a key is newer than the store": (
+        "SELECT key FROM keys, meta WHERE keys.revision > meta.revision"
+    ),
+    "a key was created after it was written": (
+        "SELECT key FROM keys WHERE created_revision > revision"
+    ),
+    "a key disagrees with the history": (
+        "SELECT keys.key FROM keys JOIN meta LEFT JOIN history USING (key, revision)"
+        " WHERE keys.revision > meta.compacted AND history.value IS NOT keys.value"
+    ),
+    "history is newer than the store": (
+        "SELECT history.key FROM history, meta WHERE history.revision > meta.revision"
+    ),
+    "history was changed later, but the key was not": (
+        "SELECT history.key FROM history LEFT JOIN keys USING (key)"
+        " GROUP BY history.key HAVING max(history.revision) > coalesce(max(keys.revision), 0)"
+        " AND (SELECT value FROM history AS last WHERE last.key = history.key"
+        " ORDER BY revision DESC LIMIT 1) IS NOT NULL"
+    ),
+    "an operation is newer than the store": (
+        "SELECT op_id FROM operations, meta WHERE operations.revision > meta.revision"
+    ),
+    "a key's lease does not exist": (
+        "SELECT key FROM keys WHERE lease IS NOT NULL AND lease NOT IN (SELECT lease FROM leases)"
+    ),
+}
+
+
+def verify(path: Path) -> list[str]:
+    """Return what is wrong with a store's file, in words; an empty list is a sound file."""
+    if not path.exists():
+        raise InvalidRequestError(f"{path} does not exist")
+    problems: list[str] = []
+    try:
+        with _any_connection(path) as connection:
+            for (line,) in connection.execute("PRAGMA integrity_check(20)"):
+                if line != "ok":
+                    problems.append(f"SQLite: {line}")
+            for what, query in _CHECKS.items():
+                problems += [
+                    f"{what}: {name}" for (name,) in connection.execute(query + " LIMIT 5")
+                ]
+    except sqlite3.DatabaseError as error:
+        problems.append(f"SQLite: {error}")
+    return problems
