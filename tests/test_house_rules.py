@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 import subprocess
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -115,19 +116,61 @@ def test_only_protocols_and_errors_inherit() -> None:
     assert not bad, bad
 
 
-def test_demos_use_front_doors_only() -> None:
-    """A demo imports from `crdt`, `replication` and `transactional` themselves, as a user would."""
-    bad = []
-    for path in sorted((ROOT / "demos").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            bad += [
-                f"{name_of(path)}: {name}"
-                for name in names
-                if "." in name and name.partition(".")[0] in PACKAGES
-            ]
+def names_imported_by(path: Path) -> list[str]:
+    """Absolute names of all that a module imports, for its types alone too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return names
+
+
+def test_a_type_crosses_no_floor_either() -> None:
+    """The contracts order what runs; an import that only names a type stays below its floor too."""
+    floors = {"crdt": (), "replication": ("crdt",), "transactional": ("crdt",)}
+    bad = [
+        f"{name_of(path)}: {name}"
+        for path in SOURCES
+        for name in names_imported_by(path)
+        for package in [path.relative_to(ROOT).parts[0]]
+        if package in floors
+        and name.partition(".")[0] in {*PACKAGES, "demos", "tests"} - {package, *floors[package]}
+    ]
     assert not bad, bad
+
+
+DOORS = {*PACKAGES, "crdt.testing", "replication.simulation", "replication.testing"}
+
+
+def test_demos_use_front_doors_only() -> None:
+    """A demo imports from the packages themselves and their public kits, as a user would."""
+    bad = [
+        f"{name_of(path)}: {name}"
+        for path in sorted((ROOT / "demos").rglob("*.py"))
+        for name in names_imported_by(path)
+        if name.partition(".")[0] in PACKAGES and name not in DOORS
+    ]
+    assert not bad, bad
+
+
+def test_every_package_orders_its_modules() -> None:
+    """Each package and sub-package has an exhaustive layer contract in pyproject.toml."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    contracts = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    ordered = {
+        container
+        for contract in contracts
+        if contract.get("exhaustive")
+        for container in contract["containers"]
+    }
+    packages = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in SOURCES
+        if path.name != "__init__.py"
+    }
+    assert ordered == packages
 
 
 def test_the_repository_speaks_of_the_project_alone() -> None:

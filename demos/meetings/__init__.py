@@ -49,7 +49,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from demos.meetings.programme import ProgrammeError, read
+from demos.meetings.programme import ProgrammeError
+from demos.meetings.reading import read
 from demos.meetings.story import NAMES, Options, Story
 from demos.stage import StageError
 

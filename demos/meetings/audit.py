@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import transactional
-from demos.meetings.programme import read
+from demos.meetings.reading import read
 from demos.meetings.scheduling import stream_of
 from demos.stage import tell
 from transactional import EventLog, Sagas, SagaState, TransactionalError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import transactional
 from crdt import LWWRegister, MaxRegister
-from demos.meetings.programme import read
+from demos.meetings.reading import read
 from demos.meetings.scheduling import NAME, Scheduling, run_id
 from demos.meetings.story import shares
 from demos.stage import commands, tell

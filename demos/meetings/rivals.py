@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 
 import transactional
-from demos.meetings.programme import read
+from demos.meetings.reading import read
 from demos.stage import commands, tell
 from transactional import BookingConflict, Interval, Reservations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import icalendar
 import pytest
 
-from demos.meetings.programme import COLUMNS
+from demos.meetings.csv_input import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOSDEM = ROOT / "demos" / "data" / "fosdem-2025.csv"

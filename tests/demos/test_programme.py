@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from demos.meetings.programme import COLUMNS, ProgrammeError, from_csv, read
+from demos.meetings.csv_input import COLUMNS, from_csv
+from demos.meetings.programme import ProgrammeError
+from demos.meetings.reading import read
 
 FOSDEM = Path(__file__).parents[2] / "demos" / "data" / "fosdem-2025.csv"
 HEADER = ",".join(COLUMNS)
