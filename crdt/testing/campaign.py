@@ -44,11 +44,17 @@ class Outcome:
 
     def diagram(self) -> str:
         """The shrunk history drawn; empty if a law failed."""
-        return History(self.kind, self.script).diagram() if self.script is not None else ""
+        return self._judged(self.script).diagram() if self.script is not None else ""
 
     def svg(self) -> str:
         """The same as an SVG document."""
-        return History(self.kind, self.script).svg() if self.script is not None else ""
+        return self._judged(self.script).svg() if self.script is not None else ""
+
+    def _judged(self, script: Plan) -> History:
+        """The history, healed: what is drawn below it is what everybody shows in the end."""
+        run = History(self.kind, script)
+        run.complaint()
+        return run
 
     def regression_test(self) -> str:
         """The source of a test that fails until the type is right. Needs a failed history."""
@@ -93,6 +99,10 @@ def fuzz(
     outcome, begun = Outcome(kind), time.monotonic()
     try:
         laws(kind, examples=min(60, examples), seed=seed)()
+    except FAULTS as error:  # a history that goes wrong as well tells more: look for one
+        outcome.complaint = f"{type(error).__name__}: {error}"
+        outcome.replay = " ".join(getattr(error, "__notes__", ()))
+    try:
         for first in range(seed, seed + examples, _BLOCK):
             count = min(_BLOCK, seed + examples - first)
             outcome.statistics += run_histories(kind, first, count, replicas=replicas)
@@ -106,8 +116,7 @@ def fuzz(
             outcome.seconds = time.monotonic() - begun
             _shrink(outcome, error.seed, replicas)
     except FAULTS as error:
-        outcome.complaint = f"{type(error).__name__}: {error}"
-        outcome.replay = " ".join(getattr(error, "__notes__", ()))
+        outcome.complaint = outcome.complaint or f"{type(error).__name__}: {error}"
     outcome.seconds = outcome.seconds or time.monotonic() - begun
     return outcome
 

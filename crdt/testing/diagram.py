@@ -14,6 +14,7 @@ Both forms are made from the same marks, and both end with what every replica sh
 from __future__ import annotations
 
 from html import escape
+from itertools import repeat
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from crdt.testing.history import Happened
     from crdt.testing.network import Replicas
+    from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle
     from crdt.testing.scheduler import Plan
 
@@ -67,6 +69,10 @@ class Drawable(Protocol):
     def failure(self) -> Exception | None:
         """What ended the run early."""
 
+    @property
+    def healed(self) -> bool:
+        """Whether the steps are over and everybody was told everything."""
+
     def describe(self, value: object) -> str:
         """A value for people."""
 
@@ -86,7 +92,7 @@ def marks_of(trace: Sequence[Happened]) -> Iterator[list[Mark]]:
     cut: set[frozenset[int]] = set()
     for row, happened in enumerate(trace):
         step, here, source = happened.step, happened.replica, happened.source
-        text = " ".join(map(str, step.operations))
+        text = " ".join(map(_call, step.operations, step.seen or repeat(False)))
         if step.kind == "equal":
             yield [Mark(each, text, "write") for each in (step.replica, step.peer)]
         elif step.kind in {"write", "batch"}:
@@ -105,11 +111,17 @@ def marks_of(trace: Sequence[Happened]) -> Iterator[list[Mark]]:
             yield [Mark(here, _EVENTS.get(step.kind, step.kind), "event")]
 
 
+def _call(operation: Operation, seen: bool) -> str:  # noqa: FBT001
+    return f"{operation} as of the look" if seen else str(operation)
+
+
 def _verdict(run: Drawable) -> list[str]:
     """The last lines: what everybody shows, and what visibility demands."""
     if run.failure is not None:
-        return [f"here: {type(run.failure).__name__}: {run.failure}"]
-    lines = [
+        where = "while healing" if run.healed else "here"
+        return [f"{where}: {type(run.failure).__name__}: {run.failure}"]
+    lines = ["after healing:"] if run.healed else []
+    lines += [
         f"{name} shows {run.describe(value)}"
         for name, value in zip(_NAMES, run.network.values, strict=False)
     ]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crdt.testing.operation import Operation
 
 _EPOCH_MS = 1_700_000_000_000
+_SHORT = 24  # steps of a plan that is checked after each of them
 
 # What a wrong type may raise in the middle of a history.
 FAULTS = (
@@ -70,10 +71,11 @@ class History:
     Args:
         kind: one of our types, or a class that `register` was told about.
         script: the plan.
-        check_every: after this many steps the invariants of a replica are checked.
+        check_every: after this many steps the invariants of a replica are checked; by default
+            after each step of a short plan, so that a shrunk one ends where it went wrong.
     """
 
-    def __init__(self, kind: Any, script: Plan, *, check_every: int = 16) -> None:
+    def __init__(self, kind: Any, script: Plan, *, check_every: int | None = None) -> None:
         self.kind = kind
         self.script = script
         self.now_ms = _EPOCH_MS
@@ -89,11 +91,13 @@ class History:
         self.statistics: Counter[str] = Counter()
         self.trace: list[Happened] = []
         self.failure: Exception | None = None
+        self.healed = False
         self.cut_links: set[frozenset[int]] = set()
         self._stash: list[tuple[Any, set[Dot]]] = []
         self._looks: dict[int, tuple[Any, set[Dot]]] = {}
         self._lives = 0
         self._message: InFlight | None = None
+        check_every = check_every or (1 if len(script.steps) <= _SHORT else 16)
         try:
             for number, step in enumerate(script.steps):
                 self._execute(step)
@@ -111,6 +115,7 @@ class History:
             HistoryError: a step, or the healing itself, failed; its cause says with what.
         """
         if self.failure is None:
+            self.healed = True
             try:
                 self.network.heal()
             except FAULTS as error:
@@ -145,7 +150,9 @@ class History:
         try:
             self.heal()
             if not self.converged:
-                return f"replicas differ: {', '.join(map(self.describe, self.values))}"
+                shown = [self.describe(value) for value in self.values]
+                alike = " in what they hold, though not in what they show" * (len({*shown}) == 1)
+                return f"replicas differ{alike}: {', '.join(shown)}"
             if self.expected.knows(self.path) and self.values != self.oracle:
                 shows, wanted = self.describe(self.values[0]), self.describe(self.oracle[0])
                 return f"shows {shows}\n  has to show {wanted}"
@@ -155,7 +162,9 @@ class History:
 
     def describe(self, value: Any) -> str:
         """A value for people: canonical bytes decoded, and cut to a readable length."""
-        return f"{readable(value) if is_view(self.kind) else value!r:.400}"
+        if not is_view(self.kind):
+            return f"{value!r:.400}"
+        return "nothing" if value is None else f"{readable(value)!r:.400}"
 
     def diagram(self) -> str:
         """The space-time diagram as text: one column per replica, time going down."""
@@ -208,6 +217,8 @@ class History:
         written = self.network.write(index, operation, context)
         if written is not None:
             self.expected.record(written.dot, observed, self.path, operation, written.stamp)
+        elif not self.expected.may_be_silent(observed, self.path, operation):
+            raise HistoryError(f"{operation} has an effect by visibility, and left no event")
         return written is not None
 
     def _do_write(self, step: Step) -> bool:

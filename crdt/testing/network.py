@@ -345,6 +345,9 @@ class Network:
                         news = news or self.kernels[index].vector != vector
         for index in everyone:
             self.check(index)
+        for view in self.views:
+            least = getattr(view, "minimum", None)
+            require(least is None or view.value >= least, f"{view!r} is below its bound")
 
     @property
     def converged(self) -> bool:

@@ -15,19 +15,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crdt.codec import decode_value, encode_value
+from crdt.dot import Dot
 from crdt.errors import CRDTError
 from crdt.kind import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from crdt.dot import Dot
     from crdt.kind import Path
     from crdt.testing.operation import Operation
 
 # Actions that erase everything observed below their path, and those that erase one element.
 _ERASE_ALL = frozenset({"clear", "reset", "remove_child"})
 _ERASE_ONE = frozenset({"delete"})
+# Types of which a mutation may have nothing to say.
+_SILENT = frozenset({"BoundedCounter", "MaxRegister", "MinRegister", "ResettableCounter"})
 
 
 class NoOracleError(CRDTError, LookupError):
@@ -108,6 +110,28 @@ class Oracle:
             path = (*path, *operation.args)
         self.operations.append(
             Recorded(dot, frozenset(observed), path, operation.action, operation.args, stamp)
+        )
+
+    def may_be_silent(self, observed: Iterable[Dot], path: Path, operation: Operation) -> bool:
+        """Whether an operation that took no dot was right not to.
+
+        An erasure is, if all that it observed and would take back is dead - by anything that ever
+        happened, since a replica may know that an event is dead before it knows of what. Of what
+        writes, only where the type says so: a value not beyond the observed one, an operation id
+        that is alive, an amount of 0 or beyond the rights. Adding a present element is not: a
+        concurrent remove would win over it.
+        """
+        self.record(Dot("", 0), observed, path, operation)  # a dot of nobody, which nothing saw
+        silent = self.operations.pop()
+        if silent.action not in _ERASE_ALL and not erases(silent):
+            kind = silent.path[-1].partition(":")[0]
+            return kind in _SILENT or silent.args == (0,)
+        return not any(
+            silent.saw(each)
+            and supersedes(silent, each)
+            and not erases(each)
+            and _is_alive(each, self.operations)
+            for each in self.operations
         )
 
     def forget(self, count: int) -> None:

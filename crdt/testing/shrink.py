@@ -42,12 +42,15 @@ class _Search:
         self.best = best
         self.attempts = attempts_max
         self._fails = fails
+        self._tried: set[str] = set()  # arguments need not be hashable, but they show what they are
 
     def take(self, candidate: Plan) -> bool:
         """Try a plan; keep it if it fails as well."""
-        if self.attempts <= 0 or candidate == self.best:
+        shown = repr(candidate)
+        if self.attempts <= 0 or candidate == self.best or shown in self._tried:
             return False
         self.attempts -= 1
+        self._tried.add(shown)
         if not self._fails(candidate):
             return False
         self.best = candidate
@@ -72,8 +75,10 @@ def shrink_by(
     before = None
     while search.best != before and search.attempts > 0:
         before = search.best
-        _leave_out_steps(search)
+        _cut_the_end(search)
+        _leave_out_kinds(search)
         _plainer_setting(search)
+        _leave_out_steps(search)
         for index in range(len(search.best.steps)):
             _plainer_step(search, index)
     return search.best
@@ -81,6 +86,27 @@ def shrink_by(
 
 def _goes_wrong(kind: Any, script: Plan) -> bool:
     return History(kind, script).complaint() is not None
+
+
+def _cut_the_end(search: _Search) -> None:
+    """The shortest failing beginning, by bisection: what comes after the mistake costs the most."""
+    steps, low, high = search.best.steps, 0, len(search.best.steps)
+    while low < high:
+        middle = (low + high) // 2
+        if search.take(search.best._replace(steps=steps[:middle])):
+            high = middle
+        else:
+            low = middle + 1
+
+
+def _leave_out_kinds(search: _Search) -> None:
+    """All steps of one kind at once, and then all that one replica does."""
+    for kind in sorted({step.kind for step in search.best.steps}):
+        rest = tuple(step for step in search.best.steps if step.kind != kind)
+        search.take(search.best._replace(steps=rest))
+    for replica in range(search.best.replicas):
+        rest = tuple(step for step in search.best.steps if step.replica != replica)
+        search.take(search.best._replace(steps=rest))
 
 
 def _leave_out_steps(search: _Search) -> None:
@@ -127,7 +153,7 @@ def _plainer_step(search: _Search, index: int) -> None:
     for kind in _PLAINER.get(search.best.steps[index].kind, ()):
         step = search.best.steps[index]
         search.take_step(index, step._replace(kind=kind))
-    for pick in range(4):
+    for pick in range(min(4, search.best.steps[index].pick)):  # smaller ones only, or it never ends
         if search.take_step(index, search.best.steps[index]._replace(pick=pick)):
             break
     step = search.best.steps[index]

@@ -89,7 +89,7 @@ def test_hypothesis_finds_it_and_shrinks_it(kind):
     failed = []
 
     @settings(database=None, deadline=None, derandomize=True)
-    @given(scenarios(kind))
+    @given(scenarios(kind, steps=40))
     def check(run):
         run.heal()
         if run.values != run.oracle:

@@ -1,0 +1,70 @@
+"""Planted faults: what the fuzzing kit catches, after how many histories, in how many seconds.
+
+Each fault is one statement changed in a copy of `crdt`; the kit is the shipped command with its
+default settings (`python -m crdt.testing fuzz TYPE`, seed 0) on that copy.  Seconds are those of
+one core, for the laws, the search and the shrinking together.  Caught means also that the
+regression test which the command wrote fails on the faulty copy and passes on the real code.
+
+    python benchmarks/mutants.py
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "mutants.md"
+sys.path.insert(0, str(ROOT))
+
+
+def main() -> int:
+    """Hunt them all; print and write the table; 1 if one got away."""
+    from tests.crdt_testing.mutants import MUTANTS, STEPS_MAX, Catch, hunt
+
+    catches: list[Catch] = []
+    for number, mutant in enumerate(MUTANTS, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            catches.append(hunt(mutant, Path(folder)))
+        print(number, row(catches[-1]), flush=True)
+    caught = [
+        catch
+        for catch in catches
+        if catch.complaint
+        and catch.steps <= STEPS_MAX
+        and (catch.on_mutant, catch.on_real_code) == ("fails", "passes")
+    ]
+    total = sum(catch.seconds for catch in catches)
+    summary = (
+        f"{len(caught)} of {len(MUTANTS)} caught, shrunk to at most "
+        f"{max(catch.steps for catch in catches)} steps, {total:.0f} s of one core together, "
+        f"the slowest {max(catch.seconds for catch in catches):.1f} s "
+        f"(CPython {platform.python_version()}, {platform.machine()})."
+    )
+    print(summary)
+    RESULTS.write_text(page(summary, catches), encoding="utf-8")
+    return 0 if len(caught) == len(MUTANTS) else 1
+
+
+def row(catch: object) -> str:
+    """One line of the table."""
+    mutant = catch.mutant
+    found = f"{catch.examples} | {catch.steps}" if catch.complaint else "not caught | -"
+    return f"| {mutant.name} | {mutant.type_name} | {found} | {catch.seconds:.1f} |"
+
+
+def page(summary: str, catches: list[object]) -> str:
+    """The table, and every shrunk history as it is drawn."""
+    lines = ["# Planted faults", "", *__doc__.split("\n\n", 1)[1].strip().splitlines()[:-2]]
+    lines += ["", summary, "", "| fault | type | histories | shrunk to steps | seconds |"]
+    lines += ["|---|---|---:|---:|---:|", *map(row, catches), "", "## As they are drawn", ""]
+    for catch in catches:
+        lines += [f"{catch.mutant.name} ({catch.mutant.type_name}):", ""]
+        lines += ["```text", catch.diagram, "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""The kit's acceptance: planted faults are caught by the shipped command, by default."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crdt_testing.mutants import MUTANTS, STEPS_MAX, AnchorError, Mutant, hunt, plant
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_fault_is_caught_shrunk_and_replayed(mutant, tmp_path):
+    """`python -m crdt.testing fuzz TYPE` on a faulty copy; what it wrote fails there, only there.
+
+    What each took is printed by `python benchmarks/mutants.py`.
+    """
+    catch = hunt(mutant, tmp_path)
+    assert catch.complaint, f"{mutant.name}: not caught"
+    assert catch.steps <= STEPS_MAX, catch.diagram
+    assert (catch.on_mutant, catch.on_real_code) == ("fails", "passes")
+
+
+def test_there_are_sixteen_faults_and_more():
+    """Those that the design names and some that came up since; no two the same."""
+    assert len({mutant.new for mutant in MUTANTS}) == len(MUTANTS) >= 16
+
+
+def test_a_fault_that_no_longer_fits_the_code_is_an_error(tmp_path):
+    """A kernel that was rewritten under a mutant makes it fail loudly, not pass silently."""
+    with pytest.raises(AnchorError, match="anchor not found once but nowhere"):
+        plant(Mutant("nothing", "ORSet", "no such line", ""), tmp_path / "one")
+    with pytest.raises(AnchorError, match=r"chunk\.py x"):
+        plant(Mutant("anywhere", "ORSet", "def ", ""), tmp_path / "many")
