@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 DAYS_MAX: Final = 60
 """Longest booking in days, buffers included: each is a key, and a commit has a limit of keys."""
+_LONGEST: Final = timedelta(days=DAYS_MAX - 1)
 
 
 class BookingState(Enum):
@@ -227,7 +228,7 @@ class Layout:
 
     def day(self, resource: str, day: date) -> str:
         """Prefix of the live bookings of one UTC day."""
-        return f"{self._of(resource)}day/{day.isoformat()}/"
+        return _day_prefix(self.namespace, resource, day)
 
     def ended(self, resource: str, booking_id: str = "") -> str:
         """Key of how the booking ended; without an id the prefix of all."""
@@ -247,13 +248,18 @@ class Layout:
         return f"{self.namespace}/of/{_quoted(resource)}/"
 
 
+@lru_cache(maxsize=8192)
+def _day_prefix(namespace: str, resource: str, day: date) -> str:
+    return f"{namespace}/of/{_quoted(resource)}/day/{day.isoformat()}/"
+
+
 def days_of(occupied: Interval) -> tuple[date, ...]:
     """The UTC days that a booking occupies, checked against the limit.
 
     Raises:
         InvalidTimeError: there are more than `DAYS_MAX`.
     """
-    if occupied.duration > timedelta(days=DAYS_MAX - 1):
+    if occupied.duration > _LONGEST:
         raise InvalidTimeError(f"{occupied} is longer than {DAYS_MAX - 1} days")
     return occupied.days()
 

@@ -1,18 +1,14 @@
-"""The day book: what is entered on the days of a resource, and whether one more entry fits.
+"""The day book: what is entered on the days of resources, read from the store or remembered.
 
-This is the reading and deciding half of the reservations.  It reads the day buckets that a draft
-touches, each at a revision of its own, fits the draft between the entries, and answers with a
-`Decision`: the writes, and the compares that make them fail if any of the buckets (or the rules)
-changed since.  It writes nothing itself, so a decision can be thrown away at no cost.
+The reading half of the reservations.  It opens the days that drafts touch as a `Sheet`, on which
+`day_sheet` decides, follows a booking to where it is by now, lists agendas and looks for free time.
+It writes nothing.
 
-Invariant of a decision: at every instant of a draft's occupied interval, live entries and earlier
-drafts of the same decision together are fewer than the capacity.  Holds whose time is over do not
-count; those in the way are ended by the same commit that takes their time, and told by whom.
+A sheet's days may come from memory (`day_cache`): that they are old shows in the commit.
 """
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -24,23 +20,22 @@ from transactional.booking import (
     BookingState,
     HoldExpired,
     Resource,
-    Wanted,
     days_of,
     decode,
     decode_rules,
-    encode,
     encode_with_place,
 )
-from transactional.interval import Interval, day_of, free_slots, fullest_instant
-from transactional.settle import Decision
+from transactional.day_cache import DayCache
+from transactional.day_sheet import Full, Sheet, in_order, under
+from transactional.interval import Interval, day_of, free_slots
 from transactional.store import Delete, Put, Revision, Unchanged, scan_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from transactional.booking import Layout
-    from transactional.store import Compare, KeyValue, Snapshot, Store, Write
+    from transactional.store import Compare, Store
 
 FREE_SLOTS_MAX: Final = 3
 """How many free stretches a conflict names."""
@@ -63,18 +58,24 @@ class DayBook:
         self._store = store
         self._layout = layout
         self._rules: dict[str, tuple[Resource, int]] = {}
+        self._days = DayCache(store)
 
     # --- rules ----------------------------------------------------------------------------------
 
     async def rules(self, resource: str) -> Resource:
         """The resource's rules, from memory if they were read before."""
-        if resource not in self._rules:
+        return (await self._known_rules(resource))[0]
+
+    async def _known_rules(self, resource: str) -> tuple[Resource, int]:
+        """The rules and the revision that wrote them, 0 if nobody did."""
+        known = self._rules.get(resource)
+        if known is None:
             entry = await self._store.get(self._layout.rules(resource))
             if len(self._rules) >= RULES_CACHED_MAX:
                 self._rules.clear()
-            read = (decode_rules(entry.value), entry.revision) if entry else (Resource(), 0)
-            self._rules[resource] = read
-        return self._rules[resource][0]
+            known = (decode_rules(entry.value), entry.revision) if entry else (Resource(), 0)
+            self._rules[resource] = known
+        return known
 
     def forget_rules(self, *resources: str) -> None:
         """Read the rules of these anew when they are next needed."""
@@ -131,7 +132,7 @@ class DayBook:
     ) -> tuple[Booking, ...]:
         """Live entries in order of start; `lapsed` holds only if asked for."""
         now = await self._store.now()
-        return _in_order(
+        return in_order(
             [b async for b in self.live(resource, within) if lapsed or not b.lapsed(now)]
         )
 
@@ -144,153 +145,136 @@ class DayBook:
         async for booking in self.live(resource):
             if booking.lapsed(now):
                 ends.append(replace(booking, state=BookingState.EXPIRED))
-        return _in_order(ends)
+        return in_order(ends)
 
     async def free(
         self, resource: str, within: Interval, length: timedelta, now: datetime, count: int
     ) -> tuple[Interval, ...]:
         """The earliest stretch of `length` in each gap of `within`, buffers kept free around it."""
         rules = await self.rules(resource)
-        window = within.widened(rules.before, rules.after)
-        taken = [b.occupied async for b in self.live(resource, window) if not b.lapsed(now)]
-        wide = free_slots(
-            taken,
-            window,
-            rules.before + length + rules.after,
-            capacity=rules.capacity,
-            count=count,
-        )
-        return tuple(Interval(s.start + rules.before, s.end - rules.after) for s in wide)
+        around = _around(within, rules)
+        taken = [b.occupied async for b in self.live(resource, around) if not b.lapsed(now)]
+        return _free(taken, within, length, rules, count)
 
-    # --- deciding -------------------------------------------------------------------------------
+    # --- opening days ---------------------------------------------------------------------------
 
-    async def place(
-        self, drafts: Sequence[Booking], now: datetime, *, instead_of: Booking | None = None
-    ) -> Decision[tuple[Booking, ...]]:
-        """Enter the drafts, in order; `instead_of` is an entry that leaves in the same commit.
+    async def open(self, drafts: Sequence[Booking], *, anew: bool = False) -> Sheet:
+        """The days that the drafts occupy, with the buffers that their resources ask for.
 
-        One scan per resource and day.
-
-        Raises:
-            BookingConflict: one of them does not fit.
+        From memory unless `anew`; else one scan for each resource and day.
         """
-        buckets = await self._read(drafts)
-        entered: list[Booking] = []
-        writes: dict[str, Write] = {}
+        names = dict.fromkeys(draft.resource for draft in drafts)
+        if anew:
+            self.forget_rules(*names)
+        remembered = not anew and any(name in self._rules for name in names)
+        rules = {name: await self._known_rules(name) for name in names}
+        missing: dict[str, str] = {}
+        buckets = {}
         for draft in drafts:
-            rules = await self.rules(draft.resource)
-            there = self._entries(buckets, draft)
-            if instead_of is not None:
-                there.pop(instead_of.id, None)
-            rivals = [b for b in there.values() if b.occupied.overlaps(draft.occupied)]
-            live = [b for b in rivals if not b.lapsed(now)]
-            mates = [b for b in entered if b.resource == draft.resource]
-            blockers = _blockers(draft, [*live, *mates], rules.capacity)
-            if blockers:
-                free = await self._next_free(draft, now)
-                raise BookingConflict(draft.resource, draft.interval, blockers, free)
-            for lapsed in (b for b in rivals if b.lapsed(now)):
-                stolen = replace(lapsed, state=BookingState.EXPIRED, taken_by=draft.holder)
-                writes.update((write.key, write) for write in self.ending(stolen))
-            entered.append(draft)
-        for draft in entered:
-            writes.update((key, Put(key, encode(draft))) for key in self._layout.copies(draft))
-        return Decision(tuple(entered), self._compares(buckets, drafts), tuple(writes.values()))
+            for day in days_of(under(rules[draft.resource][0], draft).occupied):
+                prefix = self._layout.day(draft.resource, day)
+                known = None if anew or prefix in buckets else self._days.known(prefix)
+                if known is not None:
+                    buckets[prefix] = known
+                elif prefix not in buckets:
+                    missing[prefix] = draft.resource
+        remembered = remembered or bool(buckets)
+        if missing:
+            fetched = await self._days.fetch(missing)
+            buckets.update((bucket.prefix, bucket) for bucket in fetched)
+        return Sheet(self._layout, buckets, rules, remembered)
 
-    async def draft(
-        self, part: Wanted, booking_id: str, holder: str, expires_at: datetime | None
-    ) -> Booking:
-        """The entry as it would be made under the present rules."""
-        rules = await self.rules(part.resource)
-        return Booking(
-            id=booking_id,
-            resource=part.resource,
-            interval=part.interval,
-            holder=holder,
-            state=BookingState.CONFIRMED if expires_at is None else BookingState.HELD,
-            expires_at=expires_at,
-            note=part.note,
-            before=rules.before,
-            after=rules.after,
-        )
+    def committed(self, sheet: Sheet, revision: int) -> Mapping[str, Booking]:
+        """The sheet is in the store as of `revision`; its bookings as they stand there, by id."""
+        for bucket in sheet.committed(revision):
+            self._days.keep(bucket)
+        written = {key.rpartition("/")[0] + "/" for key in sheet.writes}
+        self._days.forget(written - sheet.buckets.keys())
+        return sheet.entered
+
+    def doubt(self, failed: Iterable[Compare]) -> None:
+        """These compares did not hold: what they speak of is read anew when it is next needed."""
+        rules = {self._layout.rules(name): name for name in self._rules}
+        for compare in failed:
+            if isinstance(compare, Unchanged):
+                self._days.doubt(compare.prefix)
+            elif isinstance(compare, Revision) and compare.key in rules:
+                self.forget_rules(rules[compare.key])
+
+    def changed(self, booking: Booking) -> None:
+        """The booking was rewritten or ended in its place."""
+        self._days.forget([key.rpartition("/")[0] + "/" for key in self._layout.copies(booking)])
 
     async def move(
         self, current: Booking, resource: str, interval: Interval, now: datetime
-    ) -> Decision[Booking]:
-        """Enter `current` at another place and take it out of its own.
+    ) -> Sheet:
+        """A sheet with `current` entered at another place, and taken out of its own.
 
         Raises:
-            BookingConflict: it does not fit there.
+            Full: it does not fit there, which is not said on what is remembered.
         """
-        rules = await self.rules(resource)
-        target = replace(
-            current,
-            resource=resource,
-            interval=interval,
-            before=rules.before,
-            after=rules.after,
-        )
-        plan = await self.place([target], now, instead_of=current)
+        draft = replace(current, resource=resource, interval=interval)
+        sheet = await self.open([draft])
+        try:
+            sheet.enter([sheet.under_rules(draft)], now, instead_of=current)
+        except Full:
+            sheet = await self.open([draft], anew=True)
+            sheet.enter([sheet.under_rules(draft)], now, instead_of=current)
+        target = sheet.entered[current.id]
         old, new = self._layout.copies(current), self._layout.copies(target)
-        writes = [*plan.writes, *(Delete(key) for key in old if key not in new)]
+        sheet.writes.update((key, Delete(key)) for key in old if key not in new)
         if old[0] != new[0]:  # whoever comes with the old token is sent on from the old place
-            trace = encode_with_place(replace(target, state=BookingState.MOVED))
-            writes.append(Put(self._layout.ended(current.resource, current.id), trace))
-        return Decision(target, [*plan.compares, Revision(old[0], current.revision)], writes)
+            key = self._layout.ended(current.resource, current.id)
+            moved = replace(target, state=BookingState.MOVED)
+            sheet.writes[key] = Put(key, encode_with_place(moved))
+        return sheet
 
-    def ending(self, ended: Booking) -> list[Delete | Put]:
-        """Take the entry out of its days and keep how it ended."""
-        last = Put(self._layout.ended(ended.resource, ended.id), encode(ended))
-        return [*(Delete(key) for key in self._layout.copies(ended)), last]
+    # --- free time ------------------------------------------------------------------------------
 
-    def _compares(self, buckets: dict[str, Snapshot], drafts: Sequence[Booking]) -> list[Compare]:
-        compares: list[Compare] = [Unchanged(p, read.revision) for p, read in buckets.items()]
-        resources = dict.fromkeys(draft.resource for draft in drafts)
-        return compares + [Revision(self._layout.rules(r), self._rules[r][1]) for r in resources]
+    async def conflict(
+        self, full: Full, now: datetime, sheet: Sheet | None = None
+    ) -> BookingConflict:
+        """The error that says who is in the way, and what is free in the week from there on.
 
-    async def _read(self, drafts: Sequence[Booking]) -> dict[str, Snapshot]:
-        prefixes = dict.fromkeys(
-            self._layout.day(draft.resource, day)
-            for draft in drafts
-            for day in days_of(draft.occupied)
-        )
-        reads = [scan_all(self._store, prefix) for prefix in prefixes]
-        pages = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
-        return dict(zip(prefixes, pages, strict=True))
-
-    def _entries(self, buckets: dict[str, Snapshot], draft: Booking) -> dict[str, Booking]:
-        found: dict[str, Booking] = {}
-        for day in draft.occupied.days():
-            entries: Iterable[KeyValue] = buckets[
-                self._layout.day(draft.resource, day)
-            ].items.values()
-            for entry in entries:
-                booking = decode(entry, draft.resource)
-                found[booking.id] = booking
-        return found
-
-    async def _next_free(self, draft: Booking, now: datetime) -> tuple[Interval, ...]:
-        """What is free from the wanted start on: on the days wanted, else in the week after."""
-        start = draft.interval.start
+        The wanted days are looked at on the `sheet` on which it was refused, before any reading.
+        """
+        draft = full.draft
+        start, length = draft.interval.start, draft.interval.duration
         last_day = day_of(draft.interval.end.date())
-        for further in (0, FREE_DAYS_MAX):
-            window = Interval(start, last_day.end + timedelta(days=further))
-            found = await self.free(
-                draft.resource, window, draft.interval.duration, now, FREE_SLOTS_MAX
-            )
-            if found:
-                return found
-        return ()
+        free: tuple[Interval, ...] = ()
+        if sheet is not None:
+            free = self._free_on(sheet, draft.resource, Interval(start, last_day.end), length, now)
+        if not free:
+            week = Interval(start, last_day.end + timedelta(days=FREE_DAYS_MAX))
+            free = await self.free(draft.resource, week, length, now, FREE_SLOTS_MAX)
+        return BookingConflict(draft.resource, draft.interval, full.blockers, free)
+
+    def _free_on(
+        self, sheet: Sheet, resource: str, window: Interval, length: timedelta, now: datetime
+    ) -> tuple[Interval, ...]:
+        """What is free in a window of which the sheet has all days; else nothing is known."""
+        rules = sheet.rules[resource][0]
+        days = [self._layout.day(resource, day) for day in _around(window, rules).days()]
+        if not all(day in sheet.buckets for day in days):
+            return ()
+        there = {b.id: b for day in days for _, _, b in sheet.spans(day).values()}
+        taken = [b.occupied for b in there.values() if not b.lapsed(now)]
+        return _free(taken, window, length, rules, FREE_SLOTS_MAX)
 
 
-def _blockers(draft: Booking, others: list[Booking], capacity: int) -> tuple[Booking, ...]:
-    """Who is there at the fullest instant of the draft, if that leaves no room; else nobody."""
-    count, instant = fullest_instant([b.occupied for b in others], draft.occupied)
-    if count < capacity:
-        return ()
-    there = (b for b in others if b.occupied.contains(instant))
-    return _in_order(there)
+def _around(window: Interval, rules: Resource) -> Interval:
+    return window.widened(rules.before, rules.after)
 
 
-def _in_order(bookings: Iterable[Booking]) -> tuple[Booking, ...]:
-    return tuple(sorted(bookings, key=lambda b: (b.interval, b.id)))
+def _free(
+    taken: Iterable[Interval], window: Interval, length: timedelta, rules: Resource, count: int
+) -> tuple[Interval, ...]:
+    """The earliest stretch of `length` in each gap of `window`, buffers kept free around it."""
+    wide = free_slots(
+        taken,
+        _around(window, rules),
+        rules.before + length + rules.after,
+        capacity=rules.capacity,
+        count=count,
+    )
+    return tuple(Interval(s.start + rules.before, s.end - rules.after) for s in wide)

@@ -86,7 +86,10 @@ class Interval:
 
     def days(self) -> tuple[date, ...]:
         """The UTC days that it touches, in order; an end at midnight does not touch the new day."""
-        first, last = self.start.date(), (self.end - timedelta.resolution).date()
+        first, last = self.start.date(), self.end.date()
+        if first == last:
+            return (first,)
+        last = (self.end - timedelta.resolution).date()
         return tuple(first + timedelta(days=n) for n in range((last - first).days + 1))
 
     def __str__(self) -> str:

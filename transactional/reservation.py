@@ -16,20 +16,18 @@ first, however wrong a clock may be: a clock that runs fast lets a hold be stole
 owner is then told `HoldExpired`; it can not let two own the same time.
 
 Within one process callers queue per resource, because rivals that share a loop would only make
-each other's commits fail; between processes the compares decide.  One hold costs one read of a
-bucket (a second one only around midnight) and one commit; confirm, release, extend and cancel cost
-one commit and a look at the clock.
+each other's commits fail; between processes the compares decide.  One hold costs one commit, and
+one read of a bucket (a second one only around midnight) unless this process wrote the bucket last;
+confirm, release, extend and cancel cost one commit and a look at the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
-from weakref import WeakValueDictionary
 
 from transactional.booking import (
     Booking,
@@ -40,22 +38,22 @@ from transactional.booking import (
     Layout,
     Resource,
     Wanted,
-    decode,
     encode,
     encode_rules,
-    encode_with_place,
 )
+from transactional.booking_desk import Desk, Request
 from transactional.day_book import FREE_SLOTS_MAX, DayBook
+from transactional.day_sheet import Full, Sheet, ending
 from transactional.entropy import fresh_token
-from transactional.errors import ConflictError, OpIdReusedError
 from transactional.interval import Interval, InvalidTimeError
 from transactional.settle import Decision, decided, settled_commit
-from transactional.store import Absent, Put, Revision
+from transactional.store import Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from transactional.errors import ConflictError
     from transactional.store import Store
 
 HOLD_TTL_S_MAX: Final = 30 * 86_400
@@ -82,7 +80,7 @@ class Reservations:
         self._layout = Layout(namespace)
         self._new_id = new_id
         self._days = DayBook(store, self._layout)
-        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._desk = Desk(store, self._days)
 
     # --- rules of a resource --------------------------------------------------------------------
 
@@ -223,25 +221,31 @@ class Reservations:
         target = resource or booking.resource
         current = booking
 
-        async def decide(conflict: ConflictError | None) -> Decision[Booking]:
+        async def decide(conflict: ConflictError | None) -> Decision[Sheet | Booking]:
             nonlocal current
             now = await self._store.now()
             doubtful = conflict is not None or not current.live or current.lapsed(now)
             if doubtful or (current.resource, current.interval) == (target, interval):
                 current = await self._days.current(current)
                 self._days.forget_rules(target)
+            if conflict is not None:
+                self._days.doubt(conflict.failed)
             if (current.resource, current.interval) == (target, interval):
                 return Decision(current)
             _check_in_time(current, now)
+            token = Revision(self._layout.copies(current)[0], current.revision)
             try:
-                return await self._days.move(current, target, interval, now)
-            except BookingConflict:
+                sheet = await self._days.move(current, target, interval, now)
+            except Full as full:
                 await self._days.current(current)  # a booking that has ended is told so first
-                raise
+                raise await self._days.conflict(full, now) from None
+            return Decision(sheet, [*sheet.compares(), token], [*sheet.writes.values()])
 
-        async with self._queued([booking.resource, target]):
+        async with self._desk.busy:  # our own bookings would only make the commit fail
             moved, revision = await decided(self._store, decide)
-        return replace(moved, revision=revision) if revision else moved
+            if isinstance(moved, Booking):
+                return moved
+            return self._days.committed(moved, revision)[booking.id]
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -283,52 +287,14 @@ class Reservations:
         self, wanted: tuple[Wanted, ...], holder: str, ttl_s: float | None, key: str | None
     ) -> tuple[Booking, ...]:
         """The one door through which bookings enter."""
-        ids = [self._new_id() if key is None else _id_from(key, n) for n in range(len(wanted))]
-        made = [] if key is None else [self._layout.made(booking_id) for booking_id in ids]
-
-        async def decide(conflict: ConflictError | None) -> Decision[tuple[Booking, ...]]:
-            if conflict is not None:
-                self._days.forget_rules(*(part.resource for part in wanted))
-                if key is not None and conflict.current.get(made[0]) is not None:
-                    return Decision(await self._first_made(key, made, wanted, holder))
-            now = await self._store.now()
-            expires_at = now + timedelta(seconds=ttl_s) if ttl_s is not None else None
-            drafts = [
-                await self._days.draft(part, booking_id, holder, expires_at)
-                for part, booking_id in zip(wanted, ids, strict=True)
-            ]
-            plan = await self._days.place(drafts, now)
-            first = [Put(k, encode_with_place(d)) for k, d in zip(made, drafts, strict=False)]
-            compares = [*plan.compares, *(Absent(k) for k in made)]
-            return Decision(plan.result, compares, [*plan.writes, *first])
-
-        async with self._queued([part.resource for part in wanted]):
-            try:
-                placed, revision = await decided(self._store, decide)
-            except BookingConflict:
-                if key is None or await self._store.get(made[0]) is None:
-                    raise  # a repeat is not in its own way
-                return await self._first_made(key, made, wanted, holder)
-        return tuple(replace(b, revision=revision) for b in placed) if revision else placed
-
-    async def _first_made(
-        self, key: str, made: list[str], wanted: tuple[Wanted, ...], holder: str
-    ) -> tuple[Booking, ...]:
-        """What the idempotency_key made before, as it stands now."""
-        entries = (await self._store.get_many(made)).items
-        first = [decode(entry) for entry in entries.values()]
-        asked = sorted((part.resource, part.interval, holder) for part in wanted)
-        if sorted((b.resource, b.interval, b.holder) for b in first) != asked:
-            raise OpIdReusedError(key)
-        by_id = {b.id: b for b in first}
-        answers = []
-        for name in made:
-            booking = by_id[name.rpartition("/")[2]]
-            try:
-                answers.append(await self._days.current(booking))
-            except BookingEndedError as end:
-                answers.append(end.booking)
-        return tuple(answers)
+        if not wanted:
+            return ()
+        numbers = range(len(wanted))
+        ids = tuple(self._new_id() if key is None else _id_from(key, n) for n in numbers)
+        made = () if key is None else tuple(self._layout.made(booking_id) for booking_id in ids)
+        answer = asyncio.get_running_loop().create_future()
+        request = Request(wanted, ids, holder, ttl_s, key, made, answer)
+        return await self._desk.place(request)
 
     async def _change(
         self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
@@ -348,11 +314,14 @@ class Reservations:
             writes = (
                 [Put(key, encode(changed)) for key in keys]
                 if changed.live
-                else self._days.ending(changed)
+                else ending(self._layout, changed)
             )
             return Decision(changed, [Revision(keys[0], current.revision)], writes)
 
-        changed, revision = await decided(self._store, decide)
+        try:
+            changed, revision = await decided(self._store, decide)
+        finally:
+            self._days.changed(current)
         return replace(changed, revision=revision) if revision else changed
 
     async def _end(
@@ -362,15 +331,6 @@ class Reservations:
             return not (await self._change(booking, change)).live
         except BookingEndedError:
             return False
-
-    @asynccontextmanager
-    async def _queued(self, resources: Iterable[str]) -> AsyncGenerator[None]:
-        """One decision at a time per resource; several in order, so nobody waits in a ring."""
-        async with AsyncExitStack() as stack:
-            for resource in sorted(set(resources)):
-                queue = self._queues.setdefault(resource, asyncio.Lock())
-                await stack.enter_async_context(queue)
-            yield
 
 
 def _id_from(idempotency_key: str, number: int) -> str:

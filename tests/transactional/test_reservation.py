@@ -128,36 +128,57 @@ async def test_book_many_one_by_one_tells_each_answer(store):
 
 
 async def test_confirm_races_expiry(timed_store, hand_clock):
-    """[transactional 43] Owner or thief, exactly one; a neighbour's booking is never touched."""
+    """[transactional 43] Owner or thief, exactly one; a neighbour's booking is never touched.
+
+    Twenty rooms race at once, so that confirming and stealing meet in all orders and groups.
+    """
     dice = random.Random(seeds(1)[0])
     owner, thief = Reservations(timed_store), Reservations(timed_store)
-    for number in range(rounds(10_000)):
-        room, day = f"room {number % 7}", number // 7 + 1
+    names = [f"room {number}" for number in range(20)]
+    for day in range(1, rounds(10_000) // len(names) + 1):
         wanted = hours(9, 10, day)
-        await owner.book(room, hours(10, 11, day), holder="neighbour")
-        hold = await owner.hold(room, wanted, holder="owner", ttl_s=10)
-        hand_clock.forward(dice.choice([0.0, 9.0, 9.999, 10.0, 10.5]))
+        next_door = [Wanted(name, hours(10, 11, day)) for name in names]
+        await owner.book_many(next_door, holder="neighbour")
+        ttls = [dice.choice([5, 10, 20]) for _ in names]
+        holds = await asyncio.gather(
+            *(
+                owner.hold(name, wanted, holder="owner", ttl_s=ttl_s)
+                for name, ttl_s in zip(names, ttls, strict=True)
+            )
+        )
+        hand_clock.forward(dice.choice([0.0, 4.999, 5.0, 9.0, 9.999, 10.0, 10.5]))
 
         async def time_passes() -> None:
             await asyncio.sleep(0)
             hand_clock.forward(dice.choice([0.0, 0.5, 10.0]))
 
-        answers = await asyncio.gather(
-            owner.confirm(hold),
-            thief.book(room, wanted, holder="thief"),
-            time_passes(),
-            return_exceptions=True,
+        racers = [owner.confirm(hold) for hold in holds]
+        racers += [thief.book(name, wanted, holder="thief") for name in names]
+        order = list(range(len(racers)))
+        dice.shuffle(order)
+        ran = await asyncio.gather(
+            *(racers[n] for n in order), time_passes(), return_exceptions=True
         )
-        won = [answer for answer in answers[:2] if not isinstance(answer, Exception)]
-        if not won:  # each looked at the clock at a bad moment; now the time is free
-            assert isinstance(answers[0], HoldExpired)
-            won = [await thief.book(room, wanted, holder="thief")]
-        assert len(won) == 1, answers
-        agenda = await owner.agenda(room, hours(9, 11, day))
-        assert [booking.holder for booking in agenda] == [won[0].holder, "neighbour"]
-        ended = [booking for booking in await owner.ended(room) if booking.id == hold.id]
-        taken = won[0].holder == "thief"
-        assert [b.state for b in ended] == ([BookingState.EXPIRED] if taken else [])
+        answers = dict(zip(order, ran, strict=False))
+
+        async def check(number: int) -> None:
+            name, hold = names[number], holds[number]
+            pair = (answers[number], answers[number + len(names)])
+            won = [answer for answer in pair if not isinstance(answer, Exception)]
+            if not won:  # each looked at the clock at a bad moment; now the time is free
+                assert isinstance(pair[0], HoldExpired)
+                won = [await thief.book(name, wanted, holder="thief")]
+            assert len(won) == 1, pair
+            if won[0].holder == "thief":
+                with pytest.raises(HoldExpired) as late:
+                    await owner.current(hold)
+                assert late.value.taken_by == "thief"
+            else:
+                assert (await owner.current(hold)).state is BookingState.CONFIRMED
+            agenda = await owner.agenda(name, hours(9, 11, day))
+            assert [booking.holder for booking in agenda] == [won[0].holder, "neighbour"]
+
+        await asyncio.gather(*(check(number) for number in range(len(names))))
 
 
 async def test_confirm_after_the_time_was_sold_again(timed_store, hand_clock):
