@@ -4,6 +4,8 @@ The front door: an `Agent` per process (or several), its errors, and the simulat
 same machine in virtual time. `replication.protocol` is the sans-IO half; see docs/protocol.md.
 """
 
+import logging
+
 from replication.agent import Agent
 from replication.config import Config
 from replication.errors import (
@@ -24,6 +26,8 @@ from replication.member_view import MemberView
 from replication.simulation import Faults, Simulation
 from replication.subscription import Event, Touched
 from replication.version import Version
+
+logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unless asked
 
 __all__ = [
     "Agent",

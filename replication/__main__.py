@@ -1,14 +1,14 @@
-"""`python -m replication`: run an agent, or look into a running cluster.
+"""`python -m replication`: run an agent, or look into a running one and tell it things.
 
     python -m replication up ada --listen 127.0.0.1:7001 --journal ada.db
     python -m replication members --peer 127.0.0.1:7001
     python -m replication set order/42/status paid --peer 127.0.0.1:7001
 
-Theory of operation. `up` is an agent until SIGTERM. `status`, `members`, `diff` and `metrics` read
-the pages of a running agent. Everything that touches documents joins the cluster as a short-lived
-agent of its own that does not listen: it catches up with the peer, reads or writes, waits until the
-peer has the write on its disk, and leaves. Such a writer is a new origin in every vector for ever,
-so these verbs are for people, not for loops. `backup`, `restore` and `doctor` work on files.
+Theory of operation. `up` is an agent until SIGTERM. Every other verb asks the agent that `--peer`
+names and is answered by it alone (`transport.desk`): a `set` is that agent's own write, durable on
+its disk when the command returns, and on `--copies N` others if asked for. So verbs cost no
+identity, work across a partition exactly as far as their agent does, and may be used in loops.
+`backup`, `restore` and `doctor JOURNAL` work on files of agents that do not run.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 timeout. Errors are one line on stderr.
 """
@@ -28,50 +28,55 @@ from replication.errors import NotYetError, ReplicationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DOCUMENT_VERBS = {
-    "get": ("show a document", ["name"]),
-    "set": ("write a register", ["name", "value"]),
-    "add": ("add an element to a set", ["name", "value"]),
-    "remove": ("remove an element from a set", ["name", "value"]),
-    "inc": ("increment a counter", ["name", "value"]),
-    "watch": ("print changes of documents until interrupted", ["name"]),
-    "explain": ("who wrote what is alive in a document, and when", ["name"]),
-}
-PAGE_VERBS = {
+ASKING = {
+    "get": "show a document, or the names of all",
+    "set": "write a register",
+    "add": "add an element to a set",
+    "remove": "remove an element from a set",
+    "inc": "increment a counter",
+    "watch": "print changes of documents until interrupted",
+    "explain": "who wrote a document, when, and what lost",
     "status": "one agent's view of the cluster",
     "members": "who is in the cluster, and how far behind",
     "stats": "the size of an agent's state and what it counted",
+    "cut": "cut an agent off from another one, both ways, until `heal`",
+    "heal": "end a `cut`",
+    "retire": "declare a member gone for good",
 }
+WRITING = {"set", "add", "remove", "inc"}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m replication", description=__doc__.split("\n")[0])
-    verbs = top.add_subparsers(dest="verb", required=True)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--secret-file", type=Path, help="file that holds the cluster secret")
-    shared.add_argument("--cluster", default="convoca")
-    shared.add_argument("--namespace", default="default")
     shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
     shared.add_argument("-o", "--output", choices=["table", "json", "plain"], default="table")
-    up = verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM")
-    up.add_argument("name")
-    up.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    up.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
-    up.add_argument("--journal", type=Path)
-    for verb, (text, arguments) in DOCUMENT_VERBS.items():
+    _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
+    for verb, text in ASKING.items():
         sub = verbs.add_parser(verb, parents=[shared], help=text)
-        for argument in arguments:
-            if verb == "watch":
-                sub.add_argument(argument, nargs="?", default="")
+        sub.add_argument("--peer", required=True, metavar="HOST:PORT", help="the agent to ask")
+        if verb == "get":
+            sub.add_argument("name", nargs="?")
+        elif verb == "watch":
+            sub.add_argument("name", nargs="?", default="", metavar="prefix")
+        elif verb == "explain" or verb in WRITING:
+            sub.add_argument("name")
+        elif verb in {"cut", "heal", "retire"}:
+            sub.add_argument("other", metavar="member", help="a name, id or address")
+        if verb in WRITING:
+            if verb == "inc":
+                sub.add_argument("value", nargs="?", default="1")
             else:
-                sub.add_argument(argument)
-        sub.add_argument("--peer", required=True, metavar="HOST:PORT")
-    for verb, text in PAGE_VERBS.items():
-        sub = verbs.add_parser(verb, parents=[shared], help=text)
-        sub.add_argument("--peer", required=True, metavar="HOST:PORT")
+                sub.add_argument("value")
+            sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
+            sub.add_argument(
+                "--copies", type=int, default=0, metavar="N", help="wait until N others have it"
+            )
     diff = verbs.add_parser("diff", parents=[shared], help="compare the states of two agents")
-    diff.add_argument("peer", metavar="HOST:PORT")
+    diff.add_argument("one", metavar="HOST:PORT")
     diff.add_argument("other", metavar="HOST:PORT")
     backup = verbs.add_parser("backup", parents=[shared], help="copy a journal, without identity")
     backup.add_argument("journal", type=Path)
@@ -79,9 +84,22 @@ def parser() -> argparse.ArgumentParser:
     restore = verbs.add_parser("restore", parents=[shared], help="put a backup in place")
     restore.add_argument("backup", type=Path)
     restore.add_argument("target", type=Path)
-    doctor = verbs.add_parser("doctor", parents=[shared], help="check a journal that is not open")
-    doctor.add_argument("journal", type=Path)
+    doctor = verbs.add_parser("doctor", parents=[shared], help="does it add up?")
+    doctor.add_argument("journal", type=Path, nargs="?", help="of an agent that does not run")
+    doctor.add_argument("--peer", metavar="HOST:PORT", help="an agent, and all that it knows")
     return top
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument("name")
+    up.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    up.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
+    up.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    up.add_argument("--journal", type=Path)
+    up.add_argument("--cluster", default="convoca")
+    up.add_argument("--namespace", default="default")
+    up.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    up.add_argument("--log-format", choices=["text", "json"], default="text")
 
 
 def shown(answer: object, output: str) -> str:

@@ -27,6 +27,7 @@ from crdt import LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
 from replication.assembly import assemble
 from replication.config import Config
+from replication.console import Console
 from replication.driver import Driver
 from replication.errors import (
     ClosedError,
@@ -38,11 +39,11 @@ from replication.journal.base import Journal, boot
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.member_view import MemberView
-from replication.metrics import pages
 from replication.options import check_reach, checked_name, keys_of
 from replication.protocol.messages import Status
 from replication.protocol.wire import BOOT_BYTES
-from replication.transport.http import PATH, HttpTransport, split_address
+from replication.transport.base import PATH, split_address
+from replication.transport.http import HttpTransport
 from replication.version import Version
 from replication.watching import Watch, Watchers
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from replication.protocol.replica import Replica
     from replication.transport.base import Transport
     from replication.transport.http import Application
+    from replication.vitals import Vitals
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
 
@@ -111,7 +113,7 @@ class Agent:
             self.config,
             server_tls=server_tls,
             client_tls=client_tls,
-            pages=pages(self),
+            desk=Console(self),
             keys=self._secrets,
         )
         self._cluster, self._namespace = cluster, namespace
@@ -161,6 +163,7 @@ class Agent:
             now_s=time.monotonic,
             publish=self._watchers.publish,
             lease=booted.lease,
+            wall_ms=_wall_ms,
         )
         booted.kernel.before_write = self._writable
         self._loop_task = asyncio.create_task(self._driver.run(), name=f"agent {self.name}")
@@ -190,9 +193,9 @@ class Agent:
         await driver.settle(half_s / 2)
         driver.stop()
         await task
+        self._watchers.close()  # before the transport: streams of changes end in order
         await self._transport.close()
         await driver.release()
-        self._watchers.close()
 
     def mount(self, app: Application, path: str = PATH) -> None:
         """Serve peers from an aiohttp application; it starts and closes this agent.
@@ -336,6 +339,22 @@ class Agent:
         """Per current member: events of this agent's state that it is not known to have."""
         return self._running()[1].lag()
 
+    def behind(self) -> dict[str, tuple[int, float]]:
+        """Per origin that peers told more of: (events lacked here, seconds since the first)."""
+        replica = self._running()[1]
+        return replica.behind.lag(replica.kernel.vector, time.monotonic())
+
+    def stands(self) -> dict[str, int]:
+        """Per current member: up to which of this agent's own events it told to have durably."""
+        replica = self._running()[1]
+        peer, own = replica.eager.peer, self.id
+        return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
+
+    @property
+    def vitals(self) -> Vitals:
+        """Delays, queues and arrivals, as measured since the start."""
+        return self._running()[0].vitals
+
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.
 
@@ -363,6 +382,10 @@ class Agent:
         replica.exchanges.blocked.discard(peer)
         replica.hurry(time.monotonic())
 
+    def blocked(self) -> list[str]:
+        """Peers that this agent is cut off from by `block`, as they were named."""
+        return sorted(self._running()[1].exchanges.blocked)
+
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped before an event that cannot be applied: origin -> why."""
         held = self._running()[1].entropy.intake.quarantine
@@ -382,6 +405,10 @@ class Agent:
     def bytes_received(self) -> int:
         """Bytes of frames received since the start, without HTTP headers."""
         return self._transport.traffic.received
+
+    def bytes_by_kind(self) -> dict[tuple[str, str], int]:
+        """(direction, kind of message) -> bytes of frames; refused ones are left out."""
+        return dict(self._running()[1].exchanges.wire.bytes_by_kind)
 
     def counts(self) -> dict[str, int]:
         """How often what happened: exchanges, deltas by outcome, refusals by code."""

@@ -5,46 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import secrets
+import logging
 import shutil
 import signal
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from replication import diagnosis, logs
 from replication.agent import Agent
-from replication.errors import ConfigError, JournalUnreadableError, NotYetError
-from replication.journal.base import rebuild
+from replication.errors import ConfigError, JournalUnreadableError
 from replication.journal.sqlite import SqliteJournal
-from replication.options import keys_of, page_token
-from replication.transport.http import fetch_page
-from replication.version import Version
+from replication.options import keys_of
+from replication.transport.desk import DeskClient
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+logger = logging.getLogger(logs.LOGGER)
 
 
 async def run(options: argparse.Namespace) -> Any:
     """Carry out one command; what to print, or None."""
-    verb = options.verb
-    if verb in FILE_VERBS:
-        return FILE_VERBS[verb](options)
-    if verb in PAGE_VERBS:
-        return await PAGE_VERBS[verb](options)
-    if verb == "up":
-        return await _up(options)
-    async with _visitor(options) as agent:
-        return await _on_document(agent, options)
+    return await VERBS[options.verb](options)
 
 
-# ------------------------------------------------------------------------------ agents
+# ------------------------------------------------------------------------------ running an agent
 
 
 async def _up(options: argparse.Namespace) -> None:
     """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
+    logs.write_to_stderr(options.log_level, options.log_format)
     agent = Agent(
         options.name,
         listen=options.listen,
+        address=options.address,
         peers=options.peer,
         journal=options.journal,
         secret=_secret(options),
@@ -61,110 +57,124 @@ async def _up(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with agent:
-        print(json.dumps({"id": agent.id, "address": agent.address}), flush=True)  # noqa: T201 - whoever starts us reads the address
+        facts = {"id": agent.id, "address": agent.address}
+        logger.info("started", extra={"facts": facts})
+        print(json.dumps(facts), flush=True)  # noqa: T201 - whoever starts us reads the address
         await stop.wait()
+        logger.info("stopping", extra={"facts": facts})
+    logger.info("stopped", extra={"facts": facts})
 
 
-@contextlib.asynccontextmanager
-async def _visitor(options: argparse.Namespace) -> AsyncIterator[Agent]:
-    """A short-lived agent that has caught up with the peer."""
-    page = await _status(options, options.peer)
-    agent = Agent(
-        f"visitor-{secrets.token_hex(4)}",
-        listen="",
-        peers=[options.peer],
-        secret=_secret(options),
-        cluster=options.cluster,
-        namespace=options.namespace,
-    )
-    async with agent:
-        await agent.seen(Version(page["vector"]), options.timeout)
-        yield agent
+# ------------------------------------------------------------------------------ documents
 
 
-async def _on_document(agent: Agent, options: argparse.Namespace) -> Any:
-    name, verb = options.name, options.verb
-    if verb == "watch":
-        async for event in agent.watch(name):
-            for document in event.documents:
-                keys = sorted(map(repr, document.keys or ()))
-                print(document.name, document.type.__name__, *keys, flush=True)  # noqa: T201 - the verb prints
-        return None
-    if verb == "get":
-        found = {kind.__name__: _plain(agent.document(name, kind)) for kind in _kinds(agent, name)}
-        if not found:
-            raise ConfigError(f"there is no document {name!r}", hint="`watch` shows names as used")
-        return next(iter(found.values())) if len(found) == 1 else found
-    if verb == "explain":
-        return [
-            {"type": kind.__name__, "entries": agent.document(name, kind).debug()}
-            for kind in _kinds(agent, name)
-        ]
-    _write(agent, verb, name, options.value)
-    await agent.replicated(agent.version(), n=1, timeout_s=options.timeout)
-    return None
+async def _get(options: argparse.Namespace) -> Any:
+    """The value of a document; {type: value} if several types share the name; all names."""
+    if options.name is None:
+        return json.loads(await _client(options).page("/documents"))
+    found = json.loads(await _client(options).page("/documents", name=options.name))
+    return next(iter(found.values())) if len(found) == 1 else found
 
 
-def _write(agent: Agent, verb: str, name: str, value: str) -> None:
-    match verb:
-        case "set":
-            agent.register(name).set(value)
-        case "add":
-            agent.orset(name).add(value)
-        case "remove":
-            agent.orset(name).remove(value)
-        case "inc":
-            agent.counter(name).increment(_amount(value))
+async def _explain(options: argparse.Namespace) -> Any:
+    """Who wrote it, when, and what lost."""
+    lines = json.loads(await _client(options).page("/explain", name=options.name))
+    if not lines:
+        raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
+    return [
+        {
+            "type": line["type"],
+            "place": line["place"] or "-",
+            "value": "?" if line["fate"] == "replaced" else json.dumps(line["value"]),
+            "fate": line["fate"]
+            + (f" to {line['by']}" if line["fate"] == "lost" else "")
+            + (f" by {line['by']}" if line["fate"] == "replaced" else ""),
+            "writer": f"{line['writer']}:{line['seq']}",
+            "written": _moment(line["written_ms"]),
+            "durable here": _moment(line["durable_here_ms"]),
+        }
+        for line in lines
+    ]
 
 
-def _kinds(agent: Agent, name: str) -> list[Any]:
-    return [kind for found, kind in agent.kernel.documents() if found == name]
+def _moment(wall_ms: int | None) -> str:
+    if wall_ms is None:
+        return "-"
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
-def _plain(view: Any) -> Any:
-    value = view.value
-    return sorted(value, key=repr) if isinstance(value, frozenset | set) else value
+async def _watch(options: argparse.Namespace) -> None:
+    """Print changes until the agent stops, or we are interrupted."""
+    async for change in _client(options).changes(options.name):
+        if options.output == "json":
+            line = json.dumps(change, ensure_ascii=False)
+        else:
+            lagged = ["(lagged)"] if change["lagged"] else []
+            line = " ".join([change["name"], change["type"], *change["keys"], *lagged])
+        print(line, flush=True)  # noqa: T201 - the verb prints
 
 
-def _amount(text: str) -> int:
+async def _write(options: argparse.Namespace) -> Any:
+    """An order to write; silent unless JSON is asked for."""
+    value = options.value
+    if options.verb == "inc":
+        value = _whole(value)
+    elif options.json:
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
+    order = {"name": options.name, "value": value, "copies": options.copies}
+    told = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
+    return told if options.output == "json" else None
+
+
+def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no whole number") from error
+        raise ConfigError(f"{text!r} is no whole number", hint="inc NAME 3") from error
+
+
+async def _about_peer(options: argparse.Namespace) -> None:
+    """cut, heal, retire."""
+    await _client(options).order(options.verb, peer=options.other)
 
 
 # ------------------------------------------------------------------------------ pages
 
 
-async def _status(options: argparse.Namespace, peer: str) -> dict[str, Any]:
-    secret = _secret(options)
-    token = page_token(keys_of(secret))
-    try:
-        async with asyncio.timeout(options.timeout):
-            page: dict[str, Any] = json.loads(await fetch_page(peer, "/status", token))
-    except TimeoutError as error:
-        raise NotYetError(f"{peer} did not answer", reached=0, wanted=1) from error
+async def _status(options: argparse.Namespace) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(await _client(options).page("/status"))
     return page
 
 
 async def _members(options: argparse.Namespace) -> Any:
-    return (await _status(options, options.peer))["members"]
+    return (await _status(options))["members"]
 
 
 async def _stats(options: argparse.Namespace) -> Any:
-    page = await _status(options, options.peer)
-    return page["state"] | page["counts"]
+    page = await _status(options)
+    sizes = {f"{what} bytes": size for what, size in (page["bytes"] | page["queued_bytes"]).items()}
+    return page["state"] | sizes | {"loop lag s": page["loop_lag_s"]} | page["counts"]
 
 
 async def _diff(options: argparse.Namespace) -> Any:
-    one, other = await _status(options, options.peer), await _status(options, options.other)
-    origins = sorted(set(one["vector"]) | set(other["vector"]))
+    one, other = [
+        json.loads(await _client(options, peer).page("/status"))
+        for peer in (options.one, options.other)
+    ]
     rows = [
         {"origin": o, one["id"]: one["vector"].get(o, 0), other["id"]: other["vector"].get(o, 0)}
-        for o in origins
+        for o in sorted(set(one["vector"]) | set(other["vector"]))
         if one["vector"].get(o, 0) != other["vector"].get(o, 0)
     ]
     return rows or ("equal" if one["digest"] == other["digest"] else "equal vectors, not states!")
+
+
+def _client(options: argparse.Namespace, peer: str = "") -> DeskClient:
+    secret = _secret(options)
+    return DeskClient(peer or options.peer, keys_of(secret), options.timeout)
 
 
 def _secret(options: argparse.Namespace) -> str | None:
@@ -175,43 +185,34 @@ def _secret(options: argparse.Namespace) -> str | None:
 # ------------------------------------------------------------------------------ files
 
 
-def _backup(journal: Path, target: Path) -> str:
-    _must_exist(journal)
-    opened = SqliteJournal(journal)
+async def _backup(options: argparse.Namespace) -> str:
+    _must_exist(options.journal)
+    opened = SqliteJournal(options.journal)
     opened.open()
-    try:
-        opened.backup_to(target)
-    finally:
-        opened.close()
-    return f"{target}: a copy without identity; whoever starts on it takes a new incarnation"
+    with contextlib.closing(opened):
+        opened.backup_to(options.target)
+    return f"{options.target}: a copy without identity; who starts on it takes a new incarnation"
 
 
-def _restore(backup: Path, target: Path) -> str:
-    _must_exist(backup)
-    if target.exists():
-        raise ConfigError(f"{target} exists", hint="move it away first; nothing was changed")
-    shutil.copyfile(backup, target)
-    return f"{target}: restored; the agent that starts on it takes a new incarnation"
+async def _restore(options: argparse.Namespace) -> str:
+    _must_exist(options.backup)
+    if options.target.exists():
+        raise ConfigError(
+            f"{options.target} exists", hint="move it away first; nothing was changed"
+        )
+    shutil.copyfile(options.backup, options.target)
+    return f"{options.target}: restored; the agent that starts on it takes a new incarnation"
 
 
-def _doctor(journal: Path) -> dict[str, object]:
-    """Read a journal back as a start would: what it holds, and whether it adds up."""
-    _must_exist(journal)
-    opened = SqliteJournal(journal)
-    recovered = opened.open()
-    opened.close()
-    kernel = rebuild(recovered, recovered.replica or "nobody~0", None)
-    return {
-        "id": recovered.replica or "(never started)",
-        "continuous": recovered.continuous,
-        "boots": recovered.boots,
-        "rows": len(recovered.rows),
-        "snapshot bytes": len(recovered.snapshot),
-        "lease": recovered.lease,
-        "origins": len(recovered.vector),
-        "entries": kernel.entries,
-        "verdict": "adds up",
-    }
+async def _doctor(options: argparse.Namespace) -> Any:
+    """Findings about a journal that is not open, or about an agent and everybody it knows."""
+    if options.journal is not None:
+        _must_exist(options.journal)
+        return diagnosis.of_journal(options.journal)
+    if not options.peer:
+        raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
+    keys = keys_of(_secret(options))
+    return await diagnosis.of_cluster(options.peer, keys, options.timeout)
 
 
 def _must_exist(path: Path) -> None:
@@ -219,14 +220,23 @@ def _must_exist(path: Path) -> None:
         raise JournalUnreadableError(f"{path} does not exist", hint="check the path")
 
 
-FILE_VERBS: dict[str, Callable[[argparse.Namespace], Any]] = {
-    "backup": lambda options: _backup(options.journal, options.target),
-    "restore": lambda options: _restore(options.backup, options.target),
-    "doctor": lambda options: _doctor(options.journal),
-}
-PAGE_VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
-    "status": lambda options: _status(options, options.peer),
+VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
+    "up": _up,
+    "get": _get,
+    "set": _write,
+    "add": _write,
+    "remove": _write,
+    "inc": _write,
+    "watch": _watch,
+    "explain": _explain,
+    "status": _status,
     "members": _members,
     "stats": _stats,
     "diff": _diff,
+    "cut": _about_peer,
+    "heal": _about_peer,
+    "retire": _about_peer,
+    "backup": _backup,
+    "restore": _restore,
+    "doctor": _doctor,
 }

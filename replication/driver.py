@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from replication.errors import JournalFailedError, JournalUnreadableError, PeerUnreachableError
 from replication.journal.base import Entry, leased, rebuild
 from replication.protocol.effects import NOTHING, Effects, Published, Row, Send
+from replication.vitals import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,6 +51,7 @@ class Driver:
         now_s: monotonic seconds.
         publish: called after commit, for every change, in order.
         lease: own sequence numbers reserved so far.
+        wall_ms: what arrivals are noted with.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Driver:
         now_s: Callable[[], float],
         publish: Callable[[Published], None],
         lease: int,
+        wall_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         self.failure: JournalFailedError | None = None
+        self.vitals = Vitals(now_s, wall_ms)
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._replica = replica
         self._journal = journal
@@ -95,6 +99,7 @@ class Driver:
 
     async def run(self) -> None:
         """Until `stop`: wait, drain, execute."""
+        self.vitals.heartbeat.start()
         while not self._stopping:
             await self._pause()
             if self._replica.kernel.in_batch:  # half of one must not be seen by anybody
@@ -135,7 +140,7 @@ class Driver:
         try:
             return step(now_s)
         except Exception:
-            logger.exception("a step raised; its exchange will run out of time")
+            logger.exception("step-raised")  # its exchange will run out of time
             self._replica.counts["step:raised"] += 1
             self._not_before_s = now_s + self._config.journal_retry_s
             return NOTHING
@@ -143,7 +148,7 @@ class Driver:
     async def _execute(self, effects: Effects) -> None:
         """Persist, then send, then publish."""
         for notice in effects.notices:
-            logger.warning("%s %s", notice.code, dict(notice.data))
+            logger.warning(notice.code, extra={"facts": dict(notice.data)})
         self._unsaved += effects.persist
         self._vector = effects.vector or self._vector
         self._unpublished += effects.publish
@@ -168,7 +173,7 @@ class Driver:
     async def _degrade(self, error: JournalFailedError) -> None:
         """Go read-only; from now on peers are told of what the journal holds, and nothing more."""
         self.failure = error
-        logger.error("the journal failed, this agent is read-only: %s", error)
+        logger.error("read-only", extra={"facts": {"why": str(error)}})
         durable: Kernel | None = None
         try:
             recovered = await asyncio.get_running_loop().run_in_executor(
@@ -176,12 +181,13 @@ class Driver:
             )
             durable = rebuild(recovered, self._replica.id, None)
         except JournalUnreadableError as unreadable:
-            logger.error("it cannot be read either: %s", unreadable)  # noqa: TRY400 - an operator wants the line, not our stack
+            facts = {"why": str(unreadable)}
+            logger.error("journal-unreadable", extra={"facts": facts})  # noqa: TRY400 - an operator wants the line, not our stack
         self._replica.degrade(durable)
 
     def _recover(self) -> None:
         if self.failure is not None:
-            logger.warning("the journal works again")
+            logger.warning("writable-again")
             self.failure = None
             self._replica.recover()
 
@@ -210,6 +216,7 @@ class Driver:
         self._lease = lease
         if snapshot:
             self._log_bytes, self._snapshot_bytes = 0, len(snapshot)
+        self.vitals.committed(kernel.replica, self._replica.durable, vector)
         self._replica.persisted(vector)
 
     def _news_of_book(self) -> tuple[MemberClaim, ...] | None:
@@ -233,10 +240,12 @@ class Driver:
         exchange = self._exchange
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._answers[exchange] = answer
+        self.vitals.queued["inbound"] += len(frame)
         self.call(lambda now_s: self._replica.receive(frame, now_s, exchange))
         try:
             return await answer
         finally:
+            self.vitals.queued["inbound"] -= len(frame)
             self._answers.pop(exchange, None)
 
     def call(self, step: Callable[[float], Effects]) -> None:
@@ -270,14 +279,18 @@ class Driver:
 
     async def _deliver(self, send: Send) -> None:
         exchange = send.exchange
+        self.vitals.queued["outbound"] += len(send.frame)
         try:
             answer = await self._transport.exchange(send.address, send.frame)
         except Exception as error:  # noqa: BLE001 - whatever it was, the exchange is over
             level = logging.DEBUG if isinstance(error, PeerUnreachableError) else logging.WARNING
-            logger.log(level, "no answer from %s: %s", send.address, error)
+            facts = {"peer": send.address, "why": str(error)}
+            logger.log(level, "no-answer", extra={"facts": facts})
             self.call(lambda now_s: self._replica.failed(exchange, now_s))
         else:
             self.call(lambda now_s: self._replica.answered(exchange, answer, now_s))
+        finally:
+            self.vitals.queued["outbound"] -= len(send.frame)
 
     # ------------------------------------------------------------------------------ waiting
 
@@ -308,6 +321,8 @@ class Driver:
         return JournalFailedError(str(self.failure))
 
     def _satisfy(self) -> None:
+        replica = self._replica
+        self.vitals.spread(lambda v: replica.holders(v) == len(replica.members.current()))
         for reached, waiter in self._waiters:
             if waiter.done():
                 continue
@@ -330,6 +345,7 @@ class Driver:
     def stop(self) -> None:
         """End the loop after its current turn; what is unsaved is saved by that turn."""
         self._stopping = True
+        self.vitals.heartbeat.stop()
         self._wake.set()
 
     async def release(self) -> None:

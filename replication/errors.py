@@ -202,6 +202,18 @@ class NotYetError(ReplicationError, TimeoutError):
         self.wanted = wanted
 
 
+class OrderRefusedError(ReplicationError):
+    """An agent refused what an operator asked of it; nothing changed."""
+
+    code: ClassVar[str] = "order-refused"
+
+
+class UnhealthyError(ReplicationError):
+    """`doctor` found something; the text says what."""
+
+    code: ClassVar[str] = "unhealthy"
+
+
 class PeerUnreachableError(ReplicationError):
     """No answer from the peer: refused, timed out, cut or blocked."""
 

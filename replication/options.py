@@ -53,6 +53,11 @@ def page_token(keys: tuple[bytes, ...]) -> str:
     return hmac.new(keys[0], b"convoca pages", hashlib.sha256).hexdigest() if keys else ""
 
 
+def order_token(keys: tuple[bytes, ...]) -> str:
+    """What an operator shows as a bearer token to read values and to give orders."""
+    return hmac.new(keys[0], b"convoca orders", hashlib.sha256).hexdigest() if keys else ""
+
+
 def size_proof(key: bytes, size: int) -> str:
     """Shows the knowledge of a key before a long body is read; bound to the body's size.
 

@@ -189,6 +189,7 @@ class AntiEntropy:
         pending = self.pending
         pending.counts[f"delta:{taken.outcome.value}"] += 1
         pending.counts["bytes:delta"] += len(data)
+        pending.counts["redundant"] += taken.redundant
         self.eager.credit(taken.ranges, sender, self.members.live(), told)
         if taken.outcome is Outcome.POISON:
             pending.notices.append(Notice("quarantined", (("from", sender), ("why", taken.why))))

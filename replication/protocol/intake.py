@@ -46,6 +46,8 @@ class Taken:
     ranges: Ranges
     applied: tuple[tuple[bytes, Change], ...] = ()
     why: str = ""
+    redundant: int = 0
+    """Events that were here already: what the guesses of gossip cost."""
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class Intake:
         if any(origin == me and last > mine.get(me, 0) for origin, _, last in ranges):
             return Taken(Outcome.CONFLICT, ranges)
         if all(last <= mine.get(origin, 0) for origin, _, last in ranges):
-            return Taken(Outcome.KNOWN, ranges)
+            return Taken(Outcome.KNOWN, ranges, redundant=_known(ranges, mine))
         if _gaps(ranges, mine):
             return Taken(Outcome.GAP, ranges)
         strangers = {origin for origin, _, _ in ranges if origin not in mine}
@@ -80,7 +82,9 @@ class Intake:
             raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
         if not any(origin in self.quarantine for origin, _, _ in ranges):
             try:
-                return Taken(Outcome.NEW, ranges, ((data, self.kernel.apply(delta)),))
+                known = _known(ranges, mine)
+                applied = ((data, self.kernel.apply(delta)),)
+                return Taken(Outcome.NEW, ranges, applied, redundant=known)
             except BatchOpenError as error:
                 raise BusyError("a local batch is open") from error
             except CRDTError:
@@ -101,6 +105,11 @@ class Intake:
                 self.quarantine[origin] = (first, last, str(error))
         outcome = Outcome.POISON if why else Outcome.NEW if applied else Outcome.KNOWN
         return Taken(outcome, ranges, tuple(applied), why)
+
+
+def _known(ranges: Ranges, mine: Mapping[str, int]) -> int:
+    """How many of these events we have."""
+    return sum(max(0, min(last, mine.get(o, 0)) - first + 1) for o, first, last in ranges)
 
 
 def _gaps(ranges: Ranges, mine: Mapping[str, int]) -> bool:

@@ -26,6 +26,7 @@ from replication.errors import (
     OwnFrameError,
 )
 from replication.protocol.anti_entropy import AntiEntropy, Pending
+from replication.protocol.behind import Behind
 from replication.protocol.eager import EagerPush
 from replication.protocol.effects import OWN, Effects, Notice, Published, Row, Send
 from replication.protocol.exchanges import Exchanges, Opened
@@ -98,6 +99,7 @@ class Replica:
         self._wire = wire
         self._dice = dice
         self._pending = Pending()
+        self.behind = Behind()
         self.identity = Identity(kernel, self.members, dice, wire.boot)
         self.counts = self._pending.counts
         self.entropy = AntiEntropy(
@@ -334,6 +336,7 @@ class Replica:
             raise
 
     def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
+        self.behind.heard(vector, self.kernel.vector, now_s)
         if self.identity.outrun(vector):
             self._renew(f"{sender} holds events of ours that this journal lost", now_s)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -117,7 +117,16 @@ class Wire:
         config: limits.
     """
 
-    __slots__ = ("_boot", "_cluster", "_config", "_namespace", "_number", "_secrets", "_windows")
+    __slots__ = (
+        "_boot",
+        "_cluster",
+        "_config",
+        "_namespace",
+        "_number",
+        "_secrets",
+        "_windows",
+        "bytes_by_kind",
+    )
 
     def __init__(
         self,
@@ -134,6 +143,8 @@ class Wire:
         self._boot = boot
         self._config = config
         self._number = 0
+        self.bytes_by_kind: Counter[tuple[str, str]] = Counter()
+        """(direction, kind of message) -> bytes of frames, the refused ones left out."""
         # boot id -> (highest number seen, bitmap of the WINDOW numbers below it)
         self._windows: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
 
@@ -160,7 +171,9 @@ class Wire:
         source = [replica, self._boot, self._number, answers]
         outer = [VERSION, self._cluster, number, flags, source, self._namespace, body]
         frame = cast("bytes", msgpack.packb(outer))
-        return frame + self.mac(frame)
+        frame += self.mac(frame)
+        self.bytes_by_kind["sent", type(message).__name__.lower()] += len(frame)
+        return frame
 
     def mac(self, data: bytes) -> bytes:
         """The MAC that this replica puts behind `data`; empty without a secret."""
@@ -203,9 +216,9 @@ class Wire:
         if parse is None:
             raise UnknownKindError(f"kind {kind} is not known here")
         body = self._inflated(need(body, bytes), natural(flags))
-        return Envelope(
-            name(replica), boot, number, natural(answers), parse(_unpack(body, BODY_ITEMS_MAX))
-        )
+        message = parse(_unpack(body, BODY_ITEMS_MAX))
+        self.bytes_by_kind["received", type(message).__name__.lower()] += len(frame)
+        return Envelope(name(replica), boot, number, natural(answers), message)
 
     def _inflated(self, body: bytes, flags: int) -> bytes:
         if not flags & COMPRESSED:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from replication.errors import ConfigError
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
@@ -25,6 +27,23 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
+
+
+PATH = "/_replica"
+"""Where an agent answers its peers, unless its address says otherwise."""
+
+
+def split_address(address: str) -> tuple[str, int, str]:
+    """`host:port[/path]` as (host, port, path).
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    place, slash, path = address.partition("/")
+    host, colon, port = place.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{address!r} is no address", hint="write host:port, e.g. 127.0.0.1:7001")
+    return host.strip("[]"), int(port), slash + path if slash else PATH
 
 
 class Transport(Protocol):

@@ -21,31 +21,24 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from replication.errors import ConfigError, ListenError, PeerUnreachableError
-from replication.options import is_loopback, page_token, size_proof
-from replication.transport.base import Serve, Traffic
+from replication.errors import ListenError, PeerUnreachableError
+from replication.options import size_proof
+from replication.transport.base import PATH, Serve, Traffic, split_address
+from replication.transport.desk import DeskServer
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
+    from replication.transport.desk import Desk
 
 Application = web.Application
-PATH = "/_replica"
 PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
 FAILURES_MAX = 3
 PAUSE_S_MAX = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a GET shows."""
-
-    content_type: str
-    text: str
 
 
 @dataclass(slots=True)
@@ -54,39 +47,6 @@ class Circuit:
 
     failures: int = 0
     closed_until_s: float = 0.0
-
-
-def split_address(address: str) -> tuple[str, int, str]:
-    """`host:port[/path]` as (host, port, path).
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    place, slash, path = address.partition("/")
-    host, colon, port = place.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"{address!r} is no address", hint="write host:port, e.g. 127.0.0.1:7001")
-    return host.strip("[]"), int(port), slash + path if slash else PATH
-
-
-async def fetch_page(address: str, page: str, token: str) -> str:
-    """What an agent shows to operators.
-
-    Raises:
-        PeerUnreachableError: nobody answers there, or the page is refused.
-    """
-    host, port, _ = split_address(address)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        async with (
-            aiohttp.ClientSession(headers=headers) as session,
-            session.get(f"http://{host}:{port}{page}") as response,
-        ):
-            if response.status != HTTPStatus.OK:
-                raise PeerUnreachableError(f"{address} answered {response.status}")
-            return await response.text()
-    except (aiohttp.ClientError, OSError) as error:
-        raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
 
 
 def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
@@ -110,7 +70,7 @@ class HttpTransport:
         listen: `host:port[/path]`; port 0 takes a free one; "" does not listen.
         config: limits and timeouts.
         server_tls, client_tls: contexts for TLS (and mutual TLS); None is plain HTTP.
-        pages: path -> what a GET shows; readers off loopback need `page_token` as bearer token.
+        desk: what operators see and ask for, if this transport serves any.
         keys: of the cluster secret; with them, a body over `unauthenticated_bytes_max` is read
             only if a header proves that its sender knows one.
     """
@@ -122,13 +82,12 @@ class HttpTransport:
         *,
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
-        pages: Mapping[str, Callable[[], Page]] | None = None,
+        desk: Desk | None = None,
         keys: tuple[bytes, ...] = (),
     ) -> None:
         self.traffic = Traffic()
-        self._pages = pages or {}
         self._keys = keys
-        self._page_token = page_token(keys)
+        self._desk = DeskServer(desk, keys) if desk is not None else None
         self._listen = listen
         self._config = config
         self._server_tls = server_tls
@@ -150,8 +109,8 @@ class HttpTransport:
         host, port, path = split_address(self._listen)
         app = web.Application(client_max_size=self._config.body_bytes_max)
         app.router.add_post(path, self.handle)
-        for page in self._pages:
-            app.router.add_get(page, self._show)
+        if self._desk is not None:
+            self._desk.add_to(app.router)
         runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, shutdown_timeout=0.5, keepalive_timeout=75
         )
@@ -178,16 +137,6 @@ class HttpTransport:
                 yield
 
         app.cleanup_ctx.append(lifetime)
-
-    async def _show(self, request: web.Request) -> web.Response:
-        """A page for operators: to this machine, or to whoever shows the token."""
-        shown = request.headers.get("Authorization", "")
-        expected = f"Bearer {self._page_token}"
-        proved = bool(self._page_token) and hmac.compare_digest(shown.encode(), expected.encode())
-        if not (proved or is_loopback(request.remote or "")):
-            return web.Response(status=HTTPStatus.FORBIDDEN)
-        page = self._pages[request.path]()
-        return web.Response(text=page.text, content_type=page.content_type)
 
     async def handle(self, request: web.Request) -> web.Response:
         """The handler of one POST; also what `mount` adds to an existing application."""

@@ -1,17 +1,22 @@
-"""`python -m replication` against a running agent, and on files."""
+"""`python -m replication` against running agents, and on files."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
+import socket
 import sys
 
 import pytest
 
 from replication import Agent
+from replication.__main__ import main, shown
+from replication.transport.desk import DeskClient
 
 pytestmark = pytest.mark.processes
+SECRET = "a shared secret"
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:
@@ -27,50 +32,186 @@ async def run(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode().strip(), err.decode().strip()
 
 
-async def test_people_read_and_write_a_running_cluster(tmp_path):
-    """set, add, inc, get, explain, members: through one address, with the cluster's secret."""
+async def say(capsys, *arguments: str) -> tuple[int, str, str]:
+    """The same command in a thread of this process: quick, and as real but for the process."""
+    code = await asyncio.to_thread(main, arguments)
+    told = capsys.readouterr()
+    return code, told.out.strip(), told.err.strip()
+
+
+async def test_people_read_and_write_a_running_agent(tmp_path, capsys):
+    """set, add, remove, inc, get: each is the agent's own write, durable when the verb returns."""
     secret = tmp_path / "secret"
-    secret.write_text("a shared secret\n")
-    async with Agent("ada", secret="a shared secret") as ada:
+    secret.write_text(SECRET + "\n")
+    async with Agent("ada", secret=SECRET, journal=tmp_path / "ada.db") as ada:
         to = ["--peer", ada.address, "--secret-file", str(secret)]
         assert await run("set", "order/1", "paid", *to) == (0, "", "")
-        assert await run("inc", "stock", "5", *to) == (0, "", "")
+        assert await say(capsys, "inc", "stock", "5", *to) == (0, "", "")
+        assert await say(capsys, "inc", "stock", "-2", *to) == (0, "", "")
+        assert await say(capsys, "add", "tags", "new", *to) == (0, "", "")
+        assert await say(capsys, "add", "tags", '["a", 1]', "--json", *to) == (0, "", "")
+        assert await say(capsys, "remove", "tags", "new", *to) == (0, "", "")
         assert ada.register("order/1").value == "paid"
-        assert ada.counter("stock").value == 5
-        assert (await run("get", "order/1", *to))[1] == "paid"
-        code, out, _ = await run("explain", "order/1", "-o", "json", *to)
-        assert code == 0
-        assert "paid" in json.loads(out)[0]["entries"]
-        code, out, err = await run("get", "nothing", *to)
+        assert (await say(capsys, "get", "order/1", *to))[1] == "paid"
+        assert (await say(capsys, "get", "stock", *to))[1] == "3"
+        assert json.loads((await say(capsys, "get", "tags", "-o", "json", *to))[1]) == [["a", 1]]
+        assert (await say(capsys, "get", *to))[1].split() == ["order/1", "stock", "tags"]
+        assert list(ada.kernel.vector) == [ada.id], "a verb costs no identity"
+        told = json.loads((await say(capsys, "inc", "stock", "-o", "json", *to))[1])
+        assert told["writer"] == ada.id
+        code, out, err = await say(capsys, "get", "nothing", *to)
         assert (code, out) == (1, "")
-        assert err.startswith("error: there is no document")
-        assert len(err.splitlines()) == 1
-        code, out, _ = await run("members", "-o", "json", *to)
-        assert {member["status"] for member in json.loads(out)} == {"left"}
+        assert err.startswith("error: there is no document 'nothing'")
+        code, _, err = await say(capsys, "inc", "stock", "--copies", "1", "--timeout", "0.2", *to)
+        assert code == 3
+        assert "the write stands" in err
+        assert ada.counter("stock").value == 5
 
 
-async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_path):
-    """[replication 28] (one agent) SIGTERM: a clean stop within 5 s; backup, restore, doctor."""
-    journal, backup = str(tmp_path / "ada.db"), str(tmp_path / "backup.db")
+async def test_explain_names_writers_times_and_losers(capsys):
+    """Two agents write one register while cut: the answer says whose write lost, and to whom."""
+    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+        ada.register("status").set("draft")
+        await bob.seen(ada.version(), 10)
+        ada.block("bob")
+        bob.register("status").set("paid")
+        await asyncio.sleep(0.002)  # stamps are milliseconds
+        ada.register("status").set("cancelled")
+        ada.unblock("bob")
+        await bob.seen(ada.version(), 20)
+        code, out, _ = await say(capsys, "explain", "status", "-o", "json", "--peer", bob.address)
+        assert code == 0
+        shown_, lost, *replaced = json.loads(out)
+        assert (shown_["value"], shown_["fate"]) == ('"cancelled"', "shown")
+        assert shown_["writer"] == f"{ada.id}:2"
+        assert shown_["written"].startswith("20")
+        assert shown_["durable here"].startswith("20")
+        assert (lost["value"], lost["fate"]) == ('"paid"', f"lost to {ada.id}:2")
+        assert {line["writer"] for line in replaced} == {f"{ada.id}:1"}
+        code, out, _ = await say(capsys, "explain", "status", "--peer", bob.address)
+        assert out.splitlines()[0].split()[:4] == ["type", "place", "value", "fate"]
+        assert (await say(capsys, "explain", "nothing", "--peer", bob.address))[0] == 1
+
+
+async def test_cut_heal_members_diff_stats_and_doctor_tell_of_a_partition(capsys):
+    """A cut is seen by diff and doctor (exit code 1), and both are content after heal."""
+    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+        await bob.seen(ada.version(), 10)
+        ada.counter("n").increment(1)
+        await ada.replicated(ada.version(), 1, 10)
+        assert await say(capsys, "cut", "bob", "--peer", ada.address) == (0, "", "")
+        ada.counter("n").increment(1)
+        await ada.durable()
+        code, out, _ = await say(capsys, "diff", ada.address, bob.address, "-o", "json")
+        assert (code, json.loads(out)) == (0, [{"origin": ada.id, ada.id: 2, bob.id: 1}])
+        code, _, err = await say(capsys, "doctor", "--peer", bob.address)
+        assert code == 1
+        assert "ada: cut off from bob by an operator" in err
+        assert await say(capsys, "heal", "bob", "--peer", ada.address) == (0, "", "")
+        assert (await say(capsys, "heal", "bob", "--peer", ada.address))[0] == 1  # there is none
+        await bob.seen(ada.version(), 20)
+        assert (await say(capsys, "diff", ada.address, bob.address))[1] == "equal"
+        out = (await say(capsys, "members", "-o", "json", "--peer", ada.address))[1]
+        assert [member["id"] for member in json.loads(out)] == [bob.id]
+        out = (await say(capsys, "stats", "-o", "json", "--peer", ada.address))[1]
+        assert json.loads(out)["entries"] == 1
+
+
+async def test_watch_prints_changes_until_the_agent_stops():
+    """One line per changed document, from the agent that is asked, whoever wrote it."""
+    async with contextlib.AsyncExitStack() as stack:
+        ada = await stack.enter_async_context(Agent("ada"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *["-m", "replication", "watch", "order/", "--peer", ada.address],
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+        async def write() -> None:
+            for number in range(1000):
+                ada.register("other").set(number)
+                ada.orset("order/tags").add(number)
+                await asyncio.sleep(0.05)
+
+        writing = asyncio.create_task(write())
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        writing.cancel()
+        assert line.decode().split()[:2] == ["order/tags", "ORSet"]
+        await stack.aclose()
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+
+
+async def up(*arguments: str) -> tuple[asyncio.subprocess.Process, dict]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *["-m", "replication", "up", "ada", "--journal", journal],
+        *["-m", "replication", "up", *arguments],
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    started = json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
-    assert (await run("add", "tags", "x", "--peer", started["address"]))[0] == 0
-    code, _, err = await run("backup", journal, backup)
-    assert code == 1
-    assert "held by another process" in err
-    process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 5) == 0
-    assert (await run("backup", journal, backup))[0] == 0
-    assert (await run("restore", backup, journal))[0] == 1  # it exists: nothing is overwritten
-    assert (await run("restore", backup, str(tmp_path / "new.db")))[0] == 0
-    code, out, _ = await run("doctor", str(tmp_path / "new.db"), "-o", "json")
-    assert code == 0
+    return process, json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
+
+
+async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_path, capsys):
+    """[replication 28] SIGTERM: leaves, flushes, last push to two peers, a clean stop within 5 s.
+
+    Then backup, restore and doctor on what it left.
+    """
+    journal, backup = str(tmp_path / "ada.db"), str(tmp_path / "backup.db")
+    async with Agent("bob") as bob, Agent("cyd", peers=[bob.address]) as cyd:
+        process, started = await up(
+            *["ada", "--journal", journal, "--peer", bob.address],
+            *["--log-level", "info", "--log-format", "json"],
+        )
+        while len(bob.members()) < 2 or len(cyd.members()) < 2:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+        assert (await say(capsys, "add", "tags", "x", "--peer", started["address"]))[0] == 0
+        code, _, err = await say(capsys, "backup", journal, backup)
+        assert code == 1
+        assert "held by another process" in err
+        process.send_signal(signal.SIGTERM)
+        _, told = await asyncio.wait_for(process.communicate(), 5)
+        assert process.returncode == 0
+        lines = [json.loads(line) for line in told.decode().splitlines()]
+        assert [line["event"] for line in lines] == ["started", "stopping", "stopped"]
+        for other in (bob, cyd):
+            assert other.orset("tags").value == {"x"}
+        left = {m.name: m.status.name for m in bob.members()} | {
+            m.name: m.status.name for m in cyd.members()
+        }
+        assert left["ada"] == "LEFT"
+    assert (await say(capsys, "backup", journal, backup))[0] == 0
+    assert (await say(capsys, "restore", backup, journal))[0] == 1  # nothing is overwritten
+    assert (await say(capsys, "restore", backup, str(tmp_path / "new.db")))[0] == 0
+    code, out, _ = await say(capsys, "doctor", str(tmp_path / "new.db"), "-o", "json")
     found = json.loads(out)
-    assert (found["verdict"], found["continuous"], found["entries"]) == ("adds up", False, 1)
+    assert (code, found["verdict"], found["continuous"]) == (0, "adds up", False)
+
+
+async def test_a_second_sigterm_stops_at_once(tmp_path):
+    """[replication 28] (second signal) It waits for a peer that hangs; the next one ends that."""
+    bob, told = await up("bob")
+    ada, _ = await up(
+        *["ada", "--journal", str(tmp_path / "a.db"), "--peer", told["address"]],
+        *["--log-level", "info"],
+    )
+    try:
+        client = DeskClient(told["address"])
+        while not json.loads(await client.page("/status"))["members"]:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+        bob.send_signal(signal.SIGSTOP)
+        ada.send_signal(signal.SIGTERM)
+        while b"stopping" not in (line := await ada.stderr.readline()):
+            assert line
+        ada.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(ada.communicate(), 5)
+        assert ada.returncode == -signal.SIGTERM
+    finally:
+        bob.kill()
+        await bob.communicate()
+    again, _ = await up("ada", "--journal", str(tmp_path / "a.db"))  # nothing is left locked
+    again.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(again.communicate(), 10)
+    assert again.returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -79,15 +220,43 @@ async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_
         (["get", "x", "--peer", "127.0.0.1:9"], 1),
         (["get", "x", "--peer", "nowhere"], 1),
         (["doctor", "/nonexistent/x.db"], 1),
+        (["doctor"], 1),
         (["up", "ada", "--listen", "0.0.0.0:0"], 1),
         (["up", "ada", "--secret-file", "/nonexistent"], 1),
         (["get", "x"], 2),
+        (["inc", "x", "many", "--peer", "127.0.0.1:9"], 1),
+        (["set", "x", "{", "--json", "--peer", "127.0.0.1:9"], 1),
     ],
 )
-async def test_a_bad_command_is_one_line_and_a_code(arguments, code):
+async def test_a_bad_command_is_one_line_and_a_code(arguments, code, capsys):
     """Never a traceback: 1 for what failed, 2 for what was said wrongly."""
-    got, out, err = await run(*arguments)
+    if code == 2:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        return
+    got, out, err = await say(capsys, *arguments)
     assert got == code
     assert out == ""
-    assert "Traceback" not in err
-    assert code == 2 or len(err.splitlines()) == 1
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+
+
+async def test_an_agent_that_does_not_answer_is_a_timeout(capsys):
+    """Exit code 3, not a hang."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts, nobody answers
+        address = f"127.0.0.1:{hung.getsockname()[1]}"
+        code, _, err = await say(capsys, "get", "x", "--peer", address, "--timeout", "0.2")
+    assert code == 3
+    assert address in err
+
+
+def test_answers_are_shown_as_asked():
+    """A table has aligned columns and a head, plain has tabs and none, JSON is JSON."""
+    rows = [{"id": "ada", "lag": 0}, {"id": "cy", "lag": 12}]
+    assert shown(rows, "table") == "id   lag\nada  0\ncy   12"
+    assert shown(rows, "plain") == "ada\t0\ncy\t12"
+    assert json.loads(shown(rows, "json")) == rows
+    assert shown({"a": 1, "bcd": 2}, "table") == "a   1\nbcd 2"
+    assert shown({"a": 1, "bcd": 2}, "plain") == "a 1\nbcd 2"
+    assert shown(["x", "y"], "plain") == "x\ny"

@@ -1,0 +1,112 @@
+"""`doctor`: does it add up? Of one journal on disk, or of a whole running cluster.
+
+Theory of operation. A journal is read back exactly as a start would read it. A cluster is asked
+agent by agent, starting from one address: every member that says it is alive is asked for its
+status too, and the answers are compared. A finding names what is wrong and what to do; no finding
+is good news. Problems raise, so that a script sees them as exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from replication.errors import (
+    NotYetError,
+    PeerUnreachableError,
+    UnhealthyError,
+)
+from replication.journal.base import rebuild
+from replication.journal.sqlite import SqliteJournal
+from replication.transport.desk import DeskClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOOP_LAG_S = 0.5
+MEMBERS_ASKED_MAX = 100
+
+
+def of_journal(path: Path) -> dict[str, object]:
+    """What a journal holds.
+
+    Raises:
+        JournalHeldError: its agent runs.
+        JournalUnreadableError: it does not add up.
+    """
+    opened = SqliteJournal(path)
+    recovered = opened.open()
+    opened.close()
+    kernel = rebuild(recovered, recovered.replica or "nobody~0", None)
+    return {
+        "id": recovered.replica or "(never started)",
+        "continuous": recovered.continuous,
+        "boots": recovered.boots,
+        "rows": len(recovered.rows),
+        "snapshot bytes": len(recovered.snapshot),
+        "lease": recovered.lease,
+        "origins": len(recovered.vector),
+        "entries": kernel.entries,
+        "verdict": "adds up",
+    }
+
+
+async def of_cluster(address: str, keys: tuple[bytes, ...], timeout_s: float) -> dict[str, object]:
+    """What one agent, and everyone it knows to be alive, say of themselves.
+
+    Raises:
+        PeerUnreachableError: `address` itself does not answer.
+        UnhealthyError: with every finding, if there is any.
+    """
+    first = json.loads(await DeskClient(address, keys, timeout_s).page("/status"))
+    pages, findings = [first], []
+    alive = [m for m in first["members"] if m["status"] in {"alive", "suspect"} and m["address"]]
+    for member in alive[:MEMBERS_ASKED_MAX]:
+        try:
+            page = await DeskClient(member["address"], keys, timeout_s).page("/status")
+            pages.append(json.loads(page))
+        except (PeerUnreachableError, NotYetError) as error:
+            findings.append(f"{member['id']}: does not answer: {error}")
+    for page in pages:
+        findings += _findings(page)
+    findings += _disagreements(pages)
+    if findings:
+        raise UnhealthyError("; ".join(findings))
+    return {
+        "asked": len(pages),
+        "entries": first["state"]["entries"],
+        "origins": first["state"]["origins"],
+        "verdict": "healthy",
+    }
+
+
+def _findings(page: dict[str, Any]) -> Iterator[str]:
+    who, counts, state = page["name"], page["counts"], page["state"]
+    if page["read_only"]:
+        yield f"{who}: its journal fails, it is read-only (disk full?)"
+    for origin, why in page["quarantine"].items():
+        yield f"{who}: stopped before an event of {origin}: {why}"
+    for peer in page["cut"]:
+        yield f"{who}: cut off from {peer} by an operator (`heal`)"
+    for member in page["members"]:
+        if member["status"] in {"suspect", "dead"}:
+            yield f"{who}: {member['id']} is {member['status']} (gone for good? `retire` it)"
+    refused = {kind: n for kind, n in counts.items() if kind.startswith("refused:")}
+    for code in ("unauthenticated", "wrong-cluster", "version", "identity-conflict"):
+        if refused.get(f"refused:{code}"):
+            yield f"{who}: refused {refused[f'refused:{code}']} frames as {code}"
+    if state["skewed_stamps"]:
+        yield f"{who}: {state['skewed_stamps']} stamps are over 60 s ahead (a wall clock is wrong)"
+    if page["loop_lag_s"] > LOOP_LAG_S:
+        yield f"{who}: its event loop was held for {page['loop_lag_s']} s"
+
+
+def _disagreements(pages: list[dict[str, Any]]) -> Iterator[str]:
+    states: dict[str, dict[str, str]] = {}
+    for page in pages:
+        vector = json.dumps(page["vector"], sort_keys=True)
+        states.setdefault(vector, {}).setdefault(page["digest"], page["name"])
+    for digests in states.values():
+        if len(digests) > 1:
+            yield f"equal vectors and different states: {', '.join(sorted(digests.values()))}"
