@@ -7,7 +7,7 @@ import sys
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 import crdt
 from crdt.kind import KINDS
@@ -88,7 +88,7 @@ def test_hypothesis_finds_it_and_shrinks_it(kind):
     """The falsifying example that Hypothesis reports has at most 6 steps as well."""
     failed = []
 
-    @settings(database=None, deadline=None, derandomize=True)
+    @settings(database=None, deadline=None, derandomize=True, phases=[Phase.generate, Phase.shrink])
     @given(scenarios(kind, steps=40))
     def check(run):
         run.heal()

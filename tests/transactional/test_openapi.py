@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scale import rounds, seeds
+from tests.scale import SOAK, rounds, seeds
 from tests.transactional.authority import AuthorityProcess
 from transactional.admission import Listen
 from transactional.server import Authority
@@ -43,14 +43,18 @@ async def test_every_route_is_documented_and_every_document_has_a_route() -> Non
 
 @pytest.mark.processes
 async def test_schemathesis_finds_no_deviation(tmp_path: Path) -> None:
-    """Generated requests, right and wrong: no 5xx, statuses and bodies as documented."""
+    """Generated requests, right and wrong: no 5xx, statuses and bodies as documented.
+
+    Soak adds the phase that walks through every boundary value of the document.
+    """
     pytest.importorskip("schemathesis")
     authority = AuthorityProcess(tmp_path / "s.db")
     await authority.start()
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{authority.url}/openapi.json"),
         *("--checks", "not_a_server_error,status_code_conformance,response_schema_conformance"),
-        *("--max-examples", str(rounds(200, 15)), "--seed", str(seeds(1)[0])),
+        *("--max-examples", str(rounds(200)), "--seed", str(seeds(1)[0])),
+        *("--phases", "coverage,fuzzing,stateful" if SOAK else "fuzzing,stateful"),
         *("--exclude-path", "/v1/watch"),  # its answer does not end
     ]
     done = subprocess.run(
