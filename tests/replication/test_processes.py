@@ -29,7 +29,7 @@ async def all_met(workers: dict[str, Worker]) -> None:
     async with asyncio.timeout(60):
         for name, worker in workers.items():
             others = {other: "ALIVE" for other in workers if other != name}
-            while await worker.do("members") != others:
+            while await worker.do("members") != others:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
 
 
