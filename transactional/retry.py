@@ -2,8 +2,10 @@
 
 Conflicts are retried with *full jitter*, a pause drawn from ``U(0, min(cap, base * 2**n))``, which
 spreads contenders best for the work spent (Brooker, "Exponential Backoff and Jitter", 2015); within
-a budget of attempts and a deadline.  Tasks of one process that update the same key take turns
-before they read, so they do not contend with each other at all.
+a budget of attempts and a deadline.  The base is never shorter than the failed attempt took: on a
+slow store, pauses shorter than an attempt would let all contenders collide again.  Tasks of one
+process that update the same key take turns before they read, so they do not contend with each
+other at all.
 
 One op_id, made outside the loop, names the whole loop.  A write whose answer was lost is repeated
 with the *same* content and op_id until the store says what became of it; it can take effect once::
@@ -68,9 +70,14 @@ class Retry:
     deadline_s: float = 30.0
     dice: random.Random = field(default_factory=random.Random, compare=False, repr=False)
 
-    def pause_s(self, attempt: int) -> float:
-        """Return the pause after failed attempt number ``attempt`` (from 0)."""
-        return self.dice.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** min(attempt, 32)))
+    def pause_s(self, attempt: float, least_s: float = 0.0) -> float:
+        """Return the pause after failed attempt number ``attempt`` (from 0).
+
+        ``least_s`` raises the base: where one attempt takes longer than ``base_s``, pauses below
+        that time would not spread the contenders at all.
+        """
+        base_s = max(self.base_s, least_s)
+        return self.dice.uniform(0.0, min(self.cap_s, base_s * 2.0 ** min(attempt, 32)))
 
 
 DEFAULT_RETRY = Retry()
@@ -93,8 +100,10 @@ class _Insistence:
     def __init__(self, store: Store, retry: Retry) -> None:
         self._store = store
         self._retry = retry
-        self._crowd = 0
-        self._end_s = store.elapsed_s() + retry.deadline_s
+        self._crowd = 0.0
+        self._begun_s = store.elapsed_s()
+        self._attempt_s = 0.0
+        self._end_s = self._begun_s + retry.deadline_s
         self.attempts = 0
 
     @asynccontextmanager
@@ -113,21 +122,23 @@ class _Insistence:
         try:
             self._crowd = turn.crowd
             if self._crowd:
-                await asyncio.sleep(self._retry.pause_s(self._crowd))
+                await asyncio.sleep(self._retry.pause_s(self._crowd, turn.attempt_s))
+            self._begun_s = self._store.elapsed_s()
             yield
         finally:
-            turn.learn(self.attempts)
+            turn.learn(self.attempts, self._attempt_s)
             turn.lock.release()
 
     async def again(self) -> bool:
         """Count a failed attempt; pause and return True if another one is allowed."""
         self.attempts += 1
-        pause_s = self._retry.pause_s(self._crowd + self.attempts - 1)
-        if self.attempts >= self._retry.attempts_max:
-            return False
-        if self._store.elapsed_s() + pause_s >= self._end_s:
+        now_s = self._store.elapsed_s()
+        self._attempt_s = now_s - self._begun_s
+        pause_s = self._retry.pause_s(self._crowd + self.attempts - 1, self._attempt_s)
+        if self.attempts >= self._retry.attempts_max or now_s + pause_s >= self._end_s:
             return False
         await asyncio.sleep(pause_s)
+        self._begun_s = self._store.elapsed_s()
         return True
 
 
@@ -238,11 +249,16 @@ class _Turn:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.crowd = 0
+        self.crowd = 0.0
+        self.attempt_s = 0.0
 
-    def learn(self, attempts: int) -> None:
-        """Take in how many attempts of a task failed."""
-        self.crowd = min(CROWD_MAX, self.crowd + attempts) if attempts else max(0, self.crowd - 1)
+    def learn(self, attempts: int, attempt_s: float) -> None:
+        """Take in how many attempts of a task failed, and how long the last one took (0: none)."""
+        self.attempt_s = attempt_s or self.attempt_s
+        if attempts:
+            self.crowd = min(CROWD_MAX, self.crowd + attempts)
+        else:  # half a step: two tasks in three then pass at their first attempt
+            self.crowd = max(0.0, self.crowd - 0.5)
 
 
 _turns: WeakKeyDictionary[Store, WeakValueDictionary[str, _Turn]] = WeakKeyDictionary()
