@@ -69,10 +69,25 @@ def _listen(options: argparse.Namespace) -> Listen:
     return Listen(host.strip("[]") or "127.0.0.1", int(port), token or None, tls)
 
 
+async def _find_free(listen: Listen) -> None:
+    """Refuse an address that cannot be had before a database file is made for it."""
+    try:
+        serving = asyncio.get_running_loop().create_server(
+            asyncio.Protocol, listen.host, listen.port
+        )
+        (await serving).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InvalidRequestError(
+            f"cannot listen on {listen.host}:{listen.port}: {reason}"
+        ) from error
+
+
 async def _serve(options: argparse.Namespace) -> None:
     from transactional.server import Authority  # noqa: PLC0415 clients need no server
 
     listen = _listen(options)
+    await _find_free(listen)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from demos.meetings.programme import Talk
     from transactional import SagaRun
 
-SAGAS_AT_ONCE = 8
+SAGAS_AT_ONCE = 16
 ATTEMPTS_MAX = 5  # at one talk; each one ends because its hold expired
 REACTION_S = 0.25  # votes and answers come in bursts, each burst is one batch
 WORKER_LEASE_S = 2.0  # after so long a dead organizer's sagas are free to be resumed

@@ -1,0 +1,120 @@
+"""What a person can get wrong: one line that helps, an exit status, and nothing half-written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import crdt
+import replication
+import transactional
+from replication import Agent
+from transactional.admission import Listen
+from transactional.server import Authority
+from transactional.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "2025-02-01T09:00:00+01:00", "2025-02-01T10:00:00+01:00"
+
+MISTAKES = {
+    "unknown URL scheme": ("transactional get a --store ftp://x", "names no store"),
+    "unreachable store": ("transactional get a --store http://127.0.0.1:1", "no authority at"),
+    "unreachable agent": ("replication get a --peer 127.0.0.1:1", "127.0.0.1:1"),
+    "wrong token": ("transactional get a --store {store}", "token is missing or wrong"),
+    "wrong secret": ("replication get a --peer {agent} --secret-file other", "refuses us"),
+    "no secret": ("replication set a 1 --peer {agent}", "refuses us"),
+    "busy port of an authority": (
+        "transactional serve new.db --listen {busy}",
+        "cannot listen on {busy}: Address already in use",
+    ),
+    "busy port of an agent": ("replication up ada --listen {busy}", "{busy}: the port is busy"),
+    "unreadable journal": ("replication up ada --journal junk.db", "junk.db cannot be read"),
+    "unreadable store": ("transactional get a --store sqlite:junk.db", "not a database"),
+    "naive datetime": (
+        f"transactional room book k 2025-02-01T09:00:00 {END} --holder me --store sqlite:new.db",
+        "has no time zone",
+    ),
+    "reversed interval": (
+        f"transactional room book k {END} {START} --holder me --store sqlite:new.db",
+        "needs a positive length",
+    ),
+}
+
+
+@pytest.fixture
+async def places(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
+    """An authority with a token, an agent with a secret, a port that is taken, a file of noise."""
+    (tmp_path / "junk.db").write_bytes(os.urandom(8192))
+    (tmp_path / "other").write_text("some other secret")
+    authority = Authority(MemoryStore(), Listen(port=0, token="a token for this test"))
+    await authority.start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with Agent("bob", secret="a shared secret") as agent:
+            busy = f"127.0.0.1:{taken.getsockname()[1]}"
+            yield {"store": authority.url, "agent": agent.address, "busy": busy}
+    await authority.stop()
+
+
+@pytest.mark.processes
+async def test_a_mistake_at_the_command_line_is_one_line(
+    tmp_path: Path, places: dict[str, str]
+) -> None:
+    """Each is told in one line with a hint, exit status not 0, no traceback, no file begun."""
+
+    async def fails_well(mistake: str, command: str, told: str) -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *command.format_map(places).split()),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        )
+        output, errors = await asyncio.wait_for(process.communicate(), 60)
+        (line,) = errors.decode().splitlines()
+        assert told.format_map(places) in line, mistake
+        assert line.startswith("error: "), mistake
+        assert "(hint: " in line, mistake
+        assert process.returncode not in {0, None}, mistake
+        assert output == b"", mistake
+
+    for mistake, (command, told) in MISTAKES.items():
+        await fails_well(mistake, command, told)
+    begun = {path.name for path in tmp_path.iterdir() if "lock" not in path.name}
+    assert begun == {"junk.db", "other"}
+
+
+async def test_a_document_of_an_unknown_type_is_refused() -> None:
+    """A typed error with a hint; the agent goes on as if nothing had been asked."""
+    async with Agent("ada") as agent:
+        before = agent.digest()
+        with pytest.raises(replication.ReplicationError) as refused:
+            agent.document("x", dict)
+        assert refused.value.hint
+        assert agent.digest() == before
+
+
+def test_every_error_of_the_packages_has_a_code_and_a_hint() -> None:
+    """One tree per package; what a caller may catch says what to do."""
+    for root in (
+        crdt.CRDTError,
+        replication.ReplicationError,
+        transactional.TransactionalError,
+    ):
+        family = [root]
+        for error in family:
+            family += error.__subclasses__()
+            ours = error.__module__.partition(".")[0] == root.__module__.partition(".")[0]
+            if ours and error is not root:
+                assert isinstance(error.code, str), error
+                assert error.code, error
+                assert isinstance(error.hint, str), error
+                assert error.hint, error
