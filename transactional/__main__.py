@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import ssl
@@ -96,10 +97,22 @@ async def _serve(options: argparse.Namespace) -> None:
     authority = Authority(store, listen)
     try:
         await authority.start()
+        _calm_collector()
         print(f"listening on {authority.url} ({url}, epoch {store.epoch})", flush=True)
         await stop.wait()
     finally:
         await authority.stop()
+
+
+def _calm_collector() -> None:
+    """Have Python's collector look less often, in this process, which is the authority's alone.
+
+    A request makes no reference cycles, yet hundreds in flight are walked through at every 700
+    objects made: a tenth of the time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # --- reading and writing -------------------------------------------------------------------------

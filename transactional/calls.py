@@ -6,22 +6,29 @@ foresaw, which must not be told as "nothing was written" to somebody who writes.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import rules, wire
+from transactional import rules, wire, wire_errors
 from transactional.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
     TransactionalError,
     UnavailableError,
 )
+from transactional.store import Commit, CommitRequest, TakesCommitsTogether
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
     from transactional.store import Snapshot, Store
     from transactional.wire import Document
 
 READS: Final = frozenset({"get", "get_many", "scan", "now"})
 """The kinds that change nothing."""
+_log = logging.getLogger(__name__)
 
 
 async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # noqa: PLR0911 a table
@@ -55,6 +62,78 @@ async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # no
         case "now":
             return {"time_us": rules.microseconds(await store.now())}, 0
     raise InvalidRequestError(f"{kind!r} is not a kind of request")
+
+
+async def reply_all(store: Store, requests: Sequence[object]) -> tuple[list[Document], int]:
+    """Answer the requests of a batch as if each had come alone; also the revision they show.
+
+    They run at once.  Commits, which are the mass, go to the engine in one hand-over if it takes
+    them so.
+    """
+    replies: list[Document] = [{}] * len(requests)
+    shown = 0
+
+    def put(place: int, reply: Document, revision: int) -> None:
+        nonlocal shown
+        replies[place] = reply
+        shown = max(shown, revision)
+
+    commits: dict[int, Document] = {}
+    work: list[Awaitable[None]] = []
+    for place, found in enumerate(requests):
+        if isinstance(found, dict) and found.get("do") == "commit":
+            commits[place] = found
+        else:
+            work.append(_reply(store, found, partial(put, place)))
+    if commits and isinstance(store, TakesCommitsTogether):
+        work.append(_reply_to_commits(store, commits, put))
+    else:
+        work += [_reply(store, doc, partial(put, place)) for place, doc in commits.items()]
+    await (work[0] if len(work) == 1 else asyncio.gather(*work))
+    return replies, shown
+
+
+async def _reply(store: Store, found: object, put: Callable[[Document, int], None]) -> None:
+    """Answer one request of a batch; its error is its answer."""
+    doc: Document = {}
+    try:
+        doc = wire.document(found)
+        answer, revision = await call(store, wire.text(doc.get("do")), doc)
+    except Exception as error:  # noqa: BLE001 its neighbours may be applied and must be told so
+        put(_refusal(error, doc), 0)
+    else:
+        put({"ok": answer}, revision)
+
+
+async def _reply_to_commits(
+    store: TakesCommitsTogether,
+    docs: Mapping[int, Document],
+    put: Callable[[int, Document, int], None],
+) -> None:
+    """Answer the commits of a batch, each by its place."""
+    asked: dict[int, CommitRequest] = {}
+    for place, doc in docs.items():
+        try:
+            asked[place] = wire.load_commit_request(doc)
+        except InvalidRequestError as error:
+            put(place, _refusal(error, doc), 0)
+    outcomes: Sequence[Commit | BaseException]
+    try:
+        outcomes = await store.commit_all(list(asked.values()))
+    except Exception as error:  # noqa: BLE001 as above
+        outcomes = [error] * len(asked)
+    for place, outcome in zip(asked, outcomes, strict=True):
+        if isinstance(outcome, Commit):
+            put(place, {"ok": wire.dump_commit(outcome)}, outcome.revision)
+        else:
+            put(place, _refusal(outcome, docs[place]), 0)
+
+
+def _refusal(error: BaseException, doc: Document) -> Document:
+    if not isinstance(error, TransactionalError):
+        _log.error("a fault in a request of a batch", exc_info=error)
+        error = fault(doc.get("op_id"), reads=doc.get("do") in READS)
+    return {"error": wire_errors.dump_error(error)}
 
 
 def _snapshot(snapshot: Snapshot) -> tuple[Any, int]:

@@ -30,7 +30,7 @@ from aiohttp import hdrs, web
 
 from transactional import rules, wire, wire_errors
 from transactional.admission import Listen
-from transactional.calls import READS, call, fault
+from transactional.calls import call, fault, reply_all
 from transactional.errors import (
     ConflictError,
     EpochMismatchError,
@@ -172,23 +172,12 @@ class Authority:
         self._revision = max(self._revision, revision)
         return answer
 
-    async def _reply(self, found: object) -> Document:
-        """Answer one request of a batch; its error is its answer."""
-        try:
-            doc = wire.document(found)
-            return {"ok": await self._call(wire.text(doc.get("do")), doc)}
-        except TransactionalError as error:
-            return {"error": wire_errors.dump_error(error)}
-        except Exception:  # noqa: BLE001 its neighbours may be applied and must be told so
-            _log.exception("a fault in a request of a batch")
-            reads = doc.get("do") in READS
-            return {"error": wire_errors.dump_error(fault(doc.get("op_id"), reads=reads))}
-
     async def _batch(self, request: web.Request) -> web.Response:
         requests = wire.entries((await _read_document(request)).get("requests"))
         if len(requests) > wire.BATCH_MAX:
             raise InvalidRequestError(f"{len(requests)} requests are more than {wire.BATCH_MAX}")
-        replies = await asyncio.gather(*[self._reply(found) for found in requests])
+        replies, seen = await reply_all(self._store, requests)
+        self._revision = max(self._revision, seen)
         return _as_json({"revision": self._revision, "replies": replies})
 
     def _one(self, kind: str) -> Handler:
@@ -300,7 +289,7 @@ class Authority:
                 event = upcoming.result()
                 if event is None:
                     return  # the store was closed
-                data = json.dumps(wire.dump_event(event))
+                data = wire.encode(wire.dump_event(event))
                 await response.write(f"id: {event.revision}\ndata: {data}\n\n".encode())
                 upcoming = asyncio.ensure_future(_next(events))
         finally:
@@ -316,7 +305,7 @@ async def _next(events: AsyncGenerator[Event | Compacted, None]) -> Event | Comp
 
 def _as_json(doc: Any, status: int = 200) -> web.Response:
     """Return an answer with a JSON body."""
-    body = json.dumps(doc, separators=(",", ":")).encode()
+    body = wire.encode(doc).encode()
     return web.Response(body=body, content_type="application/json", status=status)
 
 

@@ -39,7 +39,7 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
 from transactional.values import (
@@ -53,6 +53,7 @@ from transactional.values import (
     Applied,
     Capabilities,
     Commit,
+    CommitRequest,
     Compacted,
     Compare,
     Delete,
@@ -88,6 +89,7 @@ __all__ = [
     "Capabilities",
     "Clock",
     "Commit",
+    "CommitRequest",
     "Compacted",
     "Compare",
     "Delete",
@@ -103,6 +105,7 @@ __all__ = [
     "Revision",
     "Snapshot",
     "Store",
+    "TakesCommitsTogether",
     "Unchanged",
     "ValueIs",
     "Write",
@@ -207,9 +210,29 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class TakesCommitsTogether(Protocol):
+    """What an engine may offer besides: commits that arrive in one batch, in one hand-over.
+
+    It means what as many concurrent calls of ``Store.commit`` mean, in the order of the list, and
+    saves each of them a task and a wake-up.
+    """
+
+    async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
+        """Decide each request alone; return its commit, or the error ``commit`` would raise.
+
+        Raises:
+            UnavailableError: none was accepted; nothing is written.
+        """
+        ...
+
+
+# CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
+_BOOT_TIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def _elapsed_s() -> float:
-    # CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_BOOT_TIME)
 
 
 def _wall_us() -> int:

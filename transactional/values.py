@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 KEY_BYTES_MAX: Final = 1024
@@ -171,6 +171,16 @@ class DeletePrefix:
 
 
 Write = Put | Delete | DeletePrefix
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """The arguments of ``Store.commit``."""
+
+    compares: Sequence[Compare]
+    writes: Sequence[Write]
+    otherwise: Sequence[Write] = ()
+    op_id: str | None = None
 
 
 # --- what comes back -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from transactional import rules
@@ -20,6 +20,7 @@ from transactional.store import (
     Applied,
     Capabilities,
     Commit,
+    CommitRequest,
     Compacted,
     Compare,
     Delete,
@@ -40,7 +41,7 @@ from transactional.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
 Document = dict[str, Any]
 
@@ -49,6 +50,9 @@ BATCH_MAX: Final = 512
 """Most requests in one batch."""
 BODY_BYTES_MAX: Final = 16 << 20
 """Largest body of a request; holds the largest commit, base64 and all."""
+
+encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":")).encode
+"""Write JSON without blanks; ``json.dumps`` with options makes a new encoder for each call."""
 
 
 # --- taking JSON apart ---------------------------------------------------------------------------
@@ -187,16 +191,6 @@ def load_write(found: object) -> Write:
         case "delete_prefix":
             return DeletePrefix(text(doc.get("prefix")))
     raise _bad("the type of a write", doc.get("type"))
-
-
-@dataclass(frozen=True, slots=True)
-class CommitRequest:
-    """The arguments of ``Store.commit``."""
-
-    compares: Sequence[Compare]
-    writes: Sequence[Write]
-    otherwise: Sequence[Write]
-    op_id: str | None
 
 
 def dump_commit_request(request: CommitRequest) -> Document:

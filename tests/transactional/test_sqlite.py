@@ -18,6 +18,7 @@ import pytest
 import transactional as t
 from tests.scale import rounds, seeds
 from tests.transactional.authority import AuthorityProcess
+from transactional.lanes import Failure
 from transactional.stores import sqlite_file
 from transactional.stores.sqlite import SQLiteStore
 
@@ -73,6 +74,38 @@ async def test_a_poisoned_operation_in_a_group_of_64_fails_alone(store: SQLiteSt
     assert sum(isinstance(result, t.Commit) for result in results) == 63
     assert isinstance(results[40], sqlite3.InterfaceError)
     assert len((await store.scan("good/")).items) == 63
+
+
+async def test_commits_that_come_in_one_batch_succeed_and_fail_each_alone(
+    store: SQLiteStore,
+) -> None:
+    """[transactional 9] A conflict, a wrong one, a used op_id and two good ones in one hand-over.
+
+    They are decided in their order; an operation that breaks beside them breaks alone.
+    """
+    await store.commit([], [t.Put("used", b"")], op_id="used")
+
+    def poison(_: object) -> None:
+        raise sqlite3.InterfaceError("cannot be bound")
+
+    asked = [
+        t.CommitRequest([t.Absent("a")], [t.Put("a", b"1")]),
+        t.CommitRequest([], [t.Put("", b"")]),
+        t.CommitRequest([t.Absent("a")], [t.Put("a", b"2")]),
+        t.CommitRequest([], [t.Put("b", b"")], op_id="used"),
+        t.CommitRequest([t.Exists("a")], [t.Put("c", b"")]),
+    ]
+    outcomes, broken = await asyncio.gather(
+        store.commit_all(asked), store._writer.ask_all([(poison, None)])
+    )
+    kinds = [type(outcome) for outcome in outcomes]
+    refusals = [t.InvalidRequestError, t.ConflictError, t.OpIdReusedError]
+    assert kinds == [t.Commit, *refusals, t.Commit]
+    assert isinstance(broken[0], Failure)
+    assert list((await store.scan("")).items) == ["a", "c", "used"]
+    await store.close()
+    with pytest.raises(t.StoreClosedError):
+        await store.commit_all(asked)
 
 
 async def test_operations_of_one_group_see_each_other(store: SQLiteStore) -> None:

@@ -39,6 +39,7 @@ from transactional.store import (
     Capabilities,
     Clock,
     Commit,
+    CommitRequest,
     Compacted,
     Compare,
     Event,
@@ -274,7 +275,7 @@ class HTTPStore:
         """Send one call and return its answer; ``commit`` is the op_id of one that writes."""
         if self._closing is not None:
             raise StoreClosedError("the store is closed")
-        body = json.dumps({"do": do, **fields}, separators=(",", ":"))
+        body = wire.encode({"do": do, **fields})
         queue = self._reads if do in _READS else self._writes
         return await queue.ask(Call(body, op_id=commit))
 
@@ -323,7 +324,7 @@ class HTTPStore:
         otherwise: Sequence[Write],
         op_id: str,
     ) -> Commit:
-        request = wire.CommitRequest(compares, writes, otherwise, op_id)
+        request = CommitRequest(compares, writes, otherwise, op_id)
         fields = wire.dump_commit_request(request)
         commit = wire.load_commit(await self._ask("commit", fields, commit=op_id))
         self._post.saw(commit.revision)

@@ -21,7 +21,7 @@ from transactional.errors import (
     StoreClosedError,
     TooManyRequestsError,
 )
-from transactional.feed import Feed
+from transactional.feed import Feed, row_of
 from transactional.leases import LEASES_MAX, Leases
 from transactional.store import (
     LAST_CODE_POINT,
@@ -192,7 +192,8 @@ class MemoryStore:
                 if change.key not in self._keys:
                     insort(self._order, change.key)
                 self._keys[change.key] = change.current
-        self._feed.publish([Event(self._revision, rules.utc(time_us), tuple(changes))])
+        rows = tuple([row_of(change, self._revision, time_us) for change in changes])
+        self._feed.publish([(self._revision, rows)])
         return Commit(self._revision, succeeded, rules.utc(time_us))
 
     # --- operations ---

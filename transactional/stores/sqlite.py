@@ -24,17 +24,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from transactional import rules
 from transactional.errors import (
+    InvalidRequestError,
     OutcomeUnknownError,
     StoreClosedError,
     StoreLockedError,
     TransactionalError,
 )
-from transactional.feed import Feed
+from transactional.feed import Feed, Rows
 from transactional.finishing import to_the_end
 from transactional.lanes import Failure, Job, Lane
 from transactional.store import (
@@ -43,6 +45,7 @@ from transactional.store import (
     Capabilities,
     Clock,
     Commit,
+    CommitRequest,
     Compacted,
     Compare,
     Event,
@@ -58,7 +61,7 @@ from transactional.stores.sqlite_pages import Pages
 from transactional.stores.sqlite_state import State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
     from datetime import datetime
 
 HISTORY_COMMITS_MAX: Final = 1_000_000
@@ -95,8 +98,13 @@ class SQLiteStore:
         self._feed = Feed(state.revision, commits_max=RECENT_COMMITS_MAX)
         self._closing: asyncio.Task[None] | None = None
         self._rest_s = 0.0
+        self._news: deque[list[tuple[int, Rows]]] = deque()
         self._writer: Lane[State] = Lane(
-            "store-writer", self._write_group, pause_s=self._pause_s, rest=self._checkpoint
+            "store-writer",
+            self._write_group,
+            pause_s=self._pause_s,
+            told=self._publish,
+            rest=self._checkpoint,
         )
         self._points = self._reader("store-points", file.points)
         self._ranges = self._reader("store-ranges", file.ranges)
@@ -168,14 +176,14 @@ class SQLiteStore:
             state.abandon()
             return self._isolate(jobs, error)
         try:
-            events = state.finish()
+            commits = state.finish()
         except sqlite3.Error as error:
             state.abandon()
             self._rest_after(failed=True)
             return [Failure(_commit_failed(error, job)) for job in jobs]
         self._rest_after(failed=False)
-        if events:
-            self._loop.call_soon_threadsafe(self._feed.publish, events)
+        if commits:
+            self._news.append(commits)
         return outcomes
 
     def _isolate(self, jobs: Sequence[Job[State]], error: Exception) -> Sequence[object]:
@@ -203,6 +211,12 @@ class SQLiteStore:
             self._state.checkpoint()
         except sqlite3.Error as error:  # the log keeps what it has; the next group tries again
             _log.warning("checkpoint failed: %s", error)
+
+    # --- in the loop again, before the group is answered ---
+
+    def _publish(self) -> None:
+        while self._news:
+            self._feed.publish(self._news.popleft())
 
     # --- in the readers' threads ---
 
@@ -248,12 +262,33 @@ class SQLiteStore:
         op_id: str | None = None,
     ) -> Commit:
         """Decide and write at one point in time, durable when it returns; see ``Store.commit``."""
+        run, name = self._job(compares, writes, otherwise, op_id)
+        return await self._writer.ask(run, op_id=name)
+
+    async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
+        """Decide commits that came together, each alone; see ``TakesCommitsTogether``."""
+        outcomes: dict[int, object] = {}
+        jobs: dict[int, tuple[Callable[[State], Commit], str]] = {}
+        for n, asked in enumerate(requests):
+            try:
+                jobs[n] = self._job(asked.compares, asked.writes, asked.otherwise, asked.op_id)
+            except InvalidRequestError as error:
+                outcomes[n] = error
+        outcomes |= zip(jobs, await self._writer.ask_all(list(jobs.values())), strict=True)
+        return [_raised(outcomes[n]) for n in range(len(requests))]
+
+    def _job(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write],
+        op_id: str | None,
+    ) -> tuple[Callable[[State], Commit], str]:
+        """Check a commit; return what the writer is to do, and its op_id."""
         rules.check_commit(compares, writes, otherwise, op_id)
         content = rules.fingerprint(compares, writes, otherwise)
         name = op_id or self.mint_op_id()
-        return await self._writer.ask(
-            lambda state: state.commit(compares, writes, otherwise, name, content), op_id=name
-        )
+        return lambda state: state.commit(compares, writes, otherwise, name, content), name
 
     async def resolve(self, op_id: str) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
@@ -315,6 +350,11 @@ class SQLiteStore:
         for lane in (self._points, self._ranges, self._writer):
             await lane.close()
         await asyncio.to_thread(self._file.close)
+
+
+def _raised(outcome: object) -> Commit | BaseException:
+    """Return a commit's outcome, or the error that it would raise."""
+    return outcome.error if isinstance(outcome, Failure) else cast("Commit", outcome)
 
 
 def _attempt(job: Job[State], state: State) -> object:

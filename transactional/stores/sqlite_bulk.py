@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-INSERT_ROWS: Final = (128, 16, 4, 1)
-"""Rows per statement; few sizes, so that the compiled statements are found again."""
+INSERT_ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows per statement: any count takes at most one of each size below the largest, and they are few
+enough for the compiled statements to be found again."""
 
 
 def insert_rows(

@@ -10,13 +10,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from transactional import rules
-from transactional.feed import only_under
+from transactional.feed import event_of, rows_under
 from transactional.store import (
     LAST_CODE_POINT,
     Compacted,
     Event,
-    KeyChange,
     KeyValue,
     Snapshot,
 )
@@ -88,13 +86,5 @@ class Pages:
             " WHERE revision > ? AND revision <= ? ORDER BY revision, key",
             (cursor, end),
         ).fetchall()
-        events = (_event(list(group)) for _, group in groupby(rows, key=itemgetter(0)))
-        return end, [mine for event in events if (mine := only_under(event, prefix)) is not None]
-
-
-def _event(rows: list[tuple[int, str, bytes | None, int, str | None, int]]) -> Event:
-    changes = tuple(
-        KeyChange(key, None if value is None else KeyValue(key, value, revision, created, lease))
-        for revision, key, value, created, lease, _ in rows
-    )
-    return Event(rows[0][0], rules.utc(rows[0][5]), changes)
+        commits = (tuple(group) for _, group in groupby(rows, key=itemgetter(0)))
+        return end, [event_of(mine) for rows in commits if (mine := rows_under(rows, prefix))]

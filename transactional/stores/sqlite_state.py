@@ -13,7 +13,7 @@ its pending changes and restores the few counters and leases that it touched.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
@@ -26,7 +26,7 @@ from transactional.errors import (
     StoreLockedError,
     TooManyRequestsError,
 )
-from transactional.feed import only_under
+from transactional.feed import Row, Rows, row_of, rows_under
 from transactional.leases import LEASES_MAX, Leases
 from transactional.store import (
     LAST_CODE_POINT,
@@ -35,7 +35,6 @@ from transactional.store import (
     Commit,
     Compare,
     Delete,
-    Event,
     Fenced,
     KeyValue,
     Lease,
@@ -47,20 +46,18 @@ from transactional.stores.sqlite_bulk import insert_rows
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
-    from datetime import datetime
 
 REMEMBERED_KEYS: Final = 16_384
 """Keys kept in memory for the next compare; all are dropped when there are more."""
 REMEMBERED_BYTES: Final = 4096
 """Largest value that is kept in memory."""
 REMEMBERED_OPERATIONS: Final = 65_536
-"""Op_ids kept in memory, so that a new one need not be looked for in the file."""
+"""Op_ids kept in memory: a new one need not be looked for in the file."""
 FORGET_ROWS: Final = 256
 """Most old rows of each kind that one group removes: compaction is paid in small coins."""
 
-_HistoryRow = tuple[int, str, bytes | None, int | None, str | None, int]
-_Record = tuple[bytes | None, Commit]
-"""Content (None: fenced) and result of an operation."""
+_Record = tuple[bytes | None, int, bool, int]
+"""An operation's content (None: fenced), revision, success and time: plain values, see feed.py."""
 
 _KEY = "SELECT key, value, revision, created_revision, lease FROM keys "
 
@@ -71,8 +68,8 @@ class _Pending:
 
     keys: dict[str, KeyValue | None] = field(default_factory=dict)
     operations: dict[str, _Record] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    history_rows: list[_HistoryRow] = field(default_factory=list)  # not in the file yet
+    commits: list[tuple[int, Rows]] = field(default_factory=list)
+    history_rows: list[Row] = field(default_factory=list)  # not in the file yet
     operation_rows: list[tuple[object, ...]] = field(default_factory=list)  # likewise
 
 
@@ -93,17 +90,14 @@ class State:
         self._time = time
         self._history_commits_max = history_commits_max
         self._retention_us = int(op_id_retention_s * 1e6)
-        self.epoch: str
-        self.revision: int
-        self.compacted: int
-        self.epoch, self.revision, self.compacted, last_us = connection.execute(
-            "SELECT epoch, revision, compacted, time_us FROM meta"
-        ).fetchone()
-        time.resume(last_us, clock.elapsed_s())
+        meta = connection.execute("SELECT epoch, revision, compacted, time_us FROM meta").fetchone()
+        self.epoch, self.revision, self.compacted = str(meta[0]), int(meta[1]), int(meta[2])
+        time.resume(meta[3], clock.elapsed_s())
         self._leases = Leases()
         for lease, ttl_s in connection.execute("SELECT lease, ttl_s FROM leases"):
             self._leases.start(lease, ttl_s, clock.elapsed_s())
         self._before = (self.revision, self.compacted)
+        self._read_clocks()
         self._touched: list[tuple[str, float, float]] = []
         self._pending = _Pending()
         self._keys: dict[str, KeyValue | None] = {}
@@ -126,17 +120,18 @@ class State:
         self._touched.clear()
         self._pending = _Pending()
         self._db.execute("BEGIN IMMEDIATE")
+        self._read_clocks()
         found = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
         if found != (self.epoch, self.revision):
             raise StoreLockedError("another authority wrote to the file; this one has stopped")
-        due = self._leases.due(self._clock.elapsed_s())
+        due = self._leases.due(self._now[1])
         for lease in due:  # all of them first: ending one may fail, and `due` tells each but once
             self._touch(lease)
         for lease in due:
             self._end(lease)
 
-    def finish(self) -> list[Event]:
-        """Make the group durable and return what it changed; the answers may go out after it."""
+    def finish(self) -> list[tuple[int, Rows]]:
+        """Make the group durable and return what it changed; answers go out after it."""
         self._flush()
         if self.revision != self._before[0]:
             self._forget()
@@ -146,7 +141,7 @@ class State:
             )
         self._db.execute("COMMIT")
         self._remember()
-        return self._pending.events
+        return self._pending.commits
 
     def abandon(self) -> None:
         """Undo the whole group, in the file and in memory."""
@@ -197,7 +192,7 @@ class State:
         self._operations.update(self._pending.operations)
         while len(self._operations) > REMEMBERED_OPERATIONS:
             oldest = next(iter(self._operations))
-            self._operations_since = self._operations.pop(oldest)[1].revision
+            self._operations_since = self._operations.pop(oldest)[1]
 
     def _forget(self) -> None:
         """Remove a few rows that are older than the limits, and say so in ``compacted``."""
@@ -212,16 +207,20 @@ class State:
             (self._time.last_us - self._retention_us,),
         )
 
+    def _read_clocks(self) -> None:  # once per group, whose operations are concurrent
+        self._now = (self._clock.wall_us(), self._clock.elapsed_s())
+
     def _next_us(self) -> int:
-        return self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
+        return self._time.next_us(*self._now)
 
     # --- View: what rules.decide asks ---
 
     def find(self, key: str) -> KeyValue | None:
         """Return the key as it stands."""
-        for known in (self._pending.keys, self._keys):
-            if key in known:
-                return known[key]
+        if key in self._pending.keys:
+            return self._pending.keys[key]
+        if key in self._keys:
+            return self._keys[key]
         row = self._db.execute(_KEY + "WHERE key = ?", (key,)).fetchone()
         found = KeyValue(*row) if row is not None else None
         if found is None or len(found.value) <= REMEMBERED_BYTES:
@@ -241,8 +240,8 @@ class State:
         """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
         if not self.compacted <= since <= self.revision:
             return True
-        for event in self._pending.events:
-            if event.revision > since and only_under(event, prefix) is not None:
+        for revision, rows in self._pending.commits:
+            if revision > since and rows_under(rows, prefix):
                 return True
         row = self._db.execute(
             "SELECT 1 FROM history WHERE revision > ? AND key >= ? AND key < ? LIMIT 1",
@@ -268,11 +267,10 @@ class State:
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
         record = self._recorded(op_id, minted)
         if record is not None:
-            known, first = record
-            if known != content:
+            if record[0] != content:
                 raise OpIdReusedError(op_id)
-            return Commit(first.revision, first.succeeded, first.time, replayed=True)
-        failed = rules.decide(self, compares) if compares else ()
+            return replace(_commit_of(record), replayed=True)
+        failed = rules.decide(self, compares)
         if failed and not otherwise:
             current = {key: self.find(key) for key in rules.compared_keys(compares)}
             raise ConflictError(failed, current, self.revision)
@@ -281,35 +279,26 @@ class State:
             if isinstance(write, Put) and write.lease and write.lease not in self._leases:
                 raise LeaseExpiredError(write.lease)
         time_us = self._next_us()
-        time = rules.utc(time_us)
-        if not chosen:
-            return Commit(self.revision, not failed, time)
-        self._write(chosen, time_us, time)
-        commit = Commit(self.revision, not failed, time)
-        self._record(op_id, content, commit, time_us, minted)
-        return commit
+        if chosen:
+            self._write(chosen, time_us)
+        record = (content, self.revision, not failed, time_us)
+        if chosen:
+            self._record(op_id, record, minted)
+        return _commit_of(record)
 
-    def _write(self, writes: Sequence[Write], time_us: int, time: datetime) -> None:
+    def _write(self, writes: Sequence[Write], time_us: int) -> None:
         revision = self.revision + 1
         changes = rules.effects(self, writes, revision)
         self.revision = revision
         for change in changes:
-            key, new = change.key, change.current
-            self._pending.keys[key] = new
-            self._pending.history_rows.append(
-                (revision, key, None, None, None, time_us)
-                if new is None
-                else (revision, key, new.value, new.created_revision, new.lease, time_us)
-            )
-        self._pending.events.append(Event(revision, time, tuple(changes)))
+            self._pending.keys[change.key] = change.current
+        rows = tuple([row_of(change, revision, time_us) for change in changes])
+        self._pending.history_rows += rows
+        self._pending.commits.append((revision, rows))
 
-    def _record(
-        self, op_id: str, content: bytes | None, commit: Commit, time_us: int, minted: int | None
-    ) -> None:
-        self._pending.operations[op_id] = (content, commit)
-        self._pending.operation_rows.append(
-            (op_id, content, commit.revision, commit.succeeded, time_us, minted)
-        )
+    def _record(self, op_id: str, record: _Record, minted: int | None) -> None:
+        self._pending.operations[op_id] = record
+        self._pending.operation_rows.append((op_id, *record, minted))
 
     def resolve(self, op_id: str) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
@@ -319,15 +308,13 @@ class State:
         except OpIdFencedError:
             return Fenced(op_id)
         if record is not None:
-            return Applied(record[1], record[0])
-        time_us = self._next_us()
+            return Applied(_commit_of(record), record[0])
         # Counted as a revision, so that its record is later than the op_id's own revision.
         self.revision += 1
-        fence = Commit(self.revision, succeeded=False, time=rules.utc(time_us))
-        self._record(op_id, None, fence, time_us, minted)
+        self._record(op_id, (None, self.revision, False, self._next_us()), minted)
         return Fenced(op_id)
 
-    def _recorded(self, op_id: str, minted: int | None) -> tuple[bytes, Commit] | None:
+    def _recorded(self, op_id: str, minted: int | None) -> tuple[bytes, int, bool, int] | None:
         if minted is not None and minted < self.compacted:
             raise OpIdExpiredError(op_id)
         record = self._pending.operations.get(op_id) or self._operations.get(op_id)
@@ -338,14 +325,14 @@ class State:
             record = self._recorded_in_file(op_id)
             if record is None:
                 return None
-        content, commit = record
-        now_us = max(self._clock.wall_us(), self._time.last_us)
-        age_us = now_us - rules.microseconds(commit.time)
-        if minted is None and age_us > self._retention_us:
-            return None  # a caller's own op_id, and as good as forgotten
+        content, revision, succeeded, time_us = record
+        if minted is None:
+            now_us = max(self._now[0], self._time.last_us)
+            if now_us - time_us > self._retention_us:
+                return None  # a caller's own op_id, and as good as forgotten
         if content is None:
             raise OpIdFencedError(op_id)
-        return content, commit
+        return content, revision, succeeded, time_us
 
     def _recorded_in_file(self, op_id: str) -> _Record | None:
         row = self._db.execute(
@@ -355,7 +342,7 @@ class State:
         if row is None:
             return None
         content, revision, succeeded, time_us = row
-        return content, Commit(revision, bool(succeeded), rules.utc(time_us))
+        return content, revision, bool(succeeded), time_us
 
     # --- leases ---
 
@@ -387,8 +374,7 @@ class State:
         self._flush()
         rows = self._db.execute("SELECT key FROM keys WHERE lease = ?", (lease,)).fetchall()
         if rows:
-            time_us = self._next_us()
-            self._write([Delete(key) for (key,) in rows], time_us, rules.utc(time_us))
+            self._write([Delete(key) for (key,) in rows], self._next_us())
         self._db.execute("DELETE FROM leases WHERE lease = ?", (lease,))
         self._leases.end(lease)
 
@@ -396,3 +382,7 @@ class State:
         """Have ``abandon`` restore the lease, with a deadline that is reached."""
         ttl_s = self._leases.ttl_s(lease) or 0.0
         self._touched.append((lease, ttl_s, self._clock.elapsed_s() - ttl_s))
+
+
+def _commit_of(record: _Record) -> Commit:
+    return Commit(record[1], record[2], rules.utc(record[3]))
