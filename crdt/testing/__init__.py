@@ -13,13 +13,18 @@ goes wrong.
         assert run.converged, run.diagram()
         assert run.values == run.oracle, run.diagram()
 
+`assert_right(run)` says these three lines in one. `ReplicaMachine` is the same as a state machine,
+for rules and invariants of your own; the pytest plugin brings the fixture `network`. The tutorial
+is docs/fuzzing.md.
+
 From a terminal: `python -m crdt.testing fuzz ORSet`. Needs the extra `[testing]`; what needs
 Hypothesis is imported when it is first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.history import Happened, History, HistoryError, replay, run_histories
+from crdt.testing.campaign import Outcome, fuzz
+from crdt.testing.history import Happened, History, HistoryError
 from crdt.testing.laws import laws
 from crdt.testing.network import InFlight, Network
 from crdt.testing.operation import Choice, Operation, UnknownTypeError, register
@@ -27,8 +32,16 @@ from crdt.testing.oracle import NoOracleError, Oracle, Recorded, shown
 from crdt.testing.scheduler import Plan, Step, plan
 from crdt.testing.shrink import shrink
 from crdt.testing.state_network import Mergeable, StateNetwork
+from crdt.testing.verdict import (
+    assert_converged,
+    assert_right,
+    history,
+    replay,
+    run_histories,
+)
 
 if TYPE_CHECKING:
+    from crdt.testing.machine import ReplicaMachine
     from crdt.testing.strategy import plans, scenarios
 
 __all__ = [
@@ -42,11 +55,17 @@ __all__ = [
     "NoOracleError",
     "Operation",
     "Oracle",
+    "Outcome",
     "Plan",
     "Recorded",
+    "ReplicaMachine",
     "StateNetwork",
     "Step",
     "UnknownTypeError",
+    "assert_converged",
+    "assert_right",
+    "fuzz",
+    "history",
     "laws",
     "plan",
     "plans",
@@ -65,4 +84,8 @@ def __getattr__(name: str) -> Any:
         from crdt.testing import strategy  # noqa: PLC0415  # on first use
 
         return getattr(strategy, name)
+    if name == "ReplicaMachine":
+        from crdt.testing.machine import ReplicaMachine  # noqa: PLC0415  # as above
+
+        return ReplicaMachine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

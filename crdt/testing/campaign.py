@@ -15,11 +15,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.history import FAULTS, History, HistoryError, run_histories
+from crdt.testing.history import FAULTS, History, HistoryError
 from crdt.testing.laws import laws
 from crdt.testing.operation import is_view, name_of
 from crdt.testing.scheduler import dice_of, plan
 from crdt.testing.shrink import shrink
+from crdt.testing.verdict import run_histories
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,7 @@
     assert run.converged and run.values == run.oracle, run.diagram()
 
 A step that fails ends the execution; `heal` then raises what happened, so that a run can always be
-drawn. `run_histories(ORSet, seed=7, count=100)` does all this for many seeds, stops at the first
-failure with the one line that replays it, and returns the statistics of what it generated.
+drawn. A history need not be planned: one of an empty plan grows by `do(step)`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from crdt.testing.diagram import draw_svg, draw_text
 from crdt.testing.network import DOCUMENT, InFlight, Network, Replicas, RollBackError
 from crdt.testing.operation import is_view, name_of, reading_of
 from crdt.testing.oracle import Oracle, readable
-from crdt.testing.scheduler import Plan, Step, dice_of, linked, plan
+from crdt.testing.scheduler import Plan, Step, dice_of, linked
 from crdt.testing.state_network import StateNetwork
 
 if TYPE_CHECKING:
@@ -98,13 +97,28 @@ class History:
         self._lives = 0
         self._message: InFlight | None = None
         check_every = check_every or (1 if len(script.steps) <= _SHORT else 16)
+        for number, step in enumerate(script.steps):
+            if not self._try(step, check=number % check_every == check_every - 1):
+                break
+
+    def do(self, step: Step) -> None:
+        """Execute one more step, which becomes a part of the plan.
+
+        Raises:
+            HistoryError: it failed, or left the replica in an unsound state.
+        """
+        self.script = self.script._replace(steps=(*self.script.steps, step))
+        if not self._try(step, check=True):
+            self.heal()
+
+    def _try(self, step: Step, *, check: bool) -> bool:
         try:
-            for number, step in enumerate(script.steps):
-                self._execute(step)
-                if number % check_every == check_every - 1:
-                    self.network.check(step.replica)
+            self._execute(step)
+            if check:
+                self.network.check(step.replica)
         except FAULTS as error:
             self.failure = error
+        return self.failure is None
 
     # ------------------------------------------------------------------------------ verdict
 
@@ -350,45 +364,3 @@ class History:
 
 
 _FROM_PEER = frozenset({"exchange", "truncated", "merge", "chunks", "equal", "cut"})
-
-
-def replay(kind: Any, script: Plan) -> None:
-    """Execute a plan and judge it: what a regression test of a shrunk counterexample calls.
-
-    Raises:
-        HistoryError: it (still) goes wrong; the message holds the diagram.
-    """
-    run = History(kind, script)
-    complaint = run.complaint()
-    if complaint is not None:
-        raise HistoryError(f"{complaint}\n\n{run.diagram()}") from run.failure
-
-
-def run_histories(
-    kind: Any,
-    seed: int,
-    count: int,
-    *,
-    replicas: int = 3,
-    mutations: int = 40,
-) -> Counter[str]:
-    """Execute `count` histories, seeds seed, seed + 1, ...; about 5 ms each.
-
-    Returns:
-        What was generated: steps by kind, and "histories".
-
-    Raises:
-        HistoryError: replicas differ, or agree on a value that visibility does not allow.
-    """
-    statistics: Counter[str] = Counter()
-    for one in range(seed, seed + count):
-        script = plan(name_of(kind), dice_of(one), replicas=replicas, mutations=mutations)
-        run = History(kind, script)
-        complaint = run.complaint()
-        if complaint is not None:
-            line = f"run_histories({kind.__name__}, seed={one}, count=1"
-            line += f", replicas={replicas}, mutations={mutations})"
-            raise HistoryError(complaint, line=line, seed=one) from run.failure
-        statistics += run.statistics
-        statistics["histories"] += 1
-    return statistics

@@ -290,7 +290,8 @@ class Network:
         """A restored backup: an earlier state goes on under a new id.
 
         What is lost is the end of the old life, and nobody must have seen a trace of it: an answer
-        given later already leaves out what the lost events had killed. Otherwise it is refused.
+        given later already leaves out what the lost events had killed. Nor may the replica have
+        been the last to know what an ended life of another one wrote. Otherwise it is refused.
         """
         old = self.kernels[index].replica
         others = [kernel for kernel in self.kernels if kernel.replica != old]
@@ -299,7 +300,12 @@ class Network:
             for kernel in [*others, *copies]
         )
         known = max(kernel.vector.get(old, 0) for kernel in others)
-        if half_told or known < self.told.get(old, 0):
+        last_to_know = any(
+            all(kernel.vector.get(origin, 0) < seq for kernel in others)
+            for origin, seq in self.kernels[index].vector.items()
+            if origin != old
+        )
+        if half_told or last_to_know or known < self.told.get(old, 0):
             return False
         self.in_flight = [each for each in self.in_flight if each.source != index]
         kernel, seen = back
