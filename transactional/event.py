@@ -161,10 +161,12 @@ def new_batch(
 ) -> Batch:
     """Give events their place; chain them to the hash of the one `before`, or to GENESIS."""
     rows = []
+    name, time, by = _name(stream), at.isoformat(), _origin_text(origin)
     for number, event in enumerate(told):
         salt = fresh_token()
-        row = Row(event.type, event.schema, event.data, salt, "", digest_of(salt, event.data))
-        before = chained(before, (stream, version + number, position + number, at, origin), row)
+        place = f'{name},{version + number},{position + number},"{time}",{by}'
+        what = f'{_name(event.type)},{event.schema},"{digest_of(salt, event.data)}"'
+        before = _link(before, place, what)
         rows.append(Row(event.type, event.schema, event.data, salt, before))
     return Batch(stream, version, position, at, origin, tuple(rows))
 
@@ -220,11 +222,15 @@ def chained(before: str, place: tuple[str, int, int, datetime, Origin], row: Row
     """The hash of an event, given the hash of the one before it in its stream."""
     stream, version, position, at, origin = place
     digest = row.digest or digest_of(row.salt, row.data)
-    text = (
-        f'["{before}",{_name(stream)},{version},{position},"{at.isoformat()}",'
-        f'{_origin_text(origin)},{_name(row.type)},{row.schema},"{digest}"]'
+    return _link(
+        before,
+        f'{_name(stream)},{version},{position},"{at.isoformat()}",{_origin_text(origin)}',
+        f'{_name(row.type)},{row.schema},"{digest}"',
     )
-    return blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+def _link(before: str, place: str, what: str) -> str:
+    return blake2b(f'["{before}",{place},{what}]'.encode(), digest_size=32).hexdigest()
 
 
 def told(event: NewEvent) -> Told:
@@ -236,12 +242,24 @@ def told(event: NewEvent) -> Told:
     if not 0 < len(event.type) <= NAME_CHARS_MAX or event.schema < 1:
         raise InvalidRequestError(f"an event's type has 1 to {NAME_CHARS_MAX} characters")
     try:
-        # Parsed and dumped once more, for what is hashed now must be what is read and hashed later:
-        # keys that are not strings become strings, and may then coincide.
-        text = _dump(json.loads(_dump(event.data)))
+        text = _dump(event.data)
+        if not _reads_back(event.data):
+            # Parsed and dumped once more, for what is hashed now must be what is read and hashed
+            # later: keys that are not strings become strings, and may then coincide.
+            text = _dump(json.loads(text))
         return Told(event.type, event.schema, text, len(text.encode()))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the data of an event is not JSON: {error}") from error
+
+
+_LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _reads_back(data: Json) -> bool:
+    """Whether the data is a flat record that JSON gives back as it is: most events are."""
+    if type(data) is not dict:
+        return type(data) in _LEAVES
+    return all(type(key) is str and type(value) in _LEAVES for key, value in data.items())
 
 
 def content_hash(parts: Sequence[tuple[str, Sequence[Told]]]) -> str:

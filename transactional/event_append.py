@@ -113,13 +113,14 @@ class Appender:
         size = 0
         while self._queue:
             pending = self._queue[0]
-            fits = pending.operations <= room and size + pending.bytes <= GROUP_BYTES_MAX
+            operations = pending.operations
+            fits = operations <= room and size + pending.bytes <= GROUP_BYTES_MAX
             if group and (pending.alone or group[0].alone or not fits):
                 break
             self._queue.popleft()
             if not pending.answer.cancelled():
                 group.append(pending)
-                room -= pending.operations
+                room -= operations
                 size += pending.bytes
         return group
 
@@ -211,11 +212,11 @@ class Appender:
             if record["content"] not in (pending.content(), ERASED):
                 return OpIdReusedError(pending.origin.op_id)
             return Appended(record["first"], record["last"], record["versions"], repeated=True)
-        twins = (p for p, _ in group.accepted if p.origin.op_id == pending.origin.op_id)
-        if pending.origin.op_id and (twin := next(twins, None)) is not None:
-            same = twin.content() == pending.content()
-            answers = {id(p): a for p, a in group.accepted}
-            return answers[id(twin)] if same else OpIdReusedError(pending.origin.op_id)
+        if op_id := pending.origin.op_id:
+            for twin, answer in group.accepted:
+                if twin.origin.op_id == op_id:
+                    same = twin.content() == pending.content()
+                    return answer if same else OpIdReusedError(op_id)
         for stream, version in pending.guards.items():
             if group.ends[stream].version != version:
                 return WrongVersionError(stream, version, group.ends[stream].version)

@@ -134,22 +134,25 @@ class EventLog:
             InvalidRequestError: no events, data that is not JSON, or a limit; nothing was sent.
             UnavailableError, OutcomeUnknownError: as for any commit.
         """
-        names = [actor, causation, correlation, op_id, *events]
-        if any(len(name) > NAME_CHARS_MAX for name in names) or not all(events):
-            raise InvalidRequestError(f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX}")
-        if not events or not all(events.values()):
+        if not events:
             raise InvalidRequestError("an append has at least one event for each stream")
-        parts = tuple(
-            Part(stream, tuple(map(told, new)), (expected or {}).get(stream, ANY))
-            for stream, new in events.items()
-        )
-        size = sum(event.bytes + ENVELOPE_BYTES for part in parts for event in part.events)
+        size, parts = 0, []
+        longest = max(len(actor), len(causation), len(correlation), len(op_id))
+        for stream, new in events.items():
+            if not stream or max(longest, len(stream)) > NAME_CHARS_MAX:
+                limit = f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX}"
+                raise InvalidRequestError(limit)
+            if not new:
+                raise InvalidRequestError("an append has at least one event for each stream")
+            batch = tuple([told(event) for event in new])
+            parts.append(Part(stream, batch, expected.get(stream, ANY) if expected else ANY))
+            size += sum([event.bytes + ENVELOPE_BYTES for event in batch])
         if size > APPEND_BYTES_MAX:
             raise InvalidRequestError(f"an append of {size} bytes, {APPEND_BYTES_MAX} are allowed")
         answer = asyncio.get_running_loop().create_future()
         origin = Origin(actor, op_id, causation, correlation)
         return await self._appender.append(
-            Pending(parts, origin, guards or {}, compares, writes, answer, size)
+            Pending(tuple(parts), origin, guards or {}, compares, writes, answer, size)
         )
 
     # --- reading --------------------------------------------------------------------------------

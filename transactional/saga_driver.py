@@ -1,4 +1,4 @@
-"""Drives one run of a saga: performs what `next_action` says and records how it went.
+"""Drives one run of a saga: performs what `saga_history.decide` says and records how it went.
 
 One commit per attempt: it holds the outcome of the attempt that ended and the intent of the one
 that begins, so a saga of n steps costs n + 1 commits and no reads.  The commit compares the run's
@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,7 +46,7 @@ from transactional.saga_history import (
     Stop,
     Tries,
     Undo,
-    next_action,
+    decide,
     past_pivot,
 )
 from transactional.saga_run import SagaState, read_run, writes_of
@@ -167,7 +166,7 @@ class Driver:
     def _accept(
         self, run: SagaRun, begun: Run | Undo | None, revision: int, time: datetime
     ) -> None:
-        self.run = replace(run, revision=revision)
+        self.run = run.at(revision)
         self._begun = begun
         self._worker.clock.hear(time)
 
@@ -178,7 +177,7 @@ class Driver:
         if deadline is not None and now >= deadline:
             passed = Record(RecordKind.DEADLINE, now, error="the saga's deadline passed")
             run = run.extended([passed], run.owner)
-        action = next_action(self._saga, run.history)
+        action = decide(self._saga, run.progress)
         if isinstance(action, Finish):
             return (run if run.over else run.extended([Record(action.end, now)], "")), None
         if isinstance(action, Stop):
@@ -190,7 +189,7 @@ class Driver:
         return run.extended([Record(kind, now, action.step, action.attempt)], run.owner), action
 
     async def _wait_for_next(self) -> None:
-        action: NextAction = next_action(self._saga, self.run.history)
+        action: NextAction = decide(self._saga, self.run.progress)
         if isinstance(action, Run | Undo) and action.not_before is not None:
             deadline = self._deadline_of(self.run)
             until = min(action.not_before, deadline) if deadline else action.not_before

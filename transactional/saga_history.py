@@ -25,7 +25,8 @@ only where every such step is undone or was skipped by a person.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transactional.saga_definition import Saga, Step
+
+_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 RECORDS_MAX: Final = 2000
 """Longest history; a saga that is still not done then is dead-lettered."""
@@ -83,6 +86,14 @@ class Record:
     attempt: int = 0
     value: Json = None
     error: str = ""
+    _text: str = field(default="", repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The record as JSON text, made once: it is written again with each later record."""
+        if not self._text:
+            object.__setattr__(self, "_text", _dump(self.to_json()))
+        return self._text
 
     def to_json(self) -> dict[str, Any]:
         """The record in JSON's types."""
@@ -149,7 +160,7 @@ class Stop:
 NextAction = Run | Undo | Finish | Stop
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Tries:
     """The attempts at one thing (an action, a compensation) as the history tells them."""
 
@@ -161,25 +172,24 @@ class Tries:
     failed: bool = False  # the last one raised
     not_before: datetime | None = None  # when a failed or postponed one may be repeated
 
-    def begin(self, record: Record) -> None:
+    def begin(self, record: Record) -> Tries:
         """An attempt begins; if the one before it has no outcome, it was lost."""
-        self.lost += self.begun
-        self.attempts = record.attempt
-        self.since = self.since or record.at
-        self.begun, self.failed, self.not_before = True, False, None
+        lost = self.lost + self.begun
+        return Tries(record.attempt, self.since or record.at, self.failures, lost, begun=True)
 
-    def end(self, record: Record) -> None:
+    def end(self, record: Record) -> Tries:
         """The attempt ended without a result."""
-        self.begun = False
-        self.failed = record.kind in (RecordKind.FAILED, RecordKind.UNDO_FAILED)
-        self.failures += self.failed
-        self.not_before = datetime.fromisoformat(record.value) if record.value else None
+        failed = record.kind in (RecordKind.FAILED, RecordKind.UNDO_FAILED)
+        not_before = datetime.fromisoformat(record.value) if record.value else None
+        failures = self.failures + failed
+        return replace(self, begun=False, failed=failed, failures=failures, not_before=not_before)
 
-    def anew(self) -> None:
+    def anew(self) -> Tries:
         """A person wants it tried again: what was counted against it is forgotten."""
-        self.since, self.not_before = None, None
-        self.failures = self.lost = 0
-        self.begun = self.failed = False
+        return Tries(self.attempts)
+
+
+_NEVER: Final = Tries()
 
 
 @dataclass(slots=True)
@@ -194,36 +204,56 @@ class Progress:
     turned: bool = False
     last: RecordKind | None = None
     error: str = ""
+    records: int = 0
 
     @classmethod
     def of(cls, history: Sequence[Record]) -> Progress:
         """Fold the history; O(records)."""
-        progress = cls()
-        for record in history:
-            progress.add(record)
+        return cls().after(history)
+
+    def after(self, records: Sequence[Record]) -> Progress:
+        """This and some more records, folded; this one stays as it is.  O(steps + new records)."""
+        progress = Progress(
+            dict(self.results),
+            dict(self.forward),
+            dict(self.back),
+            set(self.undone),
+            set(self.refused),
+            self.turned,
+            self.last,
+            self.error,
+            self.records,
+        )
+        for record in records:
+            progress._add(record)
         return progress
 
-    def add(self, record: Record) -> None:
-        """Take one more record into account."""
+    def _add(self, record: Record) -> None:
         kind = record.kind
-        tries = self.back if kind in (RecordKind.UNDO, RecordKind.UNDO_FAILED) else self.forward
-        if kind in (RecordKind.INTENT, RecordKind.UNDO):
-            tries.setdefault(record.step, Tries()).begin(record)
-        elif kind in SETBACKS:
-            tries[record.step].end(record)
-        elif kind is RecordKind.RETRY:
-            for each in (*self.forward.values(), *self.back.values()):
-                each.anew()
-        else:
-            self._settle(record)
-        self.turned = self.turned or kind in TURNING
+        self.records += 1
         self.last = kind
         self.error = record.error or self.error
+        if kind is RecordKind.INTENT:
+            self.forward[record.step] = self.forward.get(record.step, _NEVER).begin(record)
+        elif kind is RecordKind.DONE:
+            self.results[record.step] = record.value
+        elif kind is RecordKind.UNDO:
+            self.back[record.step] = self.back.get(record.step, _NEVER).begin(record)
+            self.turned = True
+        elif kind in SETBACKS:
+            tries = self.back if kind is RecordKind.UNDO_FAILED else self.forward
+            tries[record.step] = tries[record.step].end(record)
+        elif kind is RecordKind.RETRY:
+            for tries in (self.forward, self.back):
+                tries.update({step: each.anew() for step, each in tries.items()})
+        else:
+            self._settle(record)
+            self.turned = self.turned or kind in TURNING
 
     def _settle(self, record: Record) -> None:
         """Something about the step is final."""
         kind, step = record.kind, record.step
-        if kind is RecordKind.DONE or (kind is RecordKind.SKIP and not self.turned):
+        if kind is RecordKind.SKIP and not self.turned:
             self.results[step] = record.value
         elif kind in (RecordKind.UNDONE, RecordKind.SKIP):
             self.undone.add(step)
@@ -236,16 +266,16 @@ def next_action(saga: Saga, history: Sequence[Record]) -> NextAction:
 
     An attempt that was begun and has no outcome is taken as lost with its worker.
     """
-    return decide(saga, Progress.of(history), len(history))
+    return decide(saga, Progress.of(history))
 
 
-def decide(saga: Saga, progress: Progress, records: int) -> NextAction:
-    """`next_action` for a history that is folded already."""
+def decide(saga: Saga, progress: Progress) -> NextAction:
+    """`next_action` for a history that is folded already; pure, O(steps)."""
     if progress.last in FINAL:
         return Finish(progress.last)
     if progress.last in STOPPED:
         return Stop(progress.last)
-    if records >= RECORDS_MAX:
+    if progress.records >= RECORDS_MAX:
         return Stop(RecordKind.DEAD_LETTER)
     if not progress.turned:
         onward = _onward(saga, progress)
@@ -259,7 +289,7 @@ def _onward(saga: Saga, progress: Progress) -> NextAction | None:
     step = next((s for s in saga.steps if s.name not in progress.results), None)
     if step is None:
         return Finish(RecordKind.COMPLETED)
-    tries = progress.forward.get(step.name, Tries())
+    tries = progress.forward.get(step.name, _NEVER)
     if tries.failed and tries.not_before is None:
         undoable = step.kind is StepKind.COMPENSATABLE or step.compensation is not None
         if step.kind is StepKind.RETRIABLE or not undoable:
@@ -279,7 +309,7 @@ def _backward(saga: Saga, progress: Progress) -> NextAction:
             or step.compensation is None
         ):
             continue
-        tries = progress.back.get(step.name, Tries())
+        tries = progress.back.get(step.name, _NEVER)
         if tries.failed and tries.not_before is None:
             return Stop(RecordKind.STUCK, step.name)
         if _poisoned(step, tries):

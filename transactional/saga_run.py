@@ -16,7 +16,7 @@ lie together, so recovery is one scan, however many thousand runs were ever fini
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from transactional.saga_definition import Json
     from transactional.store import KeyValue, Write
+
+
+_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class SagaState(Enum):
@@ -103,10 +106,15 @@ class SagaRun:
     owner: str = ""
     history: tuple[Record, ...] = ()
     revision: int = 0
-    progress: Progress = field(init=False, repr=False, compare=False)
+    _folded: Progress | None = field(default=None, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "progress", Progress.of(self.history))
+    @property
+    def progress(self) -> Progress:
+        """The history folded; its later states share the work."""
+        if self._folded is None:
+            object.__setattr__(self, "_folded", Progress.of(self.history))
+        assert self._folded is not None
+        return self._folded
 
     @property
     def state(self) -> SagaState:
@@ -143,24 +151,56 @@ class SagaRun:
 
     def extended(self, records: Sequence[Record], owner: str) -> SagaRun:
         """The run with more records, under an owner; still at the revision of the old state."""
-        return replace(self, history=(*self.history, *records), owner=owner)
+        return SagaRun(
+            self.id,
+            self.saga,
+            self.version,
+            self.input,
+            self.started_at,
+            owner,
+            (*self.history, *records) if records else self.history,
+            self.revision,
+            self.progress.after(records) if records else self.progress,
+        )
+
+    def at(self, revision: int) -> SagaRun:
+        """The same run as of `revision`, the commit that wrote it."""
+        return SagaRun(
+            self.id,
+            self.saga,
+            self.version,
+            self.input,
+            self.started_at,
+            self.owner,
+            self.history,
+            revision,
+            self._folded,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The run in JSON's types."""
+        history = [record.to_json() for record in self.history]
+        return {**self._head(), "owner": self.owner, "history": history}
+
+    def _head(self) -> dict[str, Any]:
         return {
             "saga": self.saga,
             "version": self.version,
             "id": self.id,
             "input": self.input,
             "started_at": self.started_at.isoformat(),
-            "owner": self.owner,
-            "history": [record.to_json() for record in self.history],
         }
+
+    def encode(self) -> bytes:
+        """`to_json` as bytes."""
+        head = _dump({**self._head(), "owner": self.owner})
+        history = ",".join([record.text for record in self.history])
+        return f'{head[:-1]},"history":[{history}]}}'.encode()
 
 
 def writes_of(run: SagaRun, layout: SagaLayout, *, signals: bool) -> list[Write]:
     """What makes the store hold this run: its key, or the move among those that are over."""
-    value = json.dumps(run.to_json(), separators=(",", ":"), ensure_ascii=False).encode()
+    value = run.encode()
     if not run.over:
         return [Put(layout.open(run.id), value)]
     moved: list[Write] = [Delete(layout.open(run.id)), Put(layout.done(run.id), value)]
