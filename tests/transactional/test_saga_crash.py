@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 import sys
 
 import pytest
 
-from tests.scale import rounds, seeds
+import transactional
+from tests.scale import SOAK, rounds, seeds
 from tests.transactional.engines import HTTPEngine
 from tests.transactional.order_saga import STEPS, effects, order_saga
+from tests.transactional.saga_victims import LEASE_TTL_S, live, outside_saga
 from transactional import Put, Sagas, SagaState
+from transactional.stores.memory import MemoryStore
 
 
 class Killed(BaseException):
@@ -74,7 +78,8 @@ async def run_until_it_dies(mortal, saga, run_id: str) -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_crash_at_every_record_boundary(timed_store, hand_clock, refuse, after):
     """[transactional 32] Another worker ends what was begun; each effect is once, by its key."""
-    for commits in range(1, 40):
+    stride = 1 if SOAK else 3  # a third of the boundaries, another one each day
+    for commits in range(1 + seeds(1)[0] % stride, 40, stride):
         mortal = Mortal(timed_store, commits, after=after)
         run_id = f"r{commits}"
         await run_until_it_dies(mortal, order_saga(mortal, refuse=refuse), run_id)
@@ -94,6 +99,69 @@ async def test_a_crash_at_every_record_boundary(timed_store, hand_clock, refuse,
             break  # it lived to the end: every boundary was tried
     else:
         pytest.fail("the saga never came to its end alive")
+
+
+async def boundaries(tmp_path) -> list[tuple[str, int, bool]]:
+    """Each record boundary of sagas that complete, turn early and turn late."""
+    found = []
+    for refuse in ("", "label", "ship"):
+        store, ledger = MemoryStore(), tmp_path / f"rehearsal{refuse}"
+        ledger.mkdir()
+        commits = await live(store, ledger, refuse, 0, after=False)
+        await store.close()
+        found += [(refuse, n, after) for n in range(1, commits + 1) for after in (False, True)]
+    return found
+
+
+async def resumed(directory, refuse: str):
+    """The victim's run as another worker ends it; None if it was never on record."""
+    async with transactional.open(f"sqlite:{directory / 'store.db'}") as store:
+        saga = outside_saga(directory / "ledger", refuse=refuse)
+        sagas = Sagas(store, [saga], lease_ttl_s=5, recover_every_s=LEASE_TTL_S / 4)
+        if await sagas.get("run") is None:
+            return None
+        async with sagas, asyncio.timeout(60):
+            return await sagas.wait("run")
+
+
+@pytest.mark.processes
+async def test_kill_minus_nine_at_each_record_boundary(tmp_path):
+    """[transactional 32] A real process dies right before or after each commit of its saga.
+
+    Completed or compensated, and what happened outside of the store happened once by its key.
+    """
+    dice = random.Random(seed := seeds(1)[0])
+    print(f"replay: CONVOCA_SEED={seed}")
+    known = await boundaries(tmp_path)
+    assert len(known) > 40
+    chosen = dice.sample(known, rounds(len(known), 6))
+    cases = {f"case{n}": case for n, case in enumerate(chosen)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.transactional.saga_victims",
+        str(tmp_path),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    lines = "".join(json.dumps([name, *case]) + "\n" for name, case in cases.items())
+    said, _ = await process.communicate(lines.encode())
+    exits = dict(json.loads(line) for line in said.splitlines())
+    assert exits == dict.fromkeys(cases, -signal.SIGKILL)
+    for name, (refuse, commits, after) in cases.items():
+        run = await resumed(tmp_path / name, refuse)
+        outside = sorted(path.name for path in (tmp_path / name / "ledger").iterdir())
+        if run is None:
+            assert (commits, after) <= (2, False), "the run is on record once it is begun"
+            assert outside == []
+        elif not refuse:
+            assert run.state is SagaState.COMPLETED
+            assert outside == sorted(f"run:{step}" for step in STEPS)
+        else:
+            assert run.state is SagaState.COMPENSATED
+            done = STEPS[: STEPS.index(refuse)]
+            undone = [f"run:{step}:undo" for step in done]
+            assert outside == sorted([*(f"run:{step}" for step in done), *undone])
 
 
 @pytest.mark.processes
