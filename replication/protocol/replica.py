@@ -265,12 +265,13 @@ class Replica:
         self._admit(envelope, now_s)
         match message:
             case Sync():
+                answer = self.entropy.answer(sender, message)  # it may refuse: nothing was learned
                 self.prober.met(sender, message.members, now_s)
                 self._compare(message.digest.vector, sender, now_s)
-                return self.entropy.answer(sender, message)
+                return answer
             case Push():
-                self.prober.met(sender, (), now_s)
                 ranges = self.entropy.take_in(message.delta, sender, message.told)
+                self.prober.met(sender, (), now_s)
                 return Ack({o: self.kernel.vector.get(o, 0) for o, _, _ in ranges})
             case Probe(target=""):
                 self.prober.met(sender, message.members, now_s)

@@ -22,7 +22,9 @@ LINE = re.compile(r"^terminal-(\d)\$ (.*)$")
 def printed() -> list[tuple[str, str, list[str]]]:
     """(terminal, command, lines that it prints) in the order of the README."""
     session: list[tuple[str, str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S):
+    for block in re.findall(
+        r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    ):
         for line in block.splitlines():
             if match := LINE.match(line):
                 session.append((*match.groups(), []))

@@ -1,0 +1,168 @@
+"""100 000 hostile frames against a live agent: typed refusals, nothing changed, no long pause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import zlib
+from collections import Counter
+
+import msgpack
+import pytest
+
+from replication import Agent, Config
+from replication.protocol.digest import full
+from replication.protocol.messages import Push, Refused, Sync
+from replication.protocol.wire import Wire
+from replication.transport.http import MEDIA_TYPE
+from tests.scale import rounds, seeds
+
+SECRET = "a shared secret"
+LANES = 4
+TYPED = {400, 401, 403, 409, 413, 415, 421, 426, 503}
+PEER = Config(gossip_interval_s=0.2, gossip_interval_max_s=0.5)
+
+
+def stranger(secret: str, boot: bytes = b"stranger") -> Wire:
+    secrets = (secret.encode(),)
+    return Wire(cluster="convoca", namespace="default", secrets=secrets, boot=boot, config=Config())
+
+
+def bombs() -> list[tuple[int, int, bytes]]:
+    """(version, flags, body): nesting, forged lengths, too many items, zlib that grows."""
+    zeros = zlib.compress(b"\0" * 8_000_000, 9)
+    return [
+        (1, 0, b"\x91" * 10_000),
+        (1, 0, b"\xdd\xff\xff\xff\xff" + b"\x01" * 100),
+        (1, 0, b"\xc6\xff\xff\xff\xff" + b"\x01" * 100),
+        (1, 0, msgpack.packb([b"", [[0] * 1000] * 60])),
+        (1, 1, (8_000_000).to_bytes(4, "big") + zeros),
+        (1, 1, (1000).to_bytes(4, "big") + zeros),
+        (1, 1, (3).to_bytes(4, "big") + b"not zlib"),
+        (1, 0, msgpack.packb([{"a~1": -1}, [], b""])),
+        (1, 0, msgpack.packb([b"no delta", [1]])),
+        (1, 0, b""),
+        (99, 0, msgpack.packb([b"", []])),
+    ]
+
+
+class Attacker:
+    """Makes frames: mutated and repeated real ones, forged ones, and bombs that authenticate."""
+
+    def __init__(self, dice: random.Random, real: list[bytes], names: list[str]) -> None:
+        self.dice, self.real, self.names = dice, real, names
+        self.forger, self.insider = stranger("another secret"), stranger(SECRET, b"insider!")
+        self.number = 0
+        self.bombs = bombs()
+
+    def frame(self) -> tuple[str, bytes]:
+        kind = self.dice.choices(["mutated", "replayed", "forged", "bomb"], [6, 1, 1.5, 1.5])[0]
+        return kind, getattr(self, f"_{kind}")()
+
+    def _mutated(self) -> bytes:
+        frame = bytearray(self.dice.choice(self.real))
+        match self.dice.randrange(4):
+            case 0:
+                frame[self.dice.randrange(len(frame))] ^= 1 << self.dice.randrange(8)
+            case 1:
+                del frame[self.dice.randrange(len(frame)) :]
+            case 2:
+                frame += self.dice.randbytes(self.dice.randint(1, 40))
+            case _:
+                other = self.dice.choice(self.real)
+                cut = self.dice.randrange(1, min(len(frame), len(other)))
+                frame[cut:] = other[cut:-1]
+        return bytes(frame)
+
+    def _replayed(self) -> bytes:
+        return self.dice.choice(self.real)
+
+    def _forged(self) -> bytes:
+        message = self.dice.choice([Sync(full({self.dice.choice(self.names): 10**9})), Push(b"x")])
+        return self.forger.seal(self.dice.choice(self.names), message)
+
+    def _bomb(self) -> bytes:
+        self.number += 1
+        version, flags, body = self.dice.choice(self.bombs)
+        source = ["insider~1", b"insider!", self.number, 0]
+        kind = self.dice.choice([1, 2, 3, 4, 7, 9, 200])
+        frame = msgpack.packb([version, "convoca", kind, flags, source, "default", body])
+        return frame + self.insider.mac(frame)
+
+
+async def attack(address: str, frames: list[tuple[str, bytes]], seen: Counter) -> None:
+    """Send frames one after the other over kept connections; count what comes back."""
+    host, _, port = address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    opener = stranger(SECRET, b"listens!")
+    for kind, frame in frames:
+        head = f"POST /_replica HTTP/1.1\r\nHost: {address}\r\nContent-Type: {MEDIA_TYPE}\r\n"
+        writer.write(f"{head}Content-Length: {len(frame)}\r\n\r\n".encode() + frame)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        status = int(answer.split(" ", 2)[1])
+        size = int(answer.partition("content-length: ")[2].partition("\r\n")[0])
+        body = await reader.readexactly(size)
+        if body and status != 413:
+            assert type(opener.open(body).message) is Refused
+        seen[kind, status] += 1
+        if "connection: close" in answer:
+            writer.close()
+            reader, writer = await asyncio.open_connection(host, int(port))
+    writer.close()
+    await writer.wait_closed()
+
+
+async def worst_pause(of: set[asyncio.Task]) -> float:
+    """The longest time that the loop did not come back within, while these tasks run."""
+    worst, before = 0.0, time.perf_counter()
+    while not all(task.done() for task in of):
+        await asyncio.sleep(0.002)
+        now = time.perf_counter()
+        worst, before = max(worst, now - before - 0.002), now
+    return worst
+
+
+@pytest.mark.processes
+async def test_hostile_frames_are_refused_by_type_and_change_nothing():
+    """[replication 16, 17, 25] (100 000 in soak) mutations, replays, forgeries, bombs, live.
+
+    Only typed refusals; state, identity and members stay; the longest pause of the loop is printed.
+    """
+    seed = seeds(1)[0]
+    print(f"replay: CONVOCA_SEED={seed} pytest {__file__}")
+    dice, seen = random.Random(seed), Counter()
+    async with Agent("ada", secret=SECRET, config=PEER) as ada:
+        real: list[bytes] = []
+        async with Agent("bob", secret=SECRET, peers=[ada.address], config=PEER) as bob:
+            exchange = bob._transport.exchange
+
+            async def recorded(address: str, frame: bytes) -> bytes:
+                real.append(frame)
+                return await exchange(address, frame)
+
+            bob._transport.exchange = recorded
+            number = 0
+            while len(real) < 40:
+                bob.orset("tags").add(number)
+                number += 1
+                await bob.replicated(bob.version(), 1, 20)
+        ada.register("mine").set("untouched")
+        before = ada.digest(), ada.id, [(m.id, m.status) for m in ada.members()]
+        attacker = Attacker(dice, real, [ada.id, bob.id])
+        count = rounds(100_000) // LANES
+        lanes = [[attacker.frame() for _ in range(count)] for _ in range(LANES)]
+        started = time.perf_counter()
+        tasks = {asyncio.create_task(attack(ada.address, lane, seen)) for lane in lanes}
+        pause_s = await worst_pause(tasks)
+        await asyncio.gather(*tasks)
+        took_s = time.perf_counter() - started
+        after = ada.digest(), ada.id, [(m.id, m.status) for m in ada.members()]
+        assert after == before
+        refused = {k: n for k, n in ada.counts().items() if k.startswith("refused:")}
+        assert not ada.counts().get("step:raised")
+    print(
+        f"{seen.total()} frames in {took_s:.1f} s, longest pause {1e3 * pause_s:.1f} ms: {refused}"
+    )
+    assert {status for _, status in seen} <= TYPED
+    assert {kind for kind, _ in seen} == {"mutated", "replayed", "forged", "bomb"}
