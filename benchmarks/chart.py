@@ -32,9 +32,9 @@ def lines(
         along = (place(x) - low) / ((high - low) or 1.0)
         return f"{LEFT + along * (WIDTH - LEFT - RIGHT):.1f},{_row(y, top):.1f}"
 
+    box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
+        f'<svg {box} font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="22" font-size="15">{escape(title)}</text>',
         f'<text x="{(WIDTH - RIGHT) // 2}" y="{HEIGHT - 10}">{escape(across)}</text>',

@@ -1,8 +1,9 @@
-"""Replication in figures: visibility, bulk, convergence rounds, idle bytes, joining.
+"""Replication in figures: visibility, bulk, joining, bandwidth, rounds, and what others send.
 
-Run `python benchmarks/replication.py`; it prints a table with the goal beside each figure. Real
-agents run in processes of their own over loopback, each with a SQLite journal on disk; rounds and
-idle bytes are counted in the simulation, where they do not depend on the machine.
+Run `python benchmarks/replication.py`; it prints a table with the goal beside each figure and
+writes benchmarks/results/replication.{md,svg}. Real agents run in processes of their own over
+loopback, each with a SQLite journal on disk; rounds and bytes are counted in the simulation
+(`benchmarks/gossip.py`), where they do not depend on the machine. About five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -10,29 +11,32 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
-import statistics
+import platform
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from crdt import LWWMap, LWWRegister
-from replication import Agent, Config, Faults, Simulation
+from benchmarks import gossip  # noqa: E402
+from benchmarks.chart import lines  # noqa: E402
+from crdt import LWWMap  # noqa: E402
+from replication import Agent, Config, Version  # noqa: E402
 
-AGENTS = 5
-WRITES = 200
+RESULTS = ROOT / "benchmarks" / "results"
+WRITES = 100
 WRITES_PER_S = 20
-BULK_ENTRIES = 40_000
+BULK_ENTRIES = 100_000
 BATCH = 1_000
 JOIN_ENTRIES = 100_000
+TABLE: list[tuple[str, str, str]] = []
 
 
-def row(what: str, figure: str, goal: str) -> None:
-    print(f"{what:<66}{figure:>24}   {goal}", flush=True)
+def row(what: str, figure: str, goal: str = "") -> None:
+    TABLE.append((what, figure, goal))
+    print(f"{what:<74}{figure:>22}   {goal}", flush=True)
 
 
 # ------------------------------------------------------------------------------ real processes
@@ -66,45 +70,66 @@ async def follower(name: str, seed: str, journal: str) -> None:
         task.cancel()
 
 
-async def processes(directory: str) -> None:
+async def start(*arguments: str) -> asyncio.subprocess.Process:
+    """A process of this script that answers on stdout; it printed its first line."""
+    return await asyncio.create_subprocess_exec(
+        *[sys.executable, __file__, *arguments],
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=2**24,
+    )
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    process.stdin.close()
+    await process.wait()
+
+
+async def team(writer: Agent, count: int, directory: str) -> list[asyncio.subprocess.Process]:
+    """`count` followers in processes of their own, once they and the writer know each other."""
+    workers = [
+        await start("follower", f"f{number}", writer.address, f"{directory}/f{number}.db")
+        for number in range(count)
+    ]
+    for worker in workers:
+        await worker.stdout.readline()
+    while len(writer.members()) < count:  # noqa: ASYNC110 - members have no event
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(2)
+    return workers
+
+
+async def visibility(agents: int, directory: str) -> None:
+    """From the mutator's return in one process to the subscriber's wake-up in each other."""
     async with Agent("writer", journal=f"{directory}/writer.db") as writer:
-        workers = [
-            await asyncio.create_subprocess_exec(
-                sys.executable,
-                __file__,
-                "follower",
-                f"f{number}",
-                writer.address,
-                f"{directory}/f{number}.db",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=2**24,
-            )
-            for number in range(AGENTS - 1)
-        ]
-        for worker in workers:
-            await worker.stdout.readline()
-        while len(writer.members()) < AGENTS - 1:  # noqa: ASYNC110 - members have no event
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(2)
+        workers = await team(writer, agents - 1, directory)
         written = {}
         for number in range(WRITES):
             name = f"visible/{number}"
             written[name] = time.time()
             writer.register(name).set(number)
             await asyncio.sleep(1 / WRITES_PER_S)
-        await asyncio.sleep(1)
+        await writer.replicated(writer.version(), agents - 1, 30)
+        await asyncio.sleep(0.5)
         delays: list[float] = []
         for worker in workers:
             worker.stdin.write(b"report\n")
             seen = json.loads(await worker.stdout.readline())
-            delays += [seen[name] - at for name, at in written.items() if name in seen]
-        delays.sort()
-        lost = WRITES * (AGENTS - 1) - len(delays)
-        middle, high = delays[len(delays) // 2], delays[-(len(delays) // 100)]
-        figure = f"{1e3 * middle:.1f} / {1e3 * high:.1f} ms"
-        row("write -> visible on 4 others, 20 writes/s: p50 / p99", figure, "p50 <= 30 ms")
-        assert not lost
+            delays += [seen[name] - at for name, at in written.items()]
+        for worker in workers:
+            await stop(worker)
+    delays.sort()
+    middle, high = delays[len(delays) // 2], delays[-(len(delays) // 100) - 1]
+    row(
+        f"write -> visible on all others, {agents} processes, 20 writes/s: p50 / p99",
+        f"{1e3 * middle:.1f} / {1e3 * high:.1f} ms",
+        "p50 <= 30 ms" if agents == 5 else "",
+    )
+
+
+async def bulk(directory: str) -> None:
+    async with Agent("writer", journal=f"{directory}/writer.db") as writer:
+        workers = await team(writer, 4, directory)
         table = writer.document("bulk", LWWMap)
         before = writer.bytes_sent
         started = time.time()
@@ -119,142 +144,159 @@ async def processes(directory: str) -> None:
             worker.stdin.write(b"bulk\n")
             ends.append(float(await worker.stdout.readline()))
         elapsed = max(ends) - started
-        row(
-            f"bulk: keys of a map, /s to each of 4 peers ({os.cpu_count()} cores, 5 processes)",
-            f"{BULK_ENTRIES / elapsed:,.0f}",
-            ">= 20 000",
-        )
-        sent = (writer.bytes_sent - before) / BULK_ENTRIES / (AGENTS - 1)
-        row("bulk: bytes sent per key and peer", f"{sent:.1f}", "")
+        sent = (writer.bytes_sent - before) / BULK_ENTRIES / 4
         for worker in workers:
-            worker.stdin.close()
-            await worker.wait()
+            await stop(worker)
+    row(
+        f"bulk: entries/s replicated to each of 4 peers ({os.cpu_count()} cores, 5 processes)",
+        f"{BULK_ENTRIES / elapsed:,.0f}",
+        ">= 20 000",
+    )
+    row("bulk: bytes sent per entry and peer", f"{sent:.1f}")
 
 
-async def joining() -> None:
-    quiet = Config(batch_bytes_max=1024 * 1024)
-    async with Agent("donor", config=quiet) as donor:
+async def donor(journal: str) -> None:
+    """Holds the entries; on each line of stdin changes 1 000 of them, tells how many bytes."""
+    async with Agent("donor", journal=journal, config=Config(batch_bytes_max=2**20)) as agent:
         for batch in range(JOIN_ENTRIES // BATCH):
-            with donor.batch():
+            with agent.batch():
                 for number in range(BATCH):
-                    donor.register(f"k/{batch * BATCH + number:06d}").set(number)
+                    agent.register(f"k/{batch * BATCH + number:06d}").set(number)
             await asyncio.sleep(0)
-        await donor.durable()
-        started = time.perf_counter()
-        async with Agent("joiner", peers=[donor.address]) as joiner:
-            await joiner.seen(donor.version(), 60)
-            row(
-                f"join to {JOIN_ENTRIES:,} entries (both ends in one process)",
-                f"{time.perf_counter() - started:.2f} s",
-                "<= 3 s",
-            )
-            joiner.block("donor")
-            changes = []
-            donor.kernel.on_delta, listener = (
-                lambda delta, change: (changes.append(delta), listener(delta, change)),
-                donor.kernel.on_delta,
-            )
+        await agent.durable()
+        print(json.dumps([agent.address, agent.version().encode()]), flush=True)
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+        )
+        while await reader.readline():
+            seen = dict(agent.kernel.vector)
             for number in range(1000):
-                donor.register(f"k/{number * 97:06d}").set(-number)
-            await donor.durable()
-            await asyncio.sleep(3)
-            size = sum(len(delta.encode()) for delta in changes)
-            received = joiner.bytes_received
-            started = time.perf_counter()
-            joiner.unblock("donor")
-            await joiner.seen(donor.version(), 60)
-            took = time.perf_counter() - started
-            ratio = (joiner.bytes_received - received) / size
-            row("catch up 1 000 changes in them", f"{1e3 * took:.0f} ms", "<= 100 ms")
-            row("  bytes received / bytes of the changes", f"{ratio:.2f}", "<= 2")
+                agent.register(f"k/{number * 97:06d}").set(-number)
+            await agent.durable()
+            size = len(agent.kernel.delta_since(seen).encode())
+            print(json.dumps([size, agent.version().encode()]), flush=True)
+
+
+async def joining(directory: str) -> None:
+    process = await start("donor", f"{directory}/donor.db")
+    address, token = json.loads(await process.stdout.readline())
+    started = time.perf_counter()
+    async with Agent("joiner", peers=[address], journal=f"{directory}/joiner.db") as joiner:
+        await joiner.seen(Version.decode(token), 60)
+        took = time.perf_counter() - started
+        row(f"join to {JOIN_ENTRIES:,} entries, two processes", f"{took:.2f} s", "<= 3 s")
+        joiner.block("donor")
+        process.stdin.write(b"change\n")
+        size, token = json.loads(await process.stdout.readline())
+        await asyncio.sleep(2)
+        received = joiner.bytes_received
+        started = time.perf_counter()
+        joiner.unblock("donor")
+        await joiner.seen(Version.decode(token), 60)
+        took = time.perf_counter() - started
+        ratio = (joiner.bytes_received - received) / size
+        row("catch up 1 000 changes in them", f"{1e3 * took:.0f} ms", "<= 100 ms")
+        row("  bytes received / encoded bytes of the changes", f"{ratio:.2f}", "<= 2")
+    await stop(process)
 
 
 # ------------------------------------------------------------------------------ simulation
 
 
-def rounds_to_all(size: int, runs: int, fanout: int, loss: float) -> list[int]:
-    """Push-pull rounds until everybody has one write; pushes, jitter and probes are off."""
-    config = Config(
-        gossip_jitter=0.0,
-        gossip_interval_max_s=1.0,
-        fanout=fanout,
-        fanout_above_300=fanout,
-        eager_peers_max=0,
-        probe_interval_s=1e6,
-        digest_full_every=10**9,
+def bandwidth() -> None:
+    rate, parts = gossip.idle()
+    row("idle: bytes sent per agent and second, N=50", f"{rate:.0f}", "<= 307 (0.3 KiB)")
+    for part, size in parts.items():
+        row(f"  {part}", f"{size:.1f}")
+    ratio, rate, parts = gossip.busy()
+    row("busy, N=5: bytes of entries received / their encoded size", f"{ratio:.2f}", "<= 1.5")
+    row("busy, N=5, 20 writes/s in all: bytes sent per agent and second", f"{rate:.0f}")
+    for part, size in parts.items():
+        row(f"  {part}", f"{size:.1f}")
+
+
+def rounds() -> str:
+    """The rows of rounds, and their curve."""
+    samples = {10: 100, 50: 100, 100: 60, 300: 20, 1000: 20}
+    curves: dict[str, list[float]] = {}
+    for title, loss in (("no loss", 0.0), ("half of the frames lost", 0.5)):
+        for fanout in (2,) if not loss else (3,):
+            means: list[float] = []
+            highs: list[float] = []
+            for size in gossip.SIZES:
+                counted = gossip.rounds_to_all(size, samples[size], fanout, loss)
+                mean, high = gossip.summary(counted)
+                goal = gossip.GOALS.get(size) if not loss else None
+                if loss and size == 100:
+                    goal = gossip.GOAL_LOSSY
+                row(
+                    f"rounds to all, {title}, fanout {fanout}, N={size}: mean / p99",
+                    f"{mean:.2f} / {high}",
+                    f"<= {goal[0]} / {goal[1]}" if goal else "",
+                )
+                means.append(mean)
+                highs.append(float(high))
+            curves[f"{title}: mean"] = means
+            curves[f"{title}: p99"] = highs
+    return lines(
+        "Rounds of push-pull until everybody has a write",
+        "replicas",
+        "rounds",
+        list(map(float, gossip.SIZES)),
+        curves,
+        log_x=True,
     )
-    names = [f"n{number}" for number in range(size)]
-    sim = Simulation(names, size, Faults(delay_s=(0.001, 0.01), disk_s=(0.0, 0.001)), config)
-    replicas = [sim.replica(name) for name in names]
-    claims = [replica.members.me.claim() for replica in replicas]
-    for replica in replicas:
-        replica.members.learn(claims, 0.0)
-        for row_ in replica.members.everyone():
-            row_.told = 10**6
-    sim.run(2.5)
-    sim.faults = replace(sim.faults, loss=loss)
-    counted = []
-    for run in range(runs):
-        writer = names[run % size]
-        sim[writer].document("x", LWWRegister).set(run)
-        seq, origin, taken = sim[writer].vector[sim.replica(writer).id], sim.replica(writer).id, 0
-        while any(replica.kernel.vector.get(origin, 0) < seq for replica in replicas):
-            sim.run(1.0)
-            taken += 1
-        counted.append(taken)
-    return counted
 
 
-def simulated() -> None:
-    for size, runs, goal in ((10, 100, "2.5 / 3"), (50, 40, "4.0 / 5"), (100, 20, "4.6 / 5")):
-        counted = sorted(rounds_to_all(size, runs, 2, 0.0))
-        worst = counted[min(len(counted) - 1, int(len(counted) * 0.99))]
+def others() -> None:
+    entries = 100_000
+    for changes, ours, merkle, full in gossip.beside(entries, (1, 100, 1000)):
         row(
-            f"rounds of push-pull to all, fanout 2, N={size}: mean / p99 of {runs}",
-            f"{statistics.mean(counted):.2f} / {worst}",
-            f"<= {goal}",
+            f"{changes} changes in {entries:,}: bytes of ours / Merkle / full state",
+            f"{ours:,} / {merkle:,} / {full:,}",
         )
-    counted = sorted(rounds_to_all(100, 20, 3, 0.5))
-    row(
-        "rounds to all, fanout 3, N=100, half the frames lost: mean / max of 20",
-        f"{statistics.mean(counted):.2f} / {counted[-1]}",
-        "<= 5.6 / 7",
-    )
-    sim = Simulation([f"n{number}" for number in range(50)], 50)
-    sim.run(90)
-    before = sim.bytes_sent
-    sim.run(60)
-    row(
-        "idle: bytes sent per agent and second, N=50",
-        f"{(sim.bytes_sent - before) / 60 / 50:.0f}",
-        "<= 307 (0.3 KiB)",
-    )
-    sim = Simulation([f"n{number}" for number in range(5)], 5)
-    sim.run(20)
-    dice, before, size = random.Random(5), sim.bytes_sent, 0
-    for number in range(500):
-        name = f"n{dice.randrange(5)}"
-        delta = sim[name].document(f"key/{number:06d}", LWWRegister).set(number)
-        size += len(delta.encode())
-        sim.run(0.05)
-    sim.run(5)
-    delivered = sum(sim.replica(f"n{number}").counts["bytes:delta"] for number in range(5))
-    row(
-        "busy, N=5: bytes of deltas received per agent / bytes of the entries",
-        f"{delivered / (size * 4):.2f}",
-        "<= 1.5",
-    )
 
 
-async def main() -> None:
+def report(picture: str) -> None:
+    table = "\n".join(f"| {what} | {figure} | {goal} |" for what, figure, goal in TABLE)
+    text = f"""# Replication
+
+`python benchmarks/replication.py`, {platform.python_implementation()} {platform.python_version()},
+{os.cpu_count()} cores, loopback, journals on disk. Timed figures are of that machine and of what
+else it did; rounds and bytes are counted in the simulation and depend on the seed alone.
+
+| | figure | goal |
+|---|---|---|
+{table}
+
+A Merkle exchange compares trees of 16 children per node and 65 536 leaves, level by level, then
+sends the leaves that differ; a full-state exchange sends the state, compressed. Both are computed,
+ours is the encoded delta and both vectors.
+
+![rounds to convergence](replication.svg)
+"""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "replication.md").write_text(text, encoding="utf-8")
+    (RESULTS / "replication.svg").write_text(picture, encoding="utf-8")
+
+
+async def real() -> None:
+    for agents in (2, 5, 10):
+        with tempfile.TemporaryDirectory() as directory:
+            await visibility(agents, directory)
     with tempfile.TemporaryDirectory() as directory:
-        await processes(directory)
-    await joining()
-    simulated()
+        await bulk(directory)
+        await joining(directory)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["follower"]:
         asyncio.run(follower(*sys.argv[2:5]))
+    elif sys.argv[1:2] == ["donor"]:
+        asyncio.run(donor(sys.argv[2]))
     else:
-        asyncio.run(main())
+        asyncio.run(real())
+        bandwidth()
+        others()
+        report(rounds())

@@ -1,10 +1,11 @@
 """Ten minutes of 100 writes/s with a dead peer and a slow consumer: are memory and queues flat?
 
-Run `python benchmarks/steady.py [SECONDS]`. Four agents in four processes, journals on disk: the
-writer, a healthy follower, one that is killed after a tenth of the time and never comes back, and
-one whose process is stopped (SIGSTOP) for nine seconds out of ten. A subscriber of the writer reads
-nothing at all. Every second resident memory, queued bytes and event-loop lag of the writer and of
-the healthy follower are read; the figure and a table go to benchmarks/results/steady.{svg,md}.
+Run `python benchmarks/steady.py 600`; without a number it takes one minute. Four agents in four
+processes, journals on disk: the writer, a healthy follower, one that is killed after a tenth of the
+time and never comes back, and one whose process is stopped (SIGSTOP) for nine seconds out of ten. A
+subscriber of the writer reads nothing at all. Every second resident memory, queued bytes and
+event-loop lag of the writer and of the healthy follower are read; the figure and a table go to
+benchmarks/results/steady.{svg,md}.
 """
 
 from __future__ import annotations
@@ -167,4 +168,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["follower"]:
         asyncio.run(follower(*sys.argv[2:5]))
     else:
-        asyncio.run(main(int(sys.argv[1]) if sys.argv[1:] else 600))
+        asyncio.run(main(int(sys.argv[1]) if sys.argv[1:] else 60))
