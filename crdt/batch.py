@@ -11,7 +11,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
-from crdt.delta import Delta, Event, Run
+from crdt.delta import Delta, Fields, Run, weight_of
 from crdt.dot import SEQ_BITS, SEQ_MAX
 from crdt.errors import BatchTooLargeError
 from crdt.kind import LEAF
@@ -40,14 +40,14 @@ class Batch:
     def __init__(self, writer: Writer, bytes_max: int | None) -> None:
         self._writer = writer
         self._bytes_max = bytes_max if bytes_max is not None else writer.bytes_max
-        self.events: list[Event] = []  # the writer appends to both
+        self.events: list[Fields] = []  # the writer appends to both
         self.undo: list[Undo] = []
         self.stamp = 0  # the one stamp of all its entries; 0 until one is needed
         self.delta = Delta()
 
-    def events_of(self, path: Path) -> Iterator[Event]:
+    def events_of(self, path: Path) -> Iterator[Fields]:
         """What was written below a path so far, newest first."""
-        return (event for event in reversed(self.events) if event.path == path)
+        return (event for event in reversed(self.events) if event[1] == path)
 
     def __enter__(self) -> Self:
         outer = self._writer.open_batch
@@ -78,46 +78,43 @@ class Batch:
             return
         delta = self._delta(state)
         run, limit = delta.runs[0], self._bytes_max
-        if limit is not None and sum(event.weight() for event in run.events) > limit:
+        if limit is not None and sum(map(weight_of, run.rows)) > limit:
             size = len(delta.encode())
             if size > limit:
                 self._roll_back(state)
                 raise BatchTooLargeError(size, limit)
-        for event in filter(_KILLS_OF, run.events):
-            state.record(state.replica, event.seq, event.kills)
+        for event in filter(_KILLS_OF, run.rows):
+            state.record(state.replica, event[0], event[5])
         for batch in run.batches:
             state.live.log(state.replica).mark_batch(*batch)
         self.delta = delta
         self._writer.publish(delta, self.undo)
 
     def _delta(self, state: State) -> Delta:
-        first, last = self.events[0].seq, self.events[-1].seq
+        first, last = self.events[0][0], self.events[-1][0]
         batches = ((first, last),) if last > first else ()
         if not any(map(_KILLS_OF, self.events)):  # so nothing was overwritten or removed either
             return Delta((Run(state.replica, first, last, tuple(self.events), batches),))
         live, base = state.live, state.live.base(state.replica)
-        events = []
-        path: Path | None = None
+        events: list[Fields] = []
+        known: Path | None = None
         rows: dict[Step, Row] = {}
-        for written in self.events:
-            event = written
-            if event.kills:
-                event = event._replace(kills=self._foreign_kills(event, state.replica, first))
-            if event.path is not None:
-                if event.path is not path:
-                    path, rows = event.path, live.container(event.path).rows
-                if not holds(rows.get(event.step), base + event.seq):
-                    event = Event(event.seq, None, LEAF, 0, None, event.kills)
-            if event.path is not None or event.kills:
-                events.append(event)
+        for seq, path, step, stamp, value, kills in self.events:
+            foreign = self._foreign_kills(kills, state.replica, first) if kills else ()
+            if path is not None and path is not known:
+                known, rows = path, live.container(path).rows
+            if path is not None and holds(rows.get(step), base + seq):
+                events.append((seq, path, step, stamp, value, foreign))
+            elif foreign:
+                events.append((seq, None, LEAF, 0, None, foreign))
         return Delta((Run(state.replica, first, last, tuple(events), batches),))
 
     @staticmethod
-    def _foreign_kills(event: Event, replica: str, first: int) -> tuple[Range, ...]:
+    def _foreign_kills(kills: tuple[Range, ...], replica: str, first: int) -> tuple[Range, ...]:
         """What an event killed, without the dots of this batch: nobody else will ever see them."""
         return tuple(
             (origin, low, min(high, first - 1) if origin == replica else high)
-            for origin, low, high in event.kills
+            for origin, low, high in kills
             if origin != replica or low < first
         )
 
@@ -125,7 +122,7 @@ class Batch:
         """Put every row back, newest first, and take the dots back."""
         live = state.live
         logs: set[OriginLog] = {live.log(state.replica)}
-        first = self.events[0].seq
+        first = self.events[0][0]
         for undo in reversed(self.undo):
             live.put_back(*undo)
         live.log(state.replica).forget_after(first - 1)

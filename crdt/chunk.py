@@ -20,17 +20,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import accumulate, chain
-from operator import sub
 from typing import TYPE_CHECKING, Any
 
 from crdt.causal_context import CausalContext
 from crdt.codec import Stored, pack, seal, unpack_body, unseal
-from crdt.delta import Change, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
-from crdt.dot import SEQ_MAX, Range
+from crdt.delta import Change
 from crdt.errors import DecodeError
 from crdt.join import (
-    Span,
     doomed_ranges,
     join_doomed,
     join_span,
@@ -39,12 +35,24 @@ from crdt.join import (
     refuse_spans,
     spans_of,
 )
-from crdt.kind import Path, kind_of, normal_column, pack_path, unpack_path
+from crdt.kind import Path, pack_path, unpack_path
 from crdt.state import CHUNK_SETS_MAX, State, Touched
-from crdt.version_vector import VersionVector
+from crdt.wire import (
+    Span,
+    names_of,
+    pack_ranges,
+    pack_span,
+    parts,
+    unpack_ranges,
+    unpack_span,
+    unpack_vector,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from crdt.dot import Range
+    from crdt.version_vector import VersionVector
 
 CHUNKS_MAX = 1 << 20  # in one set
 _ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression
@@ -253,7 +261,7 @@ def pack_content(
     paths: dict[Path, int],
 ) -> list[Any]:
     """Spans and doomed dots as columns over one table of names and one of paths."""
-    columns = [_pack_span(span, names, paths) for span in spans]
+    columns = [pack_span(span, names, paths) for span in spans]
     killed = pack_ranges(doomed, names)
     return [list(names), list(map(pack_path, paths)), columns, killed]
 
@@ -263,107 +271,5 @@ def unpack_content(content: list[Any]) -> tuple[tuple[Span, ...], tuple[Range, .
     names, paths, columns, doomed = parts(content, list, list, list, list)
     origins = names_of(names)
     known = [unpack_path(path) for path in paths]
-    spans = tuple(_unpack_span(packed, origins, known) for packed in columns)
+    spans = tuple(unpack_span(packed, origins, known) for packed in columns)
     return spans, unpack_ranges(doomed, origins)
-
-
-def unpack_vector(flat: list[Any]) -> VersionVector:
-    """A vector written as [replica, seq, ...], or DecodeError."""
-    if len(flat) % 2:
-        raise DecodeError("a vector is pairs of replica and seq")
-    seqs = naturals(flat[1::2])
-    return VersionVector(dict(zip(names_of(flat[::2]), seqs, strict=True)))
-
-
-def _pack_span(span: Span, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
-    origin = names.setdefault(span.origin, len(names))
-    places = _runs(span.paths, lambda path: paths.setdefault(path, len(paths)))
-    stamps: list[int] = []
-    if any(span.stamps):
-        stamps = [span.stamps[0], *map(sub, span.stamps[1:], span.stamps)]
-    values = span.values if any(value is not None for value in span.values) else []
-    gaps = _pack_seqs(span)
-    return [origin, span.first, span.last - span.first, gaps, places, span.steps, stamps, values]
-
-
-def _unpack_span(packed: Any, names: list[str], known: list[Path]) -> Span:
-    index, first, more, gaps, places, steps, stamps, values = parts(
-        packed, int, int, int, list, list, list, list, list
-    )
-    origin, last, count = pick(names, index), first + more, len(steps)
-    if more < 0 or not 1 <= first <= last <= SEQ_MAX:
-        raise DecodeError("a span out of range")
-    seqs = _unpack_seqs(gaps, first, last, count)
-    if len(naturals(places)) % 2 or sum(places[1::2]) != count:
-        raise DecodeError("paths that do not fit the entries")
-    if not {int}.issuperset(map(type, stamps)):
-        raise DecodeError("a stamp that is no number")
-    stamps = list(accumulate(stamps)) if stamps else [0] * count
-    values = normal_column(values) if values else [None] * count
-    if not len(stamps) == len(values) == count:
-        raise DecodeError("columns of different lengths")
-    paths: list[Path] = []
-    for place, width in zip(places[::2], places[1::2], strict=True):
-        paths += [pick(known, place)] * width
-    span = Span(origin, first, last, seqs, paths, steps, stamps, values)
-    _admit(span, places)
-    return span
-
-
-def _admit(span: Span, places: list[int]) -> None:
-    """Check the columns kind by kind; adjacent entries of one path are checked at once."""
-    start = 0
-    for width in places[1::2]:
-        part = slice(start, start + width)
-        if width:
-            kind = kind_of(span.paths[start])
-            kind.admit(span.origin, span.steps[part], span.stamps[part], span.values[part])
-        start += width
-
-
-def _runs(items: list[Path], number: Callable[[Path], int]) -> list[int]:
-    """A column as [number, repeats, ...]."""
-    if not items:
-        return []
-    if items.count(items[0]) == len(items):
-        return [number(items[0]), len(items)]
-    runs: list[int] = []
-    last = None
-    for item in items:
-        if item is last or item == last:
-            runs[-1] += 1
-        else:
-            runs += (number(item), 1)
-            last = item
-    return runs
-
-
-def _pack_seqs(span: Span) -> list[int]:
-    """Ascending seqs as [gap before, run length - 1, ...]; a dense column is two numbers."""
-    seqs = span.seqs
-    if not seqs:
-        return []
-    if seqs[-1] - seqs[0] + 1 == len(seqs):
-        return [seqs[0] - span.first, len(seqs) - 1]
-    gaps: list[int] = []
-    before = span.first - 1
-    for seq in seqs:
-        if seq == before + 1 and gaps:
-            gaps[-1] += 1
-        else:
-            gaps += (seq - before - 1, 0)
-        before = seq
-    return gaps
-
-
-def _unpack_seqs(gaps: list[Any], first: int, last: int, count: int) -> list[int]:
-    if len(naturals(gaps)) % 2 or sum(gaps[1::2]) + len(gaps) // 2 != count:
-        raise DecodeError("seqs that do not fit the entries")
-    pieces = []
-    free = first
-    for gap, more in zip(gaps[::2], gaps[1::2], strict=True):
-        pieces.append(range(free + gap, free + gap + more + 1))
-        free += gap + more + 1
-    if free > last + 1:
-        raise DecodeError("an entry outside of its span")
-    return list(chain.from_iterable(pieces))

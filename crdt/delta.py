@@ -3,8 +3,8 @@
 An event is one dot with what it did: it wrote at most one entry and killed the dots it had
 observed. A run is a contiguous piece of one origin's history, and a delta is a few runs:
 
-    a: 7 8 9 | 10          Run("a", 7, 10, events, batches=((7, 9),))
-    b:         4           Run("b", 4, 4, events)
+    a: 7 8 9 | 10          Run("a", 7, 10, rows, batches=((7, 9),))
+    b:         4           Run("b", 4, 4, rows)
 
 A delta covers exactly the dots of its runs and carries their effects completely: an event missing
 inside a run had an entry that is dead by now and killed nothing that its receiver could still
@@ -14,22 +14,42 @@ not the killed ones (Almeida, Shoker, Baquero 2018, section 4; Enes et al. 2019)
 Events written together as a batch stay together: `batches` marks them so that no later cut splits
 them.
 
-On the wire a delta is rows (it has few entries; columns are for chunks), with replica ids and paths
-sent once.
+Inside, an event is a plain tuple of `Fields`: every mutation makes one, few are looked at. `Event`
+names the fields for whoever does. For the same reason a delta of a single event is a writer's
+promise to say what it did: its run is built when somebody asks.
+
+On the wire a delta is rows, with replica ids and paths sent once; a run of many events that all
+wrote an entry goes as columns, like a chunk.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.codec import Step, Stored, normal, pack, seal, unpack_body, unseal
-from crdt.dot import SEQ_MAX, Range, check_replica
-from crdt.errors import DecodeError, InvalidReplicaError
+from crdt.dot import SEQ_MAX, Range
+from crdt.errors import DecodeError
 from crdt.kind import LEAF, Path, kind_of, pack_path, unpack_path
+from crdt.wire import (
+    Span,
+    names_of,
+    naturals,
+    pack_ranges,
+    pack_span,
+    parts,
+    pick,
+    unpack_ranges,
+    unpack_span,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+WIDE: Final = 16  # events from which on columns are faster than rows
+
+# The fields of an Event, in its order.
+Fields = tuple[int, Path | None, Step, int, Stored, tuple[Range, ...]]
 
 
 class Event(NamedTuple):
@@ -42,12 +62,14 @@ class Event(NamedTuple):
     value: Stored
     kills: tuple[Range, ...]
 
-    def weight(self) -> int:
-        """An upper bound of its encoded size in bytes, without encoding. O(1)."""
-        size = 48 + 24 * len(self.kills)
-        for part in (self.step, self.value):
-            size += 9 if part is None else _size(part)
-        return size + (sum(map(len, self.path)) if self.path else 0)
+
+def weight_of(event: Fields) -> int:
+    """An upper bound of an event's encoded size in bytes, without encoding. O(1)."""
+    _, path, step, _, value, kills = event
+    size = 48 + 24 * len(kills)
+    for part in (step, value):
+        size += 9 if part is None else _size(part)
+    return size + (sum(map(len, path)) if path else 0)
 
 
 def _size(part: object) -> int:
@@ -66,22 +88,51 @@ class Run(NamedTuple):
     origin: str
     first: int
     last: int
-    events: tuple[Event, ...]
+    rows: tuple[Fields, ...]
     batches: tuple[tuple[int, int], ...] = ()  # those of more than one event, ascending
 
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The rows with their fields named. O(events)."""
+        return tuple(map(Event._make, self.rows))
 
-class Delta(NamedTuple):
+
+class Delta:
     """A small state to be merged: immutable, complete for its own dots, applicable in any order."""
 
-    runs: tuple[Run, ...] = ()
+    __slots__ = ("_runs", "_written")
+
+    _runs: tuple[Run, ...] | None
+    _written: tuple[str, Fields]  # origin and event, until somebody asks for the runs
+
+    def __init__(self, runs: tuple[Run, ...] = ()) -> None:
+        self._runs = runs
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Pieces of histories, in the order in which they are applied."""
+        runs = self._runs
+        if runs is None:
+            origin, event = self._written
+            runs = self._runs = (Run(origin, event[0], event[0], (event,)),)
+        return runs
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The dots it covers: (origin, first, last), inclusive, in the order of the runs."""
-        return tuple((run.origin, run.first, run.last) for run in self.runs)
+        return tuple([run[:3] for run in self.runs])
 
     def __bool__(self) -> bool:
-        return bool(self.runs)
+        return self._runs != ()
+
+    def __eq__(self, other: object) -> bool:
+        return self.runs == other.runs if isinstance(other, Delta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.runs)
+
+    def __repr__(self) -> str:
+        return f"Delta({self.runs!r})"
 
     def batches(self) -> Iterator[Delta]:
         """The same events as one delta per batch, per origin in ascending order. O(size)."""
@@ -100,31 +151,44 @@ class Delta(NamedTuple):
         """The delta of such bytes; raises DecodeError for all others. O(size)."""
         body = unpack_body(unseal("d", data))
         names, paths, runs = parts(body, list, list, list)
-        tables = _Tables(names_of(names), [unpack_path(path) for path in paths])
-        return Delta(tuple(_unpack_run(run, tables) for run in runs))
+        origins, known = names_of(names), list(map(unpack_path, paths))
+        return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
+
+
+def written(origin: str, event: Fields) -> Delta:
+    """The delta of one event, in as little time as a mutation can spare."""
+    delta: Delta = _new(Delta)
+    delta._runs = None  # noqa: SLF001  # an object of the class above
+    delta._written = (origin, event)  # noqa: SLF001
+    return delta
+
+
+_new = object.__new__
 
 
 def _split(run: Run) -> Iterator[Delta]:
     """One delta per batch of a run; seqs that have nothing to say go with what follows them."""
     marks = iter((*run.batches, (run.last + 1, run.last + 1)))
     mark = next(marks)
-    first, inside = run.first, []
-    for index, event in enumerate(run.events):
+    first = run.first
+    inside: list[Fields] = []
+    for index, event in enumerate(run.rows):
         inside.append(event)
-        while mark[1] < event.seq:
+        seq = event[0]
+        while mark[1] < seq:
             mark = next(marks)
-        batched = mark[0] <= event.seq
-        follower = run.events[index + 1].seq if index + 1 < len(run.events) else None
+        batched = mark[0] <= seq
+        follower = run.rows[index + 1][0] if index + 1 < len(run.rows) else None
         if batched and follower is not None and follower <= mark[1]:
             continue
-        last = run.last if follower is None else (mark[1] if batched else event.seq)
+        last = run.last if follower is None else (mark[1] if batched else seq)
         yield _piece(run, first, last, inside)
         first, inside = last + 1, []
     if first <= run.last:
         yield _piece(run, first, run.last, inside)
 
 
-def _piece(run: Run, first: int, last: int, events: list[Event]) -> Delta:
+def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
     kept = tuple(mark for mark in run.batches if first <= mark[0] and mark[1] <= last)
     return Delta((Run(run.origin, first, last, tuple(events), kept),))
 
@@ -155,135 +219,116 @@ class Change:
 # --------------------------------------------------------------------------------------- wire
 
 
-def parts(body: Any, *types: type) -> list[Any]:
-    """The items of a list of exactly these types, or DecodeError."""
-    if type(body) is not list or len(body) != len(types):
-        raise DecodeError(f"wanted a list of {len(types)}")
-    for part, wanted in zip(body, types, strict=True):
-        if type(part) is not wanted:
-            raise DecodeError(f"wanted {wanted.__name__}, got {type(part).__name__}")
-    return body
-
-
-def naturals(items: list[Any], last: int = SEQ_MAX) -> list[int]:
-    """The list itself if it holds ints of 0..last only, or DecodeError."""
-    if not {int}.issuperset(map(type, items)) or (
-        items and not (min(items) >= 0 and max(items) <= last)
-    ):
-        raise DecodeError("a number out of range")
-    return items
-
-
-def names_of(items: list[Any]) -> list[str]:
-    """Replica ids, each once."""
-    try:
-        names = [check_replica(item) for item in items]
-    except InvalidReplicaError as error:
-        raise DecodeError(str(error)) from error
-    if len(set(names)) != len(names):
-        raise DecodeError("a replica id named twice")
-    return names
-
-
-def pick(items: list[Any], index: object) -> Any:
-    """items[index] for a natural index inside of the list, or DecodeError."""
-    if type(index) is not int or not 0 <= index < len(items):
-        raise DecodeError("an index outside of its table")
-    return items[index]
-
-
-def pack_ranges(ranges: tuple[Range, ...], names: dict[str, int]) -> list[int]:
-    """Ranges as [origin, first, width - 1, ...], origins as indices into `names`."""
-    flat: list[int] = []
-    for origin, first, last in ranges:
-        flat += (names.setdefault(origin, len(names)), first, last - first)
-    return flat
-
-
-def unpack_ranges(flat: Any, names: list[str]) -> tuple[Range, ...]:
-    """The ranges that `pack_ranges` wrote, or DecodeError."""
-    if type(flat) is not list or len(flat) % 3:
-        raise DecodeError("ranges come in threes")
-    naturals(flat)
-    ranges = []
-    for index, first, more in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
-        if not 1 <= first <= first + more <= SEQ_MAX:
-            raise DecodeError("a range out of range")
-        ranges.append((pick(names, index), first, first + more))
-    return tuple(ranges)
-
-
 def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
+    """[origin, first, width - 1, base, marks, rows], or [span, marks, kills] as columns."""
+    marks = [mark for first, last in run.batches for mark in (first - run.first, last - first)]
+    if len(run.rows) > WIDE:
+        seqs, places, steps, stamps, values, kills = zip(*run.rows, strict=True)
+        if None not in places:
+            span = Span(*run[:3], *map(list, (seqs, places, steps, stamps, values)))
+            columns = pack_span(span, names, paths)
+            return [columns, marks, _pack_kills(kills, names)]
     origin = names.setdefault(run.origin, len(names))
-    base = min((event.stamp for event in run.events if event.stamp), default=0)
+    base = min([event[3] for event in run.rows if event[3]], default=0)
     rows: list[Any] = []
     before = run.first
-    for seq, path, step, stamp, value, kills in run.events:
+    for seq, path, step, stamp, value, killed in run.rows:
         row: list[Any] = [seq - before]
         if path is not None:
             row += (paths.setdefault(path, len(paths)), step, stamp and stamp - base + 1, value)
-        if kills:
-            row.append(pack_ranges(kills, names))
+        if killed:
+            row.append(pack_ranges(killed, names))
         rows.append(row)
         before = seq
-    marks = [mark for first, last in run.batches for mark in (first - run.first, last - first)]
     return [origin, run.first, run.last - run.first, base, marks, rows]
 
 
-class _Tables(NamedTuple):
-    """What the rows of a delta refer to."""
-
-    names: list[str]
-    paths: list[Path]
-
-
-def _unpack_event(row: list[Any], seq: int, origin: str, base: int, tables: _Tables) -> Event:
-    """An event from its row: [gap, kills] or [gap, path, step, stamp, value] and perhaps kills."""
-    if len(row) not in {2, 5, 6}:
-        raise DecodeError("a row of the wrong shape")
-    kills = () if len(row) == 5 else unpack_ranges(row[-1], tables.names)
-    if any(killer == origin and high >= seq for killer, _, high in kills):
-        raise DecodeError("an event that kills itself or what comes after it")
-    if len(row) == 2:
-        return Event(seq, None, LEAF, 0, None, kills)
-    _, path, step, stamp, value = row[:5]
-    if type(stamp) is not int:
-        raise DecodeError("a stamp that is no number")
-    if type(value) is float:
-        value = normal(value)
-    return Event(seq, pick(tables.paths, path), step, stamp and stamp + base - 1, value, kills)
+def _pack_kills(column: Sequence[tuple[Range, ...]], names: dict[str, int]) -> list[Any]:
+    """A mostly empty column as [index, ranges, ...]."""
+    packed: list[Any] = []
+    if any(column):
+        for index, kills in enumerate(column):
+            if kills:
+                packed += (index, pack_ranges(kills, names))
+    return packed
 
 
-def _unpack_run(packed: Any, tables: _Tables) -> Run:
+def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
+    if type(packed) is list and len(packed) == 3:
+        return _unpack_columns(packed, names, paths)
     index, first, more, base, marks, rows = parts(packed, int, int, int, int, list, list)
-    origin = pick(tables.names, index)
+    origin = pick(names, index)
     last = first + more
     if more < 0 or not 1 <= first <= last <= SEQ_MAX or base < 0:
         raise DecodeError("a run out of range")
-    seq, least, events = first, 0, []
+    seq, least = first, 0
+    events: list[Fields] = []
     for row in rows:
         if type(row) is not list or not row or type(row[0]) is not int or row[0] < least:
             raise DecodeError("events out of order")
         seq, least = seq + row[0], 1
-        events.append(_unpack_event(row, seq, origin, base, tables))
+        events.append(_unpack_event(row, seq, base, names, paths))
+        _refuse_late_kills(origin, seq, events[-1][5])
     if seq > last:
         raise DecodeError("an event outside of its run")
     _admit(origin, events)
     return Run(origin, first, last, tuple(events), _unpack_marks(marks, first, last))
 
 
-def _admit(origin: str, events: list[Event]) -> None:
+def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:
+    """The run of [span, marks, kills]."""
+    columns, marks, sparse = parts(packed, list, list, list)
+    span = unpack_span(columns, names, paths)
+    origin, first, last, seqs = span[:4]
+    kills: list[tuple[Range, ...]] = [()] * len(seqs)
+    if len(seqs) <= WIDE or len(sparse) % 2:
+        raise DecodeError("columns for a few events, or kills that are no pairs")
+    least = 0
+    for index, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
+        if not least <= index < len(seqs) or not flat:
+            raise DecodeError("kills out of order")
+        kills[index] = unpack_ranges(flat, names)
+        least = index + 1
+        _refuse_late_kills(origin, seqs[index], kills[index])
+    rows = tuple(zip(seqs, span.paths, span.steps, span.stamps, span.values, kills, strict=True))
+    return Run(origin, first, last, rows, _unpack_marks(marks, first, last))
+
+
+def _unpack_event(
+    row: list[Any], seq: int, base: int, names: list[str], paths: list[Path]
+) -> Fields:
+    """An event from its row: [gap, kills] or [gap, path, step, stamp, value] and perhaps kills."""
+    if len(row) not in {2, 5, 6}:
+        raise DecodeError("a row of the wrong shape")
+    kills = () if len(row) == 5 else unpack_ranges(row[-1], names)
+    if len(row) == 2:
+        return seq, None, LEAF, 0, None, kills
+    _, path, step, stamp, value = row[:5]
+    if type(stamp) is not int:
+        raise DecodeError("a stamp that is no number")
+    if type(value) is float:
+        value = normal(value)
+    return seq, pick(paths, path), step, stamp and stamp + base - 1, value, kills
+
+
+def _refuse_late_kills(origin: str, seq: int, kills: tuple[Range, ...]) -> None:
+    for killer, _, high in kills:
+        if killer == origin and high >= seq:
+            raise DecodeError("an event that kills itself or what comes after it")
+
+
+def _admit(origin: str, events: list[Fields]) -> None:
     """Check the entries of a run, path by path."""
     if len(events) == 1:
         _, path, step, stamp, value, _ = events[0]
         if path is not None:
             kind_of(path).admit(origin, (step,), (stamp,), (value,))
         return
-    written: dict[Path, list[Event]] = {}
+    written_at: dict[Path, list[Fields]] = {}
     for event in events:
-        if event.path is not None:
-            written.setdefault(event.path, []).append(event)
-    for path, entries in written.items():
+        if event[1] is not None:
+            written_at.setdefault(event[1], []).append(event)
+    for path, entries in written_at.items():
         _, _, steps, stamps, values, _ = zip(*entries, strict=True)
         kind_of(path).admit(origin, steps, stamps, values)
 

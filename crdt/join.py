@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections import Counter
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from crdt.codec import Step, Stored, order_of
-from crdt.delta import Change, Delta, Event, Run
+from crdt.codec import Step, order_of
+from crdt.delta import WIDE, Change, Delta, Fields, Run
 from crdt.dot import SEQ_BITS
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.log import holds
 from crdt.state import State, Touched
+from crdt.wire import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,21 +40,7 @@ if TYPE_CHECKING:
     from crdt.live import Container, Entry
 
 
-_WIDE = 16  # events from which on columns are faster than rows
 _KILLS_OF = itemgetter(5)  # of an event
-
-
-class Span(NamedTuple):
-    """The live entries of one origin in first..last, as columns ascending by seq."""
-
-    origin: str
-    first: int
-    last: int
-    seqs: list[int]
-    paths: list[Path]
-    steps: list[Step]
-    stamps: list[int]
-    values: list[Stored]
 
 
 # -------------------------------------------------------------------------------------- deltas
@@ -83,27 +70,28 @@ def _refuse_conflicts(state: State, delta: Delta) -> None:
     unseen = 0
     for run in delta.runs:
         news = run.first > state.context.last_seq(run.origin)
-        for event in run.events:
-            for _, first, last in event.kills:
+        for event in run.rows:
+            for _, first, last in event[5]:
                 unseen += last - first + 1
-            if not news and event.path is not None and state.context.covers(run.origin, event.seq):
+            if not news and event[1] is not None and state.context.covers(run.origin, event[0]):
                 _refuse_other_entry(state, run.origin, event)
     if unseen + len(state.doomed) > state.doomed_max:
         _refuse_doom(state, delta)
 
 
-def _refuse_other_entry(state: State, origin: str, event: Event) -> None:
+def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
     """Raise if a dot that is alive here stands for something else there."""
-    dot = state.live.base(origin) + event.seq
+    seq, path, its_step, stamp, value, _ = event
+    dot = state.live.base(origin) + seq
     place = state.live.find(dot)
     if place is None:
         return
     container, step = place
-    if container.path == event.path and step == event.step:
+    if container.path == path and step == its_step:
         mine = state.live.entry(container, step, dot)
-        if mine is None or (mine[1] == event.stamp and order_of(mine[2]) == order_of(event.value)):
+        if mine is None or (mine[1] == stamp and order_of(mine[2]) == order_of(value)):
             return
-    raise DoubleSpentDotError(origin, event.seq)
+    raise DoubleSpentDotError(origin, seq)
 
 
 def _refuse_doom(state: State, delta: Delta) -> None:
@@ -111,8 +99,8 @@ def _refuse_doom(state: State, delta: Delta) -> None:
     seen, doomed, missing = state.context.copy(), len(state.doomed), set()
     for run in delta.runs:
         seen.add_range(run.origin, run.first, run.last)
-        for event in run.events:
-            for origin, first, last in event.kills:
+        for event in run.rows:
+            for origin, first, last in event[5]:
                 unseen = sum(high - low + 1 for low, high in seen.missing(origin, first, last))
                 if unseen:
                     doomed += unseen
@@ -130,10 +118,8 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
     state.apply_range(origin, run.first, run.last)
     for first, last in run.batches:
         log.mark_batch(first, last)
-    if taken is None and len(run.events) > _WIDE and not any(map(_KILLS_OF, run.events)):
-        span = Span(
-            origin, run.first, run.last, *map(list, list(zip(*run.events, strict=True))[:5])
-        )
+    if taken is None and len(run.rows) > WIDE and not any(map(_KILLS_OF, run.rows)):
+        span = Span(origin, run.first, run.last, *map(list, list(zip(*run.rows, strict=True))[:5]))
         _take_columns(state, span, touched)
         _observe(state, span.stamps)
         return
@@ -141,7 +127,7 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
     stamps: list[int] = []
     last_path: Path | None = None
     container: Container | None = None
-    for seq, path, step, stamp, value, kills in run.events:
+    for seq, path, step, stamp, value, kills in run.rows:
         if seq <= reached:
             continue  # applied in full before
         if kills:
@@ -165,9 +151,9 @@ def _entries_to_take(state: State, run: Run, base: int) -> set[int] | None:
         return None
     covers, doomed = state.context.covers, state.doomed
     return {
-        event.seq
-        for event in run.events
-        if not covers(run.origin, event.seq) and base + event.seq not in doomed
+        event[0]
+        for event in run.rows
+        if not covers(run.origin, event[0]) and base + event[0] not in doomed
     }
 
 
@@ -181,7 +167,7 @@ def refuse_spans(state: State, spans: Iterable[Span]) -> None:
         if news or span == span_of(state, span.origin, span.first, span.last):
             continue
         for columns in zip(*span[3:], strict=True):
-            _refuse_other_entry(state, span.origin, Event(*columns, ()))
+            _refuse_other_entry(state, span.origin, (*columns, ()))
 
 
 def join_span(state: State, span: Span, touched: Touched) -> None:

@@ -42,14 +42,12 @@ class LWWMap(ViewProtocol, Mapping[Any, Any]):
         one on every replica.
         """
         rows = self._rows
-        steps = list(rows)
-        found = list(map(rows.__getitem__, steps))
-        if dict not in set(map(type, found)):
-            values = list(map(_VALUE_OF, found))
-            if tuple not in {*map(type, values), *map(type, steps)}:
-                return dict(zip(steps, values, strict=True))
-        if tuple in set(map(type, steps)):
-            steps.sort(key=order_of)
+        plain_steps = tuple not in set(map(type, rows))
+        if plain_steps and dict not in set(map(type, rows.values())):
+            values = list(map(_VALUE_OF, rows.values()))
+            if tuple not in set(map(type, values)):
+                return dict(zip(rows, values, strict=True))
+        steps = list(rows) if plain_steps else sorted(rows, key=order_of)
         return {element_of(step): self._read(rows[step]) for step in steps}
 
     def _read(self, row: Row) -> Any:

@@ -92,12 +92,8 @@ class ResettableCounter(ViewProtocol):
         batch = self._writer.open_batch
         if batch is None:
             return None
-        for event in batch.events_of(self._container.path):
-            row = self._container.rows.get(event.step)
-            if (
-                type(event.step) is int
-                and type(row) is tuple
-                and row[0] == self._writer.log.base + event.seq
-            ):
-                return event.step
+        for seq, _, step, *_ in batch.events_of(self._container.path):
+            row = self._container.rows.get(step)
+            if type(step) is int and type(row) is tuple and row[0] == self._writer.log.base + seq:
+                return step
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from crdt.delta import Delta, Event, Run
+from crdt.delta import Delta, Fields, Run, weight_of
 from crdt.dot import SEQ_MAX
 from crdt.errors import BelowFloorError
 from crdt.kind import LEAF
@@ -42,7 +42,7 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
         after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
         if after >= last:
             continue
-        events: Iterable[Event] = _events(state, log, after, last)
+        events: Iterable[Fields] = _events(state, log, after, last)
         end = last
         if bytes_max is not None:
             room -= 64 + len(origin)
@@ -56,22 +56,27 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
 
 
 def _fill(
-    events: Iterable[Event], log: OriginLog, span: tuple[int, int], room: int, *, at_least_one: bool
-) -> tuple[list[Event], int, int]:
+    events: Iterable[Fields],
+    log: OriginLog,
+    span: tuple[int, int],
+    room: int,
+    *,
+    at_least_one: bool,
+) -> tuple[list[Fields], int, int]:
     """The events of (after, last] that fit, where they end, and the room that is left.
 
     Events are taken as they are needed: of a long history only the part that leaves is built.
     """
     after, end = span
-    kept: list[Event] = []
+    kept: list[Fields] = []
     for event in events:
-        if event.seq > end:
+        if event[0] > end:
             break
-        room -= event.weight()
+        room -= weight_of(event)
         if room < 0 and end == span[1]:
-            end = _cut_before(log, event.seq, after, at_least_one=at_least_one)
+            end = _cut_before(log, event[0], after, at_least_one=at_least_one)
         kept.append(event)
-    return [event for event in kept if event.seq <= end], end, room
+    return [event for event in kept if event[0] <= end], end, room
 
 
 def _logs(state: State) -> Iterator[tuple[str, OriginLog]]:
@@ -86,7 +91,7 @@ def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> 
     return batch[1]
 
 
-def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Event]:
+def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Fields]:
     """The events in (after, last] that have something to say, ascending, built one by one."""
     entry_of, base = state.live.entry, log.base
     recorded = iter(log.kills_between(after, last).items())
@@ -96,13 +101,13 @@ def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Eve
         if entry is None:
             continue
         while killer < seq:
-            yield Event(killer, None, LEAF, 0, None, killed)
+            yield killer, None, LEAF, 0, None, killed
             killer, killed = next(recorded, _END)
         mine: tuple[Range, ...] = ()
         if killer == seq:
             mine = killed
             killer, killed = next(recorded, _END)
-        yield Event(seq, container.path, step, entry[1], entry[2], mine)
+        yield seq, container.path, step, entry[1], entry[2], mine
     while killed:
-        yield Event(killer, None, LEAF, 0, None, killed)
+        yield killer, None, LEAF, 0, None, killed
         killer, killed = next(recorded, _END)

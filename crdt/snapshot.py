@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from crdt.causal_context import CausalContext
 from crdt.chunk import Chunk, pack_content, split_span, unpack_content
 from crdt.codec import pack, seal, unpack_body, unseal
-from crdt.delta import names_of, naturals, pack_ranges, parts, pick, unpack_ranges
 from crdt.dot import SEQ_MAX, Range
 from crdt.errors import DecodeError, IdentityReusedError
 from crdt.hlc import STAMP_MAX
-from crdt.join import Span, doomed_ranges, join_span, spans_of
+from crdt.join import doomed_ranges, join_span, spans_of
 from crdt.state import CHUNK_SETS_MAX, State, Touched
+from crdt.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

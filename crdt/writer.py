@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.codec import Step, Stored
-from crdt.delta import Change, Delta, Event, Run
+from crdt.delta import Change, Delta, Fields, Run, weight_of, written
 from crdt.dot import SEQ_BITS, SEQ_MAX, Range
 from crdt.errors import BatchOpenError, BatchTooLargeError
 from crdt.kind import LEAF
@@ -71,33 +71,37 @@ class Writer:
 
     def put(self, container: Container, step: Step, stamp: int, value: Stored) -> Delta:
         """Write one entry in place of everything alive at its step: what most mutators do. O(1)."""
-        state, rows = self.state, container.rows
+        rows, log, batch = container.rows, self.log, self.open_batch
         present = rows.get(step)
         seq = self.last + 1
-        kills: tuple[Range, ...] = ()
-        if present is not None:
-            if type(present) is tuple:
-                dead = present[0] & SEQ_MAX
-                kills = ((state.live.names[present[0] >> SEQ_BITS], dead, dead),)
-            else:
-                kills = state.live.as_ranges(present)  # type: ignore[arg-type]  # a dict of dots
-        event = tuple.__new__(Event, (seq, container.path, step, stamp, value, kills))
-        if self.open_batch is None and (self.before_write or self.bytes_max is not None):
+        kills: tuple[Range, ...] = () if present is None else self._kills(present)
+        event = (seq, container.path, step, stamp, value, kills)
+        if batch is None and (self.before_write is not None or self.bytes_max is not None):
             self._before_single(event)
         if not rows:
-            state.live.enlist(container)
-        log = self.log
+            self.state.live.enlist(container)
         rows[step] = (log.base + seq, stamp, value)
         log.seqs.append(seq)
         log.containers.append(container)
         log.steps.append(step)
         if kills:
             for entry in entries_of(present):
-                state.live.logs[entry[0] >> SEQ_BITS].entry_died()
-        if self.open_batch is not None or self.on_delta is not None or kills:
+                self.state.live.logs[entry[0] >> SEQ_BITS].entry_died()
+        if batch is None and (kills or self.on_delta is not None):
             return self._hand_over(event, ((container, step, present),))
         self._count(seq)
-        return self._delta(event)
+        if batch is None:
+            return written(self.state.replica, event)
+        batch.events.append(event)
+        batch.undo.append((container, step, present))
+        return NOTHING
+
+    def _kills(self, row: Row) -> tuple[Range, ...]:
+        """The dots of a row, as ranges."""
+        if type(row) is tuple:
+            seq = row[0] & SEQ_MAX
+            return ((self.state.live.names[row[0] >> SEQ_BITS], seq, seq),)
+        return self.state.live.as_ranges(row)  # type: ignore[arg-type]  # a dict of dots
 
     def write(
         self,
@@ -116,9 +120,9 @@ class Writer:
             return NOTHING
         kills = live.as_ranges(dots)
         if entry is None:
-            event = Event(seq, None, LEAF, 0, None, kills)
+            event: Fields = (seq, None, LEAF, 0, None, kills)
         else:
-            event = Event(seq, entry[0].path, *entry[1:], kills)
+            event = (seq, entry[0].path, *entry[1:], kills)
         if self.open_batch is None:
             self._before_single(event)
         undo = [(container, step, container.rows.get(step)) for container, step, _ in victims]
@@ -132,15 +136,15 @@ class Writer:
             self.log.place(seq, container, step)
         return self._hand_over(event, undo)
 
-    def _before_single(self, event: Event) -> None:
+    def _before_single(self, event: Fields) -> None:
         """The two ways in which a mutation outside of a batch is refused before it begins."""
         if self.before_write is not None:
             self.before_write()
         limit = self.bytes_max
-        if limit is not None and event.weight() > limit:
-            raise BatchTooLargeError(event.weight(), limit)
+        if limit is not None and weight_of(event) > limit:
+            raise BatchTooLargeError(weight_of(event), limit)
 
-    def _hand_over(self, event: Event, undo: Iterable[Undo]) -> Delta:
+    def _hand_over(self, event: Fields, undo: Iterable[Undo]) -> Delta:
         """The event happened: count it, remember it, publish it or leave that to the batch."""
         state, batch = self.state, self.open_batch
         self._count(event[0])
@@ -150,7 +154,7 @@ class Writer:
             return NOTHING
         if event[5]:
             state.record(state.replica, event[0], event[5])
-        delta = self._delta(event)
+        delta = written(state.replica, event)
         if self.on_delta is not None:
             self.publish(delta, undo)
         return delta
@@ -162,12 +166,6 @@ class Writer:
         state.applied.seqs[state.replica] = seq
         if state.context is not state.applied:
             state.context.add_range(state.replica, seq, seq)
-
-    def _delta(self, event: Event) -> Delta:
-        """The delta that carries one event."""
-        state, seq = self.state, event[0]
-        run = tuple.__new__(Run, (state.replica, seq, seq, (event,), ()))
-        return tuple.__new__(Delta, ((run,),))
 
     def publish(self, delta: Delta, undo: Iterable[Undo]) -> None:
         """Tell the subscriber; a mutation is complete before anybody hears of it."""
