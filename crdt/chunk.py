@@ -8,8 +8,12 @@ show as dead what a removal in another chunk has killed, or hold an entry that n
 receiver will ever hear of. Should the donor then disappear, replicas with equal vectors would
 differ for ever. A whole set is a state like any other, and joining it is a merge (`crdt.join`).
 
-The id of a set is a hash of its content: equal states cut alike give equal sets, which lets a
-receiver finish with one donor what it began with another.
+The id of a set is a hash of its content: equal states cut alike give equal sets. That lets a
+receiver finish with one donor what it began with another, and pass over a set unopened when it has
+joined or cut the same one before: what it would say is part of the state already, for states only
+grow. The hash is checked when a set is joined, so no set goes by the id of another.
+
+A chunk travels closed, its entries in an envelope of their own, and is opened where it is taken.
 
 Entries travel as columns: seqs as run lengths, paths as indices with run lengths, stamps as
 differences; then zlib. That is also why a chunk is cut by seq and not by document: the newest
@@ -18,9 +22,9 @@ events of an origin lie together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.causal_context import CausalContext
 from crdt.codec import Stored, pack, seal, unpack_body, unseal
@@ -58,6 +62,14 @@ CHUNKS_MAX = 1 << 20  # in one set
 _ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression
 
 
+class Opened(NamedTuple):
+    """What is in a chunk, and the hash of it."""
+
+    spans: tuple[Span, ...]
+    doomed: tuple[Range, ...]
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One piece of a set: `index` of `count`, the sender's applied vector, and spans of entries."""
@@ -66,32 +78,43 @@ class Chunk:
     index: int
     count: int
     vector: VersionVector
-    spans: tuple[Span, ...]
-    doomed: tuple[Range, ...]
+    content: bytes  # an envelope of kind "e"
+    _opened: list[Opened] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def open(self) -> Opened:
+        """Its entries; DecodeError if there are none in it. O(size), the first time."""
+        if not self._opened:
+            body = unseal("e", self.content)
+            spans, doomed = unpack_content(unpack_body(body))
+            self._opened.append(Opened(spans, doomed, blake2b(body, digest_size=16).digest()))
+        return self._opened[0]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The dots it covers: (origin, first, last), inclusive."""
-        return tuple((span.origin, span.first, span.last) for span in self.spans)
+        return tuple((span.origin, span.first, span.last) for span in self.open().spans)
 
     def encode(self) -> bytes:
         """Its bytes. O(size). Equal chunks give equal bytes."""
-        names: dict[str, int] = {}
-        paths: dict[Path, int] = {}
-        content = pack_content(self.spans, self.doomed, names, paths)
         vector = [part for item in sorted(self.vector.items()) for part in item]
-        return seal("c", pack([self.set_id, self.index, self.count, vector, content]))
+        body = pack([self.set_id, self.index, self.count, vector, self.content])
+        return seal("c", body, compress=False)
 
     @staticmethod
     def decode(data: bytes) -> Chunk:
-        """The chunk of such bytes; raises DecodeError for all others. O(size)."""
+        """The chunk of such bytes, closed; raises DecodeError for all others. O(origins)."""
         set_id, index, count, flat, content = parts(
-            unpack_body(unseal("c", data)), bytes, int, int, list, list
+            unpack_body(unseal("c", data)), bytes, int, int, list, bytes
         )
         if len(set_id) != 16 or not 0 <= index < count <= CHUNKS_MAX:
             raise DecodeError("a chunk that belongs to no set")
-        spans, doomed = unpack_content(content)
-        return Chunk(set_id, index, count, unpack_vector(flat), spans, doomed)
+        return Chunk(set_id, index, count, unpack_vector(flat), content)
+
+
+def id_of(digests: list[bytes], vector: VersionVector) -> bytes:
+    """The id of the set whose chunks have these digests."""
+    claim = repr(sorted(vector.items())).encode()
+    return blake2b(b"".join(digests) + claim, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +130,23 @@ def cut(state: State, bytes_max: int) -> ChunkSet:
     """Cut the state into chunks of about `bytes_max` bytes before compression. O(n)."""
     pieces: list[list[Span]] = [[]]
     room = bytes_max
-    spans = spans_of(state)
-    for span in spans:
+    for span in spans_of(state):
         for piece, size in split_span(span, bytes_max):
             if size > room and pieces[-1]:
                 pieces.append([])
                 room = bytes_max
             pieces[-1].append(piece)
             room -= size
-    vector, doomed = state.applied.vector, doomed_ranges(state)
-    set_id = blake2b(pack(pack_content(spans, doomed, {}, {})), digest_size=16)
-    set_id.update(repr((bytes_max, vector)).encode())
+    vector, killed = state.applied.vector, doomed_ranges(state)
+    bodies = [
+        pack(pack_content(piece, () if index else killed)) for index, piece in enumerate(pieces)
+    ]
+    set_id = id_of([blake2b(body, digest_size=16).digest() for body in bodies], vector)
     chunks = tuple(
-        Chunk(set_id.digest(), index, len(pieces), vector, tuple(piece), () if index else doomed)
-        for index, piece in enumerate(pieces)
+        Chunk(set_id, index, len(bodies), vector, seal("e", body))
+        for index, body in enumerate(bodies)
     )
-    return ChunkSet(set_id.digest(), vector, chunks)
+    return ChunkSet(set_id, vector, chunks)
 
 
 def split_span(span: Span, bytes_max: int) -> Iterator[tuple[Span, int]]:
@@ -168,6 +192,8 @@ def _column_size(column: list[Any]) -> int:
     types = set(map(type, column))
     if types <= {str, bytes}:
         return sum(map(len, column))
+    if types == {int}:
+        return len(column) * (max(map(int.bit_length, column)) // 8 + 1)
     return sum(map(_size, column))
 
 
@@ -177,17 +203,17 @@ def take(state: State, chunk: Chunk) -> Change:
     A refused chunk is not kept; the others of its set are. Chunks that differ from the kept ones in
     what they say about their set begin it anew.
     """
-    if chunk.set_id == state.joined_set:
+    if chunk.set_id in state.known_sets:
         return Change()
     came = state.chunk_sets.get(chunk.set_id, {})
     known = next(iter(came.values()), chunk)
     if (known.count, known.vector) != (chunk.count, chunk.vector):
         came = {}
     complete = len(came) + (chunk.index not in came) == chunk.count
-    _refuse(state, [chunk])
+    news = _refuse(state, [chunk])
     if complete:
         whole = [came.get(index, chunk) for index in range(chunk.count)]
-        return _join(state, whole)
+        return _join(state, whole, news if len(whole) == 1 else _refuse(state, whole))
     came[chunk.index] = chunk
     state.chunk_sets[chunk.set_id] = came
     while len(state.chunk_sets) > CHUNK_SETS_MAX:
@@ -195,34 +221,38 @@ def take(state: State, chunk: Chunk) -> Change:
     return Change()
 
 
-def _refuse(state: State, chunks: list[Chunk]) -> None:
-    """Raise what `Kernel.apply_chunk` may raise; changes nothing."""
+def _refuse(state: State, chunks: list[Chunk]) -> list[Span]:
+    """Raise what `Kernel.apply_chunk` may raise, else say which spans differ from what is here."""
+    contents = [chunk.open() for chunk in chunks]
     ranges = [covered for chunk in chunks for covered in chunk.ranges]
-    doomed = [killed for chunk in chunks for killed in chunk.doomed]
+    doomed = [killed for content in contents for killed in content.doomed]
     refuse_own(state, ranges)
     refuse_own(state, doomed)
     refuse_own(state, ((origin, 1, seq) for origin, seq in chunks[0].vector.items()))
-    refuse_spans(state, [span for chunk in chunks for span in chunk.spans])
+    news = refuse_spans(state, [span for content in contents for span in content.spans])
     refuse_doomed(state, doomed, ranges)
+    return news
 
 
-def _join(state: State, whole: list[Chunk]) -> Change:
+def _join(state: State, whole: list[Chunk], news: list[Span]) -> Change:
     """Join a complete set: its entries, its doomed dots, and its sender's vector."""
-    if len(whole) > 1:
-        _refuse(state, whole)
     set_id, vector = whole[0].set_id, whole[0].vector
     covered = CausalContext({}, (known for chunk in whole for known in chunk.ranges))
     if not vector <= covered.seqs:
         raise DecodeError("a set whose vector claims events that it does not cover")
+    if id_of([chunk.open().digest for chunk in whole], vector) != set_id:
+        state.chunk_sets.pop(set_id, None)
+        raise DecodeError("a set that is not the one its id says; its chunks are forgotten")
     touched = Touched(state.live)
     state.split_contexts()
+    for span in news:
+        join_span(state, span, touched)
+    for known in covered.ranges():
+        state.cover_range(*known)
     for chunk in whole:
-        for span in chunk.spans:
-            join_span(state, span, touched)
-    for chunk in whole:
-        join_doomed(state, chunk.doomed, touched)
+        join_doomed(state, chunk.open().doomed, touched)
     _rise(state, vector)
-    state.joined_set = set_id
+    state.know_set(set_id)
     state.chunk_sets.pop(set_id, None)
     for other in [key for key, came in state.chunk_sets.items() if _known(state, came)]:
         del state.chunk_sets[other]
@@ -250,23 +280,19 @@ def _rise(state: State, vector: VersionVector) -> None:
 
 def canonical_bytes(state: State) -> bytes:
     """Live entries, context and doomed dots, and nothing else, in one form. O(n)."""
-    names: dict[str, int] = {}
-    return pack(pack_content(spans_of(state), doomed_ranges(state), names, {}))
+    return pack(pack_content(spans_of(state), doomed_ranges(state)))
 
 
-def pack_content(
-    spans: tuple[Span, ...] | list[Span],
-    doomed: tuple[Range, ...],
-    names: dict[str, int],
-    paths: dict[Path, int],
-) -> list[Any]:
+def pack_content(spans: list[Span], doomed: tuple[Range, ...]) -> list[Any]:
     """Spans and doomed dots as columns over one table of names and one of paths."""
+    names: dict[str, int] = {}
+    paths: dict[Path, int] = {}
     columns = [pack_span(span, names, paths) for span in spans]
     killed = pack_ranges(doomed, names)
     return [list(names), list(map(pack_path, paths)), columns, killed]
 
 
-def unpack_content(content: list[Any]) -> tuple[tuple[Span, ...], tuple[Range, ...]]:
+def unpack_content(content: Any) -> tuple[tuple[Span, ...], tuple[Range, ...]]:
     """The spans and doomed dots that `pack_content` wrote, or DecodeError."""
     names, paths, columns, doomed = parts(content, list, list, list, list)
     origins = names_of(names)

@@ -160,14 +160,17 @@ def _entries_to_take(state: State, run: Run, base: int) -> set[int] | None:
 # --------------------------------------------------------------------------------------- spans
 
 
-def refuse_spans(state: State, spans: Iterable[Span]) -> None:
-    """Raise if a span contradicts what is alive here. Changes nothing."""
+def refuse_spans(state: State, spans: Iterable[Span]) -> list[Span]:
+    """Raise if a span contradicts what is alive here, else say which differ from it."""
+    differ = []
     for span in spans:
-        news = span.first > state.context.last_seq(span.origin)
-        if news or span == span_of(state, span.origin, span.first, span.last):
-            continue
-        for columns in zip(*span[3:], strict=True):
-            _refuse_other_entry(state, span.origin, (*columns, ()))
+        if span.first > state.context.last_seq(span.origin):
+            differ.append(span)
+        elif span != span_of(state, span.origin, span.first, span.last):
+            differ.append(span)
+            for columns in zip(*span[3:], strict=True):
+                _refuse_other_entry(state, span.origin, (*columns, ()))
+    return differ
 
 
 def join_span(state: State, span: Span, touched: Touched) -> None:
@@ -290,7 +293,8 @@ def span_of(state: State, origin: str, first: int, last: int) -> Span:
             paths = (
                 [containers[0].path] * len(seqs) if same else [place.path for place in containers]
             )
-            _, stamps, values = map(list, zip(*found, strict=True)) if found else ([], [], [])
+            alone: list[Entry] = found  # type: ignore[assignment]  # all are tuples
+            stamps, values = [entry[1] for entry in alone], [entry[2] for entry in alone]
             return Span(origin, first, last, seqs, paths, list(steps), stamps, values)
     span = Span(origin, first, last, [], [], [], [], [])
     for seq, container, step in log.slots(first, last):

@@ -33,7 +33,7 @@ def to_bytes(state: State, *, records: bool) -> bytes:
     for span in spans_of(state):
         for part, _ in split_span(span, PIECE_BYTES):
             if part.seqs:
-                pieces.append(seal("e", pack(pack_content([part], (), {}, {}))))
+                pieces.append(seal("e", pack(pack_content([part], ()))))
     for came in state.chunk_sets.values():
         pieces += [chunk.encode() for _, chunk in sorted(came.items())]
     return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
@@ -54,12 +54,13 @@ def from_bytes(state: State, data: bytes) -> str:
     writer, names, applied, context, doomed, clock, logs, sets, _ = head
     origins = names_of(names)
     touched = Touched(state.live)
+    state.split_contexts()  # so that the context says what the pieces hold
     aside = sum(len(item) - 1 for item in sets if type(item) is list)
     rest = len(pieces) - aside
     if rest < 1:
         raise DecodeError("chunks are missing")
     for piece in pieces[1:rest]:
-        spans, _ = unpack_content(parts([unpack_body(unseal("e", piece))], list)[0])
+        spans, _ = unpack_content(unpack_body(unseal("e", piece)))
         for span in spans:
             _load_span(state, span, touched)
     state.applied = CausalContext({}, unpack_ranges(applied, origins))
@@ -152,6 +153,8 @@ def _load_sets(state: State, sets: list[Any], chunks: list[Chunk]) -> None:
         came = {chunk.index: chunk for chunk in chunks if chunk.set_id == item[0]}
         if sorted(came) != naturals(item[1:]) or not came:
             raise DecodeError("a chunk set without its chunks")
+        for chunk in came.values():
+            chunk.open()
         one = next(iter(came.values()))
         if any((c.count, c.vector) != (one.count, one.vector) for c in came.values()):
             raise DecodeError("chunks that contradict each other about their set")

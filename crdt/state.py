@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 DOOMED_MAX = 1 << 20
 REMOVAL_RECORDS_BYTES_MAX = 16 << 20
 RECORD_BYTES = 128  # of memory per killed range, measured generously
+KNOWN_SETS_MAX = 8  # ids of 16 bytes
 CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
 
 TYPES: dict[str, type] = {}  # name -> view class; each type module puts its own in
@@ -49,7 +50,7 @@ class State:
         "context",
         "doomed",
         "doomed_max",
-        "joined_set",
+        "known_sets",
         "live",
         "now_ms",
         "records",
@@ -70,7 +71,7 @@ class State:
         self.records = 0  # killed ranges kept; recounted when it passes records_max
         self.records_max = REMOVAL_RECORDS_BYTES_MAX // RECORD_BYTES
         self.chunk_sets: dict[bytes, dict[int, Chunk]] = {}  # id -> index -> what came so far
-        self.joined_set = b""  # the last one that was completed: its repeats say nothing new
+        self.known_sets: list[bytes] = []  # lately joined or cut: they say nothing new
 
     # --------------------------------------------------------------------------------- seen
 
@@ -100,6 +101,11 @@ class State:
         """Let the two be one again if they hold the same dots."""
         if self.context is not self.applied and self.context <= self.applied:
             self.context = self.applied
+
+    def know_set(self, set_id: bytes) -> None:
+        """Remember a chunk set whose whole content is part of this state, for good."""
+        if set_id not in self.known_sets:
+            self.known_sets = [set_id, *self.known_sets][:KNOWN_SETS_MAX]
 
     # --------------------------------------------------------------------------------- kill
 

@@ -217,7 +217,10 @@ class Kernel:
 
     def chunks(self, bytes_max: int) -> ChunkSet:
         """The state as chunks of about `bytes_max` bytes before compression. O(n)."""
-        return cut(self._state, bytes_max)
+        chunks = cut(self._state, bytes_max)
+        if not self.in_batch:  # what is in it may yet be rolled back
+            self._state.know_set(chunks.id)
+        return chunks
 
     def apply_chunk(self, chunk: Chunk) -> Change:
         """Keep one chunk aside; the last of its set joins all of them. Raises like `apply`."""
@@ -241,7 +244,7 @@ class Kernel:
         theirs.applied = mine.applied.copy()
         theirs.context = theirs.applied if mine.context is mine.applied else mine.context.copy()
         theirs.doomed, theirs.doomed_max = set(mine.doomed), mine.doomed_max
-        theirs.joined_set = mine.joined_set
+        theirs.known_sets = list(mine.known_sets)
         theirs.records, theirs.records_max = mine.records, mine.records_max
         theirs.chunk_sets = {key: dict(came) for key, came in mine.chunk_sets.items()}
         theirs.clock.observe(mine.clock.last)

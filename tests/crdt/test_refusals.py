@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from hashlib import blake2b
 
 import pytest
 
@@ -21,6 +22,7 @@ from crdt import (
     ORSet,
     VersionVector,
 )
+from crdt.chunk import id_of
 from crdt.codec import (
     BODY_BYTES_MAX,
     COMPRESS_ABOVE,
@@ -79,6 +81,12 @@ def small_kernel():
     return kernel
 
 
+def only_chunk(content, vector):
+    """The one chunk of a set with this content, under the id that it ought to have."""
+    set_id = id_of([blake2b(content, digest_size=16).digest()], vector)
+    return Chunk(set_id, 0, 1, vector, seal("e", content, compress=False))
+
+
 def accepts(kind, body, tail=b""):
     """Whether the decoder takes a body; whatever it takes must leave a sound kernel."""
     data = seal(kind, pack(body), compress=False)
@@ -88,6 +96,8 @@ def accepts(kind, body, tail=b""):
             reader.apply(Delta.decode(data))
         elif kind == "c":
             reader.apply_chunk(Chunk.decode(data))
+        elif kind == "e":
+            reader.apply_chunk(only_chunk(pack(body), tail))
         else:
             whole = len(data).to_bytes(4, "big") + data + tail
             reader = Kernel.from_bytes(whole, replica="r")
@@ -97,19 +107,21 @@ def accepts(kind, body, tail=b""):
     return True
 
 
-@pytest.mark.parametrize("kind", ["d", "c", "s"])
+@pytest.mark.parametrize("kind", ["d", "c", "e", "s"])
 def test_every_single_fault_is_refused_or_harmless(kind):
     """[crdt 25] Each part of a message replaced, dropped or doubled: typed error or sound state."""
     kernel = small_kernel()
     snapshot = kernel.to_bytes()
     size = int.from_bytes(snapshot[:4], "big")
+    (chunk,) = kernel.chunks(10_000).chunks
     data = {
         "d": kernel.delta_since({}).encode(),
-        "c": kernel.chunks(10_000).chunks[0].encode(),
+        "c": chunk.encode(),
+        "e": chunk.content,
         "s": snapshot[4 : 4 + size],
     }[kind]
     body = unpack_body(unseal(kind, data))
-    tail = snapshot[4 + size :] if kind == "s" else b""
+    tail = {"s": snapshot[4 + size :], "e": chunk.vector}.get(kind, b"")
     assert accepts(kind, body, tail)
     verdicts = [accepts(kind, fault, tail) for fault in faults(body)]
     assert verdicts.count(False) > len(verdicts) // 2
@@ -158,6 +170,23 @@ def test_a_snapshot_is_read_by_its_own_life_or_a_new_one():
     with pytest.raises(crdt.IdentityReusedError):
         ORSet.from_bytes(b.to_bytes(), replica="a")
     assert ORSet.from_bytes(b.to_bytes(), replica="c") == {2}
+
+
+def test_a_snapshot_holds_no_entry_that_it_has_not_seen():
+    """A forged head that covers less than the pieces behind it: refused, not a broken kernel."""
+    donor = ORSet("a")
+    for number in range(3):
+        donor.add(number)
+    data = donor.to_bytes()
+    size = int.from_bytes(data[:4], "big")
+    head = unpack_body(unseal("s", data[4 : 4 + size]))
+    head[2] = head[3] = [0, 1, 0, 0, 3, 0]
+    forged = seal("s", pack(head))
+    with pytest.raises(DecodeError, match="not seen"):
+        Kernel.from_bytes(len(forged).to_bytes(4, "big") + forged + data[4 + size :], replica="b")
+    again = data + data[4 + size :]
+    with pytest.raises(DecodeError, match="same events"):
+        Kernel.from_bytes(again, replica="b")
 
 
 def test_wide_runs_and_shuffled_ones_give_the_same_state():

@@ -151,8 +151,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a delta says less than the state: its kills are missing",
         "MVRegister",
-        "event = tuple.__new__(Event, (seq, container.path, step, stamp, value, kills))",
-        "event = tuple.__new__(Event, (seq, container.path, step, stamp, value, ()))",
+        "event = (seq, container.path, step, stamp, value, kills)",
+        "event = (seq, container.path, step, stamp, value, ())",
     ),
     Mutant(
         "a stale full state removes what a newer delta brought",
