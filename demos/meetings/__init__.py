@@ -26,9 +26,10 @@ It writes `rooms.ics` and `report.html` into `--out`, and ends with a table of c
     check                                        found                                       verdict
     talks booked or refused, each once           943 of 943                                  ok
     overlapping bookings                         0                                           ok
-    calendars on every replica equal ...         1172 entries on 5 replicas; 0 missing, ...  ok
     notifications in the inboxes                 1172 of 1172; 0 missing, 0 twice, 0 besides ok
+    calendars on every replica equal ...         1172 entries on 5 replicas; 0 missing, ...  ok
     replicas equal by digest                     5 of 5: ...                                 ok
+    943 talks booked, 0 refused; all 8 checks hold (exit status 0)
 
 Exit status: 0 every talk booked and every check holds; 1 a check failed; 2 usage or no programme;
 3 the input held rows that were not understood (the rest was scheduled, every check holds);

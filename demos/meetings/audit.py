@@ -112,7 +112,7 @@ async def audit(store: Store, programme: Programme) -> dict[str, Any]:
             if run.input["talk"] in talks and run.input["talk"] not in booked
         },
         "cancelled": cancelled,
-        "compensated": len(compensated),
+        "compensated": Counter(run.error for run in compensated),
         "unfinished": len([run for run in all_runs if not run.over]),
         "notices": [[*notice, count] for notice, count in notices.items()],
         "finished_by": {run.id: run.results["confirm"]["by"] for run in completed},

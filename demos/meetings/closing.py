@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from demos.meetings.story import Outcome, Story
 
 AUDIT_S_MAX = 60.0
+SETBACKS_SHOWN = 10  # the report lists all of them
 FAILED, MALFORMED, REFUSED = 1, 3, 4
 
 
@@ -49,8 +50,10 @@ async def close(
         raise StageError(
             f"cannot write to {out}: {error.strerror}", "give --out a folder that you may write"
         ) from error
-    console.print(f"written: {out / 'rooms.ics'}, {out / 'report.html'}")
-    return status_of(account)
+    console.print(f"written: {out / 'rooms.ics'}, {out / 'report.html'}", soft_wrap=True)
+    status = status_of(account)
+    console.print(f"{account.summary} (exit status {status})", style="bold", soft_wrap=True)
+    return status
 
 
 def status_of(account: Account) -> int:
@@ -101,6 +104,7 @@ def judge(outcome: Outcome, programme: Programme, found: dict[str, Any], replica
         malformed=programme.malformed,
         clashes=clashes,
         story=outcome.story,
+        setbacks=[(str(count), why) for why, count in Counter(found["compensated"]).most_common()],
     )
 
 
@@ -131,12 +135,16 @@ def _figures(
     took_ms = [told["ms"] for told in outcome.settled.values() if told["ms"] is not None]
     resumed = Counter(found["finished_by"].get(run, "nobody") for run in outcome.left_by_killed)
     by_whom = ", ".join(f"{count} by {name}" for name, count in sorted(resumed.items()))
+    left = len(outcome.left_by_killed)
+    compensated = sum(found["compensated"].values())
+    sagas = len(bookings) + compensated
     figures = [
         ("talks booked / refused", f"{len(bookings)} / {len(refused)}"),
         ("bookings per second", f"{len(bookings) / outcome.busy_s:.0f} ({outcome.busy_s:.1f} s)"),
         ("holds of rivals / holds expired", f"{outcome.rivals_held} / {found['expired']}"),
-        ("sagas compensated", str(found["compensated"])),
-        ("sagas left by the killed organizer", f"{len(outcome.left_by_killed)}: {by_whom or '-'}"),
+        ("sagas completed / compensated", f"{len(bookings)} / {compensated}"),
+        ("sagas per second over HTTP", f"{sagas / outcome.busy_s:.0f}"),
+        ("sagas left by the killed organizer", f"{left}: finished {by_whom}" if left else "none"),
     ]
     if len(took_ms) > 1:
         cuts = statistics.quantiles(took_ms, n=100, method="inclusive")
@@ -151,6 +159,7 @@ def _figures(
 def _print(account: Account, console: Console) -> None:
     for title, columns, rows in (
         ("Figures", ("what", "how much"), account.figures),
+        ("Sagas compensated", ("sagas", "why"), account.setbacks[:SETBACKS_SHOWN]),
         ("Talks refused", ("talk", "why"), [(r.talk.id, r.reason) for r in account.refused]),
         (
             "Rows not understood",
@@ -167,7 +176,7 @@ def _print(account: Account, console: Console) -> None:
         if rows:
             table = Table(*columns, title=title, title_justify="left")
             for row in rows:
-                style = "red" if "FAILED" in row else None
+                style = {"FAILED": "bold red", "ok": "green"}.get(row[-1])
                 table.add_row(*map(_plain, row), style=style)
             console.print(table)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transactional import SagaRun
 
 SAGAS_AT_ONCE = 16
-ATTEMPTS_MAX = 5  # at one talk; each one ends because its hold expired
+ATTEMPTS_MAX = 5  # at one talk; each one ends because its hold expired or the store was away
 REACTION_S = 0.25  # votes and answers come in bursts, each burst is one batch
 WORKER_LEASE_S = 2.0  # after so long a dead organizer's sagas are free to be resumed
 
@@ -89,7 +89,7 @@ class Organizer:
                 began = time.perf_counter()
                 run = await self._sagas.execute(NAME, name, {"talk": talk.id, "attempt": attempt})
                 ms = None if found else 1000 * (time.perf_counter() - began)
-                if run.state is not SagaState.COMPENSATED or _refused_step(run) != "confirm":
+                if run.state is not SagaState.COMPENSATED or _yielded(run):
                     break
         if run.state is SagaState.COMPLETED:
             self._booked.append(talk)
@@ -143,10 +143,13 @@ class Organizer:
         }
 
 
-def _refused_step(run: SagaRun) -> str:
-    """The step that turned the run back, "" if it was none (its deadline, a person)."""
-    refusals = [record for record in run.history if record.kind.value == "refused"]
-    return refusals[-1].step if refusals else ""
+def _yielded(run: SagaRun) -> bool:
+    """Whether a booking stood in the way: the one end that another attempt would not change.
+
+    A hold that expired under a slow saga, a deadline, a store that could not be reached: the room
+    may still be free, so the talk is tried anew.
+    """
+    return any(record.step == "hold" and record.kind.value == "refused" for record in run.history)
 
 
 async def play(arguments: argparse.Namespace) -> None:

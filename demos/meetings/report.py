@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 STYLE = """
 :root { color-scheme: light dark;
-  --line: #8886; --bar: #2a6fbb; --bar2: #3d8b5f; --bad: #b3261e; }
+  --line: #8886; --bar: #2a6fbb; --bar2: #3d8b5f; --bad: #b3261e; --good: #2e7d32; }
+@media (prefers-color-scheme: dark) { :root { --bad: #f2857d; --good: #81c784; } }
 body { font: 15px/1.45 system-ui, sans-serif;
   margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0; }
@@ -31,6 +32,7 @@ th, td { border: 1px solid var(--line); padding: .2rem .6rem;
   text-align: left; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .bad { color: var(--bad); font-weight: 600; }
+.good { color: var(--good); font-weight: 600; }
 .day { overflow-x: auto; }
 .chart { min-width: 60rem; }
 .room { display: grid; grid-template-columns: 9rem 1fr; align-items: center;
@@ -58,6 +60,18 @@ class Account:
     malformed: Sequence[Malformed]
     clashes: Sequence[str]
     story: Sequence[tuple[float, str]]  # seconds since the start, what happened
+    setbacks: Sequence[tuple[str, str]] = ()  # how many sagas were compensated, and why
+
+    @property
+    def summary(self) -> str:
+        """The run in one sentence."""
+        failed = [check.name for check in self.checks if not check.ok]
+        told = f"{len(self.bookings)} talks booked, {len(self.refused)} refused"
+        if self.malformed:
+            told += f", {len(self.malformed)} rows not understood"
+        if failed:
+            return f"{told}; {len(failed)} of {len(self.checks)} checks FAILED: {', '.join(failed)}"
+        return f"{told}; all {len(self.checks)} checks hold"
 
 
 def write_calendar(path: Path, bookings: Sequence[Booked], stamp: datetime) -> None:
@@ -93,11 +107,13 @@ def write_report(path: Path, account: Account) -> None:
     Raises:
         OSError: the file cannot be written; an earlier one stays as it was.
     """
+    verdict = "good" if all(check.ok for check in account.checks) else "bad"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         f"<title>{escape(account.title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(account.title)}</h1>",
+        f"<p class={verdict}>{escape(account.summary)}.</p>",
         "<h2>Checks</h2>",
         _table(
             ("check", "found", "verdict"),
@@ -106,6 +122,8 @@ def write_report(path: Path, account: Account) -> None:
         "<h2>Figures</h2>",
         _table(("what", "how much"), account.figures),
     ]
+    if account.setbacks:
+        parts += ["<h2>Sagas compensated</h2>", _table(("sagas", "why"), account.setbacks)]
     if account.refused:
         rows = [
             (item.talk.id, item.talk.room, item.talk.title, item.reason) for item in account.refused
@@ -186,7 +204,7 @@ def _block(item: Booked, first: datetime, span: timedelta) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def cell(text: str) -> str:
-        kind = " class=bad" if text == "FAILED" else ""
+        kind = {"FAILED": " class=bad", "ok": " class=good"}.get(text, "")
         return f"<td{kind}>{escape(text)}</td>"
 
     body = "".join("<tr>" + "".join(cell(text) for text in row) + "</tr>" for row in rows)

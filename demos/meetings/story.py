@@ -256,7 +256,7 @@ class Story:
         self.outcome.left_by_killed = await self._runs_of(victim)
         self.remark(
             f"SIGKILL to {victim}: {len(self.outcome.left_by_killed)} sagas in mid-air,"
-            f" {remaining[victim]} talks of its share not settled"
+            f" {remaining[victim]} of its talks open"
         )
         await asyncio.sleep(DEAD_S)
         await self._start_organizer(victim, "--back")

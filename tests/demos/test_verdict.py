@@ -54,10 +54,15 @@ def test_booking_checks_fail_on_a_lost_talk_a_wrong_room_and_an_overlap() -> Non
 
     assert failed(one, two) == []
     assert failed(one) == [0]
-    assert failed(one, two, refused=(verdict.Refused(two.talk, "taken by 9"),)) == [0]
+    assert failed(one, two, refused=(verdict.Refused(two.talk, "taken by 9"),)) == [0, 3]
     assert failed(one, replace(two, room="S")) == [1]
     assert failed(one, replace(two, start=one.start)) == [1, 2]
-    assert failed(one, refused=(verdict.Refused(two.talk, ""),)) == [3]
+    copy = replace(one.talk, id="copy")
+    for reason, right in (("taken by booking b1", []), ("", [3]), ("taken by booking b2", [3])):
+        checks = verdict.booking_checks(
+            [one.talk, two.talk, copy], [one, two], [verdict.Refused(copy, reason)]
+        )
+        assert [number for number, check in enumerate(checks) if not check.ok] == right
 
 
 def test_calendars_must_hold_each_booking_and_nothing_else() -> None:
