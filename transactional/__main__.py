@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from transactional import cli, cli_recipes
+from transactional import cli, cli_recipes, cli_rooms
 from transactional.admission import Listen
 from transactional.errors import (
     CorruptStoreError,
@@ -330,6 +330,7 @@ COMMANDS = [
     cli.Command("verify", "check a database file", _verify_arguments, _verify),
     cli.Command("bench", "measure compare-and-swap on a store", _bench_arguments, _bench),
     *cli_recipes.COMMANDS,
+    *cli_rooms.COMMANDS,
 ]
 
 

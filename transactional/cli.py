@@ -14,6 +14,7 @@ import os
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -25,12 +26,15 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
+from transactional.interval import InvalidTimeError, as_utc
 from transactional.stores import open as open_
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from transactional.store import KeyValue, Store
+
+    Verb = Callable[[argparse.Namespace], Awaitable[None]]
 
 DEFAULT_STORE: Final = "http://127.0.0.1:7700"
 
@@ -72,6 +76,42 @@ def add_store(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "-o", "--output", choices=("table", "json", "plain"), default="table", help="form of output"
     )
+
+
+def verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, run: Verb
+) -> argparse.ArgumentParser:
+    """Add a verb that every store option fits; `run_verb` is the command's coroutine then."""
+    sub = verbs.add_parser(name, help=text, description=text)
+    sub.set_defaults(verb=run)
+    add_store(sub)
+    return sub
+
+
+async def run_verb(options: argparse.Namespace) -> None:
+    """Run the verb that was given."""
+    await options.verb(options)
+
+
+def local(text: str) -> datetime:
+    """Read a time; with or without an offset."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidTimeError(f"{text!r} is not a time like 2025-02-01T09:00:00+01:00") from error
+
+
+def moment(text: str) -> datetime:
+    """Read a time that names an instant."""
+    return as_utc(local(text))
+
+
+def parsed(text: str) -> object:
+    """Read JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{text!r} is not JSON: {error}") from error
 
 
 @asynccontextmanager

@@ -31,6 +31,72 @@ def run(tmp_path, capsys):
     return call
 
 
+ORDER = Saga("order", [Step("reserve", print), Step("charge", print)])
+
+
+def test_every_step_of_a_bookings_life(run):
+    """Define, hold, extend, confirm, move, release, cancel; each repeat is told or harmless."""
+    run("room", "define", "lab", "--capacity", "2", "--after", "15")
+    hold = ("room", "hold", "lab", NINE, TEN, "--holder", "ann", "--hold", "60", "--key", "k")
+    (held,) = run(*hold)
+    assert run(*hold) == [held]  # the same key holds nothing twice
+    (longer,) = run("room", "extend", "lab", held["id"], "--hold", "600")
+    assert longer["expires"] > held["expires"]
+    (made,) = run("room", "confirm", "lab", held["id"])
+    assert (made["state"], made["expires"]) == ("confirmed", None)
+    assert "no live hold" in run("room", "release", "lab", held["id"])
+    noon = ("2025-02-01T12:00:00+01:00", "2025-02-01T13:00:00+01:00")
+    (moved,) = run("room", "move", "lab", held["id"], *noon, "--to", "attic")
+    assert (moved["resource"], moved["start"]) == ("attic", "2025-02-01T11:00:00+00:00")
+    assert run("room", "agenda", "lab") == []
+    (other,) = run("room", "hold", "attic", NINE, TEN, "--holder", "bob", "--hold", "60")
+    assert run("room", "release", "attic", other["id"])[0]["cancelled"]
+    assert run("room", "cancel", "attic", held["id"])[0]["cancelled"]
+    assert "no live booking" in run("room", "confirm", "attic", held["id"])
+
+
+def test_a_meeting_that_repeats(run):
+    """All occurrences or none, on the zone's clocks; `--each` takes what is free."""
+    weekly = ("--rule", "FREQ=WEEKLY;COUNT=3", "--zone", "Europe/Berlin", "--holder", "ann")
+    first = ("2025-03-20T09:00", "2025-03-20T10:00")
+    made = run("room", "repeat", "turing", *first, *weekly)
+    assert [row["start"][11:16] for row in made] == ["08:00", "08:00", "07:00"]  # summer begins
+    later = ("2025-04-03T09:00", "2025-04-03T10:00")
+    assert "taken" in run("room", "repeat", "turing", *later, *weekly)
+    rows = run("room", "repeat", "turing", *later, *weekly, "--each")
+    assert [row["state"] for row in rows] == ["refused", "confirmed", "confirmed"]
+    endless = ("--rule", "FREQ=WEEKLY", "--zone", "Europe/Berlin", "--holder", "ann")
+    assert "no end" in run("room", "repeat", "turing", *later, *endless)
+
+
+def test_a_log_followed_and_erased(run):
+    """What is appended is printed; what is erased is gone and the chain still holds."""
+    for name in ("ann", "bob"):
+        run("log", "append", "people", "Joined", json.dumps({"name": name}))
+    (second,) = run("log", "follow", "--after", "1", "--count", "1")
+    assert json.loads(second["data"]) == {"name": "bob"}
+    erased = run("log", "erase", "people", "--version", "1")
+    assert erased == [{"stream": "people", "erased": 1}]
+    assert [row["data"] for row in run("log", "read", "people")] == ["(erased)", second["data"]]
+    assert run("log", "verify")[0]["sound"] is True
+
+
+def test_a_run_is_abandoned_by_hand(run):
+    """The definition says whether it may still turn back; a wrong place is one line."""
+
+    async def begin():
+        async with transactional.open(run.store) as store:
+            await Sagas(store, [ORDER]).start("order", "r1")
+
+    asyncio.run(begin())
+    place = ("--definition", f"{__name__}:ORDER")
+    (turned,) = run("saga", "abandon", "r1", *place)
+    assert turned["state"] == "compensating"
+    assert "there is no saga" in run("saga", "abandon", "r2", *place)
+    for wrong in ("nowhere:ORDER", f"{__name__}:NINE", f"{__name__}:nothing"):
+        assert "error: " in run("saga", "abandon", "r1", "--definition", wrong)
+
+
 def test_rooms_by_hand(run):
     """Book, be refused, hold, look, cancel."""
     (made,) = run("room", "book", "turing", NINE, TEN, "--holder", "ann")
