@@ -10,8 +10,11 @@ import pytest
 
 import transactional as t
 from tests.scale import rounds, seeds
+from tests.transactional.authority import AuthorityProcess, Relay
 from tests.transactional.linearizability import Operation, Recorder, linearizable, operations
+from tests.transactional.test_linearizability import Trouble
 from tests.transactional.workloads import record
+from transactional.stores.http import HTTPStore
 
 BASE = datetime(2025, 2, 1, 12, tzinfo=UTC)
 
@@ -149,3 +152,26 @@ async def test_lost_answers_do_no_harm(store):
     print(f"replay: CONVOCA_SEED={seed}")
     dice = random.Random(seed)
     assert await run([LosesAnswers(store, dice) for _ in range(3)], seed)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("trouble", ["kill", "pause", "drop"])
+async def test_bookings_stay_linearizable_in_trouble(trouble, tmp_path):
+    """The authority is killed with -9 and restarted, stopped, or loses answers: an order exists."""
+    for seed in seeds(rounds(20, 1)):
+        print(f"replay: CONVOCA_SEED={seed}")
+        authority = AuthorityProcess(tmp_path / f"{seed}.db")
+        await authority.start()
+        relay = Relay(authority.port)
+        await relay.start()
+        stores = [await HTTPStore.open(relay.url) for _ in range(2)]
+        made = Trouble(authority, relay, random.Random(seed))
+        troubling = asyncio.create_task(getattr(made, trouble)())
+        sound = await run(stores, seed)
+        made.over.set()
+        await troubling
+        for store in stores:
+            await store.close()
+        await relay.stop()
+        await authority.stop()
+        assert sound
