@@ -64,6 +64,11 @@ async def runs(store: Store) -> list[SagaRun]:
     return open_runs + [run async for run in sagas.finished()]
 
 
+def reason_of(run: SagaRun) -> str:
+    """Why a run was turned back, in the words of the step that refused."""
+    return run.error.removeprefix("StepRefused: ")
+
+
 async def streams(log: EventLog, names: Iterable[str]) -> dict[str, list[Any]]:
     """Whole event streams, a bounded number of reads at a time."""
     gate = asyncio.Semaphore(READS_AT_ONCE)
@@ -107,12 +112,12 @@ async def audit(store: Store, programme: Programme) -> dict[str, Any]:
         "bookings": confirmed,
         "expired": expired,
         "refused": {
-            run.input["talk"]: run.error
+            run.input["talk"]: reason_of(run)
             for run in sorted(compensated, key=lambda run: int(run.input["attempt"]))
             if run.input["talk"] in talks and run.input["talk"] not in booked
         },
         "cancelled": cancelled,
-        "compensated": Counter(run.error for run in compensated),
+        "compensated": Counter(map(reason_of, compensated)),
         "unfinished": len([run for run in all_runs if not run.over]),
         "notices": [[*notice, count] for notice, count in notices.items()],
         "finished_by": {run.id: run.results["confirm"]["by"] for run in completed},

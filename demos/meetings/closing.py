@@ -133,8 +133,12 @@ def _figures(
     refused: list[verdict.Refused],
 ) -> list[tuple[str, str]]:
     took_ms = [told["ms"] for told in outcome.settled.values() if told["ms"] is not None]
-    resumed = Counter(found["finished_by"].get(run, "nobody") for run in outcome.left_by_killed)
-    by_whom = ", ".join(f"{count} by {name}" for name, count in sorted(resumed.items()))
+    ends = found["finished_by"]
+    resumed = Counter(
+        f"completed by {ends[run]}" if run in ends else "compensated"
+        for run in outcome.left_by_killed
+    )
+    by_whom = ", ".join(f"{count} {end}" for end, count in sorted(resumed.items()))
     left = len(outcome.left_by_killed)
     compensated = sum(found["compensated"].values())
     sagas = len(bookings) + compensated
@@ -144,7 +148,7 @@ def _figures(
         ("holds of rivals / holds expired", f"{outcome.rivals_held} / {found['expired']}"),
         ("sagas completed / compensated", f"{len(bookings)} / {compensated}"),
         ("sagas per second over HTTP", f"{sagas / outcome.busy_s:.0f}"),
-        ("sagas left by the killed organizer", f"{left}: finished {by_whom}" if left else "none"),
+        ("sagas left by the killed organizer", by_whom if left else "none"),
     ]
     if len(took_ms) > 1:
         cuts = statistics.quantiles(took_ms, n=100, method="inclusive")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 NAME = "schedule"
 HOLD_TTL_S = 20.0  # far longer than a saga takes, shorter than anyone would wait for a dead one
 STALLED_TTL_S = 0.3  # of the sagas that are told to oversleep
+LOOK_AGAIN_S = 0.5  # a hold in the way may end long before it expires
 DEADLINE_S = 60.0
 
 
@@ -100,7 +101,7 @@ class Scheduling:
     # -- hold the room
 
     async def hold(self, step: StepContext) -> dict[str, Any]:
-        """Hold it; while only holds are in the way, wait for the first of them to expire."""
+        """Hold it; while only holds are in the way, look again: they expire, or become bookings."""
         talk, attempt = self._talk(step), step.input["attempt"]
         stalled = attempt == 1 and self.stalls > 0
         self.stalls -= stalled
@@ -116,7 +117,7 @@ class Scheduling:
         except BookingConflict as conflict:
             standing = [found for found in conflict.blockers if found.expires_at is None]
             if not standing:
-                raise RetryLater(str(conflict), at=conflict.retry_at) from conflict
+                raise RetryLater(str(conflict), after_s=LOOK_AGAIN_S) from conflict
             (blocker, *_) = standing
             raise StepRefused(
                 f"{talk.room} is booked {blocker.interval} for talk "
