@@ -9,6 +9,9 @@ loses, repeats, delays, damages and cuts; no code of yours runs in it but what y
         async with local_agents("ada", "bob") as (ada, bob):
             ada.counter("n").increment(1)
             await equal(ada, bob)
+
+`cluster_history` makes random histories of such clusters, for the oracle of `crdt.testing`. The
+pytest plugin brings the fixtures `cluster` and `virtual_clock`.
 """
 
 from __future__ import annotations
@@ -18,15 +21,68 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from replication.agent import Agent
+from replication.cluster_history import (
+    SETTLE_S,
+    ClusterHistory,
+    cluster_history,
+    cluster_plan,
+    shrink_cluster,
+)
 from replication.errors import NotYetError
+from replication.simulation import EPOCH_MS, Faults, Simulation
 from replication.transport.memory import Switchboard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from replication.config import Config
 
+__all__ = [
+    "SETTLE_S",
+    "ClusterHistory",
+    "VirtualClock",
+    "cluster_history",
+    "cluster_plan",
+    "equal",
+    "local_agents",
+    "shrink_cluster",
+]
+
 LOOK_EVERY_S = 0.005
+
+
+class VirtualClock:
+    """Time that passes when a test says so, for everything that the test drives by it.
+
+    Called, it gives milliseconds since 1970: what `clock=` of kernels and types wants.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.clusters: list[Simulation] = []
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        return EPOCH_MS + int(self.now_s * 1000)
+
+    def drive(
+        self,
+        names: Iterable[str],
+        seed: int,
+        faults: Faults | None = None,
+        config: Config | None = None,
+    ) -> Simulation:
+        """A cluster that lives in this time."""
+        sim = Simulation(names, seed, faults, config)
+        sim.run(self.now_s)
+        self.clusters.append(sim)
+        return sim
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in every cluster as well."""
+        self.now_s += seconds
+        for sim in self.clusters:
+            sim.run(max(0.0, self.now_s - sim.now_s))
 
 
 @contextlib.asynccontextmanager

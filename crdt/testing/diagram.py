@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from html import escape
 from itertools import repeat
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from crdt.dot import Dot
     from crdt.testing.history import Happened
-    from crdt.testing.network import Replicas
     from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle
     from crdt.testing.scheduler import Plan
@@ -38,6 +38,13 @@ _EVENTS = {
     "look": "looks",
     "jump": "clock jumps",
     "rollback": "rolls back",
+    "crash": "✗ crashes",
+    "start": "↻ starts again",
+    "backup": "■ disk copied",
+    "restore": "↻ runs on the copied disk",
+    "clone": "↻ runs on a copy of another's disk",
+    "isolate": "cut off from everybody",
+    "mend": "all links heal",
 }
 _ARROWS = {"truncated": "delta, cut short", "chunks": "some chunks"}
 
@@ -54,8 +61,12 @@ class Drawable(Protocol):
         """What happened, in order."""
 
     @property
-    def network(self) -> Replicas:
-        """Says what the replicas show."""
+    def values(self) -> list[Any]:
+        """What the replicas show."""
+
+    @property
+    def known(self) -> set[Dot]:
+        """What anybody of them knows."""
 
     @property
     def expected(self) -> Oracle:
@@ -92,6 +103,8 @@ def marks_of(trace: Sequence[Happened]) -> Iterator[list[Mark]]:
     cut: set[frozenset[int]] = set()
     for row, happened in enumerate(trace):
         step, here, source = happened.step, happened.replica, happened.source
+        if step.kind == "mend":
+            cut.clear()
         text = " ".join(map(_call, step.operations, step.seen or repeat(False)))
         if step.kind == "equal":
             yield [Mark(each, text, "write") for each in (step.replica, step.peer)]
@@ -123,11 +136,10 @@ def _verdict(run: Drawable) -> list[str]:
     lines = ["after healing:"] if run.healed else []
     lines += [
         f"{name} shows {run.describe(value)}"
-        for name, value in zip(_NAMES, run.network.values, strict=False)
+        for name, value in zip(_NAMES, run.values, strict=False)
     ]
     if run.expected.knows(run.path):
-        seen = {dot for each in run.network.seen for dot in each}
-        lines.append(f"has to show {run.describe(run.expected.value(run.path, seen))}")
+        lines.append(f"has to show {run.describe(run.expected.value(run.path, run.known))}")
     return lines
 
 

@@ -149,6 +149,11 @@ class History:
         return self.network.values
 
     @property
+    def known(self) -> set[Dot]:
+        """Every operation that some replica has seen."""
+        return {dot for seen in self.network.seen for dot in seen}
+
+    @property
     def oracle(self) -> list[Any]:
         """What each replica has to show once it has learned everything.
 

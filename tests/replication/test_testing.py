@@ -7,9 +7,12 @@ import subprocess
 
 import pytest
 
-from replication import Agent, Config, NotYetError
+from crdt import LWWRegister, ORSet
+from crdt.hlc import milliseconds
+from replication import Agent, Config, Faults, NotYetError
 from replication.testing import equal, local_agents
 
+pytest_plugins = ["pytester"]
 OPENSSL = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
 
 
@@ -59,3 +62,34 @@ async def test_agents_talk_over_mutual_tls(tmp_path):
         with pytest.raises(NotYetError):
             await eve.seen(ada.version(), timeout_s=1)
         assert {member.name for member in ada.members()} == {"bob"}
+
+
+def test_clusters_live_in_the_virtual_time_of_their_test(cluster, virtual_clock):
+    """Fixtures without an import: two clusters and a clocked type, one clock, no waiting."""
+    here, there = cluster("ada", "bob", seed=1), cluster("cyd", "dan", faults=Faults(loss=0.3))
+    here["ada"].document("tags", ORSet).add("x")
+    virtual_clock.advance(20)
+    assert "x" in here["bob"].document("tags", ORSet)
+    assert here.now_s == there.now_s == 20
+    register = LWWRegister("eve", clock=virtual_clock)
+    register.set("then")
+    assert milliseconds(register.kernel.clock.last) == virtual_clock()
+    there["dan"].document("tags", ORSet).add("y")
+    there.crash("cyd")  # what a test leaves behind is healed, and asserted equal, after it
+
+
+def test_a_cluster_that_a_test_leaves_different_fails_it(pytester):
+    """Agents that can never meet again: the fixture says so when the test is over."""
+    pytester.makepyfile(
+        """
+        from crdt import ORSet
+
+        def test_it(cluster):
+            sim = cluster("ada", "bob")
+            sim["ada"].document("tags", ORSet).add("x")
+            sim.heal = lambda: None
+            sim.cut("ada", "bob")
+        """
+    )
+    loop = "asyncio_default_fixture_loop_scope=function"
+    pytester.runpytest("-p", "no:cacheprovider", "-o", loop).assert_outcomes(passed=1, errors=1)
