@@ -1,8 +1,10 @@
-"""Durable compare-and-swap per second, ours and aiosqlite's, on the same disk in the same run.
+"""Durable compare-and-swap per second, ours and aiosqlite's, and how fast a lock changes hands.
 
-Ours carries an op_id in every commit.  aiosqlite is used as its users do for many writers: several
-connections, WAL, synchronous=FULL, BEGIN IMMEDIATE per operation, one compare and one write.  The
-latency of a bare fdatasync stands beside it: it bounds what one caller alone can reach.
+All on the same disk in the same run.  Ours carries an op_id in every commit.  aiosqlite is used as
+its users do for many writers: several connections, WAL, synchronous=FULL, BEGIN IMMEDIATE per
+operation, one compare and one write.  The latency of a bare fdatasync stands beside it: it bounds
+what one caller alone can reach.  A hand-over is the time from the holder's call of ``release`` to
+the next waiter's return from ``acquire``.
 
     python benchmarks/store.py [--seconds 3]
 """
@@ -17,10 +19,15 @@ import sqlite3
 import sys
 import tempfile
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import transactional
 from transactional.store import Store, compare_and_swap
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 RESULTS = Path(__file__).parent / "results" / "store.md"
 Row = tuple[str, int, float, float, float]
@@ -105,17 +112,38 @@ async def peers(path: Path, callers: int, seconds: float, connections: int = 8) 
     return row
 
 
-async def over_http(directory: Path, callers: int, seconds: float) -> Row:
-    """Ours through the authority, in a process of its own; the clients share the machine."""
-    path = directory / f"http{callers}.db"
+async def hand_overs(what: str, stores: list[Store], waiters: int, seconds: float) -> Row:
+    """Waiters queue for one lock all the time; each holder lets go at once."""
+    took: list[float] = []
+    released = 0.0
+    start = time.perf_counter()
+    end = start + seconds
+
+    async def use(number: int) -> None:
+        nonlocal released
+        lock = transactional.Lock(stores[number % len(stores)], "the", owner=str(number))
+        while time.perf_counter() < end:
+            grant = await lock.acquire(wait_s=60)
+            if released:
+                took.append(time.perf_counter() - released)
+            released = time.perf_counter()
+            await grant.release()
+
+    await asyncio.gather(*map(use, range(waiters)))
+    return summary(what, waiters, took, time.perf_counter() - start)
+
+
+@asynccontextmanager
+async def authority(path: Path) -> AsyncIterator[str]:
+    """Serve a file in a process of its own, which shares the machine with us; yield the address."""
     command = [sys.executable, "-m", "transactional", "serve", str(path), "--listen", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     line = await process.stdout.readline() if process.stdout is not None else b""
-    async with transactional.open(line.decode().split()[2]) as store:
-        row = await ours("convoca over HTTP", [store], callers, seconds)
-    process.terminate()
-    await process.wait()
-    return row
+    try:
+        yield line.decode().split()[2]
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def measure(seconds: float) -> tuple[list[Row], tuple[float, float]]:
@@ -127,16 +155,24 @@ async def measure(seconds: float) -> tuple[list[Row], tuple[float, float]]:
             async with transactional.open(f"sqlite:{directory}/ours{callers}.db") as store:
                 rows.append(await ours("convoca, in process", [store], callers, seconds))
             rows.append(await peers(directory / f"peer{callers}.db", callers, seconds))
-        rows.extend([await over_http(directory, callers, seconds) for callers in (1, 64, 256)])
+        async with authority(directory / "http.db") as url:
+            for callers in (1, 64, 256):
+                async with transactional.open(url) as store:
+                    rows.append(await ours("convoca over HTTP", [store], callers, seconds))
+            async with transactional.open(url) as one, transactional.open(url) as other:
+                rows.append(await hand_overs("lock over HTTP", [one, other], 8, seconds))
+        async with transactional.open(f"sqlite:{directory}/lock.db") as store:
+            rows.append(await hand_overs("lock, in process", [store], 8, seconds))
     return rows, probe
 
 
 def report(rows: list[Row], probe: tuple[float, float]) -> str:
     lines = [
-        "# Durable compare-and-swap",
+        "# Durable compare-and-swap, and locks",
         "",
         "Made by `python benchmarks/store.py`; `synchronous=FULL` everywhere, ours with an op_id",
-        "in each commit. Client and server share the machine.",
+        "in each commit. Client and server share the machine. A lock's row counts hand-overs, from",
+        "`release` called to the next waiter's `acquire` returned; the queue is never empty.",
         "",
         f"{platform.system()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, SQLite",
         f"{sqlite3.sqlite_version}; fdatasync p50 {probe[0]:.2f} ms, p99 {probe[1]:.2f} ms.",
