@@ -18,6 +18,7 @@ versions, and a cycle of who-saw-whom is a proof that no serial order exists.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -36,6 +37,12 @@ class Recorder:
 
     events: list[dict[str, Any]] = field(default_factory=list)
     processes: int = 0
+    answered: int = 0
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Cleared by whoever takes the store away: clients that failed wait until it is back."""
+
+    def __post_init__(self) -> None:
+        self.up.set()
 
     def process(self) -> int:
         """Return a new process id."""
@@ -46,6 +53,7 @@ class Recorder:
         """Append one event."""
         head = {"index": len(self.events), "process": process, "type": kind, "f": f, "key": key}
         self.events.append(head | fields)
+        self.answered += kind == "ok"
 
     def save(self, path: Path) -> None:
         """Write the history as JSON lines."""

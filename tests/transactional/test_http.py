@@ -9,6 +9,7 @@ import shlex
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -16,6 +17,7 @@ import pytest
 
 import transactional as t
 from tests.transactional.authority import AuthorityProcess, Relay
+from transactional.__main__ import main
 from transactional.admission import Listen
 from transactional.server import Authority
 from transactional.stores.http import HTTPStore
@@ -303,32 +305,47 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, check=False, text=True)
 
 
-def test_the_command_line_reads_changes_and_repairs(tmp_path: Path) -> None:
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run a command as ``run`` does, but here: most of a short command is starting Python."""
+
+    def here(*arguments: str) -> subprocess.CompletedProcess[str]:
+        status = main(arguments)
+        output, errors = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, status, output, errors)
+
+    return here
+
+
+def test_the_command_line_reads_changes_and_repairs(tmp_path: Path, command: Command) -> None:
     """put, cas, get, scan, watch, resolve, backup, verify on a file, in each form of output."""
     store = ["--store", f"sqlite:{tmp_path / 's.db'}"]
     assert run("put", "a/b", "1", *store).returncode == 0
-    conflict = run("cas", "a/b", "2", "--expected", "0", *store)
+    conflict = command("cas", "a/b", "2", "--expected", "0", *store)
     assert conflict.returncode == 1
     assert conflict.stderr.startswith("error: 'a/b' is at revision 1, expected absent")
     assert conflict.stderr.count("\n") == 1
-    assert run("cas", "a/b", "2", "--expected", "1", *store).returncode == 0
-    got = run("get", "a/b", "-o", "json", *store)
+    assert command("cas", "a/b", "2", "--expected", "1", *store).returncode == 0
+    got = command("get", "a/b", "-o", "json", *store)
     assert json.loads(got.stdout)["value"] == "2"
-    assert run("scan", "a/", "-o", "plain", *store).stdout.startswith("a/b\t2\t2\t1\t")
-    watched = run("watch", "--after", "0", "--count", "2", "-o", "plain", *store)
+    assert command("scan", "a/", "-o", "plain", *store).stdout.startswith("a/b\t2\t2\t1\t")
+    watched = command("watch", "--after", "0", "--count", "2", "-o", "plain", *store)
     assert watched.stdout == "1\ta/b\t1\n2\ta/b\t2\n"
-    assert "fenced" in run("resolve", "x", *store).stdout
-    assert run("backup", str(tmp_path / "s.db"), str(tmp_path / "c.db")).returncode == 0
-    assert run("verify", str(tmp_path / "c.db")).stdout.endswith(": sound\n")
+    assert "fenced" in command("resolve", "x", *store).stdout
+    assert command("backup", str(tmp_path / "s.db"), str(tmp_path / "c.db")).returncode == 0
+    assert command("verify", str(tmp_path / "c.db")).stdout.endswith(": sound\n")
 
 
-def test_a_program_runs_under_a_lock(tmp_path: Path) -> None:
+def test_a_program_runs_under_a_lock(tmp_path: Path, command: Command) -> None:
     """Lock NAME -- PROGRAM: the program sees the fencing token; afterwards nothing is left."""
     store = ["--store", f"sqlite:{tmp_path / 's.db'}"]
-    done = run("lock", "nightly", *store, "--", "sh", "-c", "echo fence $CONVOCA_FENCE")
+    done = command("lock", "nightly", *store, "--", "sh", "-c", "echo fence $CONVOCA_FENCE")
     assert (done.returncode, done.stdout) == (0, "fence 1\n")
-    assert run("lock", "nightly", *store, "--", "false").returncode == 1
-    assert run("scan", "lock/", "-o", "plain", *store).stdout == ""
+    assert command("lock", "nightly", *store, "--", "false").returncode == 1
+    assert command("scan", "lock/", "-o", "plain", *store).stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -357,9 +374,11 @@ def test_a_program_runs_under_a_lock(tmp_path: Path) -> None:
         ("serve", "memory:", "--listen", "127.0.0.1:0", "--token-file", sys.executable),
     ],
 )
-def test_foreseeable_mistakes_are_one_line_and_a_status(arguments: tuple[str, ...]) -> None:
+def test_foreseeable_mistakes_are_one_line_and_a_status(
+    arguments: tuple[str, ...], command: Command
+) -> None:
     """No traceback: one line on stderr with a hint, and a non-zero exit."""
-    done = run(*arguments)
+    done = command(*arguments)
     assert done.returncode in {1, 3}
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
@@ -376,8 +395,8 @@ def test_foreseeable_mistakes_are_one_line_and_a_status(arguments: tuple[str, ..
         ("sqlite:/no/such/folder/s.db", "correct what the message names"),
     ],
 )
-def test_the_advice_fits_the_mistake(store: str, advice: str) -> None:
+def test_the_advice_fits_the_mistake(store: str, advice: str, command: Command) -> None:
     """What no repeat heals is status 1 and not "try again"; only what exists is recommended."""
-    done = run("get", "a", "--store", store)
+    done = command("get", "a", "--store", store)
     assert done.returncode == 1
     assert f"hint: {advice}" in done.stderr or done.stderr.endswith(advice)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 5
 PATIENCE_S = 0.05
-"""Pause after the authority was away, so that a client lives to see it come back."""
+"""Pause after a failure; the store may be back then, or is waited for."""
 
 
 async def record(  # noqa: PLR0917 the parts of one line of the history
@@ -39,15 +39,17 @@ async def record(  # noqa: PLR0917 the parts of one line of the history
         result, revision = await act()
     except t.OutcomeUnknownError as error:
         log.add(process, "info", f, key, op_id=error.op_id)
-        await asyncio.sleep(PATIENCE_S)
-        return log.process()
+        process = log.process()
     except t.UnavailableError:
         log.add(process, "fail", f, key, result="unavailable")
-        await asyncio.sleep(PATIENCE_S)
     except t.TransactionalError as error:
         log.add(process, "fail", f, key, result=error.code)
+        return process
     else:
         log.add(process, "ok", f, key, result=result, revision=revision)
+        return process
+    await asyncio.sleep(PATIENCE_S)
+    await log.up.wait()
     return process
 
 
@@ -163,9 +165,10 @@ async def run(
     seed: int,
     *,
     steps: int = 25,
+    log: Recorder | None = None,
 ) -> Recorder:
     """Run five clients of a workload; return what they saw."""
-    log, dice = Recorder(), random.Random(seed)
+    log, dice = log or Recorder(), random.Random(seed)
     client = WORKLOADS[workload]
     work = [
         client(stores[number % len(stores)], log, random.Random(dice.random()), steps)
