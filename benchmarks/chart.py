@@ -22,7 +22,7 @@ def lines(
     *,
     log_x: bool = False,
 ) -> str:
-    """One chart: `curves` maps a legend to a value per x. Both axes begin at their least / at 0."""
+    """One chart: `curves` maps a legend to a value per x; one that is shorter ends early."""
     place = math.log10 if log_x else float
     low, high = place(min(xs)), place(max(xs))
     most = max((max(ys) for ys in curves.values()), default=1.0) or 1.0
@@ -52,7 +52,7 @@ def lines(
         parts.append(f'<text x="{column}" y="{HEIGHT - 32}" text-anchor="middle">{x:g}</text>')
     for number, (legend, ys) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
-        points = " ".join(at(x, y) for x, y in zip(xs, ys, strict=True))
+        points = " ".join(at(x, y) for x, y in zip(xs, ys, strict=False))
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         )
