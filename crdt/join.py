@@ -221,6 +221,7 @@ def _take_rows(
     state: State, container: Container, steps: list[Step], entries: list[Entry], touched: Touched
 ) -> None:
     rows = container.rows
+    container.total = None
     new = set(steps)
     unique = len(new) == len(steps) and new.isdisjoint(rows)
     if unique and touched.mark_new(container, new):

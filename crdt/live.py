@@ -35,13 +35,21 @@ Row = Entry | dict[int, Entry]
 class Container:
     """The rows below one path, and the containers nested in it."""
 
-    __slots__ = ("__weakref__", "children", "parent", "path", "rows")
+    __slots__ = ("__weakref__", "children", "parent", "path", "rows", "total")
 
     def __init__(self, path: Path, parent: Container | None) -> None:
         self.path = path
         self.parent = parent
         self.rows: dict[Step, Row] = {}
         self.children: dict[tuple[str, str], Container] = {}
+        self.total: int | None = None  # of a counter's entries, once asked for; None: count anew
+
+    def count(self, step: Step, amount: Stored, sign: int) -> None:
+        """An entry came (1) or went (-1): keep the total, where one amount is one increment."""
+        if type(step) is int and type(amount) is int and self.total is not None:
+            self.total += sign * amount
+        else:
+            self.total = None
 
     def subtree(self) -> Iterator[Container]:
         """This container and everything nested in it."""
@@ -133,6 +141,8 @@ class LiveTable:
         """Add an entry beside whatever is there. Its place in the log is the caller's duty."""
         rows = container.rows
         present = rows.get(step)
+        if container.total is not None:
+            container.count(step, entry[2], 1)
         if present is None:
             if not rows:
                 self.enlist(container)
@@ -146,6 +156,9 @@ class LiveTable:
         """Remove one live entry; the caller knows that it is there."""
         rows = container.rows
         present = rows[step]
+        if container.total is not None:
+            gone = self.entry(container, step, dot)
+            container.count(step, gone[2] if gone is not None else None, -1)
         if type(present) is tuple:
             del rows[step]
             if not rows:
@@ -158,6 +171,7 @@ class LiveTable:
     def put_back(self, container: Container, step: Step, row: Row | None) -> None:
         """Make a row what it was before; the logs are the caller's duty."""
         rows = container.rows
+        container.total = None
         if row is not None:
             if not rows:
                 self.enlist(container)

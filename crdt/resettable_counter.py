@@ -34,8 +34,15 @@ class ResettableCounter(ViewProtocol):
 
     @property
     def value(self) -> int:
-        """The sum of the increments that no reset has seen. O(live increments)."""
-        return sum([self._counted(step, row) for step, row in self._container.rows.items()])
+        """The sum of the increments that no reset has seen. O(1) while increments come one by one.
+
+        O(live increments) the first time, and after an op_id, a batch rolled back, or a bulk merge.
+        """
+        container = self._container
+        if container.total is None:
+            rows = container.rows.items()
+            container.total = sum([self._counted(step, row) for step, row in rows])
+        return container.total
 
     def __int__(self) -> int:
         return self.value
@@ -70,6 +77,7 @@ class ResettableCounter(ViewProtocol):
             raise InvalidValueTypeError(f"an op_id is text, not {op_id!r}")
         row = self._container.rows.get(op_id)
         if row is None:
+            self._container.total = None
             return self._writer.put(self._container, op_id, 0, amount)
         known = self._counted(op_id, row)
         if known != amount:

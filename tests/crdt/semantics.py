@@ -42,9 +42,10 @@ class Case(NamedTuple):
 
 
 def past_of_bounded(view: Any) -> None:
-    """Five units: three rights stay with a, two go to b."""
-    view.increment(5)
+    """Six units: three rights stay with a, two go to b, one to a replica that is gone."""
+    view.increment(6)
     view.transfer(2, to="b")
+    view.transfer(1, to="lost")
 
 
 CASES = (
@@ -70,6 +71,8 @@ CASES = (
             "increment(1)": lambda v: v.increment(1),
             "decrement(2)": lambda v: v.decrement(2),
             "decrement(3)": lambda v: v.decrement(3),
+            'transfer(1, to="c")': lambda v: v.transfer(1, to="c"),
+            'adopt("lost")': lambda v: v.adopt("lost"),
         },
     ),
     Case(

@@ -54,6 +54,7 @@ def test_a_lost_remove_is_learned_by_vectors():
     b.apply(a.kernel.delta_since(b.kernel.vector))
     assert b == set()
     assert a.canonical_bytes() == b.canonical_bytes()
+    assert joined(a, b) == set()
 
 
 def test_no_zombie_after_two_lives_of_an_element():
@@ -75,6 +76,7 @@ def test_a_gap_in_the_context_is_kept_and_filled_later():
     b.apply(first)
     b.apply(third)
     assert b.context.cloud == (("a", 3, 3),)
+    assert joined(b, a) == {1, 2, 3}
     assert b.kernel.vector == {"a": 1}
     assert b == {1, 3}
     b.apply(second)
@@ -96,6 +98,7 @@ def test_dots_in_any_order_end_in_a_vector():
     for index in (2, 1, 4, 0, 3):
         b.apply(deltas[index])
     assert b.kernel.vector == {"a": 5}
+    assert joined(a, b) == {0, 1, 2, 3, 4}
 
 
 def test_sending_in_pieces_of_one_loses_nothing():
@@ -117,6 +120,7 @@ def test_sending_in_pieces_of_one_loses_nothing():
         a_now = a.fork("a-later")
         a_now.apply(b.kernel.delta_since(a_now.kernel.vector))
         assert a_now.canonical_bytes() == b.canonical_bytes()
+        assert joined(a, b) == {"k1", "k2", "k3", "mine"}
 
 
 def test_a_kill_chain_out_of_order_leaves_nobody_alive():
@@ -132,6 +136,7 @@ def test_a_kill_chain_out_of_order_leaves_nobody_alive():
     assert b.value == "d4"
     assert b.stats()["dots"] == 1
     assert b.canonical_bytes() == a.canonical_bytes()
+    assert joined(a, b) == "d4"
 
 
 def test_a_remove_covers_its_own_dot_and_no_other():
@@ -149,6 +154,7 @@ def test_a_remove_covers_its_own_dot_and_no_other():
     d.apply(removal)
     assert list(d.context.ranges()) == [("b", 2, 2)]
     assert d.kernel.stats()["doomed"] == 1
+    assert joined(d, c, b) == {"own"}
     d.apply(add)
     assert d == set()
     assert d.kernel.stats()["doomed"] == 0
@@ -162,6 +168,7 @@ def test_a_late_remove_takes_only_what_it_saw():
         b.apply(delta)
     assert b == {"b"}
     assert b.canonical_bytes() == a.canonical_bytes()
+    assert joined(a, b) == {"b"}
 
 
 @pytest.mark.parametrize("name", sorted({*MENUS, "ORMap"} & set(KINDS)))
@@ -253,6 +260,7 @@ def test_a_remove_that_comes_first_needs_no_record_to_be_honoured():
         reader.apply(add)
         assert reader == set()
         assert reader.kernel.stats()["doomed"] == 0
+    assert joined(a, c, joiner) == set()
 
 
 def test_a_cut_chunk_set_then_gossip_equals_the_donor():
@@ -381,6 +389,46 @@ def test_chunks_of_a_donor_that_disappears_leave_no_trace():
         assert again.canonical_bytes() == c.canonical_bytes()
         assert again.stats()["chunks_aside"] == 0
         assert not again.apply_chunk(chunks[0])
+
+
+def test_an_equal_state_in_chunks_says_nothing_whoever_cut_it():
+    """A set that was joined or cut before is passed over unopened; an equal state joins nothing."""
+    donor, twin, other = ORSet("d"), ORSet("t"), ORSet("o")
+    for number in range(6):
+        twin.apply(donor.add(number))
+    other.merge(donor)
+    (chunk,) = twin.kernel.chunks(1000).chunks
+    assert donor.kernel.chunks(1000).id == chunk.set_id
+    closed = replace(chunk, content=b"never looked at")
+    assert not donor.kernel.apply_chunk(closed)
+    with pytest.raises(DecodeError):
+        other.kernel.apply_chunk(closed)
+    assert not other.kernel.apply_chunk(chunk)
+    assert not other.kernel.apply_chunk(closed)
+    assert joined(other, donor, twin) == set(range(6))
+    with donor.batch():
+        donor.add("may be rolled back")
+        unsure = donor.kernel.chunks(1000).chunks[0]
+    assert unsure.set_id not in donor.kernel._state.known_sets
+
+
+def test_a_set_under_the_id_of_another_is_refused():
+    """The id is a hash of the content: chunks that do not add up to it are forgotten together."""
+    donor, reader = ORSet("d"), Kernel("r")
+    for number in range(6):
+        donor.add(number)
+    right = donor.kernel.chunks(30).chunks
+    wrong = replace(right[-1], content=donor.kernel.chunks(31).chunks[-1].content, set_id=bytes(16))
+    assert len(right) > 2
+    for chunk in right[:-1]:
+        reader.apply_chunk(replace(chunk, set_id=bytes(16)))
+    with pytest.raises(DecodeError, match="forgotten"):
+        reader.apply_chunk(wrong)
+    assert not reader.context
+    assert reader.stats()["chunks_aside"] == 0
+    for chunk in right:
+        reader.apply_chunk(chunk)
+    assert reader.canonical_bytes() == donor.canonical_bytes()
 
 
 def test_a_set_of_chunks_covers_the_vector_it_claims():

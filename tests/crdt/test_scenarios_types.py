@@ -30,6 +30,7 @@ from crdt import (
 )
 from crdt.hlc import milliseconds, pack
 from tests.crdt.joining import joined, live_bytes
+from tests.scale import rounds
 
 
 class Clock:
@@ -66,14 +67,15 @@ def test_counters_count_exactly():
     reader.apply(Delta.decode(a.increment(10**30).encode()))
     reader.apply(Delta.decode(a.decrement(1).encode()))
     assert reader.value == 10**30
-    many = PNCounter("m")
+    many, count = PNCounter("m"), rounds(1_000_000)
     with many.batch():
-        for _ in range(1_000):
+        for _ in range(count // 2):
             many.increment()
-    for _ in range(1_000):
+    for _ in range(count // 2):
         many.increment()
-    assert int(many) == 2_000
+    assert int(many) == count
     assert many.stats()["dots"] == 1
+    assert joined(many, reader, a) == count + 10**30
 
 
 def test_an_operation_id_counts_once():
@@ -113,6 +115,49 @@ def test_a_reset_takes_back_what_it_saw():
     a.reset()
     a.increment(1)
     assert joined(a, stale) == 1
+
+
+def test_a_read_context_older_than_every_vector_is_still_honoured():
+    """An agent resets what it read long ago: later increments stay, though all have seen them.
+
+    This is why increments are not folded below the stable cut: one number cannot be taken back in
+    part (docs/decisions/0013).
+    """
+    a, b = pair(ResettableCounter)
+    for amount in (1, 2, 4):
+        a.increment(amount)
+    read = a.context
+    a.increment(8)
+    b.merge(a)
+    assert a.kernel.vector == b.kernel.vector
+    a.reset(seen=read)
+    assert joined(a, b) == 8
+
+
+def test_the_sum_is_kept_while_entries_come_and_go():
+    """[crdt 14] Local, remote, bulk, once-only, rolled back and reset writes: the exact sum."""
+    a, b = pair(ResettableCounter)
+    assert a.value == b.value == 0
+    for number in range(40):
+        b.apply(a.increment(number))
+        assert a.value == b.value == sum(range(number + 1))
+    b.apply(a.increment(5, op_id="once"))
+    assert a.value == b.value == 785
+    with pytest.raises(ZeroDivisionError), a.batch():  # noqa: PT012  # the batch is the point
+        a.increment(100)
+        assert a.value == 885
+        a.reset()
+        1 / 0  # noqa: B018  # an error on purpose
+    assert a.value == 785
+    a.increment(1)
+    c = ResettableCounter("c")
+    assert c.value == 0
+    c.apply(a.kernel.delta_since({}))
+    assert c.value == 786
+    b.reset()
+    assert b.value == 0
+    c.merge(b)
+    assert c.value == joined(a, b, c) == 1
 
 
 def test_increments_of_a_batch_coalesce():
