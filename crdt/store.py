@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from crdt.causal_context import CausalContext
     from crdt.delta import Change, Delta
+    from crdt.dot import Range
     from crdt.hlc import HLC
     from crdt.live import Container
     from crdt.version_vector import VersionVector
@@ -128,6 +129,23 @@ class Kernel:
         """(name, type) of the documents that hold live state, in order."""
         for path in sorted(path for path in self._state.live.containers if len(path) == 2):
             yield path[0], type_of(path[1])
+
+    def documents_at(self, dots: Range) -> set[str | None]:
+        """The documents of live entries among some dots; None stands for dots never seen. O(range).
+
+        So a caller may judge a removal, which names dots, by the documents that it touches.
+        """
+        origin, first, last = dots
+        live = self._state.live
+        found: set[str | None] = set()
+        if origin in live.bases:
+            log = live.log(origin)
+            for seq, container, step in log.slots(first, last):
+                if live.entry(container, step, log.base + seq) is not None:
+                    found.add(container.path[0])
+        if any(self._state.context.missing(origin, first, last)):
+            found.add(None)
+        return found
 
     # ------------------------------------------------------------------------------- writes
 

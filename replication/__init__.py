@@ -11,6 +11,7 @@ from replication.config import Config
 from replication.errors import (
     ClosedError,
     ConfigError,
+    ForbiddenWriteError,
     JournalError,
     JournalFailedError,
     JournalHeldError,
@@ -23,6 +24,7 @@ from replication.errors import (
     UnknownPeerError,
 )
 from replication.member_view import MemberView
+from replication.protocol.rules import Rules
 from replication.simulation import Faults, Simulation
 from replication.subscription import Event, Touched
 from replication.version import Version
@@ -36,6 +38,7 @@ __all__ = [
     "ConfigError",
     "Event",
     "Faults",
+    "ForbiddenWriteError",
     "JournalError",
     "JournalFailedError",
     "JournalHeldError",
@@ -44,6 +47,7 @@ __all__ = [
     "MemberView",
     "NotYetError",
     "ReplicationError",
+    "Rules",
     "SecretRequiredError",
     "Simulation",
     "Touched",

@@ -8,16 +8,12 @@ can wait for is a *token* (`version()`): durable here, durable on n others, know
         agent.counter("stock/widget").increment(5)
         await agent.durable(agent.version())
 
-This module reads the clocks: monotonic seconds for the machine, wall milliseconds for the stamps of
-the kernel (which order only what is concurrent).
+What it consists of, and how it starts and stops, is in `body`; this module is what an author calls.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
-import secrets as tokens
 import time
 from functools import partial
 from pathlib import Path
@@ -25,36 +21,32 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
-from replication.assembly import assemble
+from replication.barring import barred
+from replication.body import Body
 from replication.config import Config
 from replication.console import Console
-from replication.driver import Driver
-from replication.errors import (
-    ClosedError,
-    NotYetError,
-    UnknownDocumentTypeError,
-    UnknownPeerError,
-)
-from replication.journal.base import Journal, boot
+from replication.errors import NotYetError, UnknownDocumentTypeError, UnknownPeerError
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.member_view import MemberView
-from replication.options import check_reach, checked_name, keys_of
+from replication.options import check_reach, checked_name, keyring_of
+from replication.protocol import standing
 from replication.protocol.messages import Status
-from replication.protocol.wire import BOOT_BYTES
+from replication.protocol.rules import Rules
 from replication.transport.base import PATH, split_address
-from replication.transport.http import HttpTransport
+from replication.transport.http import HttpTransport, checked_addresses
 from replication.version import Version
-from replication.watching import Watch, Watchers
+from replication.watching import Watch, Watchers, missed_since
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from crdt import Kernel
     from crdt.store import DocumentType
-    from replication.protocol.replica import Replica
+    from replication.journal.base import Journal
+    from replication.options import Secret
     from replication.transport.base import Transport
     from replication.transport.http import Application
     from replication.vitals import Vitals
@@ -69,8 +61,12 @@ class Agent:
         name: 1 to 64 letters, digits, `-`, `_` or `.`; with a random incarnation it makes the id.
         listen: `host:port[/path]`, port 0 for a free one, "" to only open exchanges.
         peers: addresses to find the cluster by; one living one is enough.
+        hubs: addresses to keep a WebSocket to: over it they reach an agent that cannot be dialled.
         journal: a file path, or None: then the agent remembers nothing when it stops.
         secret: required off loopback; a sequence holds (current, previous) for key rotation.
+        key: this agent's own key, instead of the secret; it proves the agent's name and no more.
+        principals: name -> own key, at a hub: of the agents that have one.
+        rules: who may bring and write what; the same on every agent.
         cluster, namespace: frames of others are refused.
         address: where peers reach this agent, if not where it listens (NAT, `mount`).
         seed: fixes the dice of gossip (tests).
@@ -85,8 +81,12 @@ class Agent:
         *,
         listen: str = "127.0.0.1:0",
         peers: Iterable[str] = (),
+        hubs: Iterable[str] = (),
         journal: str | Path | Journal | None = None,
-        secret: str | bytes | Sequence[str | bytes] | None = None,
+        secret: Secret | None = None,
+        key: Secret | None = None,
+        principals: Mapping[str, Secret] | None = None,
+        rules: Rules | None = None,
         cluster: str = "convoca",
         namespace: str = "default",
         config: Config | None = None,
@@ -98,32 +98,41 @@ class Agent:
     ) -> None:
         self.name = checked_name(name)
         self.config = config or Config()
-        self._peers = [peer for peer in peers if peer and split_address(peer)]
-        self._secrets = keys_of(secret)
+        self.rules = rules or Rules()
+        keys = keyring_of(secret, key, principals)
+        kept = checked_addresses(hubs)
         if transport is None:
             hosts = [split_address(place)[0] if place else "" for place in (listen, address)]
-            check_reach(hosts[0], hosts[1], self._secrets)
-        self._journal: Journal = (
-            SqliteJournal(journal)
-            if isinstance(journal, str | Path)
-            else journal or MemoryJournal()
-        )
-        self._transport: Transport = transport or HttpTransport(
-            listen,
-            self.config,
-            server_tls=server_tls,
-            client_tls=client_tls,
-            desk=Console(self),
-            keys=self._secrets,
-        )
-        self._cluster, self._namespace = cluster, namespace
-        self._dice = random.Random(seed)  # noqa: S311 - spreads load, guards nothing
-        self._driver: Driver | None = None
-        self._replica: Replica | None = None
-        self._loop_task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
+            check_reach(hosts[0], hosts[1], keys)
+            transport = HttpTransport(
+                listen,
+                self.config,
+                server_tls=server_tls,
+                client_tls=client_tls,
+                desk=Console(self),
+                keys=keys,
+                hubs=kept,
+            )
+        self._transport = transport
         self._watchers = Watchers(self.config.subscription_events_max)
-        self.address = address
+        if isinstance(journal, str | Path):
+            journal = SqliteJournal(journal)
+        self._body = Body(
+            name=self.name,
+            journal=journal or MemoryJournal(),
+            transport=transport,
+            config=self.config,
+            cluster=cluster,
+            namespace=namespace,
+            keys=keys,
+            rules=self.rules,
+            dice=random.Random(seed),  # noqa: S311 - spreads load, guards nothing
+            peers=checked_addresses(peers),
+            hubs=kept,
+            address=address,
+            publish=self._watchers.publish,
+            stopped=self._watchers.close,
+        )
 
     # ------------------------------------------------------------------------------ life
 
@@ -133,40 +142,7 @@ class Agent:
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
         """
-        self._closing = None
-        fresh = f"{self.name}~{tokens.token_hex(8)}"
-        booted = await asyncio.to_thread(boot, self._journal, fresh, _wall_ms)
-        try:
-            bound = await self._transport.listen(self._serve)
-            self.address = self.address or bound
-        except BaseException:
-            await self._transport.close()
-            self._journal.close()
-            raise
-        self._replica = assemble(
-            booted,
-            cluster=self._cluster,
-            namespace=self._namespace,
-            secrets=self._secrets,
-            boot=tokens.token_bytes(BOOT_BYTES),
-            config=self.config,
-            dice=self._dice,
-            address=self.address,
-            now_s=time.monotonic(),
-            seeds=self._peers,
-        )
-        self._driver = Driver(
-            self._replica,
-            self._journal,
-            self._transport,
-            config=self.config,
-            now_s=time.monotonic,
-            publish=self._watchers.publish,
-            lease=booted.lease,
-            wall_ms=_wall_ms,
-        )
-        booted.kernel.before_write = self._writable
-        self._loop_task = asyncio.create_task(self._driver.run(), name=f"agent {self.name}")
+        await self._body.start()
         return self
 
     async def close(self) -> None:
@@ -174,28 +150,12 @@ class Agent:
 
         It is carried through even if the caller is cancelled; a second call waits for the first.
         """
-        if self._closing is None and self._driver is not None:
-            self._closing = asyncio.create_task(self._close(), name=f"agent {self.name} closes")
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
+        await self._body.close()
 
-    async def _close(self) -> None:
-        driver, replica, task = self._driver, self._replica, self._loop_task
-        if driver is None or replica is None or task is None:
-            return
-        self._driver = None
-        half_s = self.config.close_timeout_s / 2
-        with contextlib.suppress(Exception):
-            await driver.until(lambda: replica.durable == dict(replica.kernel.vector), half_s)
-        driver.call(replica.part)
-        await driver.settle(half_s / 2)
-        driver.call(replica.leave)
-        await driver.settle(half_s / 2)
-        driver.stop()
-        await task
-        self._watchers.close()  # before the transport: streams of changes end in order
-        await self._transport.close()
-        await driver.release()
+    @property
+    def address(self) -> str:
+        """Where peers reach this agent; known from `start` on if the port was left open."""
+        return self._body.address
 
     def mount(self, app: Application, path: str = PATH) -> None:
         """Serve peers from an aiohttp application; it starts and closes this agent.
@@ -233,8 +193,14 @@ class Agent:
 
         Raises:
             UnknownDocumentTypeError: `kind` is no type of `crdt`; nothing was created.
+
+        A document that the rules keep from this agent can be read; its mutators raise
+        ForbiddenWriteError.
         """
+        why = f"{name!r} is not {self.name}'s to write"
         try:
+            if not self.rules.may_write(self.name, name):
+                return barred(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
         except (AttributeError, CRDTError, TypeError) as error:
             raise UnknownDocumentTypeError(f"{kind!r} is no document type") from error
@@ -248,15 +214,13 @@ class Agent:
         Raises:
             BatchTooLargeError: over `batch_bytes_max`; rolled back, nothing changed.
         """
-        self._running()
+        self._body.running()
         return self.kernel.batch()
 
     @property
     def kernel(self) -> Kernel:
         """The state itself, for reading and for types of your own."""
-        if self._replica is None:
-            raise ClosedError(f"agent {self.name!r} was not started")
-        return self._replica.kernel
+        return self._body.kernel
 
     @property
     def id(self) -> str:
@@ -280,7 +244,7 @@ class Agent:
             JournalFailedError: it failed; the writes stay visible here and are retried.
             NotYetError: the time ran out; not a rollback.
         """
-        driver, replica = self._running()
+        driver, replica = self._body.running()
         want = token or self.version()
         if not await driver.until(lambda: want <= Version(replica.durable), timeout_s):
             raise NotYetError("durable", reached=0, wanted=1)
@@ -295,25 +259,39 @@ class Agent:
 
     async def stable(self, token: Version, timeout_s: float | None = None) -> int:
         """Wait until every current member, dead ones included, has the events of `token`."""
-        _, replica = self._running()
+        _, replica = self._body.running()
         everyone = replica.members.current
         return await self._spread_to(token, lambda: len(everyone()), "stable", timeout_s)
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has the events of another's `token`; NotYetError in vain."""
-        driver, replica = self._running()
-        replica.hurry(time.monotonic())
+        driver, replica = self._body.running()
+        replica.rounds.hurry(time.monotonic())
         if not await driver.until(lambda: token <= self.version(), timeout_s):
             raise NotYetError("seen", reached=0, wanted=1)
+
+    async def read(
+        self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
+    ) -> D:
+        """The document (name, kind), once it shows everything that `at_least` names.
+
+        A session guarantee in one call: pass on the token of the last write or read, and no agent
+        of the cluster shows you an older state (read-your-writes, monotonic reads).
+
+        Raises:
+            NotYetError: the events did not come in time; `document` shows what is here.
+        """
+        await self.seen(at_least, timeout_s)
+        return self.document(name, kind)
 
     async def _spread_to(
         self, token: Version, wanted: Callable[[], int], what: str, timeout_s: float | None
     ) -> int:
-        driver, replica = self._running()
-        replica.hurry(time.monotonic())
+        driver, replica = self._body.running()
+        replica.rounds.hurry(time.monotonic())
 
         def reached() -> int:
-            return replica.holders(token.vector)
+            return standing.holders(replica.members, replica.eager, token.vector)
 
         if not await driver.until(lambda: reached() >= wanted(), timeout_s):
             raise NotYetError(what, reached=reached(), wanted=wanted())
@@ -321,46 +299,51 @@ class Agent:
 
     # ------------------------------------------------------------------------------ watching
 
-    def watch(self, prefix: str = "") -> Watch:
+    def watch(self, prefix: str = "", *, after: Version | None = None) -> Watch:
         """Changes of documents whose name starts with `prefix`, from now on, whole batches.
 
         Bounded: a slow reader gets folded changes, marked `lagged`. Ends when the agent closes.
+        With `after` - the `token` of an earlier watch, of this agent or another - it begins with
+        one folded event, cause "resume", for what changed since; O(changes since).
         """
-        return self._watchers.watch(prefix)
+        missed = None if after is None else missed_since(self.kernel, after.vector, prefix)
+        now = self.version()
+        return self._watchers.watch(prefix, after or now, now, missed)
 
     # ------------------------------------------------------------------------------ peers
 
     def members(self) -> list[MemberView]:
         """Peers that this agent knows, gone ones included; O(members)."""
-        replica = self._running()[1]
+        replica = self._body.running()[1]
         return [MemberView.of(m, time.monotonic()) for m in replica.members.everyone()]
 
     def lag(self) -> dict[str, int]:
         """Per current member: events of this agent's state that it is not known to have."""
-        return self._running()[1].lag()
+        replica = self._body.running()[1]
+        return standing.lag(replica.members, replica.eager, replica.kernel.vector)
 
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers told more of: (events lacked here, seconds since the first)."""
-        replica = self._running()[1]
+        replica = self._body.running()[1]
         return replica.behind.lag(replica.kernel.vector, time.monotonic())
 
     def stands(self) -> dict[str, int]:
         """Per current member: up to which of this agent's own events it told to have durably."""
-        replica = self._running()[1]
+        replica = self._body.running()[1]
         peer, own = replica.eager.peer, self.id
         return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
 
     @property
     def vitals(self) -> Vitals:
         """Delays, queues and arrivals, as measured since the start."""
-        return self._running()[0].vitals
+        return self._body.running()[0].vitals
 
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.
 
         Should it return, it takes a new incarnation. UnknownPeerError if nobody is known so.
         """
-        driver, replica = self._running()
+        driver, replica = self._body.running()
         found = replica.members.find(peer)
         if not found:
             raise UnknownPeerError(f"{peer!r} is no known member")
@@ -372,29 +355,43 @@ class Agent:
 
         For maintenance and fault injection: exchanges fail as if the network were partitioned.
         """
-        self._running()[1].exchanges.blocked.add(peer)
+        self._body.running()[1].exchanges.blocked.add(peer)
 
     def unblock(self, peer: str) -> None:
         """End a `block`, with the very string given to it; UnknownPeerError if there is none."""
-        replica = self._running()[1]
+        replica = self._body.running()[1]
         if peer not in replica.exchanges.blocked:
             raise UnknownPeerError(f"{peer!r} is not blocked")
         replica.exchanges.blocked.discard(peer)
-        replica.hurry(time.monotonic())
+        replica.rounds.hurry(time.monotonic())
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""
-        return sorted(self._running()[1].exchanges.blocked)
+        return sorted(self._body.running()[1].exchanges.blocked)
 
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped before an event that cannot be applied: origin -> why."""
-        held = self._running()[1].entropy.intake.quarantine
+        held = self._body.running()[1].entropy.intake.quarantine
         return {origin: f"{first}-{last}: {why}" for origin, (first, last, why) in held.items()}
+
+    def skip(self, origin: str) -> None:
+        """Give up the event at which `origin` stands in quarantine, here and wherever it does.
+
+        The decision is a local write: journalled, gossiped, and never taken back. What followed the
+        event goes on; what it said is lost to the agents that could not apply it.
+
+        Raises:
+            UnknownPeerError: that origin is not in quarantine here.
+        """
+        driver, replica = self._body.running()
+        if origin not in replica.entropy.intake.quarantine:
+            raise UnknownPeerError(f"{origin!r} is not in quarantine")
+        driver.call(partial(replica.skip, origin))
 
     @property
     def read_only(self) -> bool:
         """Whether local writes are refused now, because the journal failed."""
-        return self._running()[0].failure is not None
+        return self._body.running()[0].failure is not None
 
     @property
     def bytes_sent(self) -> int:
@@ -408,29 +405,8 @@ class Agent:
 
     def bytes_by_kind(self) -> dict[tuple[str, str], int]:
         """(direction, kind of message) -> bytes of frames; refused ones are left out."""
-        return dict(self._running()[1].exchanges.wire.bytes_by_kind)
+        return dict(self._body.running()[1].exchanges.wire.bytes_by_kind)
 
     def counts(self) -> dict[str, int]:
         """How often what happened: exchanges, deltas by outcome, refusals by code."""
-        return dict(self._running()[1].counts)
-
-    # ------------------------------------------------------------------------------ within
-
-    def _running(self) -> tuple[Driver, Replica]:
-        if self._driver is None or self._replica is None:
-            raise ClosedError(f"agent {self.name!r} is not running")
-        return self._driver, self._replica
-
-    def _writable(self) -> None:
-        """The kernel asks before every local write."""
-        driver, _ = self._running()
-        if driver.failure is not None:
-            raise driver.refusal()
-
-    async def _serve(self, frame: bytes) -> tuple[int, bytes]:
-        driver = self._driver
-        return (503, b"") if driver is None else await driver.serve(frame)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+        return dict(self._body.running()[1].counts)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from replication.config import Config
     from replication.journal.base import Booted
+    from replication.protocol.keyring import Keyring
     from replication.protocol.membership import Dice
+    from replication.protocol.rules import Rules
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""
@@ -27,25 +29,37 @@ def assemble(
     *,
     cluster: str,
     namespace: str,
-    secrets: tuple[bytes, ...],
+    keys: Keyring,
     boot: bytes,
     config: Config,
     dice: Dice,
     address: str,
     now_s: float,
     seeds: Iterable[str],
+    hubs: Iterable[str] = (),
+    rules: Rules,
 ) -> Replica:
     """The machine of one boot; `boot` are 8 random bytes that no other boot uses."""
+    wire = Wire(
+        cluster=cluster,
+        namespace=namespace,
+        keys=keys,
+        boot=boot,
+        config=config,
+        rules=rules.digest,
+    )
     booted.kernel.batch_bytes_max = config.batch_bytes_max  # of single writes, too
     return Replica(
         booted.kernel,
-        wire=Wire(cluster=cluster, namespace=namespace, secrets=secrets, boot=boot, config=config),
+        wire=wire,
         config=config,
         dice=dice,
         address=address,
         incarnation=booted.recovered.boots * BOOTS_PER_INCARNATION,
         now_s=now_s,
         seeds=seeds,
+        hubs=hubs,
+        rules=rules,
         book=booted.recovered.book,
         chunks=booted.chunks(),
     )

@@ -63,6 +63,14 @@ class Config:
     """More are answered 503 with Retry-After."""
     inbox_steps_max: int = 4096
     """Frames and answers waiting for the loop; over it a frame is answered 503."""
+    outbox_bytes_max: int = 4 * MIB
+    """Waiting to be written on one kept connection. Over it nothing more is handed to it: the peer
+    needs a diff, which coalesces and is computed when there is room."""
+    bandwidth_bytes_per_s: float = 0.0
+    """State (deltas and chunks) handed out per second, to all peers together; 0 is no limit. Over
+    it pushes wait, and answers carry less and say that there is more."""
+    lines_max: int = 1024
+    """Kept connections that are accepted; more are answered 503."""
     outbound_exchanges_max: int = 64
     """Exchanges that this agent opened and that are unanswered; gossip skips over it."""
     subscription_events_max: int = 1024
@@ -76,6 +84,8 @@ class Config:
     read_timeout_s: float = 5.0
     total_timeout_s: float = 15.0
     """aiohttp's default of 300 s would let a hung peer hold an exchange for five minutes."""
+    stalled_s: float = 30.0
+    """A kept connection that takes nothing for so long is dropped; its agent dials again."""
     close_timeout_s: float = 5.0
     """Flush and last push at close; what is not sent by then is in the journal."""
     journal_retry_s: float = 1.0
@@ -99,6 +109,11 @@ class Config:
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
                 raise ConfigError(f"{knob.name} must be a number >= 0, not {value!r}")
         largest = max(self.chunk_bytes, self.delta_bytes_target, self.batch_bytes_max)
+        if 2 * largest > self.outbox_bytes_max:
+            raise ConfigError(
+                f"outbox_bytes_max must be at least twice the largest delta, {largest} bytes",
+                hint="an outbox that cannot hold one delta never sends any",
+            )
         if 2 * largest > self.body_bytes_max:
             raise ConfigError(
                 f"body_bytes_max must be at least twice the largest delta, {largest} bytes",

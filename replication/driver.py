@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from replication.errors import JournalFailedError, JournalUnreadableError, PeerUnreachableError
 from replication.journal.base import Entry, leased, rebuild
+from replication.protocol import standing
 from replication.protocol.effects import NOTHING, Effects, Published, Row, Send
 from replication.vitals import Vitals
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from crdt import Kernel
     from replication.config import Config
     from replication.journal.base import Journal
+    from replication.protocol.caller import Caller
     from replication.protocol.messages import MemberClaim
     from replication.protocol.replica import Replica
     from replication.transport.base import Transport
@@ -49,7 +51,7 @@ class Driver:
 
     Args:
         now_s: monotonic seconds.
-        publish: called after commit, for every change, in order.
+        publish: called after commit, for every change, in order, with the vector committed.
         lease: own sequence numbers reserved so far.
         wall_ms: what arrivals are noted with.
     """
@@ -62,7 +64,7 @@ class Driver:
         *,
         config: Config,
         now_s: Callable[[], float],
-        publish: Callable[[Published], None],
+        publish: Callable[[Published, dict[str, int]], None],
         lease: int,
         wall_ms: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -166,9 +168,10 @@ class Driver:
         for send in effects.send:
             self._send(send)
         if self.failure is None:
-            for change in self._unpublished:
-                self._publish(change)
-            self._unpublished = []
+            changes, self._unpublished = self._unpublished, []
+            reached = dict(self._vector) if changes else {}
+            for change in changes:
+                self._publish(change, reached)
 
     async def _degrade(self, error: JournalFailedError) -> None:
         """Go read-only; from now on peers are told of what the journal holds, and nothing more."""
@@ -232,7 +235,7 @@ class Driver:
 
     # ------------------------------------------------------------------------------ exchanges
 
-    async def serve(self, frame: bytes) -> tuple[int, bytes]:
+    async def serve(self, frame: bytes, caller: Caller) -> tuple[int, bytes]:
         """A peer's request: (status, answer), once everything the answer shows is durable."""
         if len(self._inbox) >= self._config.inbox_steps_max or self._stopping:
             return 503, b""
@@ -241,7 +244,7 @@ class Driver:
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._answers[exchange] = answer
         self.vitals.queued["inbound"] += len(frame)
-        self.call(lambda now_s: self._replica.receive(frame, now_s, exchange))
+        self.call(lambda now_s: self._replica.receive(frame, now_s, exchange, caller))
         try:
             return await answer
         finally:
@@ -322,7 +325,8 @@ class Driver:
 
     def _satisfy(self) -> None:
         replica = self._replica
-        self.vitals.spread(lambda v: replica.holders(v) == len(replica.members.current()))
+        members, eager = replica.members, replica.eager
+        self.vitals.spread(lambda v: standing.holders(members, eager, v) == len(members.current()))
         for reached, waiter in self._waiters:
             if waiter.done():
                 continue

@@ -58,6 +58,22 @@ class ReplayedFrameError(AuthenticationError):
     hint = "a frame is accepted once; somebody repeats recorded traffic, or a proxy retries POSTs"
 
 
+class ForbiddenError(FrameError):
+    """Its sender may not say this; the whole range is refused, and the vector stays before it."""
+
+    code: ClassVar[str] = "forbidden"
+    status: ClassVar[int] = 403
+    hint = "compare the rules with what that agent writes; see docs/security.md"
+
+
+class RulesDifferError(FrameError):
+    """The sender checks other rules than this agent: they do not exchange state."""
+
+    code: ClassVar[str] = "rules-differ"
+    status: ClassVar[int] = 403
+    hint = "give every agent of the cluster the same rules"
+
+
 class IdentityConflictError(FrameError):
     """Somebody else writes under this replica's id; the replica takes a new incarnation."""
 
@@ -188,6 +204,13 @@ class ClosedError(ReplicationError):
 
     code: ClassVar[str] = "closed"
     hint = "use the agent inside `async with Agent(...) as agent:`"
+
+
+class ForbiddenWriteError(ReplicationError, PermissionError):
+    """The rules do not let this agent write that document; nothing changed."""
+
+    code: ClassVar[str] = "forbidden-write"
+    hint = "the rules name who may: see Rules.writers"
 
 
 class NotYetError(ReplicationError, TimeoutError):

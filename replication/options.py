@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from replication.errors import ConfigError, SecretRequiredError
+from replication.protocol.keyring import Keyring
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+Secret = str | bytes | Sequence[str | bytes]
 NAME_LENGTH_MAX = 64
 SECRET_BYTES_MIN = 8
 
@@ -28,7 +31,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, ...]:
+def keys_of(secret: Secret | None) -> tuple[bytes, ...]:
     """The keys of a cluster secret, the one to seal with first.
 
     Raises:
@@ -45,6 +48,23 @@ def keys_of(secret: str | bytes | Sequence[str | bytes] | None) -> tuple[bytes, 
     return keys
 
 
+def keyring_of(
+    secret: Secret | None, key: Secret | None, principals: Mapping[str, Secret] | None
+) -> Keyring:
+    """The keys of an agent.
+
+    Raises:
+        ConfigError: one is too short to guard anything, or secret and own key are both given.
+    """
+    if key is not None and (secret is not None or principals):
+        raise ConfigError(
+            "an agent with its own key holds no secret of others",
+            hint="give `key` to leaves, `secret` and `principals` to their hubs",
+        )
+    named = {checked_name(name): keys_of(own) for name, own in (principals or {}).items()}
+    return Keyring(keys_of(secret), keys_of(key), named)
+
+
 def page_token(keys: tuple[bytes, ...]) -> str:
     """What a reader of `/status` and `/metrics` shows as a bearer token; "" without a secret.
 
@@ -58,15 +78,6 @@ def order_token(keys: tuple[bytes, ...]) -> str:
     return hmac.new(keys[0], b"convoca orders", hashlib.sha256).hexdigest() if keys else ""
 
 
-def size_proof(key: bytes, size: int) -> str:
-    """Shows the knowledge of a key before a long body is read; bound to the body's size.
-
-    Whoever repeats one may make a server read a body of that size, and no more: the frame in it
-    has to authenticate itself.
-    """
-    return hmac.new(key, b"convoca size %d" % size, hashlib.sha256).hexdigest()[:32]
-
-
 def is_loopback(host: str) -> bool:
     """Whether a host name or address never leaves this machine."""
     try:
@@ -75,13 +86,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def check_reach(listen: str, address: str, keys: tuple[bytes, ...]) -> None:
+def check_reach(listen: str, address: str, keys: Keyring) -> None:
     """Who may reach an agent, and by which name, is thought of before it starts.
 
     Args:
         listen: host at which it listens, "" for none.
         address: host at which peers dial it, if that is another one.
-        keys: of the cluster secret.
+        keys: those that its frames are sealed with.
 
     Raises:
         SecretRequiredError: it can be reached from off this machine, and has no secret.

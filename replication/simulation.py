@@ -17,6 +17,9 @@ what must hold on any schedule:
     sim.heal()
     assert sim.settle(60)
 
+An agent that was added with a `hub` cannot be dialled: it keeps a connection to the hub, which asks
+it over that, as long as nothing cuts the two.
+
 One exchange is one connection, as over HTTP: if ada cannot reach bob but bob can reach ada, bob's
 requests and ada's answers to them travel.
 """
@@ -35,13 +38,16 @@ from replication.config import Config
 from replication.errors import JournalFailedError
 from replication.journal.base import Entry, boot, leased
 from replication.journal.memory import MemoryJournal
+from replication.protocol.caller import SOMEBODY, Caller
 from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
+from replication.protocol.keyring import Keyring
+from replication.protocol.replica import Replica
+from replication.protocol.rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt import Kernel
-    from replication.protocol.replica import Replica
 
 EPOCH_MS = 1_700_000_000_000
 
@@ -68,6 +74,10 @@ class Body:
     name: str
     journal: MemoryJournal
     skew_ms: int = 0
+    hub: str = ""
+    """Behind a NAT: the only one that can ask it, over a connection that it keeps."""
+    stalled_until_s: float = 0.0
+    """So long its event loop is away: what happens to it happens then."""
     replica: Replica | None = None
     life: int = 0
     """Counts starts: events of an earlier life find nobody."""
@@ -89,6 +99,7 @@ class Simulation:
         seed: everything random follows from it.
         faults: of network and disks; `self.faults` may be replaced at any time.
         config: knobs of the replicas.
+        rules: who may say what, the same for all.
     """
 
     def __init__(
@@ -97,7 +108,9 @@ class Simulation:
         seed: int,
         faults: Faults | None = None,
         config: Config | None = None,
+        *,
         secret: bytes = b"simulated secret",
+        rules: Rules | None = None,
     ) -> None:
         self.now_s = 0.0
         self.faults = faults or Faults()
@@ -109,7 +122,8 @@ class Simulation:
         self.bytes_sent = 0
         self.frames_sent = 0
         self._cuts: set[tuple[str, str]] = set()
-        self._secret = secret
+        self._keys = Keyring((secret,) if secret else ())
+        self.rules = rules or Rules()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         names = list(names)
@@ -125,8 +139,7 @@ class Simulation:
 
     def replica(self, name: str) -> Replica:
         """The machine of a running agent."""
-        replica = self.bodies[name].replica
-        if replica is None:
+        if (replica := self.bodies[name].replica) is None:
             raise LookupError(f"{name} is down")
         return replica
 
@@ -141,9 +154,14 @@ class Simulation:
         *,
         skew_ms: int = 0,
         name: str = "",
+        hub: str = "",
     ) -> None:
-        """Start a new agent at an address, on an empty disk or a given one; it is its name, too."""
-        self.bodies[address] = Body(address, name or address, journal or MemoryJournal(), skew_ms)
+        """Start an agent at an address (its name, too), on an empty disk or a given one.
+
+        With a `hub`, nobody else can reach it there: it sits behind a NAT.
+        """
+        journal = journal or MemoryJournal()
+        self.bodies[address] = Body(address, name or address, journal, skew_ms, hub)
         self.start(address)
 
     def start(self, name: str) -> None:
@@ -159,13 +177,15 @@ class Simulation:
             booted,
             cluster="simulated",
             namespace="default",
-            secrets=(self._secret,) if self._secret else (),
+            keys=self._keys,
             boot=self.dice.randbytes(8),
             config=self.config,
             dice=random.Random(self.dice.random()),
-            address=name,
+            address="" if body.hub else name,
             now_s=self.now_s,
-            seeds=self._seeds,
+            seeds=() if body.hub else self._seeds,
+            hubs=(body.hub,) if body.hub else (),
+            rules=self.rules,
         )
         life = body.life
         body.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
@@ -173,9 +193,21 @@ class Simulation:
 
     def crash(self, name: str) -> None:
         """Stop at once; what was not persisted is gone, peers hear nothing."""
-        body = self.bodies[name]
-        body.replica = None
+        (body := self.bodies[name]).replica = None
         body.journal.lose_hold()
+        self._hang_up(body)
+
+    def stall(self, name: str, seconds: float) -> None:
+        """The event loop of an agent is away for so long: its timers and frames wait."""
+        self.bodies[name].stalled_until_s = self.now_s + seconds
+
+    def _hang_up(self, body: Body) -> None:
+        """The connection that an agent behind a NAT keeps to its hub ends."""
+        hub = self.bodies.get(body.hub)
+        if hub is not None:
+            via = f"line:{body.address}"
+            ended = partial(Replica.line, via=via, now_s=self.now_s, up=False)
+            self._later(0, partial(self._step, hub.address, hub.life, ended))
 
     # ------------------------------------------------------------------------------ network
 
@@ -184,6 +216,8 @@ class Simulation:
         self._cuts.add((one, other))
         if not one_way:
             self._cuts.add((other, one))
+        for body in (b for b in self.bodies.values() if {b.address, b.hub} == {one, other}):
+            self._hang_up(body)
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut every link between members of different groups."""
@@ -206,13 +240,18 @@ class Simulation:
             self._later(delay_s, partial(self._arrive, name, life, number, send.address, frame))
 
     def _arrive(self, name: str, life: int, number: int, target: str, frame: bytes) -> None:
-        body = self.bodies.get(target)
+        over_line, target = target.startswith("line:"), target.removeprefix("line:")
+        body, caller = self.bodies.get(target), SOMEBODY
         if body is None or body.replica is None or (name, target) in self._cuts:
             return
+        if over_line != bool(body.hub) or (over_line and body.hub != name):
+            return  # behind a NAT: only its hub asks it, over the connection that it keeps
+        if self.bodies[name].hub == target:
+            caller = Caller(via=f"line:{name}")
         body.exchanges += 1
         exchange = body.exchanges
         body.asked[exchange] = (name, life, number)
-        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange))
+        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange, caller))
 
     def _answer(self, target: str, send: Send) -> None:
         asker = self.bodies[target].asked.pop(send.exchange, None)
@@ -249,6 +288,10 @@ class Simulation:
         body = self.bodies[name]
         if body.replica is None or body.life != life:
             return
+        away_s = body.stalled_until_s - self.now_s
+        if away_s > 0:
+            self._later(away_s, partial(self._step, name, life, step))
+            return
         effects = step(body.replica)
         body.replica.check()
         if effects:
@@ -264,7 +307,8 @@ class Simulation:
         if body.replica is None or body.life != life:
             return
         self._step(name, life, lambda r: r.tick(self.now_s))
-        wait_s = max(0.001, body.replica.wake_s - self.now_s)
+        wake_s = max(body.replica.wake_s, body.stalled_until_s)
+        wait_s = max(0.001, wake_s - self.now_s)
         self._later(wait_s, lambda: self._ring(name, life))
 
     def _commit(self, body: Body) -> None:

@@ -35,8 +35,9 @@ class Event:
 
     Attributes:
         documents: what changed, watched documents only.
-        cause: "local", "remote", "bootstrap", or "several" when changes were folded.
-        lagged: the subscriber was too slow; steps between were folded into this one.
+        cause: "local", "remote", "bootstrap", "resume" after a break, or "several" when changes
+            were folded.
+        lagged: the subscriber was too slow, or away; steps between were folded into this one.
     """
 
     documents: tuple[Touched, ...]

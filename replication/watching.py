@@ -4,6 +4,10 @@ Theory of operation. `Feed` (pure) bounds and folds; this adds the waiting. A su
 from the call of `watch` on, and ends when its last reference is let go of, as a `for` loop does at
 its end: the agent refers to it weakly. Closing wakes everybody, hands out what is queued, and ends
 their loops.
+
+A watcher that was away comes back with a token: the vector up to which everything was handed out.
+What changed since is told in one folded event, computed from the state: removals leave nothing that
+would say where they were, so if there were any, it names every document there is.
 """
 
 from __future__ import annotations
@@ -12,17 +16,25 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from replication.subscription import Event, Feed
+from crdt.errors import BelowFloorError
+from replication.subscription import Event, Feed, Touched
+from replication.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crdt import Kernel
     from replication.protocol.effects import Published
 
 
 class Watch:
     """One subscription: iterate it for as long as you like, with time-outs if you like."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, after: Version, now: Version, missed: Event | None) -> None:
         self._feed = feed
+        self._missed = missed
+        self._reached = now
+        self._token = now if missed is None else after
         self._ready = asyncio.Event()
         self._ended = False
 
@@ -31,21 +43,44 @@ class Watch:
 
     async def __anext__(self) -> Event:
         """The next event; giving up waiting for it loses nothing."""
+        if self._missed is not None:
+            missed, self._missed = self._missed, None
+            self._caught_up()
+            return missed
         while (event := self._feed.take()) is None:
             if self._ended:
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
+        self._caught_up()
         return event
+
+    @property
+    def token(self) -> Version:
+        """Where to go on after a break: all changes up to it were handed out, and perhaps more.
+
+        Keep it after an event was dealt with; `watch(prefix, after=token)` tells what came later.
+        """
+        return self._token
+
+    def _caught_up(self) -> None:
+        if not len(self._feed):
+            self._token = self._reached
 
     async def aclose(self) -> None:
         """End it: what is queued is still handed out, then its loop ends."""
         self.end()
 
-    def offer(self, published: Published) -> None:
-        """Queue a change, if it is one of those watched."""
-        if not self._ended and self._feed.offer(published.change, published.cause):
+    def offer(self, published: Published, vector: Mapping[str, int]) -> None:
+        """Queue a change, if it is one of those watched; `vector` is what it leads to."""
+        if self._ended:
+            return
+        idle = not len(self._feed) and self._missed is None
+        if self._feed.offer(published.change, published.cause):
             self._ready.set()
+        self._reached = Version(vector)
+        if idle and not len(self._feed):
+            self._token = self._reached
 
     def end(self) -> None:
         """Take nothing more."""
@@ -61,14 +96,14 @@ class Watchers:
         self._watches: WeakSet[Watch] = WeakSet()
         self._closed = False
 
-    def publish(self, published: Published) -> None:
+    def publish(self, published: Published, vector: Mapping[str, int]) -> None:
         """Offer a change to every subscriber; O(subscribers x documents in the change)."""
         for watch in list(self._watches):
-            watch.offer(published)
+            watch.offer(published, vector)
 
-    def watch(self, prefix: str) -> Watch:
-        """Events from now on, until `close`."""
-        watch = Watch(Feed(prefix, self._events_max))
+    def watch(self, prefix: str, after: Version, now: Version, missed: Event | None) -> Watch:
+        """Events from `now` on; first `missed`, which stands for those between `after` and now."""
+        watch = Watch(Feed(prefix, self._events_max), after, now, missed)
         if self._closed:
             watch.end()
         self._watches.add(watch)
@@ -79,3 +114,21 @@ class Watchers:
         self._closed = True
         for watch in list(self._watches):
             watch.end()
+
+
+def missed_since(kernel: Kernel, vector: Mapping[str, int], prefix: str) -> Event | None:
+    """What changed under `prefix` after a vector, in one event; None if nothing did. O(changes)."""
+    try:
+        events = [event for run in kernel.delta_since(vector).runs for event in run.events]
+    except BelowFloorError:
+        events = None
+    if events == []:
+        return None
+    removed = events is None or any(event.kills for event in events)
+    places = {event.path[:2] for event in events or () if event.path}
+    documents = tuple(
+        Touched(name, kind, None)
+        for name, kind in kernel.documents()
+        if name.startswith(prefix) and (removed or (name, kind.type_name) in places)
+    )
+    return Event(documents, "resume", lagged=True) if documents or removed else None

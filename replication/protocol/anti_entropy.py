@@ -13,9 +13,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crdt import Delta
 from crdt.errors import BelowFloorError
-from replication.errors import BusyError, IdentityConflictError, MalformedFrameError
+from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
+from replication.protocol import skips
 from replication.protocol.bootstrap import Donor, Receiver
 from replication.protocol.effects import (
     CHUNK,
@@ -28,6 +30,7 @@ from replication.protocol.effects import (
 )
 from replication.protocol.intake import Intake, Outcome
 from replication.protocol.messages import ChunkGiven, ChunkWanted, Digest, Push, Sync, Synced, Tier
+from replication.protocol.rules import agent_of
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
 
     from crdt import Kernel
     from replication.config import Config
+    from replication.protocol.allowance import Allowance
     from replication.protocol.eager import EagerPush, Ranges
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
     from replication.protocol.messages import Message
+    from replication.protocol.rules import Rules
 
 
 WITHHELD_MAX = 3
@@ -78,6 +83,8 @@ class AntiEntropy:
     exchanges: Exchanges
     members: Membership
     pending: Pending
+    rules: Rules
+    allowance: Allowance
     intake: Intake = field(init=False)
     donor: Donor = field(init=False)
     receiver: Receiver = field(init=False)
@@ -87,7 +94,7 @@ class AntiEntropy:
     """Remote events came since the last plan of pushes."""
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.kernel)
+        self.intake = Intake(self.kernel, self.rules)
         self.donor = Donor(self.kernel, self.config)
         self.receiver = Receiver(self.kernel, self.config)
 
@@ -100,16 +107,16 @@ class AntiEntropy:
         full = digest.tier is Tier.FULL or not peer.introduced
         data = b""
         if peer.known and not peer.pushing:
-            data = self._encoded(peer.believed, self.config.greeting_bytes_target)
+            data = self._encoded(peer.believed, self.config.greeting_bytes_target, now_s)
         greeting = Sync(digest, self.members.gossip(full=full), data)
-        self._open(member.address, member.replica, greeting, now_s)
+        self.open(member.reach, member.replica, greeting, now_s)
 
     def greet_stranger(self, address: str, now_s: float) -> None:
         """Open one with whoever listens at an address."""
         greeting = Sync(digests.full(self.kernel.vector), self.members.gossip(full=True))
-        self._open(address, "", greeting, now_s)
+        self.open(address, "", greeting, now_s)
 
-    def answer(self, replica: str, request: Sync) -> Synced:
+    def answer(self, replica: str, request: Sync, now_s: float) -> Synced:
         """Take what the peer brought; what its vector lacks, cut at the byte budget."""
         peer = self.eager.peer(replica)
         if request.delta and not self.read_only:
@@ -125,15 +132,32 @@ class AntiEntropy:
         peer.introduced = True
         if equal or (request.digest.tier is Tier.HASH and not peer.known):
             return Synced(answer, members=claims)
-        if self._lacks_much(theirs, mine):
-            return Synced(digests.full(mine), reset=True, members=claims)
+        theirs = self._offered(theirs)
+        room = min(self.config.delta_bytes_target, self.allowance.room(now_s))
         try:
-            delta = self.kernel.delta_since(theirs, bytes_max=self.config.delta_bytes_target)
+            if self._relays and self._lacks_much(theirs, mine):
+                return Synced(digests.full(mine), reset=True, members=claims)
+            delta = self.kernel.delta_since(theirs, bytes_max=room) if room else Delta()
         except BelowFloorError:
-            return Synced(digests.full(mine), reset=True, members=claims)
+            return Synced(digests.full(mine), reset=self._relays, members=claims)
         after = {**theirs, **{origin: last for origin, _, last in delta.ranges}}
         more = any(seq > after.get(origin, 0) for origin, seq in mine.items())
-        return Synced(answer, delta.encode() if delta else b"", more, members=claims)
+        data = delta.encode() if delta else b""
+        self.allowance.spend(len(data))
+        return Synced(answer, data, more, members=claims)
+
+    @property
+    def _relays(self) -> bool:
+        """Whether this replica brings others' events, too; a leaf does not."""
+        return self.rules.may_relay(agent_of(self.kernel.replica))
+
+    def _offered(self, theirs: Mapping[str, int]) -> dict[str, int]:
+        """A peer's vector, as if it had whatever a leaf may not bring it."""
+        if self._relays:
+            return dict(theirs)
+        me = agent_of(self.kernel.replica)
+        mine = self.kernel.vector
+        return {o: theirs.get(o, 0) if agent_of(o) == me else s for o, s in mine.items()}
 
     def _lacks_much(self, theirs: Mapping[str, int], mine: Mapping[str, int]) -> bool:
         """Whether the whole state is cheaper than a retelling: columns instead of rows."""
@@ -159,14 +183,16 @@ class AntiEntropy:
         mine = self.kernel.vector
         if answer.reset:
             for wanted in self.receiver.reset(opened.address, answer.digest.vector, now_s):
-                self._open(opened.address, replica, wanted, now_s)
+                self.open(opened.address, replica, wanted, now_s)
         lacking = {o: mine.get(o, 0) for o, s in peer.known.items() if s > mine.get(o, 0)}
+        if not self.rules.may_relay(agent_of(replica)):
+            lacking = {o: s for o, s in lacking.items() if agent_of(o) == agent_of(replica)}
         unasked = request.digest.tier is not Tier.WANTED and not answer.delta and not answer.reset
         if lacking and (unasked or (answer.more and mine != before)):
             digest = Digest(vector_hash(mine), Tier.WANTED, lacking)
-            self._open(opened.address, replica, Sync(digest), now_s)
+            self.open(opened.address, replica, Sync(digest), now_s)
         if answer.digest.tier is not Tier.HASH and not peer.pushing:
-            if self._lacks_much(peer.known, mine) and peer.withheld < WITHHELD_MAX:
+            if self._relays and self._lacks_much(peer.known, mine) and peer.withheld < WITHHELD_MAX:
                 peer.withheld += 1  # it will ask for chunks, unless it cannot reach us
             else:
                 self._push(opened.address, replica, peer.believed, (), now_s)
@@ -181,7 +207,7 @@ class AntiEntropy:
         """
         if self.read_only:
             raise BusyError("the journal of this replica failed; it only tells what is durable")
-        taken = self.intake.take(data)
+        taken = self.intake.take(data, sender)
         if taken.outcome is Outcome.CONFLICT:
             raise IdentityConflictError(
                 f"{sender} holds events of {self.kernel.replica} that it never wrote"
@@ -197,6 +223,7 @@ class AntiEntropy:
             pending.rows.append(Row(DELTA, row))
             if change:
                 pending.published.append(Published(change, "remote"))
+        self.skip_given_up()
         if taken.applied:
             self.news = True
             if told:  # a push; what a sync brings spreads by syncs
@@ -205,12 +232,50 @@ class AntiEntropy:
                 self.eager.spread(origins, self.members.live(), known)
         return taken.ranges
 
+    def give_up(self, origin: str) -> None:
+        """Record that the quarantined event of an origin is given up, and go on behind it."""
+        held = self.intake.quarantine.get(origin)
+        if held is not None:
+            skips.record(self.kernel, origin, *held[:2])
+            self.skip_given_up()
+
+    def skip_given_up(self) -> None:
+        """Go on behind quarantined events that an operator gave up, here or elsewhere."""
+        for cover in skips.decided(self.kernel, self.intake.quarantine):
+            ((origin, first, last),) = cover.ranges
+            self.kernel.apply(cover)
+            del self.intake.quarantine[origin]
+            self.pending.rows.append(Row(DELTA, cover.encode()))
+            facts = (("origin", origin), ("events", f"{first}-{last}"))
+            self.pending.notices.append(Notice("skipped", facts))
+            self.news = True
+
+    def give(self, replica: str, wanted: ChunkWanted, now_s: float) -> ChunkGiven:
+        """The chunk that a peer asks for.
+
+        Raises:
+            BusyError: this replica is in pieces itself, or gave away all it may for now.
+            ForbiddenError: it is a leaf, which knows its own events only.
+        """
+        self.receiver.may_donate()
+        if not self._relays:
+            raise ForbiddenError("a leaf does not speak for others; ask a relay")
+        if not self.allowance.room(now_s):
+            raise BusyError("the bandwidth cap is reached; go on a moment later")
+        self.eager.peer(replica).withheld = 0
+        given = self.donor.give(wanted, now_s)
+        self.allowance.spend(len(given.data))
+        return given
+
     def chunk(self, opened: Opened, replica: str, given: ChunkGiven, now_s: float) -> None:
         """A chunk of a bootstrap came: join it, keep it, ask for the next ones.
 
         Raises:
             MalformedFrameError: nobody asked for it.
+            ForbiddenError: it comes from a leaf.
         """
+        if not self.rules.may_relay(agent_of(replica)):
+            raise ForbiddenError(f"{replica} is a leaf and brought a state of others")
         asked = opened.request
         if not isinstance(asked, ChunkWanted) or (
             (given.set_id, given.index) != (asked.set_id, asked.index) and given.index
@@ -224,7 +289,7 @@ class AntiEntropy:
         if change:
             self.pending.published.append(Published(change, "bootstrap"))
         for request in wanted:
-            if not self._open(opened.address, replica, request, now_s):
+            if not self.open(opened.address, replica, request, now_s):
                 self.receiver.stop()
 
     # ------------------------------------------------------------------------------ pushing
@@ -236,16 +301,23 @@ class AntiEntropy:
         live = self.members.live()
         applied = self.kernel.vector
         encoded: dict[tuple[tuple[str, int], ...], bytes] = {}
-        for plan in self.eager.plan(live, applied, self.exchanges.ready()):
-            key = tuple(sorted(plan.since.items()))
-            if key not in encoded:
-                since = {**applied, **plan.since}
-                encoded[key] = self._encoded(since, self.config.delta_bytes_target)
-            message = Push(encoded[key], plan.told)
-            peer = self.eager.peer(plan.peer.replica)
-            peer.pushing = bool(encoded[key]) and self._open(
-                plan.peer.address, plan.peer.replica, message, now_s
-            )
+        ready = self.exchanges.ready()
+        while ready and self.allowance.room(now_s):
+            wave = min(ready, 1) if self.allowance.bytes_per_s else ready
+            plans = self.eager.plan(live, applied, wave)
+            if not plans:
+                return
+            ready -= len(plans)
+            for plan in plans:
+                key = tuple(sorted(plan.since.items()))
+                if key not in encoded:
+                    since = {**applied, **plan.since}
+                    encoded[key] = self._encoded(since, self.config.delta_bytes_target, now_s)
+                message = Push(encoded[key], plan.told)
+                peer = self.eager.peer(plan.peer.replica)
+                peer.pushing = bool(encoded[key]) and self.open(
+                    plan.peer.reach, plan.peer.replica, message, now_s
+                )
 
     def _push(
         self,
@@ -255,20 +327,26 @@ class AntiEntropy:
         told: tuple[int, ...],
         now_s: float,
     ) -> None:
-        data = self._encoded(since, self.config.delta_bytes_target)
+        data = self._encoded(since, self.config.delta_bytes_target, now_s)
         if data:
-            opened = self._open(address, replica, Push(data, told), now_s)
+            opened = self.open(address, replica, Push(data, told), now_s)
             self.eager.peer(replica).pushing = opened
 
-    def _encoded(self, since: Mapping[str, int], bytes_target: int) -> bytes:
+    def _encoded(self, since: Mapping[str, int], bytes_target: int, now_s: float) -> bytes:
         """Events above a vector; nothing if there are none, or if only chunks could tell them."""
+        room = min(bytes_target, self.allowance.room(now_s))
         try:
-            delta = self.kernel.delta_since(since, bytes_max=bytes_target)
+            delta = (
+                self.kernel.delta_since(self._offered(since), bytes_max=room) if room else Delta()
+            )
         except BelowFloorError:
             return b""
-        return delta.encode() if delta else b""
+        data = delta.encode() if delta else b""
+        self.allowance.spend(len(data))
+        return data
 
-    def _open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
+    def open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
+        """Open an exchange, if that may be done now."""
         opened = self.exchanges.open(address, replica, request, self.kernel.vector, now_s)
         self.pending.counts["exchange:opened" if opened else "exchange:not-now"] += 1
         return opened

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
+from replication.protocol.rules import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ class Exchanges:
         """Seal and queue a request; False if it may not be sent now."""
         if not self.ready() or self.is_blocked(replica, address):
             return False
-        frame = self.wire.seal(self.members.me.replica, request)
+        frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
         self._open[self.last] = Opened(
             address,

@@ -10,12 +10,13 @@ it is, as events of a foreign origin; nothing is merged away.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replication.errors import IdentityConflictError, OwnFrameError
+from replication.errors import ForbiddenError, IdentityConflictError, OwnFrameError
 from replication.protocol.effects import Notice
+from replication.protocol.rules import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ class Identity:
     members: Membership
     dice: Dice
     boot: bytes
+    counts: Counter[str]
     _renewed_s: float = -math.inf
     _wait_s: float = 0.0
     _boots: OrderedDict[str, list[bytes]] = field(default_factory=OrderedDict)
@@ -63,24 +65,40 @@ class Identity:
         if len(self._boots) > BOOTS_MAX:
             self._boots.popitem(last=False)
 
+    @staticmethod
+    def vouch(replica: str, principal: str, certified: frozenset[str] | None = None) -> None:
+        """Check that a sender uses the name that its key, and its certificate, speak for.
+
+        `certified` are the names of its certificate, None where these are not asked for.
+
+        Raises:
+            ForbiddenError: it uses somebody else's.
+        """
+        name = agent_of(replica)
+        if principal and name != principal:
+            raise ForbiddenError(f"the key of {principal} does not speak for {name}")
+        if certified is not None and name not in certified:
+            raise ForbiddenError(f"no client certificate speaks for {name}")
+
     def outrun(self, vector: Mapping[str, int]) -> bool:
         """Whether a peer knows more of our own events than we do."""
         me = self.kernel.replica
         return vector.get(me, 0) > self.kernel.vector.get(me, 0)
 
-    def may_renew(self, now_s: float) -> bool:
-        """Whether a new incarnation is due; each costs every vector an origin.
+    def renew(self, why: str, now_s: float) -> list[Notice]:
+        """Go on under a new incarnation, if one is due; views of documents stay valid.
 
-        So a peer that keeps claiming impossible events of ours is believed ever more rarely.
+        Each costs every vector an origin, so a peer that keeps claiming impossible events of ours
+        is believed ever more rarely.
         """
-        return now_s - self._renewed_s >= self._wait_s
-
-    def renew(self, why: str, now_s: float) -> Notice:
-        """Go on under a new incarnation; views of documents stay valid."""
+        if now_s - self._renewed_s < self._wait_s:
+            self.counts["re-incarnation:too-soon"] += 1
+            return []
+        self.counts["re-incarnated"] += 1
         self._renewed_s = now_s
         self._wait_s = min(max(2 * self._wait_s, RENEW_WAIT_S), RENEW_WAIT_S_MAX)
         old = self.kernel.replica
-        fresh = f"{old.partition('~')[0]}~{self.dice.getrandbits(64):016x}"
+        fresh = f"{agent_of(old)}~{self.dice.getrandbits(64):016x}"
         self.kernel.reincarnate(fresh)
         self.members.reincarnated(fresh, now_s)
-        return Notice("re-incarnated", (("old", old), ("new", fresh), ("why", why)))
+        return [Notice("re-incarnated", (("old", old), ("new", fresh), ("why", why)))]

@@ -7,7 +7,9 @@ entirely is counted and dropped without touching the disk.
 
 A delta whose application raises is taken apart batch by batch: what is sound goes in, and the
 origin of the first batch that raises is quarantined there. Its vector stops, its later events wait
-at their owners, all other origins go on. `skip` ends a quarantine by covering the poisonous range.
+at their owners, all other origins go on, until an operator skips it (see `skips`).
+
+Before any of this the rules of the cluster are asked: one refused event refuses the whole delta.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from crdt import Change, Kernel
     from replication.protocol.eager import Ranges
+    from replication.protocol.rules import Rules
 
 
 class Outcome(Enum):
@@ -55,20 +58,23 @@ class Intake:
     """Checks and applies; keeps the quarantine. One per replica."""
 
     kernel: Kernel
+    rules: Rules
     quarantine: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """origin -> (first, last, why): the batch that would not apply."""
 
-    def take(self, data: bytes) -> Taken:
+    def take(self, data: bytes, sender: str) -> Taken:
         """Apply an encoded delta as far as it is sound; O(its size).
 
         Raises:
             MalformedFrameError: the bytes are no delta; nothing changed.
+            ForbiddenError: the rules refuse it; nothing changed.
         """
         try:
             delta = Delta.decode(data)
         except CRDTError as error:
             raise MalformedFrameError(f"no delta: {error}") from error
         ranges: Ranges = tuple(delta.ranges)
+        self.rules.check_sender(sender, (origin for origin, _, _ in ranges))
         mine = self.kernel.vector
         me = self.kernel.replica
         if any(origin == me and last > mine.get(me, 0) for origin, _, last in ranges):
@@ -80,6 +86,7 @@ class Intake:
         strangers = {origin for origin, _, _ in ranges if origin not in mine}
         if len(strangers) + len(mine) > ORIGINS_MAX:
             raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
+        self.rules.check_events(delta, self.kernel.documents_at)
         if not any(origin in self.quarantine for origin, _, _ in ranges):
             try:
                 known = _known(ranges, mine)

@@ -58,11 +58,18 @@ class Member:
     since_s: float
     heard_s: float = -math.inf
     told: int = 0
+    via: str = ""
+    """Where it can be asked while it stays connected here; never told to others."""
 
     @property
     def name(self) -> str:
         """The name that the agent was given, without its incarnation."""
         return self.replica.partition("~")[0]
+
+    @property
+    def reach(self) -> str:
+        """Where to send requests: over its own connection, else at its address; "" for nowhere."""
+        return self.via or self.address
 
     def claim(self) -> MemberClaim:
         """The row as it travels."""
@@ -99,12 +106,12 @@ class Membership:
         return [m for m in self.everyone() if m.status < Status.LEFT]
 
     def live(self) -> list[Member]:
-        """Members that traffic goes to: alive or suspected, with an address."""
-        return [m for m in self.everyone() if m.status <= Status.SUSPECT and m.address]
+        """Members that traffic goes to: alive or suspected, and within reach."""
+        return [m for m in self.everyone() if m.status <= Status.SUSPECT and m.reach]
 
     def dead(self) -> list[Member]:
-        """Members believed dead that have an address: tried now and then."""
-        return [m for m in self.everyone() if m.status is Status.DEAD and m.address]
+        """Members believed dead that are within reach: tried now and then."""
+        return [m for m in self.everyone() if m.status is Status.DEAD and m.reach]
 
     def find(self, who: str) -> list[Member]:
         """Members by replica id, address or name."""
@@ -170,8 +177,8 @@ class Membership:
         self.me.told = 0
         return self.me
 
-    def heard(self, replica: str, now_s: float) -> Member | None:
-        """Direct, authenticated evidence that `replica` runs.
+    def heard(self, replica: str, now_s: float, via: str = "") -> Member | None:
+        """Direct, authenticated evidence that `replica` runs, and can be asked `via` there.
 
         Returns the member that lost its address to this one: it was re-incarnated.
         """
@@ -182,17 +189,24 @@ class Membership:
             row = Member(replica, "", 0, Status.ALIVE, now_s)
             self._rows[replica] = row
         row.heard_s = now_s
+        row.via = via or row.via
         if row.status in (Status.SUSPECT, Status.DEAD):
             # What I saw myself steers my traffic; the others wait for the member's own refutation.
             row.status, row.since_s = Status.ALIVE, now_s
-        if not row.address:
-            return None
         for other in self.current():
             same_agent = other.name == row.name and other.address == row.address
             if other is not row and same_agent:
                 other.status, other.since_s, other.told = Status.LEFT, now_s, 0
                 return other
         return None
+
+    def hung_up(self, via: str, now_s: float) -> None:
+        """A connection ended. Whom nothing else reaches is suspected: nobody could probe it."""
+        for row in self.everyone():
+            if row.via == via:
+                row.via = ""
+                if not row.address:
+                    self.suspect(row.replica, now_s)
 
     # -------------------------------------------------------------------------- verdicts
 

@@ -30,6 +30,7 @@ class Relay:
 
     exchange: int
     number: int
+    principal: str
 
 
 @dataclass(slots=True)
@@ -42,14 +43,14 @@ class Prober:
     eager: EagerPush
     _relays: dict[int, Relay] = field(default_factory=dict)
 
-    def met(self, replica: str, claims: Iterable[MemberClaim], now_s: float) -> None:
+    def met(self, replica: str, claims: Iterable[MemberClaim], now_s: float, via: str = "") -> None:
         """An authenticated frame: its sender lives, and its claims are worth a look."""
         incarnation = self.members.me.incarnation
         self.members.learn(claims, now_s)
         if self.members.me.incarnation != incarnation:
             self.detector.accused()
         self.detector.heard(replica)
-        replaced = self.members.heard(replica, now_s)
+        replaced = self.members.heard(replica, now_s, via)
         if replaced is not None:
             self.eager.forget(replaced.replica)
 
@@ -59,12 +60,12 @@ class Prober:
         target = self.detector.begin(live, now_s)
         if target is not None:
             probe = Probe(members=self.members.gossip())
-            self.exchanges.open(target.address, target.replica, probe, vector, now_s)
+            self.exchanges.open(target.reach, target.replica, probe, vector, now_s)
         helpers = self.detector.helpers(live, now_s)
         if helpers and self.detector.probing is not None:
             probe = Probe(self.detector.probing.replica)
             for helper in helpers:
-                self.exchanges.open(helper.address, helper.replica, probe, vector, now_s)
+                self.exchanges.open(helper.reach, helper.replica, probe, vector, now_s)
         suspect = self.detector.verdict(now_s)
         if suspect is not None:
             self.members.suspect(suspect, now_s)
@@ -78,9 +79,9 @@ class Prober:
     ) -> Probed | None:
         """Probe `target` for a peer; None while the answer is awaited."""
         row = self.members.get(target)
-        if row is None or not row.address:
+        if row is None or not row.reach:
             return Probed(reached=False)
-        if not self.exchanges.open(row.address, target, Probe(), vector, now_s):
+        if not self.exchanges.open(row.reach, target, Probe(), vector, now_s):
             return Probed(reached=False)
         self._relays[self.exchanges.last] = waiting
         return None

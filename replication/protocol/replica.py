@@ -25,8 +25,10 @@ from replication.errors import (
     MalformedFrameError,
     OwnFrameError,
 )
+from replication.protocol.allowance import Allowance
 from replication.protocol.anti_entropy import AntiEntropy, Pending
 from replication.protocol.behind import Behind
+from replication.protocol.caller import SOMEBODY, Caller
 from replication.protocol.eager import EagerPush
 from replication.protocol.effects import OWN, Effects, Notice, Published, Row, Send
 from replication.protocol.exchanges import Exchanges, Opened
@@ -50,6 +52,7 @@ from replication.protocol.messages import (
 )
 from replication.protocol.prober import Prober, Relay
 from replication.protocol.rounds import Rounds
+from replication.protocol.rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,8 +71,9 @@ class Replica:
         wire: seals and opens frames.
         address: where peers reach this replica; "" for one that only opens exchanges itself.
         incarnation: SWIM incarnation to start at, above that of any earlier boot.
-        seeds: addresses to try; book: members as of the last run; chunks: of a bootstrap that
-            the last run did not finish.
+        seeds: addresses to try; hubs: those that a connection is kept to.
+        book: members as of the last run; chunks: of a bootstrap that it did not finish.
+        rules: who may say what; the same on every replica.
     """
 
     def __init__(
@@ -85,8 +89,12 @@ class Replica:
         seeds: Iterable[str] = (),
         book: Iterable[MemberClaim] = (),
         chunks: Iterable[bytes] = (),
+        hubs: Iterable[str] = (),
+        rules: Rules | None = None,
     ) -> None:
         self.kernel = kernel
+        self.rules = rules or Rules()
+        self._hubs = frozenset(hubs)
         self.config = config
         self.members = Membership(kernel.replica, address, incarnation, config, now_s)
         self.members.learn(book, now_s)
@@ -94,21 +102,17 @@ class Replica:
         self.exchanges = Exchanges(config, wire, self.members)
         detector = FailureDetector(config, dice, next_s=now_s + config.probe_interval_s)
         self.prober = Prober(detector, self.members, self.exchanges, self.eager)
-        self.rounds = Rounds(config, dice, tuple(s for s in seeds if s != address), now_s)
+        self.rounds = Rounds(config, dice, tuple(sorted({*seeds, *self._hubs} - {address})), now_s)
+        self.allowance = Allowance(config.bandwidth_bytes_per_s)
         self.durable: dict[str, int] = dict(kernel.vector)
-        self._wire = wire
-        self._dice = dice
-        self._pending = Pending()
-        self.behind = Behind()
-        self.identity = Identity(kernel, self.members, dice, wire.boot)
+        self._wire, self._dice = wire, dice
+        self._pending, self.behind = Pending(), Behind()
         self.counts = self._pending.counts
-        self.entropy = AntiEntropy(
-            kernel, config, self.eager, self.exchanges, self.members, self._pending
-        )
+        self.identity = Identity(kernel, self.members, dice, wire.boot, self.counts)
+        self.entropy = self._entropy_of(kernel)
         self.entropy.receiver.kept(chunks)
         self._live = self.entropy
-        self.mute = False
-        self._local_news = False
+        self.mute = self._local_news = False
         self.on_write: Callable[[], None] | None = None
         kernel.on_delta = self._wrote
 
@@ -121,6 +125,8 @@ class Replica:
     def wake_s(self) -> float:
         """When `tick` has something to do; an earlier or later call does no harm."""
         due = min(self.rounds.due_s, self.prober.detector.wake_s)
+        if self.allowance.bytes_per_s and self.eager.due():
+            due = min(due, self.allowance.ready_s())
         return min(due, self.exchanges.next_s(due))
 
     # ------------------------------------------------------------------------------ steps
@@ -129,22 +135,25 @@ class Replica:
         """Local writes since the last step: rows to persist, pushes that follow them."""
         return self._take(now_s)
 
-    def receive(self, frame: bytes, now_s: float, exchange: int) -> Effects:
+    def receive(
+        self, frame: bytes, now_s: float, exchange: int, caller: Caller = SOMEBODY
+    ) -> Effects:
         """A peer's request; one send, now or (a relayed probe) later, answers `exchange`."""
-        status, number = 200, 0
+        status, number, principal = 200, 0, ""
         answer: Message | None
         try:
             envelope = self._wire.open(frame)
-            number = envelope.number
+            number, principal = envelope.number, envelope.principal
+            self.identity.vouch(envelope.replica, principal, self.rules.names_of(caller))
             if self.mute or self.exchanges.is_blocked(envelope.replica):
                 raise BusyError("this peer is blocked here, or the journal failed")
-            answer = self._answer(envelope, now_s, exchange)
+            answer = self._answer(envelope, now_s, exchange, caller.via)
         except FrameError as error:
             self.counts[f"refused:{error.code}"] += 1
             status = error.status
             answer = Refused(error.status, error.code, str(error))
         if answer is not None:
-            sealed = self._wire.seal(self.id, answer, answers=number)
+            sealed = self._wire.seal(self.id, answer, answers=number, to=principal)
             self._pending.answers.append(Send("", sealed, exchange, status))
         return self._take(now_s)
 
@@ -155,6 +164,7 @@ class Replica:
             return self._take(now_s)
         try:
             envelope = self._wire.open(frame)
+            self.identity.vouch(envelope.replica, envelope.principal)
             if envelope.answers != opened.number and type(envelope.message) is not Refused:
                 raise MalformedFrameError("the answer belongs to another request")
             if self.entropy.read_only or self.exchanges.is_blocked(
@@ -198,28 +208,32 @@ class Replica:
 
         Without a kernel of what is durable (the disk cannot even be read) peers are told `busy`.
         """
-        self.entropy = AntiEntropy(
-            durable or self.kernel,
-            self.config,
-            self.eager,
-            self.exchanges,
-            self.members,
-            self._pending,
-            read_only=True,
-        )
+        self.entropy = self._entropy_of(durable or self.kernel, read_only=True)
         self.mute = durable is None
 
     def recover(self) -> None:
         """The journal works again, and has everything."""
-        self.entropy = self._live
-        self.mute = False
+        self.entropy, self.mute = self._live, False
+
+    def line(self, via: str, now_s: float, *, up: bool) -> Effects:
+        """A kept connection began (a hub is told who we are) or ended (its far end is lost)."""
+        if not up:
+            self.members.hung_up(via, now_s)
+        elif via in self._hubs:
+            self.entropy.greet_stranger(via, now_s)
+        return self._take(now_s)
+
+    def skip(self, origin: str, now_s: float) -> Effects:
+        """Give up the event at which `origin` stands in quarantine; recorded, and gossiped."""
+        self._live.give_up(origin)
+        return self._take(now_s)
 
     def leave(self, now_s: float, status: Status = Status.LEFT, who: str = "") -> Effects:
         """Tell some peers that this replica (or a member that is retired) is gone for good."""
         claim = self.members.depart(who or self.id, status, now_s)
-        if claim is not None:
-            for member in self._some(self.members.live(), 3):
-                self._open(member.address, member.replica, Leave((claim,)), now_s)
+        told = Leave(() if claim is None else (claim,))
+        for member in self._some(self.members.live(), 3):
+            self.entropy.open(member.reach, member.replica, told, now_s)
         return self._take(now_s)
 
     def part(self, now_s: float) -> Effects:
@@ -227,24 +241,6 @@ class Replica:
         for member in self._some(self.members.live(), 2):
             self.entropy.greet(member, now_s)
         return self._take(now_s)
-
-    def hurry(self, now_s: float) -> None:
-        """Somebody waits for replication: the next round is due now."""
-        self.rounds.hurry(now_s)
-
-    def lag(self) -> dict[str, int]:
-        """Per current member: events of ours that it is not known to have; O(members x origins)."""
-        mine = self.kernel.vector
-        behind = {}
-        for member in self.members.current():
-            known = self.eager.peer(member.replica).known
-            behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
-        return behind
-
-    def holders(self, vector: Mapping[str, int]) -> int:
-        """How many current members told that they durably have these events."""
-        known = (self.eager.peer(member.replica).known for member in self.members.current())
-        return sum(all(k.get(o, 0) >= s for o, s in vector.items()) for k in known)
 
     def check(self) -> None:
         """Assert the invariants between steps; the simulator calls it after every one."""
@@ -255,7 +251,7 @@ class Replica:
 
     # ------------------------------------------------------------------------------ requests
 
-    def _answer(self, envelope: Envelope, now_s: float, exchange: int) -> Message | None:
+    def _answer(self, envelope: Envelope, now_s: float, exchange: int, via: str) -> Message | None:
         """The answer to a request, None if it is given later.
 
         Raises:
@@ -265,28 +261,26 @@ class Replica:
         self._admit(envelope, now_s)
         match message:
             case Sync():
-                answer = self.entropy.answer(sender, message)  # it may refuse: nothing was learned
-                self.prober.met(sender, message.members, now_s)
+                answer = self.entropy.answer(sender, message, now_s)  # refused: nothing was learned
+                self.prober.met(sender, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
                 return answer
             case Push():
                 ranges = self.entropy.take_in(message.delta, sender, message.told)
-                self.prober.met(sender, (), now_s)
+                self.prober.met(sender, (), now_s, via)
                 return Ack({o: self.kernel.vector.get(o, 0) for o, _, _ in ranges})
             case Probe(target=""):
-                self.prober.met(sender, message.members, now_s)
+                self.prober.met(sender, message.members, now_s, via)
                 return Probed(members=self.members.gossip())
             case Probe():
-                waiting = Relay(exchange, envelope.number)
-                return self.prober.relay(message.target, waiting, self.kernel.vector, now_s)
+                asker = Relay(exchange, envelope.number, envelope.principal)
+                return self.prober.relay(message.target, asker, self.kernel.vector, now_s)
             case Leave():
                 self.prober.met(sender, message.members, now_s)
                 return Ack({})
             case ChunkWanted():
-                self.prober.met(sender, (), now_s)
-                self.entropy.receiver.may_donate()
-                self.eager.peer(sender).withheld = 0
-                return self.entropy.donor.give(message, now_s)
+                self.prober.met(sender, (), now_s, via)
+                return self.entropy.give(sender, message, now_s)
             case Synced() | Ack() | Probed() | ChunkGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
         assert_never(message)
@@ -296,9 +290,10 @@ class Replica:
     def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
         """The answer to a request of ours."""
         message, sender = envelope.message, envelope.replica
+        via = opened.address if opened.address in self._hubs else ""
         match message:
             case Synced():
-                self.prober.met(sender, message.members, now_s)
+                self.prober.met(sender, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
                 self.entropy.synced(opened, sender, message, now_s)
             case Ack():
@@ -314,7 +309,9 @@ class Replica:
                 self._relayed(self.prober.concluded(exchange, opened, answer=message))
             case Refused():
                 if message.code == IdentityConflictError.code:
-                    self._renew(f"refused by {sender}: {message.text}", now_s)
+                    self._pending.notices += self.identity.renew(
+                        f"refused by {sender}: {message.text}", now_s
+                    )
                 if message.code == OwnFrameError.code:
                     self.rounds.forget(opened.address)
                 self.counts[f"refused-by-peer:{message.code}"] += 1
@@ -333,20 +330,14 @@ class Replica:
             self.identity.admit(envelope.replica, envelope.boot)
         except IdentityConflictError:
             if envelope.replica == self.id:
-                self._renew("somebody else uses this id", now_s)
+                self._pending.notices += self.identity.renew("somebody else uses this id", now_s)
             raise
 
     def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
         self.behind.heard(vector, self.kernel.vector, now_s)
         if self.identity.outrun(vector):
-            self._renew(f"{sender} holds events of ours that this journal lost", now_s)
-
-    def _renew(self, why: str, now_s: float) -> None:
-        if not self.identity.may_renew(now_s):
-            self.counts["re-incarnation:too-soon"] += 1
-            return
-        self.counts["re-incarnated"] += 1
-        self._pending.notices.append(self.identity.renew(why, now_s))
+            why = f"{sender} holds events of ours that this journal lost"
+            self._pending.notices += self.identity.renew(why, now_s)
 
     # ------------------------------------------------------------------------------ events
 
@@ -364,10 +355,18 @@ class Replica:
     def _some(self, members: Sequence[Member], count: int) -> list[Member]:
         return self._dice.sample(members, min(count, len(members)))
 
-    def _open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
-        opened = self.exchanges.open(address, replica, request, self.kernel.vector, now_s)
-        self.counts["exchange:opened" if opened else "exchange:not-now"] += 1
-        return opened
+    def _entropy_of(self, kernel: Kernel, *, read_only: bool = False) -> AntiEntropy:
+        return AntiEntropy(
+            kernel,
+            self.config,
+            self.eager,
+            self.exchanges,
+            self.members,
+            self._pending,
+            self.rules,
+            self.allowance,
+            read_only=read_only,
+        )
 
     def _gave_up(self, exchange: int, opened: Opened) -> None:
         """No useful answer: forget what was assumed about it; gossip will repair the rest."""
@@ -381,7 +380,7 @@ class Replica:
         """Answer a peer that asked us to probe in its place."""
         if told is not None:
             relay, probed = told
-            sealed = self._wire.seal(self.id, probed, answers=relay.number)
+            sealed = self._wire.seal(self.id, probed, answers=relay.number, to=relay.principal)
             self._pending.answers.append(Send("", sealed, relay.exchange))
 
     def _take(self, now_s: float) -> Effects:
@@ -391,7 +390,9 @@ class Replica:
         if self._local_news or self.entropy.news:
             self.rounds.news(now_s)
         if self.members.retired:
-            self._renew("declared gone for good by an operator", now_s)
+            self._pending.notices += self.identity.renew(
+                "declared gone for good by an operator", now_s
+            )
         self._local_news = self.entropy.news = False
         if not self.entropy.read_only:
             self.entropy.push_news(now_s)

@@ -63,7 +63,7 @@ class Rounds:
         wanted = self.config.fanout if len(live) < 300 else self.config.fanout_above_300
         partners = self.dice.sample(live, min(wanted, len(live)))
         dead = members.dead()
-        known = {m.address for m in live}
+        known = {place for m in live for place in (m.address, m.via)}
         strangers = [seed for seed in self.seeds if seed not in known]
         lonely = len(live) < wanted and bool(dead or strangers)
         if dead and (lonely or self.dice.random() < REVISIT):

@@ -2,13 +2,14 @@
 
 Theory of operation. A frame is a msgpack array, positional, with the body as opaque bytes:
 
-    [version, cluster, kind, flags, src, namespace, body]  [16 bytes of HMAC-SHA-256, if secret]
-     src = [replica id, boot id, number, answers]
+    [version, cluster, kind, flags, src, namespace, body]  [MAC, if there are keys: see `keyring`]
+     src = [replica id, boot id, number, answers, rules]
 
-The MAC (RFC 2104; truncated to half as its section 5 allows) is compared in constant time *before*
-anything is decoded. `number` counts the frames of one boot: a sliding window per boot id accepts
-each number once. `answers` is the number of the request that this frame answers. Unknown trailing
-fields are ignored; unknown kinds are an own error so that the machine can count and skip them.
+The MAC is compared in constant time *before* anything is decoded. `rules` is the digest of the
+sender's rules (absent without any): agents of different rules do not exchange state. `number`
+counts the frames of one boot: a sliding window per boot id accepts each number once. `answers` is
+the number of the request that this frame answers. Unknown trailing fields are ignored; unknown
+kinds are an own error so that the machine can count and skip them.
 
 Parse, don't validate: behind `Wire.open` there is no `Any`. Every shape and size is checked here,
 forged lengths allocate nothing because each msgpack limit is set to what the frame could hold, and
@@ -18,7 +19,6 @@ a compressed body (flag 1, zlib) declares its size, which is checked before infl
 from __future__ import annotations
 
 import hashlib
-import hmac
 import zlib
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ from typing import TYPE_CHECKING, Any, cast
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from replication.errors import (
-    AuthenticationError,
     FrameTooLargeError,
     MalformedFrameError,
     ReplayedFrameError,
+    RulesDifferError,
     UnsupportedVersionError,
     WrongClusterError,
 )
 from replication.protocol.bodies import BY_NUMBER, BY_TYPE, name, natural, need, row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from replication.config import Config
+    from replication.protocol.keyring import Keyring
     from replication.protocol.messages import Message
 
 VERSION = 1
 COMPRESSED = 1
-MAC_BYTES = 16
 BOOT_BYTES = 8
 OUTER_ITEMS_MAX = 64
 BODY_ITEMS_MAX = 50_000
@@ -62,13 +62,17 @@ class UnknownKindError(MalformedFrameError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An opened frame: who sent it, which frame it was, which one it answers, and the message."""
+    """An opened frame: who sent it, which frame it was, which one it answers, and the message.
+
+    `principal` is the name that its key speaks for, "" for a key that speaks for anybody.
+    """
 
     replica: str
     boot: bytes
     number: int
     answers: int
     message: Message
+    principal: str = ""
 
 
 class _TooManyError(ValueError):
@@ -112,18 +116,20 @@ class Wire:
 
     Args:
         cluster, namespace: a frame for another one is refused.
-        secrets: () for loopback; else the first one seals and any of them opens (key rotation).
-        replica, boot: who sends; `boot` are 8 bytes that no other boot uses.
+        keys: none for loopback.
+        boot: 8 bytes that no other boot uses.
         config: limits.
+        rules: digest of the rules that this end checks; b"" for none.
     """
 
     __slots__ = (
         "_boot",
         "_cluster",
         "_config",
+        "_keys",
         "_namespace",
         "_number",
-        "_secrets",
+        "_rules",
         "_windows",
         "bytes_by_kind",
     )
@@ -133,13 +139,15 @@ class Wire:
         *,
         cluster: str,
         namespace: str,
-        secrets: Sequence[bytes],
+        keys: Keyring,
         boot: bytes,
         config: Config,
+        rules: bytes = b"",
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
-        self._secrets = tuple(secrets)
+        self._keys = keys
+        self._rules = rules
         self._boot = boot
         self._config = config
         self._number = 0
@@ -158,8 +166,15 @@ class Wire:
         """The number of the frame sealed last; an answer refers to it."""
         return self._number
 
-    def seal(self, replica: str, message: Message, *, answers: int = 0) -> bytes:
-        """The frame of `message`; O(size). Each call takes a fresh number."""
+    def seal(self, replica: str, message: Message, *, answers: int = 0, to: str = "") -> bytes:
+        """The frame of `message`; O(size). Each call takes a fresh number.
+
+        Args:
+            replica: the id of the sender.
+            message: what to say.
+            answers: the number of the request that it answers.
+            to: the name of its receiver, who may have a key of its own.
+        """
         self._number += 1
         number, render = BY_TYPE[type(message)]
         body = cast("bytes", msgpack.packb(render(message)))
@@ -168,22 +183,14 @@ class Wire:
             packed = len(body).to_bytes(4, "big") + zlib.compress(body, 1)
             if len(packed) < len(body):
                 body, flags = packed, COMPRESSED
-        source = [replica, self._boot, self._number, answers]
+        source: list[object] = [replica, self._boot, self._number, answers]
+        if self._rules:
+            source.append(self._rules)
         outer = [VERSION, self._cluster, number, flags, source, self._namespace, body]
         frame = cast("bytes", msgpack.packb(outer))
-        frame += self.mac(frame)
+        frame += self._keys.trailer(frame, to)
         self.bytes_by_kind["sent", type(message).__name__.lower()] += len(frame)
         return frame
-
-    def mac(self, data: bytes) -> bytes:
-        """The MAC that this replica puts behind `data`; empty without a secret."""
-        return _mac(self._secrets[0], data) if self._secrets else b""
-
-    def proves(self, data: bytes, mac: bytes) -> bool:
-        """Whether `mac` proves that its sender knows a secret of ours (True without secrets)."""
-        if not self._secrets:
-            return True
-        return any(hmac.compare_digest(_mac(secret, data), mac) for secret in self._secrets)
 
     def open(self, frame: bytes) -> Envelope:
         """Authenticate, check, decode.
@@ -193,11 +200,7 @@ class Wire:
         """
         if len(frame) > self._config.body_bytes_max:
             raise FrameTooLargeError(f"a frame of {len(frame)} bytes is over the limit")
-        signed = frame
-        if self._secrets:
-            signed, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
-            if not self.proves(signed, mac):
-                raise AuthenticationError("the frame does not carry a MAC of this cluster's secret")
+        signed, principal = self._keys.opened(frame)
         outer = _unpack(signed, OUTER_ITEMS_MAX)
         version = row(outer, 1)[0]
         if version != VERSION:
@@ -211,14 +214,16 @@ class Wire:
         replica, boot, number, answers = row(source, 4)
         if len(need(boot, bytes)) != BOOT_BYTES:
             raise MalformedFrameError("a boot id has 8 bytes")
-        self._admit(boot, natural(number))
+        self._admit(principal.encode() + boot, natural(number))
+        if [self._rules] != [*source[4:5], b""][:1]:
+            raise RulesDifferError("the sender checks other rules than this agent does")
         parse = BY_NUMBER.get(natural(kind))
         if parse is None:
             raise UnknownKindError(f"kind {kind} is not known here")
         body = self._inflated(need(body, bytes), natural(flags))
         message = parse(_unpack(body, BODY_ITEMS_MAX))
         self.bytes_by_kind["received", type(message).__name__.lower()] += len(frame)
-        return Envelope(name(replica), boot, number, natural(answers), message)
+        return Envelope(name(replica), boot, number, natural(answers), message, principal)
 
     def _inflated(self, body: bytes, flags: int) -> bytes:
         if not flags & COMPRESSED:
@@ -236,7 +241,10 @@ class Wire:
         return plain
 
     def _admit(self, boot: bytes, number: int) -> None:
-        """RFC 4303's sliding window: each number of a boot once, and none older than WINDOW."""
+        """RFC 4303's sliding window: each number of a boot once, and none older than WINDOW.
+
+        An own key has windows of its own: it cannot use up the numbers of somebody else's boot.
+        """
         highest, seen = self._windows.get(boot, (0, 0))
         if number > highest:
             ahead = number - highest
@@ -251,10 +259,6 @@ class Wire:
         self._windows.move_to_end(boot)
         if len(self._windows) > BOOTS_MAX:
             self._windows.popitem(last=False)
-
-
-def _mac(secret: bytes, data: bytes) -> bytes:
-    return hmac.new(secret, data, hashlib.sha256).digest()[:MAC_BYTES]
 
 
 def vector_hash(vector: Mapping[str, int]) -> bytes:

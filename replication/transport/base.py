@@ -4,6 +4,10 @@ Theory of operation. One exchange is one request frame and one answer frame. A t
 the request, waits with limits (connect, read, total), and returns the answer or raises
 `PeerUnreachableError`; it may lose, delay or reorder exchanges and may never alter one silently,
 because frames authenticate themselves.
+
+A transport may keep a connection over which requests travel both ways. Each request comes with its
+`Caller`: the place (`via`) at which its sender can be asked in turn, however it is reached, and the
+names that its client certificate proves.
 """
 
 from __future__ import annotations
@@ -13,12 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replication.errors import ConfigError
+from replication.protocol.caller import Caller
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-Serve = Callable[[bytes], Awaitable[tuple[int, bytes]]]
+
+Serve = Callable[[bytes, Caller], Awaitable[tuple[int, bytes]]]
 """Takes a request frame, returns (HTTP status, answer frame)."""
+
+LineNews = Callable[[str, bool], None]
+"""Hears that a connection is kept to an address now (True), or that a `via` ended (False)."""
 
 
 @dataclass(slots=True)
@@ -27,6 +36,8 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
+    stalled: int = 0
+    """Kept connections that were dropped because their other end took nothing any more."""
 
 
 PATH = "/_replica"
@@ -51,7 +62,7 @@ class Transport(Protocol):
 
     traffic: Traffic
 
-    async def listen(self, serve: Serve) -> str:
+    async def listen(self, serve: Serve, line_news: LineNews) -> str:
         """Start to serve; returns the address that peers reach us at.
 
         Raises:

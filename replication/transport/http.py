@@ -1,4 +1,4 @@
-"""Frames over HTTP: one exchange is one POST. The only user of aiohttp in replication.
+"""Frames over HTTP: one exchange is one POST, or travels over a kept WebSocket (`websocket`).
 
 Theory of operation. Addresses are `host:port` with an optional path behind it (`/_replica` by
 default), so that many agents can share one server. The server reads at most `body_bytes_max`,
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hmac
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -22,13 +21,15 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import ListenError, PeerUnreachableError
-from replication.options import size_proof
-from replication.transport.base import PATH, Serve, Traffic, split_address
+from replication.protocol.caller import Caller
+from replication.protocol.keyring import Keyring
+from replication.transport.base import PATH, LineNews, Serve, Traffic, split_address
 from replication.transport.desk import DeskServer
+from replication.transport.websocket import Lines
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
@@ -49,6 +50,11 @@ class Circuit:
     closed_until_s: float = 0.0
 
 
+def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Addresses without the empty ones; ConfigError if one is none."""
+    return tuple(address for address in addresses if address and split_address(address))
+
+
 def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
     """Why a POST is none of a peer's; a web page is the one to keep out, wherever it runs.
 
@@ -63,6 +69,19 @@ def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
     return None
 
 
+def _certified_names(request: web.Request) -> frozenset[str]:
+    """Names that the client's certificate proves: its common name and DNS names."""
+    transport = request.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    if not certificate:
+        return frozenset()
+    subject = [field for part in certificate.get("subject", ()) for field in part]
+    alternatives = certificate.get("subjectAltName", ())
+    return frozenset(
+        name for kind, name in (*subject, *alternatives) if kind in {"commonName", "DNS"}
+    )
+
+
 class HttpTransport:
     """One agent's server and client.
 
@@ -71,8 +90,9 @@ class HttpTransport:
         config: limits and timeouts.
         server_tls, client_tls: contexts for TLS (and mutual TLS); None is plain HTTP.
         desk: what operators see and ask for, if this transport serves any.
-        keys: of the cluster secret; with them, a body over `unauthenticated_bytes_max` is read
+        keys: with them, a body over `unauthenticated_bytes_max` is read, and a line accepted,
             only if a header proves that its sender knows one.
+        hubs: addresses to keep a WebSocket to.
     """
 
     def __init__(
@@ -83,11 +103,15 @@ class HttpTransport:
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
         desk: Desk | None = None,
-        keys: tuple[bytes, ...] = (),
+        keys: Keyring | None = None,
+        hubs: Iterable[str] = (),
     ) -> None:
         self.traffic = Traffic()
-        self._keys = keys
-        self._desk = DeskServer(desk, keys) if desk is not None else None
+        self._keys = keys or Keyring()
+        tokens = self._keys.cluster or self._keys.own
+        self._desk = DeskServer(desk, tokens) if desk is not None else None
+        self._hubs = tuple(hubs)
+        self._lines = Lines(config, self._keys, self.traffic)
         self._listen = listen
         self._config = config
         self._server_tls = server_tls
@@ -95,20 +119,23 @@ class HttpTransport:
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self._serve: Serve | None = None
+        self._line_news: LineNews = lambda *_: None
         self._inbound = 0
         self._circuits: dict[str, Circuit] = {}
 
     # ------------------------------------------------------------------------------ serving
 
-    async def listen(self, serve: Serve) -> str:
-        """Bind and serve; the address with the real port."""
-        self._serve = serve
+    async def listen(self, serve: Serve, line_news: LineNews) -> str:
+        """Bind, serve and dial the hubs; the address with the real port."""
+        self._serve, self._line_news = serve, line_news
         self._session = self._new_session()
+        for hub in self._hubs:
+            self._lines.keep(hub, self._url_of(hub), self._client_tls, serve, line_news)
         if not self._listen:
             return ""
         host, port, path = split_address(self._listen)
         app = web.Application(client_max_size=self._config.body_bytes_max)
-        app.router.add_post(path, self.handle)
+        self._route(app, path)
         if self._desk is not None:
             self._desk.add_to(app.router)
         runner = web.AppRunner(
@@ -130,13 +157,24 @@ class HttpTransport:
         self, app: Application, path: str, agent: AbstractAsyncContextManager[object]
     ) -> None:
         """Exchange frames through an application that somebody else serves."""
-        app.router.add_post(path, self.handle)
+        self._route(app, path)
 
         async def lifetime(_: Application) -> AsyncIterator[None]:
             async with agent:
                 yield
 
         app.cleanup_ctx.append(lifetime)
+
+    def _route(self, app: Application, path: str) -> None:
+        app.router.add_post(path, self.handle)
+        app.router.add_get(path, self.handle_line, allow_head=False)
+
+    async def handle_line(self, request: web.Request) -> web.StreamResponse:
+        """The handler of a GET that asks for a WebSocket."""
+        if self._serve is None:
+            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
+        names = _certified_names(request)
+        return await self._lines.accept(request, names, self._serve, self._line_news)
 
     async def handle(self, request: web.Request) -> web.Response:
         """The handler of one POST; also what `mount` adds to an existing application."""
@@ -152,7 +190,8 @@ class HttpTransport:
             async with asyncio.timeout(self._config.total_timeout_s):
                 frame = await request.read()
                 self.traffic.received += len(frame)
-                status, answer = await self._serve(frame)
+                caller = Caller(names=_certified_names(request))
+                status, answer = await self._serve(frame, caller)
         except TimeoutError:
             return web.Response(status=HTTPStatus.REQUEST_TIMEOUT)
         finally:
@@ -168,9 +207,7 @@ class HttpTransport:
             return size is None or size <= self._config.body_bytes_max
         if size is None or size > self._config.body_bytes_max:
             return False
-        shown = request.headers.get(PROOF, "").encode()
-        proofs = [size_proof(key, size).encode() for key in self._keys]
-        return any(hmac.compare_digest(shown, proof) for proof in proofs)
+        return self._keys.proves(f"size {size}", request.headers.get(PROOF, ""))
 
     # ------------------------------------------------------------------------------ asking
 
@@ -196,18 +233,20 @@ class HttpTransport:
         """POST a frame; the answer's bytes, whatever its status (it says itself what is wrong)."""
         if self._session is None:
             raise PeerUnreachableError("the transport is closed")
+        line = self._lines.get(address)
+        if line is not None:
+            self.traffic.sent += len(frame)
+            return await line.ask(frame)
+        if address.startswith("line:"):
+            raise PeerUnreachableError(f"{address} ended")
         circuit = self._circuits.setdefault(address, Circuit())
         now_s = time.monotonic()
         if now_s < circuit.closed_until_s:
             raise PeerUnreachableError(f"{address} failed {circuit.failures} times; pausing")
         if circuit.failures >= FAILURES_MAX:  # half open: this one exchange tries it
             circuit.closed_until_s = now_s + self._config.total_timeout_s
-        host, port, path = split_address(address)
-        scheme = "https" if self._client_tls else "http"
-        bracketed = f"[{host}]" if ":" in host else host
-        url = f"{scheme}://{bracketed}:{port}{path}"
         try:
-            answer = await self._post(self._session, url, frame)
+            answer = await self._post(self._session, self._url_of(address), frame)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._note_failure(circuit)
             raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
@@ -217,11 +256,17 @@ class HttpTransport:
         circuit.failures, circuit.closed_until_s = 0, 0.0
         return answer
 
+    def _url_of(self, address: str) -> str:
+        host, port, path = split_address(address)
+        scheme = "https" if self._client_tls else "http"
+        bracketed = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{bracketed}:{port}{path}"
+
     async def _post(self, session: aiohttp.ClientSession, url: str, frame: bytes) -> bytes:
         tls = self._client_tls or True
         proof = {}
         if self._keys and len(frame) > self._config.unauthenticated_bytes_max:
-            proof = {PROOF: size_proof(self._keys[0], len(frame))}
+            proof = {PROOF: self._keys.proof(f"size {len(frame)}")}
         async with session.post(
             url, data=frame, ssl=tls, headers=proof, allow_redirects=False
         ) as response:
@@ -250,6 +295,7 @@ class HttpTransport:
 
     async def close(self) -> None:
         """Stop accepting, finish or cut what is under way, close connections."""
+        await self._lines.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

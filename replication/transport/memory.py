@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
-from replication.transport.base import Serve, Traffic
+from replication.protocol.caller import SOMEBODY
+from replication.transport.base import LineNews, Serve, Traffic
 
 
 class Switchboard:
@@ -31,7 +32,7 @@ class MemoryTransport:
         self._board = board
         self._address = address
 
-    async def listen(self, serve: Serve) -> str:
+    async def listen(self, serve: Serve, line_news: LineNews) -> str:  # noqa: ARG002 - the port's
         """Take the address."""
         if self._address in self._board.lines:
             raise ListenError(f"{self._address} is taken")
@@ -45,7 +46,7 @@ class MemoryTransport:
         if serve is None:
             raise PeerUnreachableError(f"nobody listens at {address}")
         self.traffic.sent += len(frame)
-        _, answer = await serve(frame)
+        _, answer = await serve(frame, SOMEBODY)
         self.traffic.received += len(answer)
         return answer
 

@@ -11,6 +11,7 @@ import pytest
 from crdt import Delta, Run
 from replication import Agent, Config, Simulation
 from replication.errors import FrameTooLargeError, MalformedFrameError
+from replication.protocol.keyring import Keyring
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
     ChunkGiven,
@@ -37,8 +38,9 @@ class Stranger:
     def __init__(self, sim: Simulation, name: str = "mal~0000000000000000") -> None:
         self.sim, self.name = sim, name
         self.wire = Wire(
-            cluster="simulated", namespace="default", secrets=(SECRET,), boot=b"mal-boot",
-            config=Config(),
+            cluster="simulated", namespace="default", keys=Keyring((SECRET,)),
+            boot=sim.dice.randbytes(8),
+            config=Config(), rules=sim.rules.digest,
         )  # fmt: skip
 
     def ask(self, target: str, message: Message) -> Message:
@@ -106,7 +108,7 @@ def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
 
 def test_four_mebibytes_of_tiny_items_hold_the_loop_for_moments_only():
     """[replication 16] (many items) the count is limited while unpacking: milliseconds, typed."""
-    receiver = Wire(cluster="c", namespace="n", secrets=(), boot=b"boot-one", config=Config())
+    receiver = Wire(cluster="c", namespace="n", keys=Keyring(), boot=b"boot-one", config=Config())
     body = msgpack.packb([b"", [[0] * 40_000] * 100])
     frame = msgpack.packb([1, "c", 3, 0, ["mal~1", b"boot-two", 1, 0], "n", body])
     started = time.process_time()
@@ -135,8 +137,8 @@ async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
         "ada", listen=f"127.0.0.1:{port}", peers=[f"localhost:{port}"], config=config
     ) as ada:
         before = ada.id
-        replica = ada._replica
-        driver = ada._driver
+        replica = ada._body.replica
+        driver = ada._body.driver
         assert await driver.until(lambda: replica.counts["refused:myself"] > 0, 10)
         assert await driver.until(lambda: not replica.rounds.seeds, 10)
         assert ada.id == before

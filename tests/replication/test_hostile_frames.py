@@ -13,6 +13,7 @@ import pytest
 
 from replication import Agent, Config
 from replication.protocol.digest import full
+from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Push, Refused, Sync
 from replication.protocol.wire import Wire
 from replication.transport.http import MEDIA_TYPE
@@ -25,8 +26,8 @@ PEER = Config(gossip_interval_s=0.2, gossip_interval_max_s=0.5)
 
 
 def stranger(secret: str, boot: bytes = b"stranger") -> Wire:
-    secrets = (secret.encode(),)
-    return Wire(cluster="convoca", namespace="default", secrets=secrets, boot=boot, config=Config())
+    keys = Keyring((secret.encode(),))
+    return Wire(cluster="convoca", namespace="default", keys=keys, boot=boot, config=Config())
 
 
 def bombs() -> list[tuple[int, int, bytes]]:
@@ -88,7 +89,7 @@ class Attacker:
         source = ["insider~1", b"insider!", self.number, 0]
         kind = self.dice.choice([1, 2, 3, 4, 7, 9, 200])
         frame = msgpack.packb([version, "convoca", kind, flags, source, "default", body])
-        return frame + self.insider.mac(frame)
+        return frame + self.insider._keys.trailer(frame)
 
 
 async def attack(address: str, frames: list[tuple[str, bytes]], seen: Counter) -> None:

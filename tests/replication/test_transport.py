@@ -5,19 +5,28 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
 from replication.config import Config
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
+from replication.protocol.keyring import Keyring
 from replication.transport.http import MEDIA_TYPE, HttpTransport, split_address
 from replication.transport.memory import Switchboard
+
+if TYPE_CHECKING:
+    from replication.protocol.caller import Caller
 
 QUICK = Config(connect_timeout_s=0.2, read_timeout_s=0.2, total_timeout_s=0.4)
 
 
-async def echo(frame: bytes) -> tuple[int, bytes]:
+def unheard(via: str, up: bool) -> None:
+    """Hears of hung up connections."""
+
+
+async def echo(frame: bytes, caller: Caller) -> tuple[int, bytes]:
     return 200, b"echo " + frame
 
 
@@ -36,8 +45,8 @@ async def pair(request):
 async def test_an_exchange_carries_a_frame_there_and_an_answer_back(pair):
     """And both ends count the bytes of frames."""
     one, two = pair
-    await one.listen(echo)
-    address = await two.listen(echo)
+    await one.listen(echo, unheard)
+    address = await two.listen(echo, unheard)
     assert await one.exchange(address, b"frame") == b"echo frame"
     assert (one.traffic.sent, one.traffic.received) == (5, 10)
 
@@ -45,8 +54,8 @@ async def test_an_exchange_carries_a_frame_there_and_an_answer_back(pair):
 async def test_nobody_there_is_unreachable(pair):
     """A typed error, whatever the reason."""
     one, two = pair
-    await one.listen(echo)
-    address = await two.listen(echo)
+    await one.listen(echo, unheard)
+    address = await two.listen(echo, unheard)
     await two.close()
     with pytest.raises(PeerUnreachableError):
         await one.exchange(address, b"frame")
@@ -55,24 +64,24 @@ async def test_nobody_there_is_unreachable(pair):
 async def test_a_taken_address_is_a_listen_error(pair):
     """Busy port: typed, nothing started."""
     one, two = pair
-    address = await one.listen(echo)
+    address = await one.listen(echo, unheard)
     if isinstance(two, HttpTransport):
         two._listen = address
     else:
         two._address = address
     with pytest.raises(ListenError):
-        await two.listen(echo)
+        await two.listen(echo, unheard)
 
 
 async def test_a_refusal_is_an_answer(pair):
     """A peer's frame arrives whatever status it travels with: it says itself what is wrong."""
     one, two = pair
 
-    async def refuse(frame: bytes) -> tuple[int, bytes]:
+    async def refuse(frame: bytes, caller: Caller) -> tuple[int, bytes]:
         return 401, b"refused"
 
-    await one.listen(echo)
-    assert await one.exchange(await two.listen(refuse), b"frame") == b"refused"
+    await one.listen(echo, unheard)
+    assert await one.exchange(await two.listen(refuse, unheard), b"frame") == b"refused"
 
 
 # ------------------------------------------------------------------------------ real sockets
@@ -81,7 +90,7 @@ async def test_a_refusal_is_an_answer(pair):
 @pytest.fixture
 async def server():
     transport = HttpTransport("127.0.0.1:0", Config(body_bytes_max=1024 * 1024 * 4))
-    address = await transport.listen(echo)
+    address = await transport.listen(echo, unheard)
     yield f"http://{address}/_replica"
     await transport.close()
 
@@ -117,10 +126,10 @@ async def test_oversized_and_encoded_bodies_are_refused_unread(server):
 
 async def test_a_stranger_may_send_sixteen_kibibytes_and_a_member_more():
     """With a secret, a long body is read only after a proof of knowing it."""
-    keys = (b"a shared secret",)
+    keys = Keyring((b"a shared secret",))
     member, other = (HttpTransport("127.0.0.1:0", Config(), keys=keys) for _ in range(2))
-    await other.listen(echo)
-    address = await member.listen(echo)
+    await other.listen(echo, unheard)
+    address = await member.listen(echo, unheard)
     assert len(await other.exchange(address, b"x" * 100_000)) == 100_005
     url = f"http://{address}/_replica"
     async with aiohttp.ClientSession() as session:
@@ -134,7 +143,7 @@ async def test_more_exchanges_than_allowed_are_told_to_retry():
     """The ninth at once gets 503 with Retry-After; the eight are answered."""
     release, full, inside = asyncio.Event(), asyncio.Event(), 0
 
-    async def slow(frame: bytes) -> tuple[int, bytes]:
+    async def slow(frame: bytes, caller: Caller) -> tuple[int, bytes]:
         nonlocal inside
         inside += 1
         if inside == 8:
@@ -143,7 +152,7 @@ async def test_more_exchanges_than_allowed_are_told_to_retry():
         return 200, b"done"
 
     transport = HttpTransport("127.0.0.1:0", Config())
-    url = f"http://{await transport.listen(slow)}/_replica"
+    url = f"http://{await transport.listen(slow, unheard)}/_replica"
     async with aiohttp.ClientSession() as session:
 
         async def post() -> int:
@@ -163,8 +172,8 @@ async def test_a_hung_peer_costs_its_timeout_and_then_the_circuit_opens():
     hung = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{hung.getsockname()[1]}"
     client, well = HttpTransport("", QUICK), HttpTransport("127.0.0.1:0", QUICK)
-    await client.listen(echo)
-    fine = await well.listen(echo)
+    await client.listen(echo, unheard)
+    fine = await well.listen(echo, unheard)
     for _ in range(3):
         with pytest.raises(PeerUnreachableError, match="Timeout"):
             await client.exchange(address, b"frame")

@@ -19,6 +19,7 @@ from replication.errors import (
     UnsupportedVersionError,
     WrongClusterError,
 )
+from replication.protocol.keyring import Keyring
 from replication.protocol.messages import (
     Ack,
     ChunkGiven,
@@ -55,7 +56,7 @@ MESSAGES = [
 
 def wire(secret: bytes | None = b"correct horse", boot: bytes = b"boot-one", **options) -> Wire:
     chosen = {"cluster": "c", "namespace": "n", "config": Config()} | options
-    return Wire(secrets=(secret,) if secret else (), boot=boot, **chosen)
+    return Wire(keys=Keyring((secret,) if secret else ()), boot=boot, **chosen)
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
@@ -121,7 +122,7 @@ def test_both_keys_open_while_a_secret_is_rotated():
     """(current, previous): frames sealed with either open; the current one seals."""
     old, new = b"the old secret", b"the new secret"
     rotating = Wire(
-        cluster="c", namespace="n", secrets=(new, old), boot=b"boot-two", config=Config()
+        cluster="c", namespace="n", keys=Keyring((new, old)), boot=b"boot-two", config=Config()
     )
     assert rotating.open(wire(secret=old).seal("ada~01", Ack({}))).message == Ack({})
     assert wire(secret=new).open(rotating.seal("bob~01", Ack({}))).message == Ack({})

@@ -1,0 +1,108 @@
+"""Who can prove what: the keys that seal frames, and the name that a key speaks for.
+
+Theory of operation. HMAC-SHA-256 (RFC 2104), truncated to half as its section 5 allows, compared in
+constant time. Two kinds of keys:
+
+* the *cluster secret* proves "one of us" and no more: all its holders are one principal;
+* an agent's *own key* proves a name. The agent holds nothing else; hubs hold the own keys of the
+  agents that they serve, and seal what is for one of these with its key. So a leaf that is taken
+  over betrays its own name only, and can neither read out nor speak as the others.
+
+    sealed by the secret       frame . MAC(secret, frame)
+    sealed by an own key       frame . id(key) . MAC(key, frame . id(key))
+
+Each kind may have several keys, the one to seal with first: that is how keys are rotated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replication.errors import AuthenticationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+MAC_BYTES = 16
+KEY_ID_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of one agent. Without any, frames are neither sealed nor checked (loopback).
+
+    Args:
+        cluster: keys of the cluster secret.
+        own: own keys of this agent, given instead of the secret.
+        principals: agent name -> its own keys, at those who serve it.
+    """
+
+    cluster: tuple[bytes, ...] = ()
+    own: tuple[bytes, ...] = ()
+    principals: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
+    _by_id: dict[bytes, tuple[str, bytes]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, keys in (("", self.own), *self.principals.items()):
+            self._by_id.update({_key_id(key): (name, key) for key in keys})
+
+    def __bool__(self) -> bool:
+        return bool(self.cluster or self._by_id)
+
+    def trailer(self, frame: bytes, name: str = "") -> bytes:
+        """What goes behind `frame` on its way to the agent called `name`; O(size)."""
+        own = self.own or self.principals.get(name, ())
+        if own:
+            key_id = _key_id(own[0])
+            return key_id + _mac(own[0], frame + key_id)
+        return _mac(self.cluster[0], frame) if self.cluster else b""
+
+    def opened(self, frame: bytes) -> tuple[bytes, str]:
+        """The frame without its trailer, and the name that the key speaks for ("" for anybody's).
+
+        Raises:
+            AuthenticationError: no key of ours sealed it.
+        """
+        if not self:
+            return frame, ""
+        signed, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
+        if any(hmac.compare_digest(_mac(key, signed), mac) for key in self.cluster):
+            return signed, ""
+        name, key = self._by_id.get(signed[-KEY_ID_BYTES:], ("", b""))
+        if key and hmac.compare_digest(_mac(key, signed), mac):
+            return signed[:-KEY_ID_BYTES], name
+        raise AuthenticationError("the frame does not carry a MAC of a key that is known here")
+
+    def proof(self, statement: str) -> str:
+        """Shows the knowledge of a key, bound to a statement; "" without keys.
+
+        Whoever repeats one proves that statement again and no other: it may open the door to a
+        larger body, never to the state, because the frame in it has to authenticate itself.
+        """
+        return next(_proofs(statement, (self.own or self.cluster)[:1]), "")
+
+    def proves(self, statement: str, shown: str) -> bool:
+        """Whether `shown` is the proof of a key known here (always, without keys). O(keys)."""
+        if not self:
+            return True
+        keys = (*self.cluster, *(key for _, key in self._by_id.values()))
+        return any(
+            hmac.compare_digest(proof.encode(), shown.encode())
+            for proof in _proofs(statement, keys)
+        )
+
+
+def _proofs(statement: str, keys: Iterable[bytes]) -> Iterator[str]:
+    data = b"convoca proof " + statement.encode()
+    return (hmac.new(key, data, hashlib.sha256).hexdigest()[:32] for key in keys)
+
+
+def _mac(key: bytes, data: bytes) -> bytes:
+    return hmac.new(key, data, hashlib.sha256).digest()[:MAC_BYTES]
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=KEY_ID_BYTES, person=b"convoca key id").digest()

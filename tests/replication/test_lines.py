@@ -1,0 +1,287 @@
+"""Kept WebSockets: agents that cannot be dialled, slow consumers, and what a line refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+
+import aiohttp
+import pytest
+
+from replication import Agent, Config
+from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
+from replication.protocol.keyring import Keyring
+from replication.protocol.link import ANSWER, ASK, HEAD_BYTES, LAST, PIECE_BYTES, Came, Link
+from replication.protocol.messages import Ack, Probe, Push
+from replication.protocol.wire import Wire
+from replication.transport.websocket import PIECE_MAX, PROOF
+from tests.replication.test_agent import SECRET, until
+
+CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
+"""So slow that what comes soon was pushed."""
+
+
+def pieces_of(link: Link) -> list[bytes]:
+    return list(iter(link.take, None))
+
+
+# ------------------------------------------------------------------------------ the sans-IO half
+
+
+def test_both_ends_of_a_link_ask_and_answer_side_by_side():
+    """Requests and answers cross; a long frame travels in pieces; numbers tell which is which."""
+    one, two = Link(1 << 20, 1 << 20), Link(1 << 20, 1 << 20)
+    long = bytes(range(256)) * 1000
+    assert (one.ask(long), one.ask(b"second"), two.ask(b"theirs")) == (1, 2, 1)
+    came = [two.receive(piece) for piece in pieces_of(one)]
+    assert [c for c in came if c] == [Came(1, long, is_answer=False), Came(2, b"second", False)]
+    assert max(map(len, pieces_of(two))) <= PIECE_MAX
+    two.answer(2, b"answer")
+    assert one.receive(two.take()) == Came(2, b"answer", is_answer=True)
+    assert one.outbox_bytes == two.outbox_bytes == 0
+
+
+def test_a_full_outbox_takes_no_request_and_answers_with_nothing():
+    """Bounded: a request is refused, an answer becomes an empty one, and room comes by writing."""
+    link = Link(outbox_bytes_max=1000, frame_bytes_max=1000)
+    link.ask(b"x" * 900)
+    assert link.full
+    with pytest.raises(BusyError):
+        link.ask(b"x" * 200)
+    link.answer(7, b"x" * 200)
+    assert [len(piece) - HEAD_BYTES for piece in pieces_of(link)] == [900, 0]
+    assert not link.full
+    link.ask(b"x" * 900)
+
+
+def piece(kind: int, number: int, part: bytes) -> bytes:
+    return bytes([kind]) + number.to_bytes(8, "big") + part
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ([b""], MalformedFrameError),
+        ([piece(7, 1, b"x")], MalformedFrameError),
+        ([piece(ASK, 1, b"")], MalformedFrameError),  # endless empty pieces would cost memory
+        ([piece(ASK | LAST, 1, b"x" * (PIECE_BYTES + 1))], MalformedFrameError),
+        ([piece(ASK, 1, b"x" * PIECE_BYTES), piece(ANSWER | LAST, 1, b"x")], MalformedFrameError),
+        ([piece(ASK, 1, b"x" * PIECE_BYTES)] * 3, FrameTooLargeError),
+    ],
+)
+def test_a_link_refuses_what_follows_no_protocol(pieces, error):
+    """Typed, and before anything is put together."""
+    link = Link(1 << 20, frame_bytes_max=2 * PIECE_BYTES)
+    for part in pieces[:-1]:
+        assert link.receive(part) is None
+    with pytest.raises(error):
+        link.receive(pieces[-1])
+
+
+# ------------------------------------------------------------------------------ agents
+
+
+async def test_an_agent_behind_a_nat_is_pushed_to_over_its_own_connection():
+    """It listens nowhere; its hub pushes to it at once, both ways, and on behalf of others."""
+    async with (
+        Agent("hub", secret=SECRET, config=CALM) as hub,
+        Agent("far", secret=SECRET, peers=[hub.address], config=CALM) as far,
+        Agent("nat", listen="", hubs=[hub.address], secret=SECRET, config=CALM) as nat,
+    ):
+        await until(lambda: {m.name for m in hub.members()} == {"far", "nat"})
+        await nat.seen(hub.version(), timeout_s=10)
+        async with asyncio.timeout(4):  # half a round of gossip
+            hub.counter("n").increment(1)
+            await nat.seen(hub.version())
+            nat.counter("n").increment(10)
+            await hub.seen(nat.version())
+            far.counter("n").increment(100)
+            await nat.seen(far.version())
+        assert nat.counter("n").value == 111
+        assert await hub.stable(hub.version(), timeout_s=10) == 2
+        (row,) = [m for m in hub.members() if m.name == "nat"]
+        assert row.address == ""
+
+
+async def test_a_line_that_was_cut_is_dialled_again():
+    """The hub restarts on its port: the agent comes back by itself, and catches up."""
+    async with Agent("hub", secret=SECRET) as hub:
+        address = hub.address
+        nat = await Agent("nat", listen="", hubs=[address], secret=SECRET).start()
+        await nat.seen(hub.version(), timeout_s=10)
+        hub.counter("n").increment(1)
+        await nat.seen(hub.version(), timeout_s=10)
+    nat.counter("n").increment(10)
+    async with Agent("hub", listen=address, secret=SECRET) as hub:
+        await hub.seen(nat.version(), timeout_s=20)
+        assert hub.counter("n").value == 11
+        hub.counter("n").increment(100)
+        await nat.seen(hub.version(), timeout_s=10)
+        assert nat.counter("n").value == 111
+    await nat.close()
+
+
+class SlowConsumer:
+    """A real socket that speaks WebSocket's handshake, introduces itself, and then never reads."""
+
+    def __init__(self, address: str) -> None:
+        self.host, _, self.port = address.rpartition(":")
+        self.wire = Wire(
+            cluster="convoca", namespace="default", keys=KEYS, boot=b"slowpoke", config=Config()
+        )
+        self.socket = socket.socket()
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.setblocking(False)
+        await loop.sock_connect(self.socket, (self.host, int(self.port)))
+        proof = KEYS.proof("line 01")
+        head = (
+            "GET /_replica HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+            f"{PROOF}: 01:{proof}\r\n\r\n"
+        )
+        await loop.sock_sendall(self.socket, head.encode())
+        answer = await loop.sock_recv(self.socket, 1024)
+        assert b" 101 " in answer, answer
+        await self.ask_for_attention()
+
+    async def ask_for_attention(self) -> None:
+        """A probe: it is alive, as everybody can see, and still reads nothing."""
+        frame = self.wire.seal("slow~0000000000000001", Probe())
+        message = piece(ASK | LAST, self.wire.last_number, frame)
+        head = bytes([0x82, 0x80 | 126]) + len(message).to_bytes(2, "big") + b"\0\0\0\0"
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self.socket, head + message)
+
+
+KEYS = Keyring((SECRET.encode(),))
+
+
+async def test_a_slow_consumer_is_bounded_coalesced_and_dropped():
+    """[replication 12] (real socket) what waits for it is bounded, and after `stalled_s` it is cut.
+
+    Others are served meanwhile, at once. (30 s in production, half a second here; flat memory over
+    ten minutes is shown by the soak benchmark.)
+    """
+    config = Config(
+        stalled_s=0.5,
+        connect_timeout_s=0.2,
+        total_timeout_s=0.3,
+        gossip_interval_s=0.1,
+        gossip_interval_max_s=0.1,
+    )
+    dice = random.Random(12)
+    async with (
+        Agent("hub", secret=SECRET, config=config) as hub,
+        Agent("fast", listen="", hubs=[hub.address], secret=SECRET) as fast,
+    ):
+        slow = SlowConsumer(hub.address)
+        await slow.start()
+        transport, replica = hub._transport, hub._body.replica
+        await until(lambda: any(m.name == "slow" for m in hub.members()))
+        row = next(m for m in replica.members.live() if m.name == "slow")
+        line = transport._lines.get(row.reach)
+        most = 0
+        async with asyncio.timeout(60):
+            while transport.traffic.stalled == 0:
+                hub.register("blob").set(dice.randbytes(200_000))  # the last one counts
+                await fast.seen(hub.version(), timeout_s=10)
+                most = max(most, line.link.outbox_bytes)
+                await slow.ask_for_attention()
+        assert 0 < most <= config.outbox_bytes_max
+        await until(lambda: row.via == "")
+        assert transport._lines.get(row.reach) is None
+        assert fast.register("blob").value == hub.register("blob").value
+        slow.socket.close()
+
+
+async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written():
+    """[replication 12] (coalesced) hundreds of writes while one push is out make one push more."""
+    async with (
+        Agent("hub", secret=SECRET, config=CALM) as hub,
+        Agent("nat", listen="", hubs=[hub.address], secret=SECRET, config=CALM) as nat,
+    ):
+        await until(lambda: hub.members() and nat.members())
+        await nat.seen(hub.version(), timeout_s=10)
+        replica = hub._body.replica
+        peer = replica.eager.peer(nat.id)
+        peer.pushing = True  # as if one were under way to somebody slow
+        opened = hub.counts().get("exchange:opened", 0)
+        for number in range(300):
+            hub.register("last").set(number)
+        await hub.durable(timeout_s=10)
+        assert len(peer.dirty) == 1, "an outbox is a set of origins"
+        replica.eager.done(nat.id, None, {}, ())
+        hub.register("last").set(300)
+        await nat.seen(hub.version(), timeout_s=4)
+        assert hub.counts()["exchange:opened"] - opened <= 3
+        assert nat.register("last").value == 300
+
+
+async def upgraded(session: aiohttp.ClientSession, address: str, **headers: str) -> int:
+    try:
+        async with session.ws_connect(f"http://{address}/_replica", headers=headers) as opened:
+            await opened.close()
+            return 101
+    except aiohttp.WSServerHandshakeError as error:
+        return error.status
+
+
+async def test_a_line_is_opened_to_those_who_know_a_key():
+    """A browser's page, a stranger and a wrong key are refused at the door."""
+    async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
+        proof = KEYS.proof("line abc")
+        for status, headers in (
+            (101, {PROOF: f"abc:{proof}"}),
+            (403, {PROOF: f"abc:{proof}", "Origin": "https://evil.example"}),
+            (401, {PROOF: f"other:{proof}"}),
+            (401, {}),
+        ):
+            assert await upgraded(session, hub.address, **headers) == status
+
+
+@pytest.mark.parametrize("what", ["oversize", "no piece", "no frame"])
+async def test_a_line_ends_with_the_first_thing_that_is_not_ours(what):
+    """[replication 16] (WebSocket oversize) closed before it is held; the agent goes on."""
+    messages = {
+        "oversize": b"\0" * (PIECE_MAX + 2),
+        "no piece": b"\x09 not a piece",
+        "no frame": piece(ASK | LAST, 1, b"not a frame"),
+    }
+    async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
+        proof = KEYS.proof("line abc")
+        async with session.ws_connect(
+            f"http://{hub.address}/_replica", headers={PROOF: f"abc:{proof}"}
+        ) as opened:
+            with contextlib.suppress(ConnectionError):
+                await opened.send_bytes(messages[what])
+            async with asyncio.timeout(10):
+                while (await opened.receive()).type is aiohttp.WSMsgType.BINARY:
+                    pass  # a refusal, in a frame of its own
+            assert opened.closed
+        hub.counter("n").increment(1)
+        assert hub.members() == []
+        async with Agent("bob", secret=SECRET, peers=[hub.address]) as bob:
+            await bob.seen(hub.version(), timeout_s=10)
+
+
+async def test_a_line_of_an_own_key_carries_the_same_frames():
+    """The same bytes as in a POST: an Ack to a Push, sealed for its asker."""
+    wire = Wire(cluster="convoca", namespace="default", keys=KEYS, boot=b"by hand!", config=CALM)
+    async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
+        proof = KEYS.proof("line abc")
+        async with session.ws_connect(
+            f"http://{hub.address}/_replica", headers={PROOF: f"abc:{proof}"}
+        ) as opened:
+            hub.counter("n").increment(1)
+            delta = hub.kernel.delta_since({}).encode()
+            frame = wire.seal("mal~0000000000000009", Push(delta, ()))
+            await opened.send_bytes(piece(ASK | LAST, 5, frame))
+            link = Link(1 << 20, 1 << 22)
+            came = link.receive(await opened.receive_bytes(timeout=10))
+            assert came.number == 5
+            assert wire.open(came.frame).message == Ack({hub.id: 1})
