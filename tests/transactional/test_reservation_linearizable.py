@@ -89,8 +89,8 @@ async def booking_client(store, log: Recorder, dice: random.Random, steps: int) 
         await asyncio.sleep(0)
 
 
-async def run(stores, seed: int, steps: int = 20) -> bool:
-    log, dice = Recorder(), random.Random(seed)
+async def run(stores, seed: int, steps: int = 20, log: Recorder | None = None) -> bool:
+    log, dice = log or Recorder(), random.Random(seed)
     await asyncio.gather(
         *(
             booking_client(stores[n % len(stores)], log, random.Random(dice.random()), steps)
@@ -165,13 +165,15 @@ async def test_bookings_stay_linearizable_in_trouble(trouble, tmp_path):
         relay = Relay(authority.port)
         await relay.start()
         stores = [await HTTPStore.open(relay.url) for _ in range(2)]
-        made = Trouble(authority, relay, random.Random(seed))
+        log = Recorder()
+        made = Trouble(authority, relay, log, random.Random(seed))
         troubling = asyncio.create_task(getattr(made, trouble)())
-        sound = await run(stores, seed)
+        sound = await run(stores, seed, log=log)
         made.over.set()
         await troubling
         for store in stores:
             await store.close()
         await relay.stop()
         await authority.stop()
+        assert any(event["type"] == "ok" for event in log.events), "nothing was tested"
         assert sound
