@@ -24,6 +24,7 @@ from __future__ import annotations
 import zlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -335,7 +336,8 @@ def normal(value: Stored) -> Stored:
 MAGIC = b"cv"
 VERSION = 1
 _COMPRESSED = 1
-_HEADER_BYTES = 13  # magic 2, version 1, kind 1, flags 1, crc32 4, size of the plain body 4
+_HEADER = Struct(">2sBcBII")  # magic, version, kind, flags, crc32, size of the plain body
+_HEADER_BYTES = _HEADER.size
 
 
 def seal(kind: str, body: bytes, *, compress: bool = True) -> bytes:
@@ -359,17 +361,17 @@ def unseal(kind: str, data: bytes) -> bytes:
     """
     if type(data) is not bytes or len(data) < _HEADER_BYTES or data[:2] != MAGIC:
         raise DecodeError("no envelope of ours")
-    if data[2] != VERSION:
-        raise UnknownVersionError(data[2], VERSION)
-    head, crc, rest = data[:5], data[5:9], data[9:]
-    if zlib.crc32(head + rest).to_bytes(4, "big") != crc:
+    _, version, its_kind, flags, crc, size = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise UnknownVersionError(version, VERSION)
+    if zlib.crc32(data[9:], zlib.crc32(data[:5])) != crc:
         raise DecodeError("damaged: the checksum does not fit")
-    if head[3:4] != kind.encode() or head[4] & ~_COMPRESSED:
-        raise DecodeError(f"an envelope of kind {head[3:4]!r}, flags {head[4]}; wanted {kind!r}")
-    size, content = int.from_bytes(rest[:4], "big"), rest[4:]
+    if its_kind != kind.encode() or flags & ~_COMPRESSED:
+        raise DecodeError(f"an envelope of kind {its_kind!r}, flags {flags}; wanted {kind!r}")
+    content = data[_HEADER_BYTES:]
     if size > BODY_BYTES_MAX:
         raise DecodeError(f"announces {size} bytes, allowed are {BODY_BYTES_MAX}")
-    if head[4] & _COMPRESSED:
+    if flags & _COMPRESSED:
         inflater = zlib.decompressobj()
         try:
             content = inflater.decompress(content, size + 1)

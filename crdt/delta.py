@@ -149,8 +149,7 @@ class Delta:
     @staticmethod
     def decode(data: bytes) -> Delta:
         """The delta of such bytes; raises DecodeError for all others. O(size)."""
-        body = unpack_body(unseal("d", data))
-        names, paths, runs = parts(body, list, list, list)
+        names, paths, runs = parts(unpack_body(unseal("d", data)), list, list, list)
         origins, known = names_of(names), list(map(unpack_path, paths))
         return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
 
@@ -267,8 +266,10 @@ def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
         if type(row) is not list or not row or type(row[0]) is not int or row[0] < least:
             raise DecodeError("events out of order")
         seq, least = seq + row[0], 1
-        events.append(_unpack_event(row, seq, base, names, paths))
-        _refuse_late_kills(origin, seq, events[-1][5])
+        event = _unpack_event(row, seq, base, names, paths)
+        if event[5]:
+            _refuse_late_kills(origin, seq, event[5])
+        events.append(event)
     if seq > last:
         raise DecodeError("an event outside of its run")
     _admit(origin, events)

@@ -37,6 +37,8 @@ def check_replica(replica: object) -> str:
     """The id itself, or InvalidReplicaError: ids are short, non-empty, encodable text."""
     if type(replica) is not str or not replica:
         raise InvalidReplicaError(f"a replica id is a non-empty str, not {replica!r}")
+    if len(replica) <= REPLICA_BYTES_MAX and replica.isascii():
+        return replica
     try:
         size = len(replica.encode())
     except UnicodeEncodeError as error:

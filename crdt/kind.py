@@ -140,7 +140,8 @@ NAMES: Final = {kind.tag: name for name, kind in KINDS.items()}
 
 def kind_of(path: Path) -> Kind:
     """The kind of the container at a path."""
-    return KINDS[path[-1].partition(":")[0]]
+    name = path[-1]
+    return KINDS.get(name) or KINDS[name.partition(":")[0]]
 
 
 def pack_path(path: Path) -> list[object]:
@@ -157,6 +158,8 @@ def unpack_path(packed: object) -> Path:
     """The path that `pack_path` wrote; raises DecodeError for anything else."""
     if type(packed) is not list or not packed or len(packed) % 2:
         raise DecodeError("a path is a list of names and types")
+    if len(packed) == 2 and type(packed[0]) is str:
+        return packed[0], _type_name(packed[1], nested=False)
     path: list[str] = []
     for name, tag in zip(packed[::2], packed[1::2], strict=True):
         if path and path[-1] != "ORMap":
@@ -168,8 +171,8 @@ def unpack_path(packed: object) -> Path:
 
 
 def _type_name(tag: object, *, nested: bool) -> str:
+    if type(tag) is int and tag in NAMES and tag != 4:
+        return NAMES[tag]
     if type(tag) is list and len(tag) == 2 and tag[0] == 4 and type(tag[1]) is int and not nested:
         return f"BoundedCounter:{tag[1]}"
-    if type(tag) is not int or tag not in NAMES or tag == 4:
-        raise DecodeError(f"no type has the tag {tag!r:.20}")
-    return NAMES[tag]
+    raise DecodeError(f"no type has the tag {tag!r:.20}")

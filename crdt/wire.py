@@ -41,11 +41,8 @@ class Span(NamedTuple):
 
 def parts(body: Any, *types: type) -> list[Any]:
     """The items of a list of exactly these types, or DecodeError."""
-    if type(body) is not list or len(body) != len(types):
-        raise DecodeError(f"wanted a list of {len(types)}")
-    for part, wanted in zip(body, types, strict=True):
-        if type(part) is not wanted:
-            raise DecodeError(f"wanted {wanted.__name__}, got {type(part).__name__}")
+    if type(body) is not list or tuple(map(type, body)) != types:
+        raise DecodeError(f"wanted a list of {', '.join(wanted.__name__ for wanted in types)}")
     return body
 
 
@@ -64,7 +61,7 @@ def names_of(items: list[Any]) -> list[str]:
         names = [check_replica(item) for item in items]
     except InvalidReplicaError as error:
         raise DecodeError(str(error)) from error
-    if len(set(names)) != len(names):
+    if len(names) > 1 and len(set(names)) != len(names):
         raise DecodeError("a replica id named twice")
     return names
 
