@@ -302,6 +302,8 @@ def _unpack_event(
     if len(row) not in {2, 5, 6}:
         raise DecodeError("a row of the wrong shape")
     kills = () if len(row) == 5 else unpack_ranges(row[-1], names)
+    if len(row) != 5 and not kills:
+        raise DecodeError("kills that are none")
     if len(row) == 2:
         return seq, None, LEAF, 0, None, kills
     _, path, step, stamp, value = row[:5]

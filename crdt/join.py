@@ -166,11 +166,21 @@ def refuse_spans(state: State, spans: Iterable[Span]) -> list[Span]:
     for span in spans:
         if span.first > state.context.last_seq(span.origin):
             differ.append(span)
-        elif span != span_of(state, span.origin, span.first, span.last):
+        elif not _same(span, span_of(state, span.origin, span.first, span.last)):
             differ.append(span)
             for columns in zip(*span[3:], strict=True):
                 _refuse_other_entry(state, span.origin, (*columns, ()))
     return differ
+
+
+def _same(one: Span, other: Span) -> bool:
+    """Whether two spans say the same, where 1, True and 1.0 are three values, and 0.0, -0.0 two."""
+    if one != other:
+        return False
+    types = list(map(type, one.values))
+    if types != list(map(type, other.values)):
+        return False
+    return float not in types or list(map(repr, one.values)) == list(map(repr, other.values))
 
 
 def join_span(state: State, span: Span, touched: Touched) -> None:

@@ -162,6 +162,19 @@ def test_envelopes_that_lie_about_their_content():
         pack([object()])
 
 
+@pytest.mark.parametrize("width", [3, 20])
+def test_an_event_that_says_nothing_is_refused_however_wide_its_run(width):
+    """A forged row without entry and with an empty list of kills.
+
+    In a run wide enough for columns it broke the apply halfway, with all dots counted as seen.
+    """
+    rows = [[min(index, 1), 0, f"k{index}", 0, None] for index in range(width)]
+    rows[1] = [1, []]
+    run = [0, 1, width - 1, 0, [], rows]
+    with pytest.raises(DecodeError, match="kills that are none"):
+        Delta.decode(seal("d", pack([["z"], [["doc", 7]], [run]])))
+
+
 def test_a_snapshot_is_read_by_its_own_life_or_a_new_one():
     """Bytes that know a replica's events in part cannot be that replica's own snapshot."""
     a, b = ORSet("a"), ORSet("b")

@@ -19,6 +19,7 @@ from crdt import (
     DoubleSpentDotError,
     IdentityReusedError,
     Kernel,
+    LWWMap,
     LWWRegister,
     ORMap,
     ORSet,
@@ -240,6 +241,30 @@ def test_a_double_spent_dot_is_named():
         with pytest.raises(DoubleSpentDotError) as error:
             refused()
         assert (error.value.replica, error.value.seq) == ("a", 1)
+        assert reader.canonical_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("here", "there"), [(1, True), (1, 1.0), (0, False), (0.0, -0.0), ([1], [True])]
+)
+def test_a_double_spent_dot_shows_also_between_values_that_python_holds_equal(here, there):
+    """[crdt 12] The columns of two lives compared equal: `1` stayed where the other had `True`.
+
+    With equal vectors, for ever. Deltas had always told them apart; chunks and merges had not.
+    """
+    one, two = LWWMap("a"), LWWMap("a")
+    one.put("k", here)
+    two.put("k", there)
+    for refused in (
+        lambda reader: reader.apply(two.kernel.delta_since({})),
+        lambda reader: reader.merge(two),
+        lambda reader: reader.kernel.apply_chunk(two.kernel.chunks(100).chunks[0]),
+    ):
+        reader = LWWMap("r")
+        reader.merge(one)
+        before = reader.canonical_bytes()
+        with pytest.raises(DoubleSpentDotError):
+            refused(reader)
         assert reader.canonical_bytes() == before
 
 
