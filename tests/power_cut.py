@@ -122,7 +122,8 @@ def image(steps: Sequence[Step], dice: random.Random) -> dict[str, bytes]:
 
 
 def _made_to_last(change: Step, synced: str) -> bool:
-    return synced == "." if change.kind == "u" else synced == change.file
+    """A deletion lasts with its directory, and with a later file of its name."""
+    return synced == change.file or (change.kind == "u" and synced == ".")
 
 
 def _chosen(pending: Sequence[Step], dice: random.Random) -> Iterator[Step]:
