@@ -36,7 +36,7 @@ class Allowance:
             self._bytes -= size
 
     def ready_s(self) -> float:
-        """When there is room again."""
+        """When there is room again, and a byte more: rounding must wake nobody early."""
         if not self.bytes_per_s or self._bytes >= 1:
             return self._as_of_s
-        return self._as_of_s + (1 - self._bytes) / self.bytes_per_s
+        return self._as_of_s + (2 - self._bytes) / self.bytes_per_s

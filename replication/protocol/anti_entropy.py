@@ -313,6 +313,8 @@ class AntiEntropy:
                 if key not in encoded:
                     since = {**applied, **plan.since}
                     encoded[key] = self._encoded(since, self.config.delta_bytes_target, now_s)
+                else:
+                    self.allowance.spend(len(encoded[key]))  # encoded once, but sent to each
                 message = Push(encoded[key], plan.told)
                 peer = self.eager.peer(plan.peer.replica)
                 peer.pushing = bool(encoded[key]) and self.open(
