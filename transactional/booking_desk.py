@@ -155,6 +155,8 @@ class Desk:
                     await self._serve([request])
 
     async def _make(self, waiting: dict[int, Request]) -> None:
+        proposed: set[int] = set()
+
         async def decide(conflict: ConflictError | None) -> Decision[_Round]:
             if conflict is not None:
                 self._days.doubt(conflict.failed)
@@ -170,11 +172,23 @@ class Desk:
                 for request, drafts in judged.accepted
                 for key, booking in zip(request.made, drafts, strict=False)
             ]
+            proposed.update(id(request) for request, _ in judged.accepted)
             compares = [*judged.sheet.compares(), *(Absent(key) for key, _ in made)]
             puts = [Put(key, value) for key, value in made]
             return Decision(judged, compares, [*judged.sheet.writes.values(), *puts])
 
-        judged, revision = await decided(self._store, decide)
+        try:
+            judged, revision = await decided(self._store, decide)
+        except OutcomeUnknownError:
+            spared = [request for name, request in waiting.items() if name not in proposed]
+            for request in spared:  # no commit held them: nothing of theirs is in doubt
+                del waiting[id(request)]
+            self._queue.extendleft(reversed(spared))
+            raise
+        await self._tell(waiting, judged, revision)
+
+    async def _tell(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+        """Answer everybody by the judgement that stands; the postponed go back into the queue."""
         if revision:
             entered = self._days.committed(judged.sheet, revision)
             for request, drafts in judged.accepted:
@@ -184,7 +198,10 @@ class Desk:
             del waiting[id(request)]
         now = await self._store.now()
         refusals = [self._refuse(waiting, r, full, judged.sheet, now) for r, full in judged.refused]
-        await asyncio.gather(*refusals)
+        # All of them end before one that failed is served again: none may answer behind its back.
+        for failure in await asyncio.gather(*refusals, return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     async def _judge(self, waiting: dict[int, Request], now: datetime, *, anew: bool) -> _Round:
         requests = [(request, request.drafts(now)) for request in waiting.values()]

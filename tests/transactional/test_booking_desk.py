@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 
 import pytest
 
@@ -11,9 +13,12 @@ from transactional import (
     BookingConflict,
     InvalidRequestError,
     OpIdReusedError,
+    OutcomeUnknownError,
     Reservations,
     Resource,
+    Retry,
     Wanted,
+    booking_desk,
 )
 from transactional.day_cache import DOUBTED_READS
 
@@ -146,3 +151,70 @@ async def test_many_days_in_one_group_stay_within_one_commits_limits(store):
     assert before + 1 < await revision(store) <= before + 10
     for number in range(10):
         assert len(await rooms.agenda(f"room {number}")) == 1
+
+
+async def test_a_refusal_that_fails_lets_the_others_end_before_anybody_is_served_again(
+    store, monkeypatch
+):
+    """Who was told of a conflict has no booking, though a neighbour's refusal broke in between."""
+    rooms = Reservations(store)
+    first = await rooms.book("turing", hours(9, 10), holder="ann")
+    conflict, commit = rooms._desk._days.conflict, store.commit
+    asked, broken, written = [], asyncio.Event(), asyncio.Event()
+
+    async def broken_once(full, now, sheet):
+        asked.append(full)
+        if len(asked) == 1:
+            await Reservations(store).cancel(first)  # by another process, meanwhile
+            broken.set()
+            raise ValueError("broken")
+        if len(asked) == 2:
+            with contextlib.suppress(TimeoutError):  # nobody writes before this one ends
+                await asyncio.wait_for(written.wait(), 0.3)
+        return await conflict(full, now, sheet)
+
+    async def told_late(*arguments, **options):
+        made = await commit(*arguments, **options)
+        if broken.is_set():
+            written.set()
+            await asyncio.sleep(0.02)
+        return made
+
+    monkeypatch.setattr(store, "commit", told_late)
+    monkeypatch.setattr(rooms._desk._days, "conflict", broken_once)
+    answers = await asyncio.gather(
+        rooms.book("turing", hours(9, 9.5), holder="bob"),
+        rooms.book("turing", hours(9.5, 10), holder="cyd"),
+        return_exceptions=True,
+    )
+    booked = {booking.holder for booking in await rooms.agenda("turing")}
+    told = {answer.holder for answer in answers if not isinstance(answer, Exception)}
+    assert len(asked) >= 2
+    assert booked == told
+
+
+async def test_only_what_was_proposed_is_in_doubt(store, monkeypatch):
+    """A refused neighbour of a commit whose answer was lost is judged again, not left in doubt."""
+    rooms = Reservations(store)
+    await rooms.book("turing", hours(9, 10), holder="ann")
+
+    async def lost(*_, op_id=None, **__):
+        raise OutcomeUnknownError(op_id or "x", "lost")
+
+    commit, resolve = store.commit, store.resolve
+
+    async def heal(op_id):
+        monkeypatch.setattr(store, "commit", commit)
+        monkeypatch.setattr(store, "resolve", resolve)
+        raise OutcomeUnknownError(op_id, "lost again")
+
+    monkeypatch.setattr(store, "commit", lost)
+    monkeypatch.setattr(store, "resolve", heal)
+    hasty = functools.partial(booking_desk.decided, retry=Retry(attempts_max=2))
+    monkeypatch.setattr(booking_desk, "decided", hasty)
+    answers = await asyncio.gather(
+        rooms.book("turing", hours(11, 12), holder="bob"),
+        rooms.book("turing", hours(9, 10), holder="cyd"),
+        return_exceptions=True,
+    )
+    assert isinstance(answers[1], BookingConflict), answers
