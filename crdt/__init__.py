@@ -11,10 +11,11 @@ is pure arithmetic: no I/O, no clock, no randomness, no threads.
 from crdt.batch import Batch
 from crdt.bounded_counter import BoundedCounter
 from crdt.causal_context import CausalContext
+from crdt.change import Change, DocumentChange
 from crdt.chunk import Chunk, ChunkSet
 from crdt.codec import decode_value, encode_value
 from crdt.counter import GCounter, PNCounter
-from crdt.delta import Change, Delta, DocumentChange, Event, Run
+from crdt.delta import Delta, Event, Run
 from crdt.dot import Dot
 from crdt.errors import (
     AmbiguousNameError,

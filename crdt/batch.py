@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from crdt.change import Mark
     from crdt.codec import Step
     from crdt.dot import Range
     from crdt.kind import Path
     from crdt.live import Row
     from crdt.state import State
-    from crdt.writer import Undo, Writer
+    from crdt.writer import Writer
 
 _KILLS_OF = itemgetter(5)  # of an event
 
@@ -41,7 +42,7 @@ class Batch:
         self._writer = writer
         self._bytes_max = bytes_max if bytes_max is not None else writer.bytes_max
         self.events: list[Fields] = []  # the writer appends to both
-        self.undo: list[Undo] = []
+        self.undo: list[Mark] = []
         self.stamp = 0  # the one stamp of all its entries; 0 until one is needed
         self.delta = Delta()
 

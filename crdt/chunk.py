@@ -27,8 +27,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.causal_context import CausalContext
+from crdt.change import UNCHANGED, Change, Touched
 from crdt.codec import Stored, pack, seal, unpack_body, unseal
-from crdt.delta import Change
 from crdt.errors import DecodeError
 from crdt.join import (
     doomed_ranges,
@@ -40,7 +40,7 @@ from crdt.join import (
     spans_of,
 )
 from crdt.kind import Path, pack_path, unpack_path
-from crdt.state import CHUNK_SETS_MAX, State, Touched
+from crdt.state import CHUNK_SETS_MAX, State
 from crdt.wire import (
     Span,
     names_of,
@@ -204,7 +204,7 @@ def take(state: State, chunk: Chunk) -> Change:
     what they say about their set begin it anew.
     """
     if chunk.set_id in state.known_sets:
-        return Change()
+        return UNCHANGED
     came = state.chunk_sets.get(chunk.set_id, {})
     known = next(iter(came.values()), chunk)
     if (known.count, known.vector) != (chunk.count, chunk.vector):
@@ -218,7 +218,7 @@ def take(state: State, chunk: Chunk) -> Change:
     state.chunk_sets[chunk.set_id] = came
     while len(state.chunk_sets) > CHUNK_SETS_MAX:
         del state.chunk_sets[next(iter(state.chunk_sets))]
-    return Change()
+    return UNCHANGED
 
 
 def _refuse(state: State, chunks: list[Chunk]) -> list[Span]:

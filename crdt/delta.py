@@ -1,4 +1,4 @@
-"""What one replica tells another: events, runs of events, deltas; and what a reader is told.
+"""What one replica tells another: events, runs of events, deltas.
 
 An event is one dot with what it did: it wrote at most one entry and killed the dots it had
 observed. A run is a contiguous piece of one origin's history, and a delta is a few runs:
@@ -24,7 +24,6 @@ wrote an entry goes as columns, like a chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.codec import Step, Stored, normal, pack, seal, unpack_body, unseal
@@ -190,29 +189,6 @@ def _split(run: Run) -> Iterator[Delta]:
 def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
     kept = tuple(mark for mark in run.batches if first <= mark[0] and mark[1] <= last)
     return Delta((Run(run.origin, first, last, tuple(events), kept),))
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentChange:
-    """One document whose value changed; `keys` names what was touched at its top level.
-
-    `type` is the view class. `keys` holds elements of a set, keys of a map, names of an ORMap, and
-    is None for types that have none. Elements that Python holds equal (1, True, 1.0) coincide.
-    """
-
-    name: str
-    type: Any
-    keys: frozenset[Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a local mutation, apply or merge changed; falsy when every value stayed as it was."""
-
-    documents: tuple[DocumentChange, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.documents)
 
 
 # --------------------------------------------------------------------------------------- wire

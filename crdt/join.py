@@ -24,12 +24,12 @@ from collections import Counter
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from crdt.change import UNCHANGED, Change, Touched
 from crdt.codec import Step, order_of
-from crdt.delta import WIDE, Change, Delta, Fields, Run
+from crdt.delta import WIDE, Delta, Fields, Run
 from crdt.dot import SEQ_BITS
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.log import holds
-from crdt.state import State, Touched
 from crdt.wire import Span
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from crdt.dot import Range
     from crdt.kind import Path
     from crdt.live import Container, Entry
+    from crdt.state import State
 
 
 _KILLS_OF = itemgetter(5)  # of an event
@@ -232,13 +233,18 @@ def _take_rows(
 ) -> None:
     rows = container.rows
     container.total = None
-    new = set(steps)
-    unique = len(new) == len(steps) and new.isdisjoint(rows)
-    if unique and touched.mark_new(container, new):
+    if not rows or rows.keys().isdisjoint(steps):
         if not rows:
             state.live.enlist(container)
+        before = len(rows)
         rows.update(zip(steps, entries, strict=True))
-        return
+        if len(rows) == before + len(steps):
+            touched.mark_new(container, steps)
+            return
+        for step in set(steps):  # some meet among themselves: back, and one by one
+            del rows[step]
+        if not rows:
+            state.live.retire(container)
     for step, entry in zip(steps, entries, strict=True):
         touched.mark(container, step)
         state.live.insert(container, step, entry)
@@ -331,7 +337,7 @@ def merge_state(mine: State, theirs: State) -> Change:
     refuse_spans(mine, spans)
     refuse_doomed(mine, doomed_ranges(theirs), theirs.context.ranges())
     if not theirs.doomed and theirs.context <= mine.applied:
-        return Change()
+        return UNCHANGED
     touched = Touched(mine.live)
     _adopt_history(mine, theirs)
     mine.split_contexts()

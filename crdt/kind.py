@@ -135,6 +135,7 @@ KINDS: Final[dict[str, Kind]] = {
         Kind("ORMap", 15, "element", "none", frozenset(), "present"),
     )
 }
+TYPES: Final[dict[str, type]] = {}  # name -> view class; each type module puts its own in
 NAMES: Final = {kind.tag: name for name, kind in KINDS.items()}
 
 

@@ -15,7 +15,7 @@ in exactly one row and has exactly one slot in the log of its origin.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from crdt.codec import Step, Stored
@@ -24,7 +24,7 @@ from crdt.errors import require
 from crdt.log import OriginLog, holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from crdt.kind import Path
 
@@ -263,15 +263,3 @@ class LiveTable:
             require(all(seq > log.floor for seq in log.kills), "a record below the floor")
             require(log.ranges_kept == sum(map(len, log.kills.values())), "records miscounted")
         require(not dots, "live entries without a slot")
-
-
-READS: Final[dict[str, Callable[[LiveTable, Row], Any]]] = {
-    "present": lambda _table, _row: True,
-    "latest": lambda table, row: _typed(table.latest(row)[2]),
-    "values": lambda _table, row: frozenset(_typed(entry[2]) for entry in entries_of(row)),
-    "all_true": lambda _table, row: all(entry[2] for entry in entries_of(row)),
-}
-
-
-def _typed(value: Stored) -> tuple[type, Stored]:
-    return type(value), value  # True, 1 and 1.0 are three values

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from crdt.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.state import TYPES
+from crdt.kind import TYPES
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:

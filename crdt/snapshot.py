@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.causal_context import CausalContext
+from crdt.change import Touched
 from crdt.chunk import Chunk, pack_content, split_span, unpack_content
 from crdt.codec import pack, seal, unpack_body, unseal
 from crdt.dot import SEQ_MAX, Range
 from crdt.errors import DecodeError, IdentityReusedError
 from crdt.hlc import STAMP_MAX
 from crdt.join import doomed_ranges, join_span, spans_of
-from crdt.state import CHUNK_SETS_MAX, State, Touched
+from crdt.state import CHUNK_SETS_MAX, State
 from crdt.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
 
 if TYPE_CHECKING:

@@ -17,18 +17,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.causal_context import CausalContext
-from crdt.codec import Step, element_of
-from crdt.delta import Change, DocumentChange
 from crdt.dot import SEQ_BITS, SEQ_MAX, Range
 from crdt.errors import require
 from crdt.hlc import HLC
-from crdt.kind import kind_of
-from crdt.live import READS, Container, LiveTable, Row
+from crdt.live import LiveTable
 from crdt.log import holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
+    from crdt.change import Touched
     from crdt.chunk import Chunk
 
 DOOMED_MAX = 1 << 20
@@ -36,8 +34,6 @@ REMOVAL_RECORDS_BYTES_MAX = 16 << 20
 RECORD_BYTES = 128  # of memory per killed range, measured generously
 KNOWN_SETS_MAX = 8  # ids of 16 bytes
 CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
-
-TYPES: dict[str, type] = {}  # name -> view class; each type module puts its own in
 
 
 class State:
@@ -200,79 +196,3 @@ class State:
                 require(self.context.covers(name, seq), f"an entry of {name}:{seq}, never seen")
         own = self.context.last_seq(self.replica)
         require(own == self.applied.seqs.get(self.replica, 0), "own events with a gap")
-
-
-class Touched:
-    """Rows as they were before a mutation or merge; afterwards it says which values changed."""
-
-    __slots__ = ("live", "rows", "whole")
-
-    def __init__(self, live: LiveTable) -> None:
-        self.live = live
-        self.rows: dict[Container, dict[Step, Row | None]] = {}
-        self.whole: dict[Container, set[Step]] = {}  # rows known to be new, without a look
-
-    def mark(self, container: Container, step: Step) -> None:
-        """Remember a row before it changes for the first time."""
-        rows = self.rows.get(container)
-        if rows is None:
-            rows = self.rows[container] = {}
-        if step not in rows:
-            new = self.whole.get(container)
-            if new is not None and step in new:
-                new.discard(step)
-                rows[step] = None
-            else:
-                rows[step] = container.rows.get(step)
-
-    def remember(self, undo: Iterable[tuple[Container, Step, Row | None]]) -> None:
-        """Rows as they were before local mutations, oldest first."""
-        for container, step, row in undo:
-            self.rows.setdefault(container, {}).setdefault(step, row)
-
-    def mark_new(self, container: Container, steps: set[Step]) -> bool:
-        """Remember that these rows did not exist before; False if some of them are marked."""
-        if not steps.isdisjoint(self.rows.get(container, ())):
-            return False
-        known = self.whole.get(container)
-        self.whole[container] = steps if known is None else known | steps
-        return True
-
-    def change(self) -> Change:
-        """What changed for a reader: by document, with the keys at its top level. O(marks)."""
-        documents: dict[tuple[str, str], list[Iterable[object]]] = {}
-        for container in [*self.rows, *(some for some in self.whole if some not in self.rows)]:
-            changed = self._changed_steps(container)
-            if not changed:
-                continue
-            path = container.path
-            keys = documents.setdefault((path[0], path[1]), [])
-            if len(path) > 2:
-                keys.append((path[2],))
-            elif kind_of(path).step == "element":
-                plain = tuple not in set(map(type, changed))
-                keys.append(changed if plain else map(element_of, changed))
-        return Change(
-            tuple(
-                DocumentChange(name, type_of(kind), frozenset().union(*keys) if keys else None)
-                for (name, kind), keys in documents.items()
-            )
-        )
-
-    def _changed_steps(self, container: Container) -> set[Step]:
-        reads = READS[kind_of(container.path).reads]
-        now = container.rows
-        changed = self.whole.get(container, set())
-        for step, before in self.rows.get(container, {}).items():
-            after = now.get(step)
-            if before is None or after is None:
-                if before is not after:
-                    changed.add(step)
-            elif reads(self.live, before) != reads(self.live, after):
-                changed.add(step)
-        return changed
-
-
-def type_of(name: str) -> type:
-    """The view class of a type name in a path."""
-    return TYPES[name.partition(":")[0]]

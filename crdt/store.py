@@ -21,6 +21,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crdt.batch import Batch
+from crdt.change import type_of
 from crdt.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
 from crdt.codec import is_text
 from crdt.dot import check_replica
@@ -28,14 +29,15 @@ from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableEr
 from crdt.join import apply_delta, merge_state
 from crdt.since import delta_since
 from crdt.snapshot import from_bytes, to_bytes
-from crdt.state import RECORD_BYTES, State, type_of
+from crdt.state import RECORD_BYTES, State
 from crdt.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from crdt.causal_context import CausalContext
-    from crdt.delta import Change, Delta
+    from crdt.change import Change
+    from crdt.delta import Delta
     from crdt.dot import Range
     from crdt.hlc import HLC
     from crdt.live import Container

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 from crdt.causal_context import CausalContext
 from crdt.codec import Step, element_of, pack, thaw
 from crdt.errors import SharedKernelError, TypeMismatchError, UncopyableError
-from crdt.kind import KINDS
+from crdt.kind import KINDS, TYPES
 from crdt.live import Container, Row, entries_of
-from crdt.state import TYPES
 from crdt.store import Kernel
 
 if TYPE_CHECKING:
     from crdt.batch import Batch
-    from crdt.delta import Change, Delta
+    from crdt.change import Change
+    from crdt.delta import Delta
     from crdt.writer import Victim, Writer
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.

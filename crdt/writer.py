@@ -12,26 +12,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crdt.change import Change, Mark, Touched
 from crdt.codec import Step, Stored
-from crdt.delta import Change, Delta, Fields, Run, weight_of, written
+from crdt.delta import Delta, Fields, Run, weight_of, written
 from crdt.dot import SEQ_BITS, SEQ_MAX, Range
 from crdt.errors import BatchOpenError, BatchTooLargeError
 from crdt.kind import LEAF
 from crdt.live import Container, Row, entries_of
-from crdt.state import State, Touched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt.batch import Batch
     from crdt.log import OriginLog
+    from crdt.state import State
 
 NOTHING = Delta()  # what a mutator returns when nothing had to change, or inside a batch
 
 # A place whose entries a mutation kills, with the row as the writer saw it.
 Victim = tuple[Container, Step, Row]
-# A place that a mutation changes, with the row as it was before.
-Undo = tuple[Container, Step, Row | None]
 
 
 class Writer:
@@ -144,7 +143,7 @@ class Writer:
         if limit is not None and weight_of(event) > limit:
             raise BatchTooLargeError(weight_of(event), limit)
 
-    def _hand_over(self, event: Fields, undo: Iterable[Undo]) -> Delta:
+    def _hand_over(self, event: Fields, undo: Iterable[Mark]) -> Delta:
         """The event happened: count it, remember it, publish it or leave that to the batch."""
         state, batch = self.state, self.open_batch
         self._count(event[0])
@@ -167,12 +166,10 @@ class Writer:
         if state.context is not state.applied:
             state.context.add_range(state.replica, seq, seq)
 
-    def publish(self, delta: Delta, undo: Iterable[Undo]) -> None:
+    def publish(self, delta: Delta, undo: Iterable[Mark]) -> None:
         """Tell the subscriber; a mutation is complete before anybody hears of it."""
         if self.on_delta is not None:
-            touched = Touched(self.state.live)
-            touched.remember(undo)
-            self.on_delta(delta, touched.change())
+            self.on_delta(delta, Touched(self.state.live, undo).change())
 
     def void(self, last_seq: int) -> Delta:
         """See `Kernel.void`."""
