@@ -22,13 +22,16 @@ events of an origin lie together.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import accumulate, repeat
+from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.causal_context import CausalContext
 from crdt.change import UNCHANGED, Change, Touched
-from crdt.codec import Stored, pack, seal, unpack_body, unseal
+from crdt.codec import BODY_BYTES_MAX, Stored, pack, seal, unpack_body, unseal
 from crdt.errors import DecodeError
 from crdt.join import (
     doomed_ranges,
@@ -53,7 +56,7 @@ from crdt.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from crdt.dot import Range
     from crdt.version_vector import VersionVector
@@ -104,7 +107,7 @@ class Chunk:
     def decode(data: bytes) -> Chunk:
         """The chunk of such bytes, closed; raises DecodeError for all others. O(origins)."""
         set_id, index, count, flat, content = parts(
-            unpack_body(unseal("c", data)), bytes, int, int, list, bytes
+            unpack_body(unseal("c", data)), (bytes, int, int, list, bytes)
         )
         if len(set_id) != 16 or not 0 <= index < count <= CHUNKS_MAX:
             raise DecodeError("a chunk that belongs to no set")
@@ -128,19 +131,16 @@ class ChunkSet:
 
 def cut(state: State, bytes_max: int) -> ChunkSet:
     """Cut the state into chunks of about `bytes_max` bytes before compression. O(n)."""
-    pieces: list[list[Span]] = [[]]
-    room = bytes_max
-    for span in spans_of(state):
-        for piece, size in split_span(span, bytes_max):
-            if size > room and pieces[-1]:
-                pieces.append([])
-                room = bytes_max
-            pieces[-1].append(piece)
-            room -= size
-    vector, killed = state.applied.vector, doomed_ranges(state)
-    bodies = [
-        pack(pack_content(piece, () if index else killed)) for index, piece in enumerate(pieces)
-    ]
+    bytes_max = min(bytes_max, BODY_BYTES_MAX // 2)  # more than about that nobody would take
+    spans, vector, killed = spans_of(state), state.applied.vector, doomed_ranges(state)
+    bodies: list[bytes] = []
+    if _ENTRY_BYTES * sum(len(span.seqs) for span in spans) <= bytes_max:
+        bodies = [pack(pack_content(spans, killed))]  # to pack them is cheaper than to weigh them
+    if not bodies or len(bodies[0]) > bytes_max:
+        bodies = [
+            pack(pack_content(piece, () if index else killed))
+            for index, piece in enumerate(_pieces(spans, bytes_max))
+        ]
     set_id = id_of([blake2b(body, digest_size=16).digest() for body in bodies], vector)
     chunks = tuple(
         Chunk(set_id, index, len(bodies), vector, seal("e", body))
@@ -149,20 +149,34 @@ def cut(state: State, bytes_max: int) -> ChunkSet:
     return ChunkSet(set_id, vector, chunks)
 
 
+def _pieces(spans: list[Span], bytes_max: int) -> list[list[Span]]:
+    pieces: list[list[Span]] = [[]]
+    room = bytes_max
+    for span in spans:
+        for part, size in split_span(span, bytes_max):
+            if size > room and pieces[-1]:
+                pieces.append([])
+                room = bytes_max
+            pieces[-1].append(part)
+            room -= size
+    return pieces
+
+
 def split_span(span: Span, bytes_max: int) -> Iterator[tuple[Span, int]]:
-    """Cut a span between seqs so that each part weighs about bytes_max."""
-    whole = _ENTRY_BYTES * len(span.seqs) + _column_size(span.steps) + _column_size(span.values)
-    if whole <= bytes_max:
-        yield span, whole
-        return
-    first, start, size = span.first, 0, 16 + len(span.origin)
-    for index, seq in enumerate(span.seqs):
-        weight = _ENTRY_BYTES + _size(span.steps[index]) + _size(span.values[index])
-        if index > start and size + weight > bytes_max:
-            yield _part(span, first, seq - 1, start, index), size
-            first, start, size = seq, index, 16 + len(span.origin)
-        size += weight
-    yield _part(span, first, span.last, start, len(span.seqs)), size
+    """Cut a span between seqs so that each part weighs about bytes_max, its size beside it."""
+    head = 16 + len(span.origin)
+    sizes = map(add, _sizes(span.steps), _sizes(span.values))
+    ends = list(accumulate(map(add, sizes, repeat(_ENTRY_BYTES))))
+    first, start, before = span.first, 0, 0
+    while ends and head + ends[-1] - before > bytes_max:
+        stop = max(start + 1, bisect_right(ends, before + bytes_max - head))
+        if stop == len(ends):
+            break
+        size = head + ends[stop - 1] - before
+        yield _part(span, first, span.seqs[stop] - 1, start, stop), size
+        first, start, before = span.seqs[stop], stop, ends[stop - 1]
+    size = head + (ends[-1] - before if ends else 0)
+    yield _part(span, first, span.last, start, len(ends)) if start else span, size
 
 
 def _part(span: Span, first: int, last: int, start: int, stop: int) -> Span:
@@ -188,13 +202,13 @@ def _size(part: Stored) -> int:
     return part.bit_length() // 8 if isinstance(part, int) else 8
 
 
-def _column_size(column: list[Any]) -> int:
+def _sizes(column: list[Any]) -> Iterable[int]:
     types = set(map(type, column))
     if types <= {str, bytes}:
-        return sum(map(len, column))
+        return map(len, column)
     if types == {int}:
-        return len(column) * (max(map(int.bit_length, column)) // 8 + 1)
-    return sum(map(_size, column))
+        return repeat(max(map(int.bit_length, column)) // 8 + 1, len(column))
+    return map(_size, column)
 
 
 def take(state: State, chunk: Chunk) -> Change:
@@ -204,6 +218,9 @@ def take(state: State, chunk: Chunk) -> Change:
     what they say about their set begin it anew.
     """
     if chunk.set_id in state.known_sets:
+        return UNCHANGED
+    if chunk.count == 1 and chunk.vector == state.applied.vector and _is_ours(state, chunk):
+        state.know_set(chunk.set_id)
         return UNCHANGED
     came = state.chunk_sets.get(chunk.set_id, {})
     known = next(iter(came.values()), chunk)
@@ -219,6 +236,13 @@ def take(state: State, chunk: Chunk) -> Change:
     while len(state.chunk_sets) > CHUNK_SETS_MAX:
         del state.chunk_sets[next(iter(state.chunk_sets))]
     return UNCHANGED
+
+
+def _is_ours(state: State, chunk: Chunk) -> bool:
+    """Whether a set of one chunk is what we would cut. O(n), but less than to open theirs."""
+    body = unseal("e", chunk.content)
+    digest = blake2b(body, digest_size=16).digest()
+    return body == canonical_bytes(state) and id_of([digest], chunk.vector) == chunk.set_id
 
 
 def _refuse(state: State, chunks: list[Chunk]) -> list[Span]:
@@ -294,7 +318,7 @@ def pack_content(spans: list[Span], doomed: tuple[Range, ...]) -> list[Any]:
 
 def unpack_content(content: Any) -> tuple[tuple[Span, ...], tuple[Range, ...]]:
     """The spans and doomed dots that `pack_content` wrote, or DecodeError."""
-    names, paths, columns, doomed = parts(content, list, list, list, list)
+    names, paths, columns, doomed = parts(content, (list, list, list, list))
     origins = names_of(names)
     known = [unpack_path(path) for path in paths]
     spans = tuple(unpack_span(packed, origins, known) for packed in columns)

@@ -24,6 +24,7 @@ wrote an entry goes as columns, like a chunk.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.codec import Step, Stored, normal, pack, seal, unpack_body, unseal
@@ -81,14 +82,50 @@ def _size(part: object) -> int:
     return part.bit_length() // 8 + 9 if isinstance(part, int) else 16
 
 
-class Run(NamedTuple):
-    """The events first..last of one origin; those that have nothing left to say are left out."""
+class Run:
+    """The events first..last of one origin; those that have nothing left to say are left out.
 
-    origin: str
-    first: int
-    last: int
-    rows: tuple[Fields, ...]
-    batches: tuple[tuple[int, int], ...] = ()  # those of more than one event, ascending
+    Immutable. `batches` are those of more than one event, ascending. A run that came as columns
+    and killed nothing has a `span`, and its rows are made when somebody asks.
+    """
+
+    __slots__ = ("_rows", "batches", "first", "last", "origin", "span")
+
+    def __init__(
+        self,
+        origin: str,
+        first: int,
+        last: int,
+        rows: tuple[Fields, ...] | Span = (),
+        batches: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self.origin = origin
+        self.first = first
+        self.last = last
+        self.batches = batches
+        self._rows: tuple[Fields, ...] | None = None if isinstance(rows, Span) else rows
+        self.span: Span | None = rows if isinstance(rows, Span) else None
+
+    @property
+    def rows(self) -> tuple[Fields, ...]:
+        """The events as plain tuples. O(1), but for the first time after columns."""
+        rows = self._rows
+        if rows is None:
+            columns: Any = self.span  # there is one of the two
+            rows = self._rows = tuple(zip(*columns[3:], repeat(()), strict=False))
+        return rows
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts() == other._parts() if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        return f"Run{self._parts()!r}"
+
+    def _parts(self) -> tuple[object, ...]:
+        return self.origin, self.first, self.last, self.rows, self.batches
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -119,7 +156,7 @@ class Delta:
     @property
     def ranges(self) -> tuple[Range, ...]:
         """The dots it covers: (origin, first, last), inclusive, in the order of the runs."""
-        return tuple([run[:3] for run in self.runs])
+        return tuple([(run.origin, run.first, run.last) for run in self.runs])
 
     def __bool__(self) -> bool:
         return self._runs != ()
@@ -148,7 +185,7 @@ class Delta:
     @staticmethod
     def decode(data: bytes) -> Delta:
         """The delta of such bytes; raises DecodeError for all others. O(size)."""
-        names, paths, runs = parts(unpack_body(unseal("d", data)), list, list, list)
+        names, paths, runs = parts(unpack_body(unseal("d", data)), (list, list, list))
         origins, known = names_of(names), list(map(unpack_path, paths))
         return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
 
@@ -197,12 +234,10 @@ def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
 def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
     """[origin, first, width - 1, base, marks, rows], or [span, marks, kills] as columns."""
     marks = [mark for first, last in run.batches for mark in (first - run.first, last - first)]
-    if len(run.rows) > WIDE:
-        seqs, places, steps, stamps, values, kills = zip(*run.rows, strict=True)
-        if None not in places:
-            span = Span(*run[:3], *map(list, (seqs, places, steps, stamps, values)))
-            columns = pack_span(span, names, paths)
-            return [columns, marks, _pack_kills(kills, names)]
+    columns = columns_of(run)
+    if columns is not None:
+        span, kills = columns
+        return [pack_span(span, names, paths), marks, _pack_kills(kills, names)]
     origin = names.setdefault(run.origin, len(names))
     base = min([event[3] for event in run.rows if event[3]], default=0)
     rows: list[Any] = []
@@ -218,6 +253,19 @@ def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[A
     return [origin, run.first, run.last - run.first, base, marks, rows]
 
 
+def columns_of(run: Run) -> tuple[Span, Sequence[tuple[Range, ...]]] | None:
+    """A run of many events that all wrote an entry as columns, and what they killed; else None."""
+    if run.span is not None:
+        return run.span, ()
+    if len(run.rows) <= WIDE:
+        return None
+    seqs, paths, steps, stamps, values, kills = zip(*run.rows, strict=True)
+    if None in paths:
+        return None
+    columns = map(list, (seqs, paths, steps, stamps, values))
+    return Span(run.origin, run.first, run.last, *columns), kills
+
+
 def _pack_kills(column: Sequence[tuple[Range, ...]], names: dict[str, int]) -> list[Any]:
     """A mostly empty column as [index, ranges, ...]."""
     packed: list[Any] = []
@@ -231,7 +279,7 @@ def _pack_kills(column: Sequence[tuple[Range, ...]], names: dict[str, int]) -> l
 def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
     if type(packed) is list and len(packed) == 3:
         return _unpack_columns(packed, names, paths)
-    index, first, more, base, marks, rows = parts(packed, int, int, int, int, list, list)
+    index, first, more, base, marks, rows = parts(packed, (int, int, int, int, list, list))
     origin = pick(names, index)
     last = first + more
     if more < 0 or not 1 <= first <= last <= SEQ_MAX or base < 0:
@@ -254,12 +302,15 @@ def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
 
 def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:
     """The run of [span, marks, kills]."""
-    columns, marks, sparse = parts(packed, list, list, list)
+    columns, marks, sparse = parts(packed, (list, list, list))
     span = unpack_span(columns, names, paths)
     origin, first, last, seqs = span[:4]
-    kills: list[tuple[Range, ...]] = [()] * len(seqs)
     if len(seqs) <= WIDE or len(sparse) % 2:
         raise DecodeError("columns for a few events, or kills that are no pairs")
+    batches = _unpack_marks(marks, first, last)
+    if not sparse:
+        return Run(origin, first, last, span, batches)
+    kills: list[tuple[Range, ...]] = [()] * len(seqs)
     least = 0
     for index, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
         if not least <= index < len(seqs) or not flat:
@@ -267,8 +318,7 @@ def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> R
         kills[index] = unpack_ranges(flat, names)
         least = index + 1
         _refuse_late_kills(origin, seqs[index], kills[index])
-    rows = tuple(zip(seqs, span.paths, span.steps, span.stamps, span.values, kills, strict=True))
-    return Run(origin, first, last, rows, _unpack_marks(marks, first, last))
+    return Run(origin, first, last, tuple(zip(*span[3:], kills, strict=True)), batches)
 
 
 def _unpack_event(
@@ -301,7 +351,7 @@ def _admit(origin: str, events: list[Fields]) -> None:
     if len(events) == 1:
         _, path, step, stamp, value, _ = events[0]
         if path is not None:
-            kind_of(path).admit(origin, (step,), (stamp,), (value,))
+            kind_of(path).admit_entry(origin, step, stamp, value)
         return
     written_at: dict[Path, list[Fields]] = {}
     for event in events:

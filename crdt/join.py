@@ -21,14 +21,15 @@ The work is done over columns wherever a span brings only news; row by row where
 from __future__ import annotations
 
 from collections import Counter
-from operator import itemgetter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from crdt.change import UNCHANGED, Change, Touched
 from crdt.codec import Step, order_of
-from crdt.delta import WIDE, Delta, Fields, Run
+from crdt.delta import Delta, Fields, Run, columns_of
 from crdt.dot import SEQ_BITS
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
+from crdt.live import STAMP_OF, VALUE_OF
 from crdt.log import holds
 from crdt.wire import Span
 
@@ -37,11 +38,8 @@ if TYPE_CHECKING:
 
     from crdt.dot import Range
     from crdt.kind import Path
-    from crdt.live import Container, Entry
+    from crdt.live import Container, Entry, Row
     from crdt.state import State
-
-
-_KILLS_OF = itemgetter(5)  # of an event
 
 
 # -------------------------------------------------------------------------------------- deltas
@@ -49,13 +47,31 @@ _KILLS_OF = itemgetter(5)  # of an event
 
 def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
     """Take a delta in. O(its size) when it brings only news; atomic. `own` welcomes own dots."""
-    if not own:
-        refuse_own(state, delta.ranges)
-    _refuse_conflicts(state, delta)
+    runs = delta.runs if len(delta.runs) == 1 else _connected(delta.runs)
+    _refuse_conflicts(state, runs, own=own)
     touched = Touched(state.live)
-    for run in delta.runs:
+    for run in runs:
         _apply_run(state, run, touched)
     return touched.change()
+
+
+def _connected(runs: Sequence[Run]) -> Sequence[Run]:
+    """Runs that continue one another as one: many small deltas cost what one large delta does."""
+    pieces: list[list[Run]] = []
+    end, origin = 0, None
+    for run in runs:
+        if run.first == end and run.origin == origin:
+            pieces[-1].append(run)
+        else:
+            pieces.append([run])
+        end, origin = run.last + 1, run.origin
+    return [piece[0] if len(piece) == 1 else _one_run(piece) for piece in pieces]
+
+
+def _one_run(piece: list[Run]) -> Run:
+    rows = tuple(chain.from_iterable([run.rows for run in piece]))
+    batches = tuple(chain.from_iterable([run.batches for run in piece]))
+    return Run(piece[0].origin, piece[0].first, piece[-1].last, rows, batches)
 
 
 def refuse_own(state: State, ranges: Iterable[Range]) -> None:
@@ -67,17 +83,21 @@ def refuse_own(state: State, ranges: Iterable[Range]) -> None:
                 raise IdentityReusedError(origin, seq, last)
 
 
-def _refuse_conflicts(state: State, delta: Delta) -> None:
+def _refuse_conflicts(state: State, runs: Sequence[Run], *, own: bool) -> None:
     unseen = 0
-    for run in delta.runs:
+    for run in runs:
+        if run.origin == state.replica and not own:
+            refuse_own(state, ((run.origin, run.first, run.last),))
         news = run.first > state.context.last_seq(run.origin)
+        if news and run.span is not None:
+            continue  # nothing here that it could contradict, and it kills nothing
         for event in run.rows:
             for _, first, last in event[5]:
                 unseen += last - first + 1
             if not news and event[1] is not None and state.context.covers(run.origin, event[0]):
                 _refuse_other_entry(state, run.origin, event)
     if unseen + len(state.doomed) > state.doomed_max:
-        _refuse_doom(state, delta)
+        _refuse_doom(state, runs)
 
 
 def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
@@ -95,10 +115,10 @@ def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
     raise DoubleSpentDotError(origin, seq)
 
 
-def _refuse_doom(state: State, delta: Delta) -> None:
+def _refuse_doom(state: State, runs: Sequence[Run]) -> None:
     """Raise if the dots that would be doomed, counted exactly, do not fit."""
     seen, doomed, missing = state.context.copy(), len(state.doomed), set()
-    for run in delta.runs:
+    for run in runs:
         seen.add_range(run.origin, run.first, run.last)
         for event in run.rows:
             for origin, first, last in event[5]:
@@ -119,10 +139,10 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
     state.apply_range(origin, run.first, run.last)
     for first, last in run.batches:
         log.mark_batch(first, last)
-    if taken is None and len(run.rows) > WIDE and not any(map(_KILLS_OF, run.rows)):
-        span = Span(origin, run.first, run.last, *map(list, list(zip(*run.rows, strict=True))[:5]))
-        _take_columns(state, span, touched)
-        _observe(state, span.stamps)
+    columns = columns_of(run) if taken is None else None
+    if columns is not None and not any(columns[1]):
+        _take_columns(state, columns[0], touched)
+        _observe(state, columns[0].stamps)
         return
     kill, mark, insert, place = state.kill, touched.mark, live.insert, log.place
     stamps: list[int] = []
@@ -207,7 +227,9 @@ def _take_columns(state: State, span: Span, touched: Touched) -> None:
     """Everything in the span is new here: whole columns at once, container by container."""
     live = state.live
     base, log = live.base(span.origin), live.log(span.origin)
-    dots = [base + seq for seq in span.seqs]
+    seqs = span.seqs
+    dense = bool(seqs) and seqs[-1] - seqs[0] + 1 == len(seqs)
+    dots = range(base + seqs[0], base + seqs[-1] + 1) if dense else [base + seq for seq in seqs]
     entries: list[Entry] = list(zip(dots, span.stamps, span.values, strict=True))
     containers: list[Container] = []
     start, one_path = 0, span.paths.count(span.paths[0]) == len(entries) if entries else False
@@ -221,18 +243,18 @@ def _take_columns(state: State, span: Span, touched: Touched) -> None:
         _take_rows(state, container, steps, entries[start:stop], touched)
         containers += [container] * (stop - start)
         start = stop
-    if log.seqs and span.seqs and span.seqs[0] <= log.seqs[-1]:
-        for seq, container, step in zip(span.seqs, containers, span.steps, strict=True):
+    if log.seqs and seqs and seqs[0] <= log.seqs[-1]:
+        for seq, container, step in zip(seqs, containers, span.steps, strict=True):
             log.place(seq, container, step)
     else:
-        log.extend(span.seqs, containers, span.steps)
+        log.extend(seqs, containers, span.steps)
 
 
 def _take_rows(
     state: State, container: Container, steps: list[Step], entries: list[Entry], touched: Touched
 ) -> None:
     rows = container.rows
-    container.total = None
+    container.total, container.plain = None, False
     if not rows or rows.keys().isdisjoint(steps):
         if not rows:
             state.live.enlist(container)
@@ -299,20 +321,11 @@ def span_of(state: State, origin: str, first: int, last: int) -> Span:
     live = state.live
     log, base = live.log(origin), live.base(origin)
     if log.stale == 0 and not log.late and first == 1 and last >= (log.seqs or [0])[-1]:
-        seqs, containers, steps = log.seqs.tolist(), log.containers, log.steps
-        same = bool(containers) and containers.count(containers[0]) == len(containers)
-        if same:
-            rows = containers[0].rows
-            found = list(map(rows.__getitem__, steps))
-        else:
-            found = [c.rows[step] for c, step in zip(containers, steps, strict=True)]
-        if {tuple}.issuperset(map(type, found)):
-            paths = (
-                [containers[0].path] * len(seqs) if same else [place.path for place in containers]
-            )
-            alone: list[Entry] = found  # type: ignore[assignment]  # all are tuples
-            stamps, values = [entry[1] for entry in alone], [entry[2] for entry in alone]
-            return Span(origin, first, last, seqs, paths, list(steps), stamps, values)
+        seqs, containers, steps = log.seqs.tolist(), log.containers, list(log.steps)
+        rows, paths = _rows_at(containers, steps)
+        if {tuple}.issuperset(map(type, rows)):
+            stamps, values = list(map(STAMP_OF, rows)), list(map(VALUE_OF, rows))
+            return Span(origin, first, last, seqs, paths, steps, stamps, values)
     span = Span(origin, first, last, [], [], [], [], [])
     for seq, container, step in log.slots(first, last):
         entry = live.entry(container, step, base + seq)
@@ -323,6 +336,19 @@ def span_of(state: State, origin: str, first: int, last: int) -> Span:
             span.stamps.append(entry[1])
             span.values.append(entry[2])
     return span
+
+
+def _rows_at(containers: list[Container], steps: list[Step]) -> tuple[list[Row], list[Path]]:
+    """The rows at these places, and their paths; whole containers at a time where that is so."""
+    if not containers or containers.count(containers[0]) < len(containers):
+        rows = [place.rows[step] for place, step in zip(containers, steps, strict=True)]
+        return rows, [place.path for place in containers]
+    only = containers[0]
+    if list(only.rows) == steps:  # one origin wrote all of it, in this order: no look-ups
+        rows = list(only.rows.values())
+    else:
+        rows = list(map(only.rows.__getitem__, steps))
+    return rows, [only.path] * len(steps)
 
 
 def doomed_ranges(state: State) -> tuple[Range, ...]:

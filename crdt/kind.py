@@ -34,6 +34,7 @@ _PACKED = frozenset({tuple})
 _ANY = frozenset({type(None), bool, int, float, str, bytes, datetime, tuple})
 _ORDERED = frozenset({int, float, str, bytes, datetime, tuple})
 _STEPS = frozenset({str, bytes, int})
+_FREE = frozenset({"element", "event"})  # kinds whose entries have steps of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,33 @@ class Kind:
         stamps: Sequence[int],
         values: Sequence[Stored],
     ) -> None:
-        """Raise DecodeError unless these columns can be entries of this kind, written by origin."""
-        if self.step in {"element", "event"}:
-            if not _STEPS.issuperset(map(type, steps)):
-                for step in steps:
-                    _check_step(step)
+        """`admit_entry` for columns: at once where nothing is unusual, else entry by entry."""
+        if self.step in _FREE:
+            usual = _STEPS.issuperset(map(type, steps))
         else:
-            wanted = origin if self.step == "origin" else LEAF
-            if any(type(step) is not str or step != wanted for step in steps):
-                raise DecodeError(f"{self.name}: an entry at a step that is not {wanted!r}")
-        if not _INT.issuperset(map(type, stamps)) or min(stamps, default=0) < 0:
-            raise DecodeError(f"{self.name}: a stamp that is no natural number")
-        if max(stamps, default=0) > (0 if self.stamp == "none" else STAMP_MAX):
+            usual = steps.count(origin if self.step == "origin" else LEAF) == len(steps)
+        if not (
+            usual
+            and min(stamps) >= 0
+            and max(stamps) <= (STAMP_MAX if self.stamp == "clock" else 0)
+            and self.values.issuperset(map(type, values))
+            and (self.check is None or all(map(self.check, values)))
+        ):
+            for step, stamp, value in zip(steps, stamps, values, strict=True):
+                self.admit_entry(origin, step, stamp, value)
+
+    def admit_entry(self, origin: str, step: Step, stamp: int, value: Stored) -> None:
+        """Raise DecodeError unless this can be an entry of this kind, written by origin."""
+        if self.step in _FREE:
+            if type(step) not in _STEPS:
+                _check_step(step)
+        elif type(step) is not str or step != (origin if self.step == "origin" else LEAF):
+            raise DecodeError(f"{self.name}: an entry where no {self.step} step is")
+        if stamp and not (self.stamp == "clock" and 0 < stamp <= STAMP_MAX):
             raise DecodeError(f"{self.name}: a stamp out of range")
-        if not self.values.issuperset(map(type, values)):
+        if type(value) not in self.values:
             raise DecodeError(f"{self.name}: a value of the wrong type")
-        if self.check is not None and not all(map(self.check, values)):
+        if self.check is not None and not self.check(value):
             raise DecodeError(f"{self.name}: a value out of range")
 
 

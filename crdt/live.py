@@ -15,6 +15,7 @@ in exactly one row and has exactly one slot in the log of its origin.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 Entry = tuple[int, int, Stored]  # dot, stamp, value
 Row = Entry | dict[int, Entry]
+STAMP_OF = itemgetter(1)  # of an entry
+VALUE_OF = itemgetter(2)
 
 
 class Container:
     """The rows below one path, and the containers nested in it."""
 
-    __slots__ = ("__weakref__", "children", "parent", "path", "rows", "total")
+    __slots__ = ("__weakref__", "children", "parent", "path", "plain", "rows", "total")
 
     def __init__(self, path: Path, parent: Container | None) -> None:
         self.path = path
@@ -43,6 +46,7 @@ class Container:
         self.rows: dict[Step, Row] = {}
         self.children: dict[tuple[str, str], Container] = {}
         self.total: int | None = None  # of a counter's entries, once asked for; None: count anew
+        self.plain = True  # known to hold single entries of scalars only; False: look again
 
     def count(self, step: Step, amount: Stored, sign: int) -> None:
         """An entry came (1) or went (-1): keep the total, where one amount is one increment."""
@@ -50,6 +54,20 @@ class Container:
             self.total += sign * amount
         else:
             self.total = None
+
+    def is_plain(self) -> bool:
+        """Whether each row is one entry, step and value being stored as they are shown.
+
+        Then rows are read as columns. O(1) as long as nothing was joined since it was true.
+        """
+        if not self.plain:
+            rows = self.rows
+            self.plain = (
+                tuple not in set(map(type, rows))
+                and dict not in set(map(type, rows.values()))
+                and tuple not in set(map(type, map(VALUE_OF, rows.values())))
+            )
+        return self.plain
 
     def subtree(self) -> Iterator[Container]:
         """This container and everything nested in it."""
@@ -141,6 +159,7 @@ class LiveTable:
         """Add an entry beside whatever is there. Its place in the log is the caller's duty."""
         rows = container.rows
         present = rows.get(step)
+        container.plain = False
         if container.total is not None:
             container.count(step, entry[2], 1)
         if present is None:
@@ -171,7 +190,7 @@ class LiveTable:
     def put_back(self, container: Container, step: Step, row: Row | None) -> None:
         """Make a row what it was before; the logs are the caller's duty."""
         rows = container.rows
-        container.total = None
+        container.total, container.plain = None, False
         if row is not None:
             if not rows:
                 self.enlist(container)
@@ -227,6 +246,7 @@ class LiveTable:
             if container.rows:
                 twin.enlist(copied)
                 copied.rows.update(container.rows)
+                copied.plain = container.plain
         for mine, log in zip(twin.logs, self.logs, strict=True):
             mine.seqs = log.seqs[:]
             mine.containers = [twin.container(container.path) for container in log.containers]
@@ -246,6 +266,8 @@ class LiveTable:
         for path, container in self.containers.items():
             require(container.rows or container.children, f"empty container {path}")
             require(self._known.get(path) is container, f"two containers at {path}")
+            claimed, container.plain = container.plain, False
+            require(container.is_plain() or not claimed, f"not as plain as it says: {path}")
             for step, row in container.rows.items():
                 require(type(row) is tuple or len(row) > 1, "a dict where one entry would do")
                 for entry in entries_of(row):

@@ -12,12 +12,12 @@ concurrently have created the same child; the same name with two types is two ch
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from crdt.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
 from crdt.kind import TYPES
+from crdt.live import VALUE_OF
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from crdt.store import DocumentType
 
 View = TypeVar("View")
-_VALUE_OF = itemgetter(2)  # of an entry
 
 
 class LWWMap(ViewProtocol, Mapping[Any, Any]):
@@ -42,12 +41,11 @@ class LWWMap(ViewProtocol, Mapping[Any, Any]):
         one on every replica.
         """
         rows = self._rows
-        plain_steps = tuple not in set(map(type, rows))
-        if plain_steps and dict not in set(map(type, rows.values())):
-            values = list(map(_VALUE_OF, rows.values()))
-            if tuple not in set(map(type, values)):
-                return dict(zip(rows, values, strict=True))
-        steps = list(rows) if plain_steps else sorted(rows, key=order_of)
+        if self._container.is_plain():
+            items: dict[Any, Any] = dict(rows)  # a copy never grows, so this beats a new dict
+            items.update(zip(rows, map(VALUE_OF, rows.values()), strict=True))
+            return items
+        steps = sorted(rows, key=order_of) if tuple in set(map(type, rows)) else list(rows)
         return {element_of(step): self._read(rows[step]) for step in steps}
 
     def _read(self, row: Row) -> Any:

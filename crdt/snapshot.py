@@ -51,7 +51,7 @@ def from_bytes(state: State, data: bytes) -> str:
     pieces = list(_pieces(data))
     if not pieces:
         raise DecodeError("no snapshot in here")
-    head = parts(unpack_body(unseal("s", pieces[0])), str, *[list] * 8)
+    head = parts(unpack_body(unseal("s", pieces[0])), (str, *[list] * 8))
     writer, names, applied, context, doomed, clock, logs, sets, _ = head
     origins = names_of(names)
     touched = Touched(state.live)
@@ -124,7 +124,7 @@ def _load_span(state: State, span: Span, touched: Touched) -> None:
 
 def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
     for item in logs:
-        index, floor, kept, batches = parts(item, int, int, list, list)
+        index, floor, kept, batches = parts(item, (int, int, list, list))
         origin = pick(origins, index)
         log = state.live.log(origin)
         (log.floor,) = naturals([floor])
@@ -134,7 +134,7 @@ def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
         for first, last in zip(bounds[::2], bounds[1::2], strict=True):
             log.mark_batch(first, last)
         for record in kept:
-            seq, killed = parts(record, int, list)
+            seq, killed = parts(record, (int, list))
             naturals([seq])
             state.record(origin, seq, _known(unpack_ranges(killed, origins)))
 
@@ -165,6 +165,6 @@ def _load_sets(state: State, sets: list[Any], chunks: list[Chunk]) -> None:
 
 
 def _load_clock(state: State, clock: list[Any]) -> None:
-    last, ceiling = parts(naturals(clock, STAMP_MAX << 1), int, int)
+    last, ceiling = parts(naturals(clock, STAMP_MAX << 1), (int, int))
     state.clock.last = max(last, ceiling, state.clock.last)
     state.clock.ceiling = ceiling

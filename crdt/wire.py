@@ -39,7 +39,7 @@ class Span(NamedTuple):
     values: list[Stored]
 
 
-def parts(body: Any, *types: type) -> list[Any]:
+def parts(body: Any, types: tuple[type, ...]) -> list[Any]:
     """The items of a list of exactly these types, or DecodeError."""
     if type(body) is not list or tuple(map(type, body)) != types:
         raise DecodeError(f"wanted a list of {', '.join(wanted.__name__ for wanted in types)}")
@@ -117,7 +117,7 @@ def pack_span(span: Span, names: dict[str, int], paths: dict[Path, int]) -> list
 def unpack_span(packed: Any, names: list[str], known: list[Path]) -> Span:
     """The span that `pack_span` wrote, its entries checked kind by kind, or DecodeError."""
     index, first, more, gaps, places, steps, stamps, values = parts(
-        packed, int, int, int, list, list, list, list, list
+        packed, (int, int, int, list, list, list, list, list)
     )
     origin, last, count = pick(names, index), first + more, len(steps)
     if more < 0 or not 1 <= first <= last <= SEQ_MAX:

@@ -80,6 +80,8 @@ class Writer:
         if not rows:
             self.state.live.enlist(container)
         rows[step] = (log.base + seq, stamp, value)
+        if type(value) is tuple or type(step) is tuple:
+            container.plain = False
         log.seqs.append(seq)
         log.containers.append(container)
         log.steps.append(step)
