@@ -51,7 +51,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m replication", description=__doc__.split("\n")[0])
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--secret-file", type=Path, help="file that holds the cluster secret")
+    shared.add_argument(
+        "--secret-file", type=Path, help="the cluster secret; on a second line the previous one"
+    )
+    shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
+    shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
+    shared.add_argument("--tls-ca", type=Path, metavar="PEM", help="whom to trust (mutual TLS)")
     shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
     shared.add_argument("-o", "--output", choices=["table", "json", "plain"], default="table")
     _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
@@ -95,6 +100,9 @@ def _add_up(up: argparse.ArgumentParser) -> None:
     up.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
     up.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
     up.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    up.add_argument(
+        "--hub", action="append", default=[], metavar="HOST:PORT", help="keep a WebSocket to it"
+    )
     up.add_argument("--journal", type=Path)
     up.add_argument("--cluster", default="convoca")
     up.add_argument("--namespace", default="default")

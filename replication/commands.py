@@ -15,7 +15,7 @@ from replication import diagnosis, logs
 from replication.agent import Agent
 from replication.errors import ConfigError, JournalUnreadableError
 from replication.journal.sqlite import SqliteJournal
-from replication.options import keys_of
+from replication.options import keys_of, tls_contexts
 from replication.transport.desk import DeskClient
 
 if TYPE_CHECKING:
@@ -37,11 +37,17 @@ async def run(options: argparse.Namespace) -> Any:
 async def _up(options: argparse.Namespace) -> None:
     """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
     logs.write_to_stderr(options.log_level, options.log_format)
+    server_tls, client_tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    if options.listen and client_tls is not None and server_tls is None:
+        raise ConfigError("an agent that listens with TLS needs a certificate", hint="--tls-cert")
     agent = Agent(
         options.name,
         listen=options.listen,
         address=options.address,
         peers=options.peer,
+        hubs=options.hub,
+        server_tls=server_tls,
+        client_tls=client_tls,
         journal=options.journal,
         secret=_secret(options),
         cluster=options.cluster,
@@ -173,13 +179,17 @@ async def _diff(options: argparse.Namespace) -> Any:
 
 
 def _client(options: argparse.Namespace, peer: str = "") -> DeskClient:
-    secret = _secret(options)
-    return DeskClient(peer or options.peer, keys_of(secret), options.timeout)
+    _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    return DeskClient(peer or options.peer, keys_of(_secret(options)), options.timeout, tls)
 
 
-def _secret(options: argparse.Namespace) -> str | None:
+def _secret(options: argparse.Namespace) -> list[str] | None:
+    """The secrets of the file, one per line, the one to seal with first."""
     path: Path | None = options.secret_file
-    return path.read_text(encoding="utf-8").strip() if path is not None else None
+    if path is None:
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 # ------------------------------------------------------------------------------ files

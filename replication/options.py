@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from replication.protocol.keyring import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Secret = str | bytes | Sequence[str | bytes]
 NAME_LENGTH_MAX = 64
@@ -76,6 +78,41 @@ def page_token(keys: tuple[bytes, ...]) -> str:
 def order_token(keys: tuple[bytes, ...]) -> str:
     """What an operator shows as a bearer token to read values and to give orders."""
     return hmac.new(keys[0], b"convoca orders", hashlib.sha256).hexdigest() if keys else ""
+
+
+def tls_contexts(
+    certificate: Path | None, key: Path | None, authority: Path | None
+) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """The contexts of a server and of a client, from PEM files; (None, None) for plain HTTP.
+
+    Args:
+        certificate: of this side, with its chain.
+        key: its private key, if that is in another file.
+        authority: whom to trust instead of the system's authorities. A server that is given one
+            asks its clients for certificates as well: mutual TLS.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or no PEM; or a key came without certificate.
+    """
+    if certificate is None and authority is None:
+        if key is not None:
+            raise ConfigError("a private key without its certificate", hint="give both")
+        return None, None
+    try:
+        client = ssl.create_default_context(cafile=authority)
+        if certificate is None:
+            return None, client
+        client.load_cert_chain(certificate, key)
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority)
+        server.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(str(path) for path in (certificate, key, authority) if path is not None)
+        raise ConfigError(
+            f"TLS cannot be set up: {error}", hint=f"PEM files that fit together: {files}"
+        ) from error
+    if authority is not None:
+        server.verify_mode = ssl.CERT_REQUIRED
+    return server, client
 
 
 def is_loopback(host: str) -> bool:

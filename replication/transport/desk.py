@@ -33,6 +33,7 @@ from replication.options import is_loopback, order_token, page_token
 from replication.transport.base import split_address
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
 
 ORDER_BYTES_MAX = 256 * 1024
@@ -160,11 +161,13 @@ class DeskClient:
         address: where the agent listens.
         keys: of the cluster secret; () without one.
         timeout_s: of each page and order, and between two changes none at all.
+        tls: for an agent that listens with TLS; None is plain HTTP.
     """
 
     address: str
     keys: tuple[bytes, ...] = ()
     timeout_s: float = 10.0
+    tls: ssl.SSLContext | None = None
 
     async def page(self, path: str, **query: str) -> str:
         """The text of a page.
@@ -186,7 +189,9 @@ class DeskClient:
         try:
             async with (
                 aiohttp.ClientSession(headers=self._headers(), timeout=timeout) as session,
-                session.get(self._url("/changes"), params={"prefix": prefix}) as response,
+                session.get(
+                    self._url("/changes"), params={"prefix": prefix}, ssl=self.tls or True
+                ) as response,
             ):
                 self._check(response, "")
                 async for line in response.content:
@@ -199,7 +204,9 @@ class DeskClient:
             async with (
                 asyncio.timeout(self.timeout_s),
                 aiohttp.ClientSession(headers=self._headers()) as session,
-                session.request(method, self._url(path), **options) as response,
+                session.request(
+                    method, self._url(path), ssl=self.tls or True, **options
+                ) as response,
             ):
                 text = await response.text()
                 self._check(response, text)
@@ -216,7 +223,8 @@ class DeskClient:
 
     def _url(self, path: str) -> str:
         host, port, _ = split_address(self.address)
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
+        scheme = "https" if self.tls is not None else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         if response.status == HTTPStatus.OK:

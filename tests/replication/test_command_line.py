@@ -14,6 +14,7 @@ import pytest
 from replication import Agent
 from replication.__main__ import main, shown
 from replication.transport.desk import DeskClient
+from tests.replication.test_testing import contexts
 
 pytestmark = pytest.mark.processes
 SECRET = "a shared secret"
@@ -260,3 +261,45 @@ def test_answers_are_shown_as_asked():
     assert shown({"a": 1, "bcd": 2}, "table") == "a   1\nbcd 2"
     assert shown({"a": 1, "bcd": 2}, "plain") == "a 1\nbcd 2"
     assert shown(["x", "y"], "plain") == "x\ny"
+
+
+async def started(*arguments: str) -> tuple[asyncio.subprocess.Process, dict[str, str]]:
+    """`up` in a process of its own, and what it said when it was ready."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "replication", "up", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    return process, json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+
+
+async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, capsys):
+    """Two agents from PEM files, one of them dialling out only; a verb needs a certificate too."""
+    contexts(tmp_path, "all")
+    pem, key = str(tmp_path / "all.pem"), str(tmp_path / "all.key")
+    tls = ["--tls-cert", pem, "--tls-key", key, "--tls-ca", pem]
+    old, both = tmp_path / "old", tmp_path / "both"
+    old.write_text("the old secret\n")
+    both.write_text("the new secret\nthe old secret\n")
+    ada, said = await started("ada", *tls, "--secret-file", str(both))
+    to = ["--peer", said["address"]]
+    nat, _ = await started(
+        "nat", "--listen", "", "--hub", said["address"], *tls, "--secret-file", str(both)
+    )
+    try:
+        known = [*tls, "--secret-file", str(old)]
+        code, _, err = await say(capsys, "set", "x", "1", "--copies", "1", *to, *known)
+        assert (code, err) == (0, ""), "the previous secret still opens"
+        assert (await say(capsys, "get", "x", *to, *tls, "--secret-file", str(both)))[1] == "1"
+        for stranger in (["--secret-file", str(old)], [*known[-2:], "--tls-ca", pem]):
+            code, out, err = await say(capsys, "get", "x", *to, *stranger)
+            assert (code, out) == (1, "")
+            assert err.startswith(f"error: {said['address']}: ")
+        code, out, err = await say(capsys, "get", "x", *to, "--tls-cert", str(old))
+        assert (code, out) == (1, "")
+        assert err.startswith("error: TLS cannot be set up: ")
+        code, out, err = await say(capsys, "up", "eve", "--tls-ca", pem)
+        assert (code, out) == (1, "")
+        assert "needs a certificate" in err
+    finally:
+        for process in (nat, ada):
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 30) == 0
