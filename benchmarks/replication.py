@@ -235,6 +235,12 @@ def rounds() -> str:
                     f"{mean:.2f} / {high}",
                     f"<= {goal[0]} / {goal[1]}" if goal else "",
                 )
+                if loss and size == 100:
+                    best = gossip.summary(gossip.one_attempt(size, 400, fanout, loss))
+                    row(
+                        "  the same, computed, if each partner is tried once at most",
+                        f"{best[0]:.2f} / {best[1]}",
+                    )
                 means.append(mean)
                 highs.append(float(high))
             curves[f"{title}: mean"] = means

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crdt import Delta
+from crdt import Delta, VersionVector
 from crdt.errors import BelowFloorError
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
@@ -100,14 +100,23 @@ class AntiEntropy:
 
     # ------------------------------------------------------------------------------ syncs
 
-    def greet(self, member: Member, now_s: float) -> None:
-        """Open a push-pull exchange with a member."""
+    def greet(self, member: Member, settled: Mapping[str, int], now_s: float) -> None:
+        """Open a push-pull exchange with a member; `settled` is what all but surely everybody has.
+
+        It brings what the member is known to lack; if nothing fresh is known, all that came after
+        `settled`, so that one frame that arrives is enough for news. What is too much for that is
+        history: the answer tells how much of it is lacked. A newcomer may have to ask for chunks.
+        """
         peer = self.eager.peer(member.replica)
         digest = digests.opening(self.kernel.vector, peer, self.config.digest_full_every)
         full = digest.tier is Tier.FULL or not peer.introduced
         data = b""
-        if peer.known and not peer.pushing:
-            data = self._encoded(peer.believed, self.config.greeting_bytes_target, now_s)
+        few = sum(self.kernel.vector.values()) <= self.config.chunks_above_events
+        if (peer.known or few) and not peer.pushing:
+            fresh = peer.compared_since(settled)
+            since = peer.believed if fresh else VersionVector(peer.believed) | settled
+            target = self.config.greeting_bytes_target
+            data = self._encoded(since, target, now_s, whole=not fresh)
         greeting = Sync(digest, self.members.gossip(full=full), data)
         self.open(member.reach, member.replica, greeting, now_s)
 
@@ -137,11 +146,9 @@ class AntiEntropy:
         try:
             if self._relays and self._lacks_much(theirs, mine):
                 return Synced(digests.full(mine), reset=True, members=claims)
-            delta = self.kernel.delta_since(theirs, bytes_max=room) if room else Delta()
+            delta, more = self._delta(theirs, room)
         except BelowFloorError:
             return Synced(digests.full(mine), reset=self._relays, members=claims)
-        after = {**theirs, **{origin: last for origin, _, last in delta.ranges}}
-        more = any(seq > after.get(origin, 0) for origin, seq in mine.items())
         data = delta.encode() if delta else b""
         self.allowance.spend(len(data))
         return Synced(answer, data, more, members=claims)
@@ -334,16 +341,30 @@ class AntiEntropy:
             opened = self.open(address, replica, Push(data, told), now_s)
             self.eager.peer(replica).pushing = opened
 
-    def _encoded(self, since: Mapping[str, int], bytes_target: int, now_s: float) -> bytes:
-        """Events above a vector; nothing if there are none, or if only chunks could tell them."""
-        room = min(bytes_target, self.allowance.room(now_s))
+    def _delta(self, since: Mapping[str, int], room: int) -> tuple[Delta, bool]:
+        """Events above a vector, cut at `room` bytes; and whether there are more.
+
+        Raises:
+            BelowFloorError: only chunks could tell them.
+        """
+        mine = self.kernel.vector
+        delta = self.kernel.delta_since(since, bytes_max=room) if room else Delta()
+        after = {**since, **{origin: last for origin, _, last in delta.ranges}}
+        return delta, any(seq > after.get(origin, 0) for origin, seq in mine.items())
+
+    def _encoded(
+        self, since: Mapping[str, int], bytes_target: int, now_s: float, *, whole: bool = False
+    ) -> bytes:
+        """Events above a vector; nothing if there are none, or if only chunks could tell them.
+
+        With `whole`, nothing if not all of them can be told.
+        """
         try:
-            delta = (
-                self.kernel.delta_since(self._offered(since), bytes_max=room) if room else Delta()
-            )
+            room = min(bytes_target, self.allowance.room(now_s))
+            delta, more = self._delta(self._offered(since), room)
         except BelowFloorError:
             return b""
-        data = delta.encode() if delta else b""
+        data = delta.encode() if delta and not (whole and more) else b""
         self.allowance.spend(len(data))
         return data
 

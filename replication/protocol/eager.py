@@ -57,6 +57,11 @@ class Peer:
                 self.believed[origin] = max(seq, self.known.get(origin, 0))
         return news
 
+    def compared_since(self, settled: Mapping[str, int]) -> bool:
+        """Whether we compared vectors when mine was at `settled` already; O(origins)."""
+        shown = self.shown
+        return self.introduced and all(shown.get(origin, 0) >= s for origin, s in settled.items())
+
     def raise_belief(self, ranges: Ranges) -> None:
         """Somebody pushed these ranges to the peer; if they arrived, it knows them."""
         for origin, first, last in sorted(ranges):

@@ -10,7 +10,8 @@ Push-pull, when both are equal (the common, idle case; 16 bytes of digest each w
     A --Sync(hash)--------------------------> B
     A <-------------------------Synced(hash)-- B
 
-when they differ; one round trip syncs both ways, because A remembers where B stood:
+when they differ; one round trip syncs both ways, because A remembers where B stood (and brings to a
+B that it never met, or not lately, whatever is too new to be everywhere):
 
     A --Sync(hash, what changed at A since they met, those events)--> B    B applies, persists
     A <---------Synced(what changed at B, what A lacks)-------------- B    A applies, persists

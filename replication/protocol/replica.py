@@ -55,11 +55,11 @@ from replication.protocol.rounds import Rounds
 from replication.protocol.rules import Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from crdt import Change, Delta, Kernel
     from replication.config import Config
-    from replication.protocol.membership import Dice, Member
+    from replication.protocol.membership import Dice
     from replication.protocol.wire import Envelope, Wire
 
 
@@ -102,10 +102,11 @@ class Replica:
         self.exchanges = Exchanges(config, wire, self.members)
         detector = FailureDetector(config, dice, next_s=now_s + config.probe_interval_s)
         self.prober = Prober(detector, self.members, self.exchanges, self.eager)
-        self.rounds = Rounds(config, dice, tuple(sorted({*seeds, *self._hubs} - {address})), now_s)
+        seeds = tuple(sorted({*seeds, *self._hubs} - {address}))
+        self.rounds = Rounds(config, dice, seeds, now_s, dict(kernel.vector))
         self.allowance = Allowance(config.bandwidth_bytes_per_s)
         self.durable: dict[str, int] = dict(kernel.vector)
-        self._wire, self._dice = wire, dice
+        self._wire = wire
         self._pending, self.behind = Pending(), Behind()
         self.counts = self._pending.counts
         self.identity = Identity(kernel, self.members, dice, wire.boot, self.counts)
@@ -124,7 +125,7 @@ class Replica:
     @property
     def wake_s(self) -> float:
         """When `tick` has something to do; an earlier or later call does no harm."""
-        due = min(self.rounds.due_s, self.prober.detector.wake_s)
+        due = min(self.rounds.wake_s, self.prober.detector.wake_s)
         if self.allowance.bytes_per_s and self.eager.due():
             due = min(due, self.allowance.ready_s())
         return min(due, self.exchanges.next_s(due))
@@ -194,7 +195,7 @@ class Replica:
         self._pending.notices += self.prober.step(self.kernel.vector, now_s)
         partners, strangers = self.rounds.begin(self.kernel.vector, self.members, now_s)
         for member in partners:
-            self.entropy.greet(member, now_s)
+            self.entropy.greet(member, self.rounds.settled, now_s)
         for address in strangers:
             self.entropy.greet_stranger(address, now_s)
         return self._take(now_s)
@@ -232,14 +233,14 @@ class Replica:
         """Tell some peers that this replica (or a member that is retired) is gone for good."""
         claim = self.members.depart(who or self.id, status, now_s)
         told = Leave(() if claim is None else (claim,))
-        for member in self._some(self.members.live(), 3):
+        for member in self.rounds.some(self.members.live(), 3):
             self.entropy.open(member.reach, member.replica, told, now_s)
         return self._take(now_s)
 
     def part(self, now_s: float) -> Effects:
         """The last push before a stop: whatever peers lack of our own events, to two of them."""
-        for member in self._some(self.members.live(), 2):
-            self.entropy.greet(member, now_s)
+        for member in self.rounds.some(self.members.live(), 2):
+            self.entropy.greet(member, self.rounds.settled, now_s)
         return self._take(now_s)
 
     def check(self) -> None:
@@ -290,6 +291,7 @@ class Replica:
     def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
         """The answer to a request of ours."""
         message, sender = envelope.message, envelope.replica
+        self.rounds.answered(opened)
         via = opened.address if opened.address in self._hubs else ""
         match message:
             case Synced():
@@ -351,9 +353,6 @@ class Replica:
             self.on_write()
 
     # ------------------------------------------------------------------------------ sending
-
-    def _some(self, members: Sequence[Member], count: int) -> list[Member]:
-        return self._dice.sample(members, min(count, len(members)))
 
     def _entropy_of(self, kernel: Kernel, *, read_only: bool = False) -> AntiEntropy:
         return AntiEntropy(

@@ -97,7 +97,7 @@ def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
     """Counterexample: a chunk was taken as the answer to a Sync."""
     ada = sim.replica("ada")
     chunk = sim["bob"].chunks(1000).chunks[0]
-    ada.entropy.greet(ada.members.live()[0], sim.now_s)
+    ada.entropy.greet(ada.members.live()[0], {}, sim.now_s)
     number = ada.exchanges.last
     opened = ada.exchanges.take(number)
     given = ChunkGiven(chunk.set_id, 0, 1, chunk.encode())

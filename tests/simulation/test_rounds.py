@@ -1,0 +1,167 @@
+"""How fast news spreads where frames get lost: what a greeting brings, and who is replaced."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from crdt import LWWRegister
+from replication import Config, Faults, Simulation
+from replication.protocol.exchanges import Opened
+from replication.protocol.membership import Membership
+from replication.protocol.messages import MemberClaim, Push, Status, Sync
+from replication.protocol.rounds import REPLACED_AFTER, SETTLED_ROUNDS, Rounds
+from tests.scale import rounds
+
+PURE = Config(gossip_jitter=0.0, gossip_interval_max_s=1.0, eager_peers_max=0)
+"""Gossip alone, at a steady pace."""
+
+
+def acquainted(size: int, seed: int, config: Config) -> Simulation:
+    """A cluster whose members know each other's addresses, and never exchanged a frame."""
+    sim = Simulation((f"n{number}" for number in range(size)), seed, config=config)
+    claims = [sim.replica(name).members.me.claim() for name in sim.up()]
+    for name in sim.up():
+        sim.replica(name).members.learn(claims, 0.0)
+    return sim
+
+
+# ------------------------------------------------------------------------------ partners
+
+
+def table(size: int) -> Membership:
+    members = Membership("me~1", "h:0", 65536, PURE, 0.0)
+    claims = [MemberClaim(f"n{n}~1", f"h:{n}", 1, Status.ALIVE) for n in range(1, size)]
+    members.learn(claims, 0.0)
+    return members
+
+
+def concluded(replica: str, request: Sync | Push) -> Opened:
+    return Opened("h:1", replica, request, 1, 15.0, {})
+
+
+SYNC = Sync(digest=None)
+
+
+def test_partners_that_did_not_answer_are_replaced_once_by_others():
+    """Half an interval later, by members that were not asked in this round; never a second time."""
+    members = table(10)
+    schedule = Rounds(replace(PURE, fanout=3), random.Random(1), (), 0.0, {})
+    first, _ = schedule.begin({}, members, 0.0)
+    schedule.answered(concluded(first[0].replica, SYNC))
+    assert schedule.wake_s == REPLACED_AFTER
+    assert schedule.begin({}, members, REPLACED_AFTER - 0.01) == ([], [])
+    second, _ = schedule.begin({}, members, REPLACED_AFTER)
+    assert len(second) == 2
+    assert not {m.replica for m in first} & {m.replica for m in second}
+    assert schedule.begin({}, members, 0.9) == ([], [])
+    assert schedule.wake_s == 1.0
+
+
+def test_a_round_that_was_answered_costs_nothing_more():
+    """No frame, and not even a tick; that a push was answered says nothing of the round."""
+    members = table(10)
+    schedule = Rounds(PURE, random.Random(1), (), 0.0, {})
+    partners, _ = schedule.begin({}, members, 0.0)
+    for member in partners:
+        schedule.answered(concluded(member.replica, Push(b"")))
+    assert schedule.wake_s == REPLACED_AFTER
+    for member in partners:
+        schedule.answered(concluded(member.replica, SYNC))
+    assert schedule.wake_s == 1.0
+    assert schedule.begin({}, members, REPLACED_AFTER) == ([], [])
+
+
+def test_what_is_settled_is_eight_to_sixteen_rounds_old():
+    """Never younger, or news would be left out; never much older, or old news would be told."""
+    schedule = Rounds(PURE, random.Random(1), (), 0.0, {"me~1": 5})
+    for second in range(5 * SETTLED_ROUNDS):
+        schedule.begin({"me~1": 5 + second}, table(3), float(second))
+        age = 5 + second - schedule.settled["me~1"]
+        assert age <= 2 * SETTLED_ROUNDS
+        assert age >= SETTLED_ROUNDS or schedule.settled == {"me~1": 5}
+
+
+# ------------------------------------------------------------------------------ greetings
+
+
+def greeted(sim: Simulation) -> int:
+    """Bytes of state in the greeting of n0 to n1, which never met; n1 takes it, nothing comes back.
+
+    n0's answers, pushes and further frames are lost: one frame has to be enough.
+    """
+    ada, bob = sim.replica("n0"), sim.replica("n1")
+    row = ada.members.get(bob.id)
+    ada.entropy.greet(row, ada.rounds.settled, sim.now_s)
+    ((send,),) = [ada.flush(sim.now_s).send]
+    bob.receive(send.frame, sim.now_s, 1)
+    return bob.counts["bytes:delta"]
+
+
+def test_one_frame_brings_news_to_a_peer_that_was_never_met():
+    """Counterexample: the first exchange compared vectors only; news took three frames more."""
+    sim = acquainted(2, 1, PURE)
+    sim.cut("n0", "n1")
+    sim.run(3 * SETTLED_ROUNDS)
+    sim["n0"].document("x", LWWRegister).set("news")
+    greeted(sim)
+    assert sim["n1"].document("x", LWWRegister).value == "news"
+
+
+def test_settled_events_are_not_told_to_a_peer_that_was_never_met():
+    """Nearly everybody has them; whoever has not says so in the answer."""
+    sim = acquainted(2, 2, PURE)
+    sim.cut("n0", "n1")
+    sim["n0"].document("x", LWWRegister).set("settled")
+    sim.run(3 * SETTLED_ROUNDS)
+    assert greeted(sim) == 0
+
+
+def test_news_too_much_for_a_greeting_are_left_to_the_answer():
+    """A cut of them would begin with the oldest: those that everybody has."""
+    sim = acquainted(2, 3, replace(PURE, greeting_bytes_target=1000))
+    sim.cut("n0", "n1")
+    for number in range(100):
+        sim["n0"].document(f"x/{number}", LWWRegister).set(number)
+    sim.run(0.1)
+    assert greeted(sim) == 0
+    sim.heal()
+    assert sim.settle(10)
+
+
+def test_a_newcomer_is_not_told_scraps_of_a_large_state():
+    """It would ask for the history behind them instead of chunks."""
+    sim = acquainted(2, 4, replace(PURE, chunks_above_events=10))
+    sim.cut("n0", "n1")
+    for number in range(11):
+        sim["n0"].document(f"x/{number}", LWWRegister).set(number)
+    sim.run(0.1)
+    assert greeted(sim) == 0
+
+
+# ------------------------------------------------------------------------------ both together
+
+
+@pytest.mark.parametrize("seed", range(rounds(20, 2)))
+def test_half_of_all_frames_lost_costs_one_round_or_two(seed):
+    """30 agents that never met, fanout 3: everybody has a write after 4 rounds, 5 at most.
+
+    One attempt per partner cannot do that: three of four exchanges stay without an answer.
+    """
+    sim = acquainted(30, seed, replace(PURE, fanout=3, probe_interval_s=1e6))
+    sim.run(2.5)
+    sim.faults = Faults(loss=0.5)
+    taken = []
+    for name in sim.up()[:20]:
+        sim[name].document(name, LWWRegister).set(1)
+    origins = {sim.replica(name).id for name in sim.up()[:20]}
+    while origins and len(taken) < 20:
+        sim.run(1.0)
+        spread = {o for o in origins if all(o in sim[name].vector for name in sim.up())}
+        taken.append(len(spread))
+        origins -= spread
+    mean = sum(turn * count for turn, count in enumerate(taken, 1)) / 20
+    assert mean <= 4.0, taken
+    assert len(taken) <= 5, taken
