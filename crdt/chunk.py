@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from crdt.causal_context import CausalContext
 from crdt.change import UNCHANGED, Change, Touched
 from crdt.codec import BODY_BYTES_MAX, Stored, pack, seal, unpack_body, unseal
-from crdt.errors import DecodeError
+from crdt.errors import ChunksAsideFullError, DecodeError
 from crdt.join import (
     doomed_ranges,
     join_doomed,
@@ -63,14 +63,17 @@ if TYPE_CHECKING:
 
 CHUNKS_MAX = 1 << 20  # in one set
 _ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression
+# Of an opened chunk beyond its bytes, per piece of it: measured in CPython, generously.
+_ENTRY_MEMORY, _SPAN_MEMORY, _STEP_MEMORY, _RANGE_MEMORY = 320, 1024, 64, 256
 
 
 class Opened(NamedTuple):
-    """What is in a chunk, and the hash of it."""
+    """What is in a chunk, the hash of it, and the memory that it takes, rather too much."""
 
     spans: tuple[Span, ...]
     doomed: tuple[Range, ...]
     digest: bytes
+    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,19 @@ class Chunk:
         """Its entries; DecodeError if there are none in it. O(size), the first time."""
         if not self._opened:
             body = unseal("e", self.content)
-            spans, doomed = unpack_content(unpack_body(body))
-            self._opened.append(Opened(spans, doomed, blake2b(body, digest_size=16).digest()))
+            content = unpack_body(body)
+            spans, doomed = unpack_content(content)
+            memory = 2 * len(body) + len(self.content) + _RANGE_MEMORY * len(doomed)
+            memory += _SPAN_MEMORY * len(spans) + _STEP_MEMORY * sum(map(len, content[1]))
+            memory += _ENTRY_MEMORY * sum(len(span.seqs) for span in spans)
+            digest = blake2b(body, digest_size=16).digest()
+            self._opened.append(Opened(spans, doomed, digest, memory))
         return self._opened[0]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes while it is kept aside, open: never less than it does. O(1) once open."""
+        return self.open().memory_bytes
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -112,6 +125,33 @@ class Chunk:
         if len(set_id) != 16 or not 0 <= index < count <= CHUNKS_MAX:
             raise DecodeError("a chunk that belongs to no set")
         return Chunk(set_id, index, count, unpack_vector(flat), content)
+
+
+@dataclass(slots=True)
+class Aside:
+    """The chunks of one incomplete set so far, by index, and the memory that they take."""
+
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    memory_bytes: int = 0
+
+    @property
+    def any(self) -> Chunk:
+        """One of them: what it says about its set, all say."""
+        return next(iter(self.chunks.values()))
+
+    def with_chunk(self, chunk: Chunk) -> int:
+        """The memory that they would take with this one."""
+        known = self.chunks.get(chunk.index)
+        return self.memory_bytes + chunk.memory_bytes - (known.memory_bytes if known else 0)
+
+    def keep(self, chunk: Chunk) -> None:
+        """Keep it, in place of one of the same index. O(1)."""
+        self.memory_bytes = self.with_chunk(chunk)
+        self.chunks[chunk.index] = chunk
+
+    def copy(self) -> Aside:
+        """Another one of the same chunks. O(chunks)."""
+        return Aside(dict(self.chunks), self.memory_bytes)
 
 
 def id_of(digests: list[bytes], vector: VersionVector) -> bytes:
@@ -215,27 +255,39 @@ def take(state: State, chunk: Chunk) -> Change:
     """Keep one chunk aside; the last one of a set joins it whole. Atomic. O(chunk), then O(set).
 
     A refused chunk is not kept; the others of its set are. Chunks that differ from the kept ones in
-    what they say about their set begin it anew.
+    what they say about their set begin it anew. Where room is wanting, other sets are forgotten,
+    the oldest first: they are no part of the state, and may come again.
     """
     if chunk.set_id in state.known_sets:
         return UNCHANGED
     if chunk.count == 1 and chunk.vector == state.applied.vector and _is_ours(state, chunk):
         state.know_set(chunk.set_id)
         return UNCHANGED
-    came = state.chunk_sets.get(chunk.set_id, {})
-    known = next(iter(came.values()), chunk)
-    if (known.count, known.vector) != (chunk.count, chunk.vector):
-        came = {}
-    complete = len(came) + (chunk.index not in came) == chunk.count
+    came = state.chunk_sets.get(chunk.set_id)
+    if came is None or (came.any.count, came.any.vector) != (chunk.count, chunk.vector):
+        came = Aside()
+    complete = len(came.chunks) + (chunk.index not in came.chunks) == chunk.count
     news = _refuse(state, [chunk])
     if complete:
-        whole = [came.get(index, chunk) for index in range(chunk.count)]
+        whole = [came.chunks.get(index, chunk) for index in range(chunk.count)]
         return _join(state, whole, news if len(whole) == 1 else _refuse(state, whole))
-    came[chunk.index] = chunk
+    size, bytes_max = came.with_chunk(chunk), state.chunks_aside_bytes_max
+    if size > bytes_max:
+        raise ChunksAsideFullError(chunk.set_id, size, bytes_max)
+    came.keep(chunk)
     state.chunk_sets[chunk.set_id] = came
-    while len(state.chunk_sets) > CHUNK_SETS_MAX:
-        del state.chunk_sets[next(iter(state.chunk_sets))]
+    make_room(state, chunk.set_id)
     return UNCHANGED
+
+
+def make_room(state: State, newest: bytes) -> None:
+    """Forget sets kept aside, the oldest first and the newest never, until they fit. O(sets)."""
+    sets = state.chunk_sets
+    for key in [key for key in sets if key != newest]:
+        together = sum(came.memory_bytes for came in sets.values())
+        if len(sets) <= CHUNK_SETS_MAX and together <= state.chunks_aside_bytes_max:
+            return
+        state.chunks_forgotten += len(sets.pop(key).chunks)
 
 
 def _is_ours(state: State, chunk: Chunk) -> bool:
@@ -284,9 +336,9 @@ def _join(state: State, whole: list[Chunk], news: list[Span]) -> Change:
     return touched.change()
 
 
-def _known(state: State, came: dict[int, Chunk]) -> bool:
+def _known(state: State, came: Aside) -> bool:
     """Whether an incomplete set has become useless: its vector is reached by another way."""
-    return next(iter(came.values())).vector <= state.applied.seqs
+    return came.any.vector <= state.applied.seqs
 
 
 def _rise(state: State, vector: VersionVector) -> None:

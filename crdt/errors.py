@@ -161,6 +161,25 @@ class DoomedFullError(CRDTError):
         self.doomed_max = doomed_max
 
 
+class ChunksAsideFullError(CRDTError):
+    """An incomplete chunk set that alone takes more memory than all of them may.
+
+    The chunk was not kept; the state and the chunks kept before are what they were.
+    """
+
+    code = "chunks_aside_full"
+    hint = "raise kernel.chunks_aside_bytes_max, or ask for deltas instead of chunks"
+
+    def __init__(self, set_id: bytes, size: int, bytes_max: int) -> None:
+        super().__init__(
+            f"chunk set {set_id.hex()} takes {size} bytes before it is complete, allowed are "
+            f"{bytes_max}; the chunk was not kept"
+        )
+        self.set_id = set_id
+        self.size = size
+        self.bytes_max = bytes_max
+
+
 class BatchTooLargeError(CRDTError, ValueError):
     """A batch over its limit. It was rolled back: no dot was spent."""
 

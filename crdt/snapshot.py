@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdt.causal_context import CausalContext
 from crdt.change import Touched
-from crdt.chunk import Chunk, pack_content, split_span, unpack_content
+from crdt.chunk import Aside, Chunk, make_room, pack_content, split_span, unpack_content
 from crdt.codec import pack, seal, unpack_body, unseal
 from crdt.dot import SEQ_MAX, Range
 from crdt.errors import DecodeError, IdentityReusedError
@@ -36,7 +36,7 @@ def to_bytes(state: State, *, records: bool) -> bytes:
             if part.seqs:
                 pieces.append(seal("e", pack(pack_content([part], ()))))
     for came in state.chunk_sets.values():
-        pieces += [chunk.encode() for _, chunk in sorted(came.items())]
+        pieces += [chunk.encode() for _, chunk in sorted(came.chunks.items())]
     return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
 
 
@@ -99,7 +99,7 @@ def _head(state: State, *, records: bool) -> list[Any]:
         batches = [bound for batch in log.batches for bound in batch if batch[1] > floor]
         if floor or kept or batches:
             logs.append([names.setdefault(origin, len(names)), floor, kept, batches])
-    sets = [[set_id, *sorted(came)] for set_id, came in state.chunk_sets.items()]
+    sets = [[set_id, *sorted(came.chunks)] for set_id, came in state.chunk_sets.items()]
     return [state.replica, list(names), applied, context, doomed, clock, logs, sets, []]
 
 
@@ -154,14 +154,24 @@ def _load_sets(state: State, sets: list[Any], chunks: list[Chunk]) -> None:
         came = {chunk.index: chunk for chunk in chunks if chunk.set_id == item[0]}
         if sorted(came) != naturals(item[1:]) or not came:
             raise DecodeError("a chunk set without its chunks")
-        for chunk in came.values():
-            chunk.open()
         one = next(iter(came.values()))
         if any((c.count, c.vector) != (one.count, one.vector) for c in came.values()):
             raise DecodeError("chunks that contradict each other about their set")
         if len(came) == one.count:
             raise DecodeError("a chunk set that is complete and was not joined")
-        state.chunk_sets[item[0]] = came
+        _load_set(state, item[0], came)
+
+
+def _load_set(state: State, set_id: bytes, came: dict[int, Chunk]) -> None:
+    """Keep a set aside, unless it alone is more than there may be: then it is forgotten."""
+    aside = Aside()
+    for chunk in came.values():
+        aside.keep(chunk)
+        if aside.memory_bytes > state.chunks_aside_bytes_max:
+            state.chunks_forgotten += len(came)
+            return
+    state.chunk_sets[set_id] = aside
+    make_room(state, set_id)
 
 
 def _load_clock(state: State, clock: list[Any]) -> None:

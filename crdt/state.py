@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crdt.change import Touched
-    from crdt.chunk import Chunk
+    from crdt.chunk import Aside
 
 DOOMED_MAX = 1 << 20
 REMOVAL_RECORDS_BYTES_MAX = 16 << 20
 RECORD_BYTES = 128  # of memory per killed range, measured generously
 KNOWN_SETS_MAX = 8  # ids of 16 bytes
 CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
+CHUNKS_ASIDE_BYTES_MAX = 1 << 30  # of memory, all of them together: some three million entries
 
 
 class State:
@@ -42,6 +43,8 @@ class State:
     __slots__ = (
         "applied",
         "chunk_sets",
+        "chunks_aside_bytes_max",
+        "chunks_forgotten",
         "clock",
         "context",
         "doomed",
@@ -66,7 +69,9 @@ class State:
         self.clock = HLC()
         self.records = 0  # killed ranges kept; recounted when it passes records_max
         self.records_max = REMOVAL_RECORDS_BYTES_MAX // RECORD_BYTES
-        self.chunk_sets: dict[bytes, dict[int, Chunk]] = {}  # id -> index -> what came so far
+        self.chunk_sets: dict[bytes, Aside] = {}  # by their ids, the oldest first
+        self.chunks_aside_bytes_max = CHUNKS_ASIDE_BYTES_MAX
+        self.chunks_forgotten = 0  # chunks kept aside that made room for others
         self.known_sets: list[bytes] = []  # lately joined or cut: they say nothing new
 
     # --------------------------------------------------------------------------------- seen

@@ -113,7 +113,9 @@ class Kernel:
             "origins": len(state.context.seqs.keys() | state.context.clouds.keys()),
             "cloud": len(state.context.cloud),
             "doomed": len(state.doomed),
-            "chunks_aside": sum(map(len, state.chunk_sets.values())),
+            "chunks_aside": sum(len(came.chunks) for came in state.chunk_sets.values()),
+            "chunks_aside_bytes": sum(came.memory_bytes for came in state.chunk_sets.values()),
+            "chunks_forgotten": state.chunks_forgotten,
             "records": ranges,
             "records_bytes": ranges * RECORD_BYTES,
             "skewed_stamps": state.clock.skewed,
@@ -200,6 +202,19 @@ class Kernel:
     def batch_bytes_max(self, bytes_max: int | None) -> None:
         self._writer.bytes_max = bytes_max
 
+    @property
+    def chunks_aside_bytes_max(self) -> int:
+        """The memory that incomplete chunk sets may take together; at it the oldest set goes.
+
+        Nothing of the state is lost with it: its chunks are merely to be asked for again
+        (`stats()["chunks_forgotten"]` counts them). A lower limit holds from the next chunk on.
+        """
+        return self._state.chunks_aside_bytes_max
+
+    @chunks_aside_bytes_max.setter
+    def chunks_aside_bytes_max(self, bytes_max: int) -> None:
+        self._state.chunks_aside_bytes_max = bytes_max
+
     # -------------------------------------------------------------------------------- joins
 
     def apply(self, delta: Delta) -> Change:
@@ -243,7 +258,10 @@ class Kernel:
         return chunks
 
     def apply_chunk(self, chunk: Chunk) -> Change:
-        """Keep one chunk aside; the last of its set joins all of them. Raises like `apply`."""
+        """Keep one chunk aside; the last of its set joins all of them. Raises like `apply`.
+
+        Also raises ChunksAsideFullError if the set would take more than `chunks_aside_bytes_max`.
+        """
         self._writer.refuse_inside_batch()
         return take(self._state, chunk)
 
@@ -266,7 +284,8 @@ class Kernel:
         theirs.doomed, theirs.doomed_max = set(mine.doomed), mine.doomed_max
         theirs.known_sets = list(mine.known_sets)
         theirs.records, theirs.records_max = mine.records, mine.records_max
-        theirs.chunk_sets = {key: dict(came) for key, came in mine.chunk_sets.items()}
+        theirs.chunks_aside_bytes_max = mine.chunks_aside_bytes_max
+        theirs.chunk_sets = {key: came.copy() for key, came in mine.chunk_sets.items()}
         theirs.clock.observe(mine.clock.last)
         twin._writer.resume()
         return twin
