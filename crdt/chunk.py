@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.causal_context import CausalContext
 from crdt.change import UNCHANGED, Change, Touched
-from crdt.codec import BODY_BYTES_MAX, Stored, pack, seal, unpack_body, unseal
+from crdt.codec import Stored, pack, unpack_body
+from crdt.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.errors import ChunksAsideFullError, DecodeError
 from crdt.join import (
     doomed_ranges,

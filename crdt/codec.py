@@ -1,4 +1,4 @@
-"""Bytes: canonical values, the table of type tags, and the envelope around everything we send.
+"""Bytes: what may be stored, its canonical form, and the bodies of messages.
 
 Three questions are answered here and nowhere else.
 
@@ -13,18 +13,16 @@ in an extension of their own, float64 only, one NaN pattern, datetimes in UTC mi
 content gives equal bytes under every hash seed, and bytes that are not canonical do not decode.
 
 *What may a forger do?* Nothing costly. `unpack` first walks a message without building anything,
-which proves that every announced element is really there; only then it is built. Depth, body size
-and compression ratio are limited.
+which proves that every announced element is really there; only then it is built. Depth is limited,
+and by the envelope (`crdt.envelope`) the size.
 
 msgpack is known to this module alone.
 """
 
 from __future__ import annotations
 
-import zlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -33,16 +31,14 @@ from crdt.errors import (
     DecodeError,
     InvalidValueRangeError,
     InvalidValueTypeError,
-    UnknownVersionError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NESTING_MAX = 64  # levels of list, dict and tuple in one value
-BODY_BYTES_MAX = 64 << 20  # of one envelope after decompression
+VALUE_BYTES_MAX = 16 << 20  # of one value, element, key or name: any single write fits an envelope
 _HARMLESS_BYTES = 256  # a forger cannot announce more than this times its depth
-COMPRESS_ABOVE = 1024  # bytes; below, zlib's header eats the gain
 
 Scalar = None | bool | int | float | str | bytes | datetime
 Stored = Scalar | tuple[bytes]  # a 1-tuple holds the canonical bytes of a compound value
@@ -179,35 +175,50 @@ _ENCODERS: dict[type, Callable[[Any, int], bytes]] = {
 
 
 def freeze(value: object) -> Stored:
-    """The stored form of a user's value; raises like `encode_value`."""
+    """The stored form of a user's value; raises like `encode_value`, and over VALUE_BYTES_MAX."""
     kind = type(value)
     if kind in _SCALAR_TYPES and (kind is not str or is_text(value)):
+        if kind is bytes:
+            _check_size(value)  # type: ignore[arg-type]  # checked by exact type
         return value  # type: ignore[return-value]  # one of the scalars, by its exact type
     if kind is float:
         return _NAN if value != value else value  # type: ignore[return-value]  # noqa: PLR0124
     if kind is datetime:
         return utc(value)  # type: ignore[arg-type]  # checked by exact type
-    return (encode_value(value),)
+    encoded = encode_value(value)
+    _check_size(encoded)
+    return (encoded,)
 
 
 def is_text(value: object) -> bool:
-    """Whether this exact str can be encoded (no lone surrogates)."""
+    """Whether this exact str can be encoded (no lone surrogates); InvalidValueError if too long."""
     text: str = value  # type: ignore[assignment]  # callers checked the exact type
     if text.isascii():
+        if len(text) > VALUE_BYTES_MAX:
+            _check_size(text.encode())
         return True
     try:
-        text.encode()
+        _check_size(text.encode())
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _check_size(encoded: bytes) -> None:
+    if len(encoded) > VALUE_BYTES_MAX:
+        raise InvalidValueRangeError(f"{len(encoded)} bytes, allowed are {VALUE_BYTES_MAX}")
 
 
 def step_of(element: object) -> Step:
     """The identity of an element or key; raises like `encode_value`, and for NaN, list and dict."""
     kind = type(element)
     if kind in _RAW_STEPS and (kind is not str or is_text(element)):
+        if kind is bytes:
+            _check_size(element)  # type: ignore[arg-type]  # checked by exact type
         return element  # type: ignore[return-value]  # one of the raw steps, by its exact type
-    return (_encode_key(element, NESTING_MAX),)
+    encoded = _encode_key(element, NESTING_MAX)
+    _check_size(encoded)
+    return (encoded,)
 
 
 # --------------------------------------------------------------------------------- values out
@@ -329,56 +340,3 @@ def _stored_ext(code: int, data: bytes) -> Any:
 def normal(value: Stored) -> Stored:
     """A decoded scalar with its one NaN pattern."""
     return _NAN if value != value else value  # noqa: PLR0124  # the definition of NaN
-
-
-# ----------------------------------------------------------------------------------- envelope
-
-MAGIC = b"cv"
-VERSION = 1
-_COMPRESSED = 1
-_HEADER = Struct(">2sBcBII")  # magic, version, kind, flags, crc32, size of the plain body
-_HEADER_BYTES = _HEADER.size
-
-
-def seal(kind: str, body: bytes, *, compress: bool = True) -> bytes:
-    """Wrap a body: magic, version, kind, flags, crc32 of what follows, plain size, body."""
-    flags, content = 0, body
-    if compress and len(body) > COMPRESS_ABOVE:
-        smaller = zlib.compress(body, 1)
-        if len(smaller) < len(body):
-            flags, content = _COMPRESSED, smaller
-    rest = len(body).to_bytes(4, "big") + content
-    head = MAGIC + bytes([VERSION]) + kind.encode() + bytes([flags])
-    return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
-
-
-def unseal(kind: str, data: bytes) -> bytes:
-    """The body of an envelope of that kind.
-
-    Raises:
-        UnknownVersionError: made by another wire version.
-        DecodeError: damaged, cut, of another kind, or larger than BODY_BYTES_MAX when unpacked.
-    """
-    if type(data) is not bytes or len(data) < _HEADER_BYTES or data[:2] != MAGIC:
-        raise DecodeError("no envelope of ours")
-    _, version, its_kind, flags, crc, size = _HEADER.unpack_from(data)
-    if version != VERSION:
-        raise UnknownVersionError(version, VERSION)
-    if zlib.crc32(data[9:], zlib.crc32(data[:5])) != crc:
-        raise DecodeError("damaged: the checksum does not fit")
-    if its_kind != kind.encode() or flags & ~_COMPRESSED:
-        raise DecodeError(f"an envelope of kind {its_kind!r}, flags {flags}; wanted {kind!r}")
-    content = data[_HEADER_BYTES:]
-    if size > BODY_BYTES_MAX:
-        raise DecodeError(f"announces {size} bytes, allowed are {BODY_BYTES_MAX}")
-    if flags & _COMPRESSED:
-        inflater = zlib.decompressobj()
-        try:
-            content = inflater.decompress(content, size + 1)
-        except zlib.error as error:
-            raise DecodeError(f"damaged: {error}") from error
-        if not inflater.eof or inflater.unused_data:
-            raise DecodeError("the compressed body does not end where it should")
-    if len(content) != size:
-        raise DecodeError(f"announces {size} bytes and holds {len(content)}")
-    return content

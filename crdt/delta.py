@@ -27,8 +27,9 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from crdt.codec import Step, Stored, normal, pack, seal, unpack_body, unseal
+from crdt.codec import Step, Stored, normal, pack, unpack_body
 from crdt.dot import SEQ_MAX, Range
+from crdt.envelope import seal, unseal
 from crdt.errors import DecodeError
 from crdt.kind import LEAF, Path, kind_of, pack_path, unpack_path
 from crdt.wire import (

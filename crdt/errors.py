@@ -192,6 +192,18 @@ class BatchTooLargeError(CRDTError, ValueError):
         self.bytes_max = bytes_max
 
 
+class BodyTooLargeError(CRDTError, ValueError):
+    """What would leave in one piece is more than anybody takes in. The state is as it was."""
+
+    code = "body_too_large"
+    hint = "ask delta_since with bytes_max, or send chunks() of a few MiB"
+
+    def __init__(self, size: int, bytes_max: int) -> None:
+        super().__init__(f"{size} bytes in one piece, allowed are {bytes_max}")
+        self.size = size
+        self.bytes_max = bytes_max
+
+
 class BatchOpenError(CRDTError):
     """Foreign events cannot be taken in while a local batch is open. Nothing was changed."""
 

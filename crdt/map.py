@@ -53,7 +53,7 @@ class LWWMap(ViewProtocol, Mapping[Any, Any]):
 
     def put(self, key: object, value: object, *, seen: Seen | None = None) -> Delta:
         """Write a key over what was observed of it (or what `seen` covers). O(size)."""
-        step = key if type(key) is str and key.isascii() else step_of(key)
+        step = key if type(key) is str and key.isascii() and len(key) < 1024 else step_of(key)
         stored = value if type(value) is int else freeze(value)
         writer = self._writer
         if seen is None:

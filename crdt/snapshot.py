@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from crdt.causal_context import CausalContext
 from crdt.change import Touched
 from crdt.chunk import Aside, Chunk, make_room, pack_content, split_span, unpack_content
-from crdt.codec import pack, seal, unpack_body, unseal
+from crdt.codec import pack, unpack_body
 from crdt.dot import SEQ_MAX, Range
+from crdt.envelope import seal, unseal
 from crdt.errors import DecodeError, IdentityReusedError
 from crdt.hlc import STAMP_MAX
 from crdt.join import doomed_ranges, join_span, spans_of

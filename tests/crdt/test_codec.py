@@ -15,6 +15,7 @@ import pytest
 
 import crdt
 from crdt import (
+    BodyTooLargeError,
     Chunk,
     DecodeError,
     Delta,
@@ -29,7 +30,8 @@ from crdt import (
     decode_value,
     encode_value,
 )
-from crdt.codec import NESTING_MAX, pack, seal, unpack_body, unseal
+from crdt.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
+from crdt.envelope import seal, unseal
 from tests.crdt.test_refusals import only_chunk
 from tests.scale import rounds, seeds
 
@@ -188,6 +190,37 @@ def test_what_cannot_come_back_is_refused_at_the_write(value, kind):
     assert r.canonical_bytes() == before
     assert not m.kernel.vector
     assert not s.kernel.vector
+
+
+def test_what_no_envelope_could_hold_is_refused_at_the_write():
+    """A value that its own decoder would refuse for its size; what fits comes back."""
+    kernel = Kernel("a")
+    register, keys = kernel.document("r", LWWRegister), kernel.document("m", LWWMap)
+    text, umlauts = "x" * VALUE_BYTES_MAX, "ä" * (VALUE_BYTES_MAX // 2)
+    large = bytes(VALUE_BYTES_MAX)
+    elements = kernel.document("s", ORSet)
+    for write in (
+        lambda: register.set(text + "x"),
+        lambda: keys.put(umlauts + "x", 1),
+        lambda: elements.add(large + b"x"),
+        lambda: register.set([large]),
+        lambda: elements.add((large,)),
+        lambda: kernel.document(text + "x", LWWRegister),
+    ):
+        with pytest.raises(InvalidValueError, match="bytes, allowed are"):
+            write()
+    assert kernel.vector == {}
+    assert Delta.decode(register.set(large).encode()) == kernel.delta_since({})
+    for number in range(4):
+        keys.put(number, large)
+    with pytest.raises(BodyTooLargeError, match="in one piece"):
+        kernel.delta_since({}).encode()
+    assert kernel.delta_since({}, bytes_max=1).encode()
+    other = Kernel("b")
+    for chunk in kernel.chunks(1 << 40).chunks:
+        other.apply_chunk(Chunk.decode(chunk.encode()))
+    assert other.digest() == kernel.digest()
+    assert Kernel.from_bytes(kernel.to_bytes(), replica="c").digest() == kernel.digest()
 
 
 def test_elements_are_hashable_things():

@@ -23,17 +23,8 @@ from crdt import (
     VersionVector,
 )
 from crdt.chunk import id_of
-from crdt.codec import (
-    BODY_BYTES_MAX,
-    COMPRESS_ABOVE,
-    encode_value,
-    freeze,
-    pack,
-    seal,
-    step_of,
-    unpack_body,
-    unseal,
-)
+from crdt.codec import encode_value, freeze, pack, step_of, unpack_body
+from crdt.envelope import BODY_BYTES_MAX, COMPRESS_ABOVE, seal, unseal
 from crdt.errors import DecodeError, InvariantError, require
 from tests.scale import seeds
 
