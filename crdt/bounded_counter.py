@@ -24,7 +24,7 @@ from crdt.dot import check_replica
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.live import entries_of
 from crdt.store import Kernel
-from crdt.view import ViewProtocol
+from crdt.view import Seen, ViewProtocol, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
     from crdt.delta import Delta
     from crdt.live import Container
+
+
+def _amount(amount: object, least: int | None, seen: Seen | None) -> int:
+    """The amount, checked; a read context beside it is checked too, and changes nothing."""
+    if seen is not None:
+        context_of(seen)
+    return check_amount(amount, least)
+
 
 _Row = tuple[int, int, dict[str, int]]  # produced, spent, granted to peers
 
@@ -93,14 +101,14 @@ class BoundedCounter(ViewProtocol):
         received = sum(row[2].get(name, 0) for row in rows.values())
         return produced - spent - sum(granted.values()) + received
 
-    def increment(self, amount: int = 1) -> Delta:
+    def increment(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Add `amount` >= 0; this replica gets the rights. O(1)."""
-        if check_amount(amount, 0) == 0:
+        if _amount(amount, 0, seen) == 0:
             return NOTHING
         produced, spent, granted = self._row()
         return self._write(produced + amount, spent, granted)
 
-    def decrement(self, amount: int = 1) -> Delta:
+    def decrement(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Take `amount` >= 0 out of this replica's rights. O(replicas).
 
         Count it as done only when it is durable: a replica that forgets a decrement would spend
@@ -109,20 +117,20 @@ class BoundedCounter(ViewProtocol):
         Raises:
             InsufficientRightsError: `.local` says how much there is. Nothing was changed.
         """
-        if check_amount(amount, 0) == 0:
+        if _amount(amount, 0, seen) == 0:
             return NOTHING
         self._refuse_beyond(amount)
         produced, spent, granted = self._row()
         return self._write(produced, spent + amount, granted)
 
-    def transfer(self, amount: int, to: str) -> Delta:
+    def transfer(self, amount: int, to: str, *, seen: Seen | None = None) -> Delta:
         """Hand `amount` >= 1 of this replica's rights to another. O(replicas).
 
         Raises:
             InsufficientRightsError: `.local` says how much there is. Nothing was changed.
             InvalidAmountError: to itself. Nothing was changed.
         """
-        check_amount(amount, 1)
+        _amount(amount, 1, seen)
         if check_replica(to) == self.replica:
             raise InvalidAmountError("a transfer to itself moves nothing")
         self._refuse_beyond(amount)
@@ -136,13 +144,13 @@ class BoundedCounter(ViewProtocol):
         lost = {name: self.rights(name) for name in sorted(holders - present)}
         return {name: rights for name, rights in lost.items() if rights > 0}
 
-    def adopt(self, lost: str) -> Delta:
+    def adopt(self, lost: str, *, seen: Seen | None = None) -> Delta:
         """Take over the rights of a replica that is gone for good. O(replicas).
 
         The bound holds only if `lost` never decrements again and nobody else adopts it: have that
         decided once, for instance under a lock of the transactional layer.
         """
-        amount = self.rights(check_replica(lost))
+        amount = _amount(self.rights(check_replica(lost)), None, seen)
         if lost == self.replica or amount <= 0:
             return NOTHING
         produced, spent, granted = self._row()

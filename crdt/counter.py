@@ -8,6 +8,9 @@ There is no reset and no setter: what a concurrent increment should do with eith
 total cannot answer. Inside an ORMap, removing the key while somebody increments concurrently brings
 back that somebody's *whole* total, since its new dot carries all of it; `ResettableCounter` is the
 type for which the concurrent increment alone survives.
+
+Like every mutator, those of the counters accept `seen=`. It changes nothing here: an increment
+takes nothing back that others wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
 from crdt.live import entries_of
-from crdt.view import ViewProtocol
+from crdt.view import Seen, ViewProtocol, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
@@ -37,7 +40,9 @@ def _total(view: ViewProtocol) -> int:
     return sum([entry[2] for row in rows.values() for entry in entries_of(row)])  # type: ignore[misc]
 
 
-def _add(view: ViewProtocol, amount: int) -> Delta:
+def _add(view: ViewProtocol, amount: int, seen: Seen | None) -> Delta:
+    if seen is not None:
+        context_of(seen)
     if amount == 0:
         return NOTHING
     writer, container = view._writer, view._container  # noqa: SLF001  # as above
@@ -56,9 +61,9 @@ class GCounter(ViewProtocol):
         """The sum of all increments seen. O(replicas)."""
         return _total(self)
 
-    def increment(self, amount: int = 1) -> Delta:
+    def increment(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Add `amount` >= 0; 0 takes no dot. O(1)."""
-        return _add(self, check_amount(amount, 0))
+        return _add(self, check_amount(amount, 0), seen)
 
     def __int__(self) -> int:
         return self.value
@@ -74,13 +79,13 @@ class PNCounter(ViewProtocol):
         """Increments minus decrements seen. O(replicas)."""
         return _total(self)
 
-    def increment(self, amount: int = 1) -> Delta:
+    def increment(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Add `amount`, of any sign; 0 takes no dot. O(1)."""
-        return _add(self, check_amount(amount))
+        return _add(self, check_amount(amount), seen)
 
-    def decrement(self, amount: int = 1) -> Delta:
+    def decrement(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Subtract `amount`, of any sign; 0 takes no dot. O(1)."""
-        return _add(self, -check_amount(amount))
+        return _add(self, -check_amount(amount), seen)
 
     def __int__(self) -> int:
         return self.value

@@ -111,22 +111,21 @@ def _rank(stored: Stored) -> tuple[Any, ...]:
     return _RANKS[type(value)], keys, order_of(stored)
 
 
-def _extreme(view: ViewProtocol, value: object, direction: int) -> Delta:
-    """Write a value if it lies beyond what is observed, up (1) or down (-1)."""
+def _extreme(view: ViewProtocol, value: object, direction: int, seen: Seen | None) -> Delta:
+    """Write a value if it lies beyond what is observed (or `seen`), up (1) or down (-1)."""
     stored = _comparable(value)
-    row = view._container.rows.get(LEAF)  # noqa: SLF001  # the two registers share this rule
-    observed = [entry[2] for entry in entries_of(row)]
-    if observed:
-        kinds = {_RANKS[type(thaw(each))] for each in observed}
-        if _RANKS[type(value)] not in kinds:
-            raise InvalidValueTypeError(
-                f"holds {type(thaw(observed[0])).__name__}, not {type(value).__name__}"
-            )
+    place = view._container, LEAF  # noqa: SLF001  # the two registers share this rule
+    victim = view._victim(*place, seen)  # noqa: SLF001  # as above
+    held = [type(thaw(entry[2])) for entry in entries_of(place[0].rows.get(LEAF))]
+    if held and _RANKS[type(value)] not in map(_RANKS.__getitem__, held):
+        raise InvalidValueTypeError(f"holds {held[0].__name__}, not {type(value).__name__}")
+    if victim is not None:
+        observed = [entry[2] for entry in entries_of(victim[2])]
         best = max(map(_rank, observed)) if direction > 0 else min(map(_rank, observed))
         new = _rank(stored)
         if new == best or (new > best) is not (direction > 0):
             return NOTHING
-    return view._writer.put(view._container, LEAF, 0, stored)  # noqa: SLF001  # as above
+    return view._replace(LEAF, 0, stored, seen)
 
 
 class MaxRegister(ViewProtocol):
@@ -140,9 +139,9 @@ class MaxRegister(ViewProtocol):
         row = self._container.rows.get(LEAF)
         return thaw(max((entry[2] for entry in entries_of(row)), key=_rank, default=None))
 
-    def set(self, value: object) -> Delta:
+    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
         """Raise it to `value`; no dot if it is not greater. O(1)."""
-        return _extreme(self, value, 1)
+        return _extreme(self, value, 1, seen)
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
@@ -160,9 +159,9 @@ class MinRegister(ViewProtocol):
         row = self._container.rows.get(LEAF)
         return thaw(min((entry[2] for entry in entries_of(row)), key=_rank, default=None))
 
-    def set(self, value: object) -> Delta:
+    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
         """Lower it to `value`; no dot if it is not less. O(1)."""
-        return _extreme(self, value, -1)
+        return _extreme(self, value, -1, seen)
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""

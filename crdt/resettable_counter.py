@@ -19,7 +19,7 @@ from crdt.counter import check_amount
 from crdt.dot import SEQ_MAX
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
 from crdt.live import Entry, Row, entries_of
-from crdt.view import Seen, ViewProtocol
+from crdt.view import Seen, ViewProtocol, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
@@ -47,16 +47,21 @@ class ResettableCounter(ViewProtocol):
     def __int__(self) -> int:
         return self.value
 
-    def increment(self, amount: int = 1, op_id: str | None = None) -> Delta:
+    def increment(
+        self, amount: int = 1, op_id: str | None = None, *, seen: Seen | None = None
+    ) -> Delta:
         """Add `amount`, of any sign; 0 takes no dot. O(1).
 
         With an `op_id` that is alive here it does nothing; made on two replicas that did not know
-        of each other it counts once all the same.
+        of each other it counts once all the same. `seen` is accepted as by every mutator; an
+        increment takes nothing back.
 
         Raises:
             OpIdReusedError: the id is alive with another amount.
         """
         check_amount(amount)
+        if seen is not None:
+            context_of(seen)
         if op_id is not None:
             return self._once(op_id, amount)
         if amount == 0:

@@ -49,9 +49,9 @@ class GSet(ViewProtocol, AbstractSet[Any]):
         """The elements; here those that Python holds equal (1, True) coincide. O(n)."""
         return frozenset(_elements(self._container.rows))
 
-    def add(self, element: object) -> Delta:
+    def add(self, element: object, *, seen: Seen | None = None) -> Delta:
         """Add an element; takes a dot also if it is present. O(1)."""
-        return self._writer.put(self._container, step_of(element), 0, None)
+        return self._replace(step_of(element), 0, None, seen)
 
     def __contains__(self, element: object) -> bool:
         return _find(element) in self._container.rows

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from crdt.causal_context import CausalContext
 from crdt.codec import Step, element_of, pack, thaw
-from crdt.errors import SharedKernelError, TypeMismatchError, UncopyableError
+from crdt.errors import InvalidValueTypeError, SharedKernelError, TypeMismatchError, UncopyableError
 from crdt.kind import KINDS, TYPES
 from crdt.live import Container, Row, entries_of
 from crdt.store import Kernel
@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]
+
+
+def context_of(seen: object) -> CausalContext:
+    """The context that a `seen=` stands for, or InvalidValueTypeError. O(origins of a vector)."""
+    if isinstance(seen, CausalContext):
+        return seen
+    if not isinstance(seen, Mapping) or not all(
+        type(name) is str and type(seq) is int for name, seq in seen.items()
+    ):
+        raise InvalidValueTypeError(f"seen= is a context or a vector, not {seen!r}")
+    return CausalContext(seen)
 
 
 class ViewProtocol(Protocol):
@@ -200,20 +211,21 @@ class ViewProtocol(Protocol):
 
     def _victim(self, container: Container, step: Step, seen: Seen | None) -> Victim | None:
         """The part of a row that a mutation kills: all of it, or what the agent had seen."""
+        seen = seen if seen is None else context_of(seen)
         row = container.rows.get(step)
         if row is None:
             return None
         if seen is None:
             return container, step, row
-        context = seen if isinstance(seen, CausalContext) else CausalContext(seen)
         live = self._writer.state.live
         observed: Row = {
-            entry[0]: entry for entry in entries_of(row) if context.covers(*live.dot(entry[0]))
+            entry[0]: entry for entry in entries_of(row) if seen.covers(*live.dot(entry[0]))
         }
         return (container, step, observed) if observed else None
 
     def _victims(self, places: Iterable[tuple[Container, Step]], seen: Seen | None) -> list[Victim]:
-        found = (self._victim(container, step, seen) for container, step in places)
+        context = None if seen is None else context_of(seen)
+        found = (self._victim(container, step, context) for container, step in places)
         return [victim for victim in found if victim is not None]
 
     def _reset(self, container: Container, seen: Seen | None) -> Delta:

@@ -127,7 +127,7 @@ MENUS: dict[str, tuple[Choice, ...]] = {
         Choice(6, "decrement", (number,)),
         Choice(3, "transfer", (number, _peer)),
     ),
-    "GSet": (Choice(1, "add", (element,)),),
+    "GSet": (Choice(1, "add", (element,), takes_seen=True),),
     "ORSet": (
         Choice(10, "add", (element,), takes_seen=True),
         Choice(8, "remove", (element,), takes_seen=True),
@@ -146,8 +146,14 @@ MENUS: dict[str, tuple[Choice, ...]] = {
         Choice(8, "set", (value,), takes_seen=True),
         Choice(1, "clear", (), takes_seen=True),
     ),
-    "MaxRegister": (Choice(8, "set", (_signed,)), Choice(1, "clear", (), takes_seen=True)),
-    "MinRegister": (Choice(8, "set", (_signed,)), Choice(1, "clear", (), takes_seen=True)),
+    "MaxRegister": (
+        Choice(8, "set", (_signed,), takes_seen=True),
+        Choice(1, "clear", (), takes_seen=True),
+    ),
+    "MinRegister": (
+        Choice(8, "set", (_signed,), takes_seen=True),
+        Choice(1, "clear", (), takes_seen=True),
+    ),
     "EWFlag": (
         Choice(1, "enable", (), takes_seen=True),
         Choice(1, "disable", (), takes_seen=True),

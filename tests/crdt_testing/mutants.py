@@ -210,8 +210,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a read context is ignored: what was not looked at dies as well",
         "LWWRegister",
-        "entry for entry in entries_of(row) if context.covers(*live.dot(entry[0]))",
-        "entry for entry in entries_of(row) if context",
+        "entry for entry in entries_of(row) if seen.covers(*live.dot(entry[0]))",
+        "entry for entry in entries_of(row) if seen",
     ),
     Mutant(
         "a bounded counter spends rights that it does not hold",
