@@ -4,10 +4,14 @@ Per origin the events in (theirs, mine], oldest first, each with what is left of
 is still alive, the kills if it had any. The answer covers exactly the dots it carries (never part
 of the data with the whole context), so it may be cut anywhere except inside a batch, and the next
 question continues where it ended (Enes et al. 2019; Goncalves et al. 2017).
+
+The same history tells which documents changed. A mutation stays inside of one document, so one
+event of a chain of overwrites and removals whose place is known tells the place of them all.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from crdt.delta import Delta, Fields, Run, weight_of
@@ -19,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from crdt.dot import Range
+    from crdt.kind import Path
     from crdt.log import OriginLog
     from crdt.state import State
 
 # What stands behind the last record.
 _END: Final[tuple[int, tuple[Range, ...]]] = (SEQ_MAX + 1, ())
+
+_Dot = tuple[str, int]
 
 
 def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) -> Delta:
@@ -111,3 +118,56 @@ def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Fie
     while killed:
         yield killer, None, LEAF, 0, None, killed
         killer, killed = next(recorded, _END)
+
+
+def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], bool]:
+    """The documents that changed after a vector, and whether these are all. O(events + kills).
+
+    They are not all if removal records are gone, or if what was removed is so long dead that
+    nothing tells any longer where it was.
+    """
+    places: set[Path] = set()
+    killers: dict[_Dot, tuple[Range, ...]] = {}
+    complete = True
+    for origin, log in _logs(state):
+        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+        if after < last:
+            complete = complete and after >= log.floor
+            places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
+            for seq, kills in log.kills_between(after, last).items():
+                killers[origin, seq] = kills
+    told = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
+    links = _links(killers)
+    known = [dot for dot, place in told.items() if place is not None]
+    while known:
+        dot = known.pop()
+        for linked in links.get(dot, ()):
+            if told[linked] is None:
+                told[linked] = told[dot]
+                known.append(linked)
+    places.update(place for place in told.values() if place is not None)
+    return places, complete and None not in told.values()
+
+
+def _links(killers: Mapping[_Dot, Iterable[Range]]) -> dict[_Dot, list[_Dot]]:
+    """Which of these events killed one another, both ways. O(events + links)."""
+    seqs_of: dict[str, list[int]] = {}
+    for origin, seq in sorted(killers):
+        seqs_of.setdefault(origin, []).append(seq)
+    links: dict[_Dot, list[_Dot]] = {}
+    for dot, kills in killers.items():
+        for origin, first, last in kills:
+            seqs = seqs_of.get(origin, [])
+            for seq in seqs[bisect_left(seqs, first) : bisect_right(seqs, last)]:
+                links.setdefault(dot, []).append((origin, seq))
+                links.setdefault((origin, seq), []).append(dot)
+    return links
+
+
+def _place_of(state: State, dot: _Dot, kills: Iterable[Range]) -> Path | None:
+    """The document in which an event happened, by its own entry or one that it killed, or None."""
+    for origin, first, last in ((dot[0], dot[1], dot[1]), *kills):
+        if origin in state.live.bases:
+            for _, container, _ in state.live.log(origin).slots(first, last):
+                return container.path[:2]
+    return None

@@ -27,7 +27,7 @@ from crdt.codec import is_text
 from crdt.dot import check_replica
 from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
 from crdt.join import apply_delta, merge_state
-from crdt.since import delta_since
+from crdt.since import delta_since, documents_since
 from crdt.snapshot import from_bytes, to_bytes
 from crdt.state import RECORD_BYTES, State
 from crdt.writer import Writer
@@ -133,6 +133,15 @@ class Kernel:
         """(name, type) of the documents that hold live state, in order."""
         for path in sorted(path for path in self._state.live.containers if len(path) == 2):
             yield path[0], type_of(path[1])
+
+    def documents_since(self, vector: Mapping[str, int]) -> tuple[set[tuple[str, Any]], bool]:
+        """(name, type) of the documents that changed after a vector; whether these are all.
+
+        Emptied ones are among them. They are not all if history that old is given up (`floor`), or
+        if nothing tells any longer where something removed was. O(changes since).
+        """
+        places, complete = documents_since(self._state, vector)
+        return {(path[0], type_of(path[1])) for path in places}, complete
 
     def documents_at(self, dots: Range) -> set[str | None]:
         """The documents of live entries among some dots; None stands for dots never seen. O(range).

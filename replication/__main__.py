@@ -42,6 +42,7 @@ ASKING = {
     "cut": "cut an agent off from another one, both ways, until `heal`",
     "heal": "end a `cut`",
     "retire": "declare a member gone for good",
+    "skip": "give up the event before which an origin stands in quarantine, everywhere",
 }
 WRITING = {"set", "add", "remove", "inc"}
 
@@ -71,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("name")
         elif verb in {"cut", "heal", "retire"}:
             sub.add_argument("other", metavar="member", help="a name, id or address")
+        elif verb == "skip":
+            sub.add_argument("other", metavar="origin", help="as `status` shows it in quarantine")
         if verb in WRITING:
             if verb == "inc":
                 sub.add_argument("value", nargs="?", default="1")

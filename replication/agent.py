@@ -15,23 +15,22 @@ from __future__ import annotations
 
 import random
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
+from replication import operating
 from replication.barring import barred
 from replication.body import Body
 from replication.config import Config
 from replication.console import Console
-from replication.errors import NotYetError, UnknownDocumentTypeError, UnknownPeerError
+from replication.errors import NotYetError, UnknownDocumentTypeError
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.member_view import MemberView
 from replication.options import check_reach, checked_name, keyring_of
 from replication.protocol import standing
-from replication.protocol.messages import Status
 from replication.protocol.rules import Rules
 from replication.transport.base import PATH, split_address
 from replication.transport.http import HttpTransport, checked_addresses
@@ -264,11 +263,11 @@ class Agent:
         return await self._spread_to(token, lambda: len(everyone()), "stable", timeout_s)
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
-        """Wait until this agent has the events of another's `token`; NotYetError in vain."""
+        """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
         driver, replica = self._body.running()
         replica.rounds.hurry(time.monotonic())
         if not await driver.until(lambda: token <= self.version(), timeout_s):
-            raise NotYetError("seen", reached=0, wanted=1)
+            raise NotYetError("seen", reached=0, wanted=1, missing=token.beyond(self.version()))
 
     async def read(
         self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
@@ -279,7 +278,7 @@ class Agent:
         of the cluster shows you an older state (read-your-writes, monotonic reads).
 
         Raises:
-            NotYetError: the events did not come in time; `document` shows what is here.
+            NotYetError: `missing` did not come in time; `document` shows what is here.
         """
         await self.seen(at_least, timeout_s)
         return self.document(name, kind)
@@ -303,8 +302,8 @@ class Agent:
         """Changes of documents whose name starts with `prefix`, from now on, whole batches.
 
         Bounded: a slow reader gets folded changes, marked `lagged`. Ends when the agent closes.
-        With `after` - the `token` of an earlier watch, of this agent or another - it begins with
-        one folded event, cause "resume", for what changed since; O(changes since).
+        With `after` - the `token` of an earlier watch, of any agent - it begins with one folded
+        event, cause "resume", for what changed since; what is not durable yet may come again.
         """
         missed = None if after is None else missed_since(self.kernel, after.vector, prefix)
         now = self.version()
@@ -343,12 +342,7 @@ class Agent:
 
         Should it return, it takes a new incarnation. UnknownPeerError if nobody is known so.
         """
-        driver, replica = self._body.running()
-        found = replica.members.find(peer)
-        if not found:
-            raise UnknownPeerError(f"{peer!r} is no known member")
-        for member in found:
-            driver.call(partial(replica.leave, status=Status.RETIRED, who=member.replica))
+        operating.retire(*self._body.running(), peer)
 
     def block(self, peer: str) -> None:
         """Cut this agent off from a peer (a name, id or address), both ways, until `unblock`.
@@ -359,11 +353,7 @@ class Agent:
 
     def unblock(self, peer: str) -> None:
         """End a `block`, with the very string given to it; UnknownPeerError if there is none."""
-        replica = self._body.running()[1]
-        if peer not in replica.exchanges.blocked:
-            raise UnknownPeerError(f"{peer!r} is not blocked")
-        replica.exchanges.blocked.discard(peer)
-        replica.rounds.hurry(time.monotonic())
+        operating.unblock(self._body.running()[1], peer, time.monotonic())
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""
@@ -371,22 +361,20 @@ class Agent:
 
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped before an event that cannot be applied: origin -> why."""
-        held = self._body.running()[1].entropy.intake.quarantine
-        return {origin: f"{first}-{last}: {why}" for origin, (first, last, why) in held.items()}
+        return operating.quarantine(self._body.running()[1])
 
     def skip(self, origin: str) -> None:
-        """Give up the event at which `origin` stands in quarantine, here and wherever it does.
+        """Give up the event at which `origin` stands in quarantine, here and everywhere.
 
         The decision is a local write: journalled, gossiped, and never taken back. What followed the
-        event goes on; what it said is lost to the agents that could not apply it.
+        event goes on; what it said is void everywhere, and what it replaced is not restored.
 
         Raises:
             UnknownPeerError: that origin is not in quarantine here.
+            ForbiddenWriteError: the rules keep this agent from writing something.
+            JournalFailedError: this agent is read-only. Nothing changed, in all three cases.
         """
-        driver, replica = self._body.running()
-        if origin not in replica.entropy.intake.quarantine:
-            raise UnknownPeerError(f"{origin!r} is not in quarantine")
-        driver.call(partial(replica.skip, origin))
+        operating.skip(self._body.running()[1], origin)
 
     @property
     def read_only(self) -> bool:

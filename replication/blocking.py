@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from replication.member_view import MemberView
+    from replication.subscription import Event
     from replication.version import Version
+    from replication.watching import Watch
 
 T = TypeVar("T")
 STOP_WAIT_S = 30.0
@@ -61,6 +63,45 @@ class BlockingDocument:
 
     def __repr__(self) -> str:
         return self._agent.call(lambda: repr(self._view))
+
+
+class BlockingWatch:
+    """A subscription that a `for` loop reads; it ends when the agent closes, or by `close`."""
+
+    def __init__(self, agent: BlockingAgent, watch: Watch) -> None:
+        self._agent = agent
+        self._watch = watch
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        """The next event, however long that takes."""
+        if (event := self.take()) is None:
+            raise StopIteration
+        return event
+
+    def take(self, timeout_s: float | None = None) -> Event | None:
+        """The next event; None at the end.
+
+        Raises:
+            TimeoutError: none came in time; nothing is lost by that.
+        """
+
+        async def taken() -> Event | None:
+            async with asyncio.timeout(timeout_s):
+                return await anext(self._watch, None)
+
+        return self._agent.carry(taken)
+
+    @property
+    def token(self) -> Version:
+        """Where to go on after a break, with `watch(prefix, after=token)`."""
+        return self._watch.token
+
+    def close(self) -> None:
+        """End it: what is queued is still handed out."""
+        self._agent.carry(self._watch.aclose)
 
 
 class BlockingAgent:
@@ -123,6 +164,10 @@ class BlockingAgent:
             return action()
 
         return self._await(carried())
+
+    def carry(self, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine function in the agent's thread, and wait for its result."""
+        return self._await(action())
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -205,3 +250,24 @@ class BlockingAgent:
     def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until another agent's token is covered here."""
         self._await(self._agent.seen(token, timeout_s))
+
+    def read(
+        self, name: str, kind: Any, *, at_least: Version, timeout_s: float | None = None
+    ) -> Any:
+        """The document (name, kind), once it shows everything that `at_least` names."""
+        found = self._await(self._agent.read(name, kind, at_least=at_least, timeout_s=timeout_s))
+        return BlockingDocument(self, found)
+
+    def watch(self, prefix: str = "", *, after: Version | None = None) -> BlockingWatch:
+        """Changes under a prefix, from now on or from where an earlier watch stood."""
+        return BlockingWatch(self, self.call(lambda: self._agent.watch(prefix, after=after)))
+
+    # ------------------------------------------------------------------------------ operating
+
+    def quarantine(self) -> dict[str, str]:
+        """Origins that are stopped before an event that cannot be applied: origin -> why."""
+        return self.call(self._agent.quarantine)
+
+    def skip(self, origin: str) -> None:
+        """Give up the event at which `origin` stands in quarantine, wherever it does."""
+        self.call(lambda: self._agent.skip(origin))

@@ -143,7 +143,7 @@ def _whole(text: str) -> int:
 
 
 async def _about_peer(options: argparse.Namespace) -> None:
-    """cut, heal, retire."""
+    """cut, heal, retire, skip."""
     await _client(options).order(options.verb, peer=options.other)
 
 
@@ -246,6 +246,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
     "cut": _about_peer,
     "heal": _about_peer,
     "retire": _about_peer,
+    "skip": _about_peer,
     "backup": _backup,
     "restore": _restore,
     "doctor": _doctor,

@@ -105,11 +105,13 @@ class Console:
             peer = _text(order, "peer")
             {"cut": agent.block, "heal": agent.unblock, "retire": agent.retire}[verb](peer)
             return {"peer": peer}
-        name, value = _text(order, "name"), order.get("value")
         if agent.kernel.in_batch:
             raise OrderRefusedError("a batch is open here", hint="try again")
         try:
-            self._write(verb, name, value)
+            if verb == "skip":
+                agent.skip(_text(order, "peer"))
+            else:
+                self._write(verb, _text(order, "name"), order.get("value"))
         except CRDTError as error:
             raise OrderRefusedError(str(error)) from error
         token = agent.version()

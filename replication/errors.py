@@ -11,7 +11,10 @@ Theory of operation. An error is part of the API: callers branch on its class, o
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ReplicationError(Exception):
@@ -214,13 +217,21 @@ class ForbiddenWriteError(ReplicationError, PermissionError):
 
 
 class NotYetError(ReplicationError, TimeoutError):
-    """The wait ran out. **Not a rollback**: the write stands and goes on spreading."""
+    """The wait ran out. **Not a rollback**: the write stands and goes on spreading.
+
+    `missing` says how many events of which origin this agent still lacks, where that was awaited.
+    """
 
     code: ClassVar[str] = "not-yet"
     hint = "wait again with the same token; do not repeat the write"
 
-    def __init__(self, what: str, *, reached: int, wanted: int) -> None:
-        super().__init__(f"{what}: {reached} of {wanted} reached in time; the write stands")
+    def __init__(
+        self, what: str, *, reached: int, wanted: int, missing: Mapping[str, int] | None = None
+    ) -> None:
+        self.missing = dict(missing or {})
+        lacks = ", ".join(f"{count} of {origin}" for origin, count in self.missing.items())
+        lacks = f" (events lacked here: {lacks})" if lacks else ""
+        super().__init__(f"{what}: {reached} of {wanted} reached in time{lacks}; the write stands")
         self.reached = reached
         self.wanted = wanted
 

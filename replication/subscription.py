@@ -38,11 +38,13 @@ class Event:
         cause: "local", "remote", "bootstrap", "resume" after a break, or "several" when changes
             were folded.
         lagged: the subscriber was too slow, or away; steps between were folded into this one.
+        everything: `documents` are all that hold state (of the watched): any other is empty now.
     """
 
     documents: tuple[Touched, ...]
     cause: str
     lagged: bool = False
+    everything: bool = False
 
 
 class Feed:

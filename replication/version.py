@@ -30,6 +30,11 @@ class Version:
     def __le__(self, other: Version) -> bool:
         return covers(other.vector, self.vector)
 
+    def beyond(self, other: Version) -> dict[str, int]:
+        """Origin -> how many of its events this names and `other` does not; O(origins)."""
+        have = other.vector
+        return {o: s - have.get(o, 0) for o, s in self.vector.items() if s > have.get(o, 0)}
+
     def encode(self) -> str:
         """As text, to be sent along with a message; O(origins)."""
         return json.dumps(dict(self.vector), separators=(",", ":"), sort_keys=True)

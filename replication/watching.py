@@ -6,8 +6,11 @@ its end: the agent refers to it weakly. Closing wakes everybody, hands out what 
 their loops.
 
 A watcher that was away comes back with a token: the vector up to which everything was handed out.
-What changed since is told in one folded event, computed from the state: removals leave nothing that
-would say where they were, so if there were any, it names every document there is.
+What changed since is told in one folded event, computed from the state. It names the documents that
+changed, emptied ones too, as far as the history tells. A removal leaves nothing behind, so after a
+while nothing says where it was; then the event names every document there is, and says so
+(`everything`): a document that it leaves out has nothing left. A skip (`protocol.skips`) may have
+taken something back anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from crdt.errors import BelowFloorError
+from replication.protocol.rules import SKIPPED
 from replication.subscription import Event, Feed, Touched
 from replication.version import Version
 
@@ -34,6 +37,7 @@ class Watch:
         self._feed = feed
         self._missed = missed
         self._reached = now
+        self._began: Version | None = now  # until something later comes
         self._token = now if missed is None else after
         self._ready = asyncio.Event()
         self._ended = False
@@ -75,6 +79,10 @@ class Watch:
         """Queue a change, if it is one of those watched; `vector` is what it leads to."""
         if self._ended:
             return
+        if self._began is not None:
+            if Version(vector) <= self._began:
+                return  # written before the watch began, and committed only now
+            self._began = None
         idle = not len(self._feed) and self._missed is None
         if self._feed.offer(published.change, published.cause):
             self._ready.set()
@@ -118,17 +126,15 @@ class Watchers:
 
 def missed_since(kernel: Kernel, vector: Mapping[str, int], prefix: str) -> Event | None:
     """What changed under `prefix` after a vector, in one event; None if nothing did. O(changes)."""
-    try:
-        events = [event for run in kernel.delta_since(vector).runs for event in run.events]
-    except BelowFloorError:
-        events = None
-    if events == []:
-        return None
-    removed = events is None or any(event.kills for event in events)
-    places = {event.path[:2] for event in events or () if event.path}
-    documents = tuple(
-        Touched(name, kind, None)
-        for name, kind in kernel.documents()
-        if name.startswith(prefix) and (removed or (name, kind.type_name) in places)
+    touched, complete = kernel.documents_since(vector)
+    complete = complete and not any(name == SKIPPED for name, _ in touched)
+    if not complete:
+        touched.update(kernel.documents())
+    places = sorted(
+        ((name, kind) for name, kind in touched if name.startswith(prefix)),
+        key=lambda place: (place[0], place[1].__name__),
     )
-    return Event(documents, "resume", lagged=True) if documents or removed else None
+    if not places and complete:
+        return None
+    documents = tuple(Touched(name, kind, None) for name, kind in places)
+    return Event(documents, "resume", lagged=True, everything=not complete)

@@ -240,22 +240,30 @@ class AntiEntropy:
         return taken.ranges
 
     def give_up(self, origin: str) -> None:
-        """Record that the quarantined event of an origin is given up, and go on behind it."""
+        """Record that the quarantined event of an origin is given up, and go on behind it.
+
+        Raises:
+            CRDTError: it cannot be written now; nothing changed.
+        """
         held = self.intake.quarantine.get(origin)
         if held is not None:
-            skips.record(self.kernel, origin, *held[:2])
+            skips.record(self.kernel, origin, held)
             self.skip_given_up()
 
     def skip_given_up(self) -> None:
         """Go on behind quarantined events that an operator gave up, here or elsewhere."""
-        for cover in skips.decided(self.kernel, self.intake.quarantine):
-            ((origin, first, last),) = cover.ranges
-            self.kernel.apply(cover)
-            del self.intake.quarantine[origin]
-            self.pending.rows.append(Row(DELTA, cover.encode()))
+        if not self.intake.quarantine:
+            return
+        held = dict(self.intake.quarantine)
+        for row, change in self.intake.release():
+            self.pending.rows.append(Row(DELTA, row))
+            if change:
+                self.pending.published.append(Published(change, "remote"))
+            self.news = True
+        for origin in held.keys() - self.intake.quarantine.keys():
+            first, last = held[origin].span
             facts = (("origin", origin), ("events", f"{first}-{last}"))
             self.pending.notices.append(Notice("skipped", facts))
-            self.news = True
 
     def give(self, replica: str, wanted: ChunkWanted, now_s: float) -> ChunkGiven:
         """The chunk that a peer asks for.

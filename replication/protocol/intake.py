@@ -7,7 +7,8 @@ entirely is counted and dropped without touching the disk.
 
 A delta whose application raises is taken apart batch by batch: what is sound goes in, and the
 origin of the first batch that raises is quarantined there. Its vector stops, its later events wait
-at their owners, all other origins go on, until an operator skips it (see `skips`).
+at their owners, all other origins go on, until the batch applies - it is tried whenever it comes
+again - or an operator gives it up: what was given up is left out on the way in (see `skips`).
 
 Before any of this the rules of the cluster are asked: one refused event refuses the whole delta.
 """
@@ -18,10 +19,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from crdt import Delta
-from crdt.errors import BatchOpenError, CRDTError
+from crdt import Delta, GSet
+from crdt.errors import CRDTError, DoomedFullError
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
+from replication.protocol import skips
 from replication.protocol.bodies import ORIGINS_MAX
+from replication.protocol.rules import SKIPPED
+from replication.protocol.skips import Held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,14 +57,20 @@ class Taken:
     """Events that were here already: what the guesses of gossip cost."""
 
 
+Applied = list[tuple[bytes, "Change"]]
+"""Deltas as they are to be persisted, and what they changed."""
+
+
 @dataclass(slots=True)
 class Intake:
     """Checks and applies; keeps the quarantine. One per replica."""
 
     kernel: Kernel
     rules: Rules
-    quarantine: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    """origin -> (first, last, why): the batch that would not apply."""
+    quarantine: dict[str, Held] = field(default_factory=dict)
+    """origin -> the batch that would not apply, one per origin and at most `batch_bytes_max`."""
+    _gone: skips.GivenUp = field(default_factory=dict)
+    _gone_count: int = 0
 
     def take(self, data: bytes, sender: str) -> Taken:
         """Apply an encoded delta as far as it is sound; O(its size).
@@ -68,50 +78,101 @@ class Intake:
         Raises:
             MalformedFrameError: the bytes are no delta; nothing changed.
             ForbiddenError: the rules refuse it; nothing changed.
+            BusyError: a local batch is open, or too many removals wait for what they remove;
+                nothing changed.
         """
         try:
             delta = Delta.decode(data)
         except CRDTError as error:
             raise MalformedFrameError(f"no delta: {error}") from error
+        if self.kernel.in_batch:
+            raise BusyError("a local batch is open")
         ranges: Ranges = tuple(delta.ranges)
         self.rules.check_sender(sender, (origin for origin, _, _ in ranges))
         mine = self.kernel.vector
-        me = self.kernel.replica
-        if any(origin == me and last > mine.get(me, 0) for origin, _, last in ranges):
-            return Taken(Outcome.CONFLICT, ranges)
-        if all(last <= mine.get(origin, 0) for origin, _, last in ranges):
-            return Taken(Outcome.KNOWN, ranges, redundant=_known(ranges, mine))
-        if _gaps(ranges, mine):
-            return Taken(Outcome.GAP, ranges)
-        strangers = {origin for origin, _, _ in ranges if origin not in mine}
-        if len(strangers) + len(mine) > ORIGINS_MAX:
-            raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
+        refused = self._refused(ranges, mine)
+        if refused is not None:
+            redundant = _known(ranges, mine) if refused is Outcome.KNOWN else 0
+            return Taken(refused, ranges, redundant=redundant)
         self.rules.check_events(delta, self.kernel.documents_at)
+        if self.given_up:
+            kept = skips.without(delta, self.given_up, mine)
+            delta, data = kept, data if kept is delta else kept.encode()
         if not any(origin in self.quarantine for origin, _, _ in ranges):
             try:
                 known = _known(ranges, mine)
                 applied = ((data, self.kernel.apply(delta)),)
                 return Taken(Outcome.NEW, ranges, applied, redundant=known)
-            except BatchOpenError as error:
-                raise BusyError("a local batch is open") from error
+            except DoomedFullError as error:
+                raise BusyError(str(error)) from error
             except CRDTError:
                 pass  # atomic: nothing changed; find out which batch it was
         return self._piecemeal(delta, ranges)
 
+    def _refused(self, ranges: Ranges, mine: Mapping[str, int]) -> Outcome | None:
+        """Why ranges are not even looked into; None if they bring news that follows ours.
+
+        Raises:
+            FrameTooLargeError: they bring too many new origins.
+        """
+        me = self.kernel.replica
+        if any(origin == me and last > mine.get(me, 0) for origin, _, last in ranges):
+            return Outcome.CONFLICT
+        if all(last <= mine.get(origin, 0) for origin, _, last in ranges):
+            return Outcome.KNOWN
+        if _gaps(ranges, mine):
+            return Outcome.GAP
+        strangers = {origin for origin, _, _ in ranges if origin not in mine}
+        if len(strangers) + len(mine) > ORIGINS_MAX:
+            raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
+        return None
+
+    @property
+    def given_up(self) -> skips.GivenUp:
+        """What operators gave up, by origin; O(1) unless there is news."""
+        elements = self.kernel.document(SKIPPED, GSet)
+        if len(elements) != self._gone_count:  # it only grows
+            self._gone, self._gone_count = skips.given_up(elements), len(elements)
+        return self._gone
+
+    def release(self) -> Applied:
+        """Take in what is left of quarantined batches that were given up, here or elsewhere."""
+        applied: Applied = []
+        for origin, held in list(self.quarantine.items()):
+            mine = self.kernel.vector
+            ((_, _, last),) = held.batch.ranges
+            left = skips.without(held.batch, self.given_up, mine)
+            if mine.get(origin, 0) >= last:  # it came another way, as part of a state
+                del self.quarantine[origin]
+            elif left is not held.batch:
+                del self.quarantine[origin]
+                self._try(left, applied)
+        return applied
+
     def _piecemeal(self, delta: Delta, ranges: Ranges) -> Taken:
-        applied: list[tuple[bytes, Change]] = []
+        applied: Applied = []
         why = ""
         for batch in delta.batches():
             ((origin, first, last),) = batch.ranges
-            if origin in self.quarantine:
-                continue
-            try:
-                applied.append((batch.encode(), self.kernel.apply(batch)))
-            except CRDTError as error:
-                why = f"{origin} {first}-{last}: {error}"
-                self.quarantine[origin] = (first, last, str(error))
+            if first > self.kernel.vector.get(origin, 0) + 1:
+                continue  # behind one that did not apply
+            before = self.quarantine.pop(origin, None)
+            self._try(batch, applied)
+            held = self.quarantine.get(origin)
+            if held is not None and (before is None or before.span != held.span):
+                why = f"{origin} {first}-{last}: {held.why}"
         outcome = Outcome.POISON if why else Outcome.NEW if applied else Outcome.KNOWN
         return Taken(outcome, ranges, tuple(applied), why)
+
+    def _try(self, batch: Delta, applied: Applied) -> None:
+        """Apply one batch of one origin, or put it into quarantine."""
+        try:
+            applied.append((batch.encode(), self.kernel.apply(batch)))
+        except DoomedFullError:
+            return  # it is sound, and comes again
+        except CRDTError as error:
+            ((origin, _, _),) = batch.ranges
+            self.quarantine[origin] = Held(batch, str(error))
 
 
 def _known(ranges: Ranges, mine: Mapping[str, int]) -> int:

@@ -119,7 +119,7 @@ class Replica:
 
     @property
     def id(self) -> str:
-        """The id under which this replica writes now."""
+        """The id under which this replica writes."""
         return self.kernel.replica
 
     @property
@@ -210,6 +210,7 @@ class Replica:
         Without a kernel of what is durable (the disk cannot even be read) peers are told `busy`.
         """
         self.entropy = self._entropy_of(durable or self.kernel, read_only=True)
+        self.entropy.intake.quarantine = self._live.intake.quarantine
         self.mute = durable is None
 
     def recover(self) -> None:
@@ -224,10 +225,9 @@ class Replica:
             self.entropy.greet_stranger(via, now_s)
         return self._take(now_s)
 
-    def skip(self, origin: str, now_s: float) -> Effects:
-        """Give up the event at which `origin` stands in quarantine; recorded, and gossiped."""
+    def skip(self, origin: str) -> None:
+        """Give up what `origin` stands in quarantine for: a local write, and raises like one."""
         self._live.give_up(origin)
-        return self._take(now_s)
 
     def leave(self, now_s: float, status: Status = Status.LEFT, who: str = "") -> Effects:
         """Tell some peers that this replica (or a member that is retired) is gone for good."""

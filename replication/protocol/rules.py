@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Dots = tuple[str, int, int]
 DIGEST_BYTES = 8
 SEQ_MAX = 1 << 62
+SKIPPED = "_convoca/skipped"
+"""The document of events given up (`skips`), which takes back what others wrote."""
 
 
 def agent_of(replica: str) -> str:
@@ -79,7 +81,12 @@ class Rules:
         return self.relays is None or name in self.relays
 
     def may_write(self, name: str, document: str) -> bool:
-        """Whether the agent of that name may write the document; O(prefixes)."""
+        """Whether the agent of that name may write the document; O(prefixes).
+
+        Who may not write everything may not give up what others wrote, either.
+        """
+        if document == SKIPPED and self.is_bound(name):
+            return False
         fitting = [prefix for prefix in self.writers if document.startswith(prefix)]
         return not fitting or name in self.writers[max(fitting, key=len)]
 

@@ -1,0 +1,112 @@
+"""Which documents changed after a vector, as far as the history tells."""
+
+from __future__ import annotations
+
+import random
+
+from crdt import BoundedCounter, Kernel, LWWRegister, ORMap, ORSet, PNCounter, ResettableCounter
+
+
+def changed(kernel: Kernel, vector) -> tuple[set[str], bool]:
+    found, complete = kernel.documents_since(vector)
+    return {name for name, _ in found}, complete
+
+
+def test_overwrites_name_their_document_and_no_other():
+    """An overwrite removes what it replaces, in the same place; however often."""
+    kernel = Kernel("ada")
+    kernel.document("other", LWWRegister).set(1)
+    kernel.document("status", LWWRegister).set("new")
+    token = kernel.vector
+    assert changed(kernel, token) == (set(), True)
+    for number in range(500):
+        kernel.document("status", LWWRegister).set(number)
+        kernel.document("hits", PNCounter).increment(1)
+    assert changed(kernel, token) == ({"status", "hits"}, True)
+
+
+def test_a_fresh_removal_names_the_document_that_it_emptied():
+    """The place of what died lately is known still."""
+    kernel = Kernel("ada")
+    kernel.document("tags", ORSet).add("x")
+    kernel.document("other", ORSet).add("y")
+    token = kernel.vector
+    kernel.document("tags", ORSet).remove("x")
+    assert changed(kernel, token) == ({"tags"}, True)
+    assert ("tags", ORSet) in kernel.documents_since(token)[0]
+
+
+def test_a_removal_whose_place_is_forgotten_makes_it_incomplete():
+    """After a restart of what was taken over nothing tells where a dead entry was: it says so."""
+    kernel = Kernel("ada")
+    for number in range(300):
+        kernel.document("tags", ORSet).add(number)
+    kernel.document("other", ORSet).add("y")
+    token = kernel.vector
+    for number in range(300):
+        kernel.document("tags", ORSet).remove(number)
+    twin = Kernel.from_bytes(kernel.to_bytes(), replica="bob")
+    assert changed(twin, token) == (set(), False)
+    twin.drop_records()
+    assert changed(twin, token) == (set(), False)
+    assert changed(twin, twin.vector) == (set(), True)
+
+
+def test_what_it_names_is_what_differs_on_random_histories():
+    """Two replicas that write, remove, reset and exchange: no change goes untold."""
+    for seed in range(60):
+        dice = random.Random(seed)
+        kernels = [Kernel("ada"), Kernel("bob")]
+        seen = dict(kernels[0].vector), values(kernels[0])
+        for step in range(120):
+            kernel = dice.choice(kernels)
+            mutate(kernel, dice)
+            if dice.random() < 0.2:
+                one, other = dice.sample(kernels, 2)
+                one.apply(other.delta_since(one.vector))
+            if step == 40 + seed % 40:
+                seen = dict(kernels[0].vector), values(kernels[0])
+        names, complete = changed(kernels[0], seen[0])
+        now = values(kernels[0])
+        differ = {name for name in now if now[name] != seen[1][name]}
+        assert differ <= names or not complete, f"seed {seed}: {differ - names} untold"
+
+
+KINDS = {
+    "set": ORSet,
+    "register": LWWRegister,
+    "hits": PNCounter,
+    "sum": ResettableCounter,
+    "map": ORMap,
+    "seats": BoundedCounter,
+}
+
+
+def values(kernel: Kernel) -> dict[str, object]:
+    return {
+        f"{kind}/{number}": kernel.document(f"{kind}/{number}", KINDS[kind]).value
+        for kind in KINDS
+        for number in range(2)
+    }
+
+
+def mutate(kernel: Kernel, dice: random.Random) -> None:
+    kind = dice.choice(list(KINDS))
+    document = kernel.document(f"{kind}/{dice.randrange(2)}", KINDS[kind])
+    match kind:
+        case "set":
+            (document.add if dice.random() < 0.5 else document.remove)(dice.randrange(4))
+        case "register":
+            document.set(dice.randrange(9))
+        case "hits" | "seats":
+            document.increment(1)
+        case "sum":
+            if dice.random() < 0.3:
+                document.reset()
+            else:
+                document.increment(2)
+        case "map":
+            if dice.random() < 0.3 and "a" in document:
+                document.remove("a")
+            else:
+                document.child("a", ORSet).add(dice.randrange(3))

@@ -1,0 +1,64 @@
+"""Giving an event up by hand: the agent's verb, and the command line's."""
+
+from __future__ import annotations
+
+import pytest
+
+from replication import Agent, JournalFailedError, UnknownPeerError
+from replication.journal.memory import MemoryJournal
+from replication.transport.memory import Switchboard
+from tests.replication.test_agent import until
+from tests.replication.test_command_line import say
+from tests.simulation.test_skips import poison
+
+
+async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_path, capsys):
+    """[replication 24] `skip ORIGIN` is durable when it returns, and outlives a restart."""
+    async with Agent("ada") as ada:
+        peers = [ada.address]
+        journal = tmp_path / "bob.db"
+        async with Agent("bob", peers=peers, journal=journal) as bob:
+            poison(monkeypatch, {"bob", "cyd"}, ada.id, 2)
+            for element in ("one", "poison", "three"):
+                ada.orset("set").add(element)
+                await ada.durable()
+            await until(lambda: ada.id in bob.quarantine())
+            assert "2-2: cannot be joined" in bob.quarantine()[ada.id]
+            assert set(bob.orset("set")) == {"one"}
+            with pytest.raises(UnknownPeerError):
+                bob.skip(bob.id)
+            code, _, err = await say(capsys, "skip", "nobody", "--peer", bob.address)
+            assert (code, "not in quarantine" in err) == (1, True)
+            code, out, _ = await say(capsys, "skip", ada.id, "--peer", bob.address)
+            assert (code, out) == (0, "")
+            assert bob.quarantine() == {}
+            await until(lambda: set(ada.orset("set")) == {"one", "three"})
+        async with (
+            Agent("bob", peers=peers, journal=journal) as bob,
+            Agent("cyd", peers=peers) as cyd,
+        ):
+            ada.orset("set").add("four")
+            await until(lambda: len({a.digest() for a in (ada, bob, cyd)}) == 1)
+            assert set(cyd.orset("set")) == {"one", "three", "four"}
+            assert cyd.quarantine() == {}
+
+
+async def test_a_read_only_agent_skips_nothing(monkeypatch):
+    """A decision that cannot be recorded is refused, and the origin stays where it was."""
+    board, journal = Switchboard(), MemoryJournal()
+    ada = Agent("ada", transport=board.transport("ada:1"))
+    bob = Agent("bob", transport=board.transport("bob:1"), peers=["ada:1"], journal=journal)
+    async with ada, bob:
+        poison(monkeypatch, {"bob"}, ada.id, 1)
+        ada.orset("set").add("poison")
+        await until(lambda: ada.id in bob.quarantine())
+        journal.fail = "no space left on device"
+        bob.orset("set").add("unsaved")
+        await until(lambda: bob.read_only)
+        with pytest.raises(JournalFailedError):
+            bob.skip(ada.id)
+        assert ada.id in bob.quarantine()
+        journal.fail = ""
+        await until(lambda: not bob.read_only)
+        bob.skip(ada.id)
+        await until(lambda: set(ada.orset("set")) == set(bob.orset("set")) == {"unsaved"})
