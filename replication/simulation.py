@@ -198,8 +198,10 @@ class Simulation:
         self._hang_up(body)
 
     def stall(self, name: str, seconds: float) -> None:
-        """The event loop of an agent is away for so long: its timers and frames wait."""
-        self.bodies[name].stalled_until_s = self.now_s + seconds
+        """The event loop of an agent is away: frames wait for so long, and timers come first."""
+        body = self.bodies[name]
+        body.stalled_until_s = self.now_s + seconds
+        self._later(seconds, partial(self._step, name, body.life, lambda r: r.tick(self.now_s)))
 
     def _hang_up(self, body: Body) -> None:
         """The connection that an agent behind a NAT keeps to its hub ends."""
@@ -308,8 +310,7 @@ class Simulation:
             return
         self._step(name, life, lambda r: r.tick(self.now_s))
         wake_s = max(body.replica.wake_s, body.stalled_until_s)
-        wait_s = max(0.001, wake_s - self.now_s)
-        self._later(wait_s, lambda: self._ring(name, life))
+        self._later(max(0.001, wake_s - self.now_s), lambda: self._ring(name, life))
 
     def _commit(self, body: Body) -> None:
         """Begin a transaction for everything that waits, unless one is under way."""
@@ -328,9 +329,8 @@ class Simulation:
         book = body.replica.members.address_book()
         entry = Entry(rows, vector, body.replica.id, lease, book=book)
         body.committing = True
-        life = body.life
         wait_s = self.dice.uniform(*self.faults.disk_s)
-        self._later(wait_s, lambda: self._committed(body, life, joined, entry))
+        self._later(wait_s, partial(self._committed, body, body.life, joined, entry))
 
     def _committed(self, body: Body, life: int, effects: Effects, entry: Entry) -> None:
         replica = body.replica

@@ -4,6 +4,10 @@ Theory of operation. Every request has one answer or none. An exchange is open f
 frame is handed out until the shell brings the answer (`take`), reports a failure, or `expired` says
 that its time is up; whichever comes first wins and the others find nothing. Peers that are blocked,
 and exchanges over the limit, are given up before a byte is sealed.
+
+A peer that hangs must not use up the limit for everybody else: rounds that somebody hurries would
+each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
+to it are one at a time anyway, and chunks have a limit of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
+from replication.protocol.messages import Sync
 from replication.protocol.rules import agent_of
 
 if TYPE_CHECKING:
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from replication.protocol.membership import Membership
     from replication.protocol.messages import Message
     from replication.protocol.wire import Wire
+
+SYNCS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ class Exchanges:
         """Seal and queue a request; False if it may not be sent now."""
         if not self.ready() or self.is_blocked(replica, address):
             return False
+        if type(request) is Sync and self._syncs(address) >= SYNCS_MAX:
+            return False
         frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
         self._open[self.last] = Opened(
@@ -87,6 +96,11 @@ class Exchanges:
         )
         self.sends.append(Send(address, frame, self.last))
         return True
+
+    def _syncs(self, address: str) -> int:
+        """How many wait for an answer from there; O(open exchanges)."""
+        opened = self._open.values()
+        return sum(o.address == address and type(o.request) is Sync for o in opened)
 
     def take(self, exchange: int) -> Opened | None:
         """Close an exchange; None if it was closed before."""

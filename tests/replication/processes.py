@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).resolve().parents[2]
-WAIT_S = 60
+WAIT_S = 240
 
 
 @dataclass
@@ -25,19 +25,29 @@ class Worker:
 
     async def do(self, what: str, **order: Any) -> Any:
         """One order, one answer."""
+        answer = await self.answer(what, **order)
+        assert "ok" in answer, answer
+        return answer["ok"]
+
+    async def refusal(self, what: str, **order: Any) -> str:
+        """One order that is not carried out; "Type of error: text"."""
+        answer = await self.answer(what, **order)
+        assert "error" in answer, answer
+        return answer["error"]
+
+    async def answer(self, what: str, **order: Any) -> dict[str, Any]:
+        """Whatever the worker says to it."""
         self.process.stdin.write(json.dumps({"do": what, **order}).encode() + b"\n")
         await self.process.stdin.drain()
         line = await asyncio.wait_for(self.process.stdout.readline(), WAIT_S)
-        answer = json.loads(line)
-        assert "ok" in answer, answer
-        return answer["ok"]
+        return json.loads(line)
 
     async def kill(self) -> None:
         self.process.kill()
         await self.process.wait()
 
 
-async def start(name: str, **options: Any) -> Worker:
+async def start(name: str, env: dict[str, str] | None = None, **options: Any) -> Worker:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -46,6 +56,7 @@ async def start(name: str, **options: Any) -> Worker:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
+        env=env,
     )
     line = await asyncio.wait_for(process.stdout.readline(), WAIT_S)
     return Worker(name, process, json.loads(line)["address"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -167,22 +166,69 @@ async def test_more_exchanges_than_allowed_are_told_to_retry():
     await transport.close()
 
 
-async def test_a_hung_peer_costs_its_timeout_and_then_the_circuit_opens():
-    """[replication 14] accepts, never answers: timeouts, then refused at once; others fine."""
-    hung = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{hung.getsockname()[1]}"
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+    await reader.read()
+
+
+async def a_byte_at_a_time(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Each comes well within the read timeout; only the total one ends it."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b".")
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture(params=[silent, half_an_answer, a_byte_at_a_time], ids=lambda how: how.__name__)
+async def hung(request):
+    """The address of a real socket behind which somebody hangs in one way or another."""
+    tasks = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
+        try:
+            await request.param(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_hung_peer_costs_its_timeout_and_then_the_circuit_opens(hung):
+    """[replication 14] accepts, never ends an answer: timeouts, then refused at once; others fine.
+
+    Half open, one exchange at a time tries it again; the others do not wait for it.
+    """
     client, well = HttpTransport("", QUICK), HttpTransport("127.0.0.1:0", QUICK)
     await client.listen(echo, unheard)
     fine = await well.listen(echo, unheard)
     for _ in range(3):
+        waiting = asyncio.create_task(client.exchange(hung, b"frame"))
+        while not waiting.done():
+            assert await client.exchange(fine, b"frame") == b"echo frame"
+            await asyncio.wait({waiting}, timeout=0.02)
         with pytest.raises(PeerUnreachableError, match="Timeout"):
-            await client.exchange(address, b"frame")
+            await waiting
     with pytest.raises(PeerUnreachableError, match="pausing"):
-        await client.exchange(address, b"frame")
-    assert await client.exchange(fine, b"frame") == b"echo frame"
+        await client.exchange(hung, b"frame")
+    client._circuits[hung].closed_until_s = 0.0  # the pause is over
+    waiting = asyncio.create_task(client.exchange(hung, b"frame"))
+    await asyncio.sleep(0)
+    with pytest.raises(PeerUnreachableError, match="pausing"):
+        await client.exchange(hung, b"frame")
+    with pytest.raises(PeerUnreachableError, match="Timeout"):
+        await waiting
     await client.close()
     await well.close()
-    hung.close()
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:99999", "host:x"])

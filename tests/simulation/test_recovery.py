@@ -11,10 +11,11 @@ from crdt import Delta, LWWMap, LWWRegister, ORSet
 from crdt.errors import CRDTError
 from replication import Config, Faults, Simulation
 from tests.scale import rounds
-from tests.simulation.test_scenarios import add, elements, met
+from tests.simulation.test_scenarios import FIVE, add, elements, met
 
 if TYPE_CHECKING:
     from replication.journal.memory import MemoryJournal
+    from replication.protocol.effects import Send
 
 SMALL = Config(
     chunk_bytes=150, delta_bytes_target=1024, batch_bytes_max=1024, chunks_above_events=50
@@ -229,24 +230,48 @@ def test_a_restored_backup_alone_starts_as_somebody_new():
     assert elements(sim, "ada") == {"before", "lost here, known to bob", "after"}
 
 
-def test_two_hosts_with_one_identity_both_take_a_new_one():
-    """[replication 10] a cloned disk: 409 both ways, both re-incarnate, nothing is lost."""
-    sim = met(Simulation(["ada", "bob"], 10))
+@pytest.mark.parametrize("dialled", [True, False], ids=["dialled", "asks only"])
+@pytest.mark.parametrize("peers", [["ada"], FIVE], ids=len)
+def test_two_hosts_with_one_identity_both_take_a_new_one(peers, dialled, monkeypatch):
+    """[replication 10] a cloned disk: 409 on the wire, both re-incarnate, nothing is lost.
+
+    Whether the clone can be asked, while the first goes on writing; or only asks, at equal vectors,
+    so that nothing but the refusal tells it.
+    """
+    statuses = []
+    answer = Simulation._answer
+
+    def seen_on_the_wire(sim: Simulation, target: str, send: Send) -> None:
+        statuses.append(send.status)
+        answer(sim, target, send)
+
+    sim = Simulation(peers, 10)
     add(sim, "ada", "shared")
-    assert sim.settle(10)
+    sim.run(10)
     old = sim.replica("ada").id
-    sim.run(1)
+    monkeypatch.setattr(Simulation, "_answer", seen_on_the_wire)
     clone = stopped(sim.bodies["ada"].journal.copy(continuous=True))
     sim.add("twin", journal=clone, name="ada")
     assert sim.replica("twin").id == old
+    everything = {"shared", "from ada", "from twin"}
+    if dialled:
+        add(sim, "ada", "while the twin starts")
+        everything.add("while the twin starts")
+    else:
+        for name in peers:
+            sim.cut(name, "twin", one_way=True)
     sim.run(30)
+    assert statuses.count(409) >= 1
     ids = {sim.replica("ada").id, sim.replica("twin").id}
     assert len(ids) == 2
     assert old not in ids
     add(sim, "ada", "from ada")
     add(sim, "twin", "from twin")
     assert sim.settle(60)
-    assert elements(sim, "bob") == {"shared", "from ada", "from twin"}
+    assert all(elements(sim, name) == everything for name in sim.up())
+    statuses.clear()
+    sim.run(60)
+    assert set(statuses) == {200}
 
 
 def test_a_poisonous_event_stops_its_origin_and_nobody_else(monkeypatch):
