@@ -67,8 +67,11 @@ class Config:
     """Waiting to be written on one kept connection. Over it nothing more is handed to it: the peer
     needs a diff, which coalesces and is computed when there is room."""
     bandwidth_bytes_per_s: float = 0.0
-    """State (deltas and chunks) handed out per second, to all peers together; 0 is no limit. Over
-    it pushes wait, and answers carry less and say that there is more."""
+    """Frames that carry state (deltas and chunks) per second, to all peers together; 0 is no limit.
+    A token bucket of one second: in any T seconds at most `bandwidth_bytes_per_s * (T + 1)` bytes
+    of such frames, and one frame more, because a batch and a chunk are never cut. Over it pushes
+    wait, and answers carry less and say that there is more; digests, probes and acknowledgements
+    are not counted and never wait, nor do local reads and writes."""
     lines_max: int = 1024
     """Kept connections that are accepted; more are answered 503."""
     outbound_exchanges_max: int = 64

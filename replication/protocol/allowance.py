@@ -1,15 +1,23 @@
 """How much state may be handed out now: the bandwidth cap, as a token bucket.
 
-Theory of operation. The bucket fills at the configured rate up to one second's worth and may go
-into debt by one delta (a batch is never cut), which is then waited for. Only state is counted -
-deltas and chunks; digests, probes and answers are small, and a cap that silences them would look
-like a failure. Without a limit everything is allowed and nothing is computed.
+Theory of operation. The bucket fills at the configured rate up to one second's worth, and every
+sealed frame that carries state takes out its whole size. Such a frame leaves only while a tenth of
+a second's worth is there, is cut to what is there, and may overdraw by what cannot be cut (one
+batch, one chunk, the frame around it), which is then waited for. So for any agent and any T
+
+    bytes of frames with state, in any T seconds  <=  rate * (T + 1) + one frame
+
+Digests, probes and acknowledgements are neither counted nor held up: they are small, and a cap that
+silences them would look like a failure. Without a limit everything is allowed.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+LEAST_S = 0.1
+"""So much has to be there before a frame leaves: not a frame for every few bytes."""
 
 
 @dataclass(slots=True)
@@ -28,7 +36,7 @@ class Allowance:
         if elapsed_s > 0:
             grown = self._bytes + min(elapsed_s, 1e9) * self.bytes_per_s
             self._bytes, self._as_of_s = min(self.bytes_per_s, grown), now_s
-        return max(0, int(self._bytes))
+        return math.ceil(self._bytes) if self._bytes >= LEAST_S * self.bytes_per_s else 0
 
     def spend(self, size: int) -> None:
         """So many bytes go; O(1)."""
@@ -37,6 +45,7 @@ class Allowance:
 
     def ready_s(self) -> float:
         """When there is room again, and a byte more: rounding must wake nobody early."""
-        if not self.bytes_per_s or self._bytes >= 1:
+        lacking = LEAST_S * self.bytes_per_s - self._bytes
+        if not self.bytes_per_s or lacking <= 0:
             return self._as_of_s
-        return self._as_of_s + (2 - self._bytes) / self.bytes_per_s
+        return self._as_of_s + (lacking + 1) / self.bytes_per_s

@@ -150,7 +150,6 @@ class AntiEntropy:
         except BelowFloorError:
             return Synced(digests.full(mine), reset=self._relays, members=claims)
         data = delta.encode() if delta else b""
-        self.allowance.spend(len(data))
         return Synced(answer, data, more, members=claims)
 
     @property
@@ -278,9 +277,7 @@ class AntiEntropy:
         if not self.allowance.room(now_s):
             raise BusyError("the bandwidth cap is reached; go on a moment later")
         self.eager.peer(replica).withheld = 0
-        given = self.donor.give(wanted, now_s)
-        self.allowance.spend(len(given.data))
-        return given
+        return self.donor.give(wanted, now_s)
 
     def chunk(self, opened: Opened, replica: str, given: ChunkGiven, now_s: float) -> None:
         """A chunk of a bootstrap came: join it, keep it, ask for the next ones.
@@ -328,8 +325,6 @@ class AntiEntropy:
                 if key not in encoded:
                     since = {**applied, **plan.since}
                     encoded[key] = self._encoded(since, self.config.delta_bytes_target, now_s)
-                else:
-                    self.allowance.spend(len(encoded[key]))  # encoded once, but sent to each
                 message = Push(encoded[key], plan.told)
                 peer = self.eager.peer(plan.peer.replica)
                 peer.pushing = bool(encoded[key]) and self.open(
@@ -372,9 +367,7 @@ class AntiEntropy:
             delta, more = self._delta(self._offered(since), room)
         except BelowFloorError:
             return b""
-        data = delta.encode() if delta and not (whole and more) else b""
-        self.allowance.spend(len(data))
-        return data
+        return delta.encode() if delta and not (whole and more) else b""
 
     def open(self, address: str, replica: str, request: Message, now_s: float) -> bool:
         """Open an exchange, if that may be done now."""

@@ -191,3 +191,10 @@ class Refused:
 
 
 Message = Sync | Synced | Push | Ack | Probe | Probed | ChunkWanted | ChunkGiven | Leave | Refused
+
+
+def carries_state(message: Message) -> bool:
+    """Whether it brings events or a chunk: what the bandwidth cap counts."""
+    if isinstance(message, Sync | Synced | Push):
+        return bool(message.delta)
+    return isinstance(message, ChunkGiven)

@@ -25,7 +25,6 @@ from replication.errors import (
     MalformedFrameError,
     OwnFrameError,
 )
-from replication.protocol.allowance import Allowance
 from replication.protocol.anti_entropy import AntiEntropy, Pending
 from replication.protocol.behind import Behind
 from replication.protocol.caller import SOMEBODY, Caller
@@ -104,7 +103,7 @@ class Replica:
         self.prober = Prober(detector, self.members, self.exchanges, self.eager)
         seeds = tuple(sorted({*seeds, *self._hubs} - {address}))
         self.rounds = Rounds(config, dice, seeds, now_s, dict(kernel.vector))
-        self.allowance = Allowance(config.bandwidth_bytes_per_s)
+        self.allowance = wire.allowance
         self.durable: dict[str, int] = dict(kernel.vector)
         self._wire = wire
         self._pending, self.behind = Pending(), Behind()

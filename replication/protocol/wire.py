@@ -34,7 +34,9 @@ from replication.errors import (
     UnsupportedVersionError,
     WrongClusterError,
 )
+from replication.protocol.allowance import Allowance
 from replication.protocol.bodies import BY_NUMBER, BY_TYPE, name, natural, need, row
+from replication.protocol.messages import carries_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +133,7 @@ class Wire:
         "_number",
         "_rules",
         "_windows",
+        "allowance",
         "bytes_by_kind",
     )
 
@@ -151,6 +154,7 @@ class Wire:
         self._boot = boot
         self._config = config
         self._number = 0
+        self.allowance = Allowance(config.bandwidth_bytes_per_s)
         self.bytes_by_kind: Counter[tuple[str, str]] = Counter()
         """(direction, kind of message) -> bytes of frames, the refused ones left out."""
         # boot id -> (highest number seen, bitmap of the WINDOW numbers below it)
@@ -190,6 +194,8 @@ class Wire:
         frame = cast("bytes", msgpack.packb(outer))
         frame += self._keys.trailer(frame, to)
         self.bytes_by_kind["sent", type(message).__name__.lower()] += len(frame)
+        if carries_state(message):
+            self.allowance.spend(len(frame))
         return frame
 
     def open(self, frame: bytes) -> Envelope:

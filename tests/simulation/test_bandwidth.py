@@ -1,0 +1,154 @@
+"""The bandwidth cap: state waits its turn, everything small goes on."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from crdt import LWWRegister
+from replication import Config, Faults, Simulation
+from replication.protocol.allowance import Allowance
+from replication.protocol.messages import ChunkGiven, Message, Push, Status, Sync, Synced
+from replication.protocol.rules import agent_of
+from replication.protocol.wire import Wire
+from tests.simulation.test_scenarios import met
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RATE = 20_000
+ENTRY = 500
+ENTRIES = 400
+
+
+class Meter:
+    """Notes when which agent seals how many bytes of frames with state in them."""
+
+    def __init__(self) -> None:
+        self.sim: Simulation | None = None
+        self.sealed: dict[str, list[tuple[float, int]]] = {}
+
+    def note(self, replica: str, message: Message, frame: bytes) -> None:
+        state = b""
+        if isinstance(message, Push | Sync | Synced):
+            state = message.delta
+        if isinstance(message, ChunkGiven):
+            state = message.data
+        if state and self.sim is not None:
+            log = self.sealed.setdefault(agent_of(replica), [])
+            log.append((self.sim.now_s, len(frame)))
+
+    def check(self, rate: float) -> None:
+        """In any T seconds at most rate * (T + 1), and one frame more."""
+        assert self.sealed
+        for name, log in self.sealed.items():
+            largest = max(size for _, size in log)
+            for at, (begin_s, _) in enumerate(log):
+                total = 0
+                for end_s, size in log[at:]:
+                    total += size
+                    most = rate * (end_s - begin_s + 1) + largest
+                    assert total <= most, f"{name} sent {total} in {end_s - begin_s:.2f} s"
+
+
+@pytest.fixture
+def meter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
+    """A meter on every agent of `meter.sim`."""
+    found, sound = Meter(), Wire.seal
+
+    def seal(self: Wire, replica: str, message: Message, **options) -> bytes:
+        frame = sound(self, replica, message, **options)
+        found.note(replica, message, frame)
+        return frame
+
+    monkeypatch.setattr(Wire, "seal", seal)
+    return found
+
+
+def fill(sim: Simulation, name: str) -> None:
+    """200 kB that do not compress."""
+    dice = random.Random(1)
+    for number in range(ENTRIES):
+        sim[name].document(f"r/{number}", LWWRegister).set(dice.randbytes(ENTRY))
+
+
+def test_the_bucket_fills_at_its_rate_up_to_a_second_and_may_owe_one_frame():
+    """Room is what has flowed in; a frame that was larger is waited for afterwards."""
+    bucket = Allowance(1000)
+    assert bucket.room(50.0) == 1000  # full at first
+    bucket.spend(1500)
+    assert bucket.room(50.0) == 0
+    assert bucket.room(50.59) == 0  # a tenth of a second's worth is the least
+    assert 50.6 < bucket.ready_s() <= 50.611
+    assert bucket.room(bucket.ready_s()) >= 100
+    assert bucket.room(51.0) == 500
+    assert bucket.room(99.0) == 1000  # not more than a second's worth
+    assert bucket.room(98.0) == 1000  # a clock that goes back gives nothing
+
+
+def test_without_a_rate_everything_may_go():
+    """0 is no limit, and nothing is computed."""
+    bucket = Allowance(0)
+    bucket.spend(1 << 40)
+    assert bucket.room(0.0) > 1 << 40
+
+
+def test_a_capped_agent_spreads_at_its_rate_and_no_slower(meter):
+    """200 kB at 20 kB/s to two peers: never over the promise, nobody suspected, writes go on."""
+    sim = met(Simulation(["ada", "bob", "cyd"], 1, config=Config(bandwidth_bytes_per_s=RATE)))
+    sim.cut("bob", "cyd")  # so that only ada can speak
+    meter.sim = sim
+    fill(sim, "ada")
+    began_s, slowest_s = sim.now_s, 2 * 1.5 * ENTRIES * ENTRY / RATE
+    sim.run(2)
+    sim["ada"].document("late", LWWRegister).set("seen at once")
+    assert sim["ada"].document("late", LWWRegister).value == "seen at once"
+    sim.run(0.1)
+    ada = sim.replica("ada")
+    assert ada.durable == dict(ada.kernel.vector), "a commit waits for no bandwidth"
+    assert sim.settle(slowest_s)
+    meter.check(RATE)
+    took_s = sim.now_s - began_s
+    assert took_s >= 2 * ENTRIES * ENTRY / RATE - 2
+    assert {m.status for m in ada.members.everyone()} == {Status.ALIVE}
+
+
+def test_all_members_keep_to_their_caps_under_loss(meter):
+    """Writes everywhere, forwards, repeats and answers: each agent keeps to its own cap."""
+    config = Config(bandwidth_bytes_per_s=RATE)
+    sim = met(Simulation(["ada", "bob", "cyd", "dan"], 4, config=config))
+    meter.sim = sim
+    sim.faults = Faults(loss=0.1, duplicate=0.1)
+    for name in ("ada", "bob"):
+        fill(sim, name)
+    sim.run(20)
+    sim.faults = Faults()
+    assert sim.settle(120)
+    meter.check(RATE)
+
+
+def test_a_cap_below_one_entry_still_delivers(meter):
+    """A batch is never cut: it goes, and its debt is waited for."""
+    sim = met(Simulation(["ada", "bob"], 2, config=Config(bandwidth_bytes_per_s=100)))
+    meter.sim = sim
+    for number in range(5):
+        sim["ada"].document(f"r/{number}", LWWRegister).set(bytes(ENTRY))
+    assert sim.settle(120)
+    meter.check(100)
+
+
+def test_a_newcomer_is_given_its_chunks_at_the_rate(meter):
+    """A join by chunks under the cap is slow and complete, through refusals, losses and all."""
+    config = Config(bandwidth_bytes_per_s=RATE, chunks_above_events=100, chunk_bytes=8_000)
+    sim = Simulation(["ada"], 3, Faults(loss=0.1), config=config)
+    meter.sim = sim
+    fill(sim, "ada")
+    sim.run(1)
+    sim.add("bob")
+    began_s = sim.now_s
+    assert sim.settle(120)
+    assert sim.replica("bob").counts["chunk:new"] >= ENTRIES * ENTRY / 8_000
+    assert sim.now_s - began_s >= ENTRIES * ENTRY / RATE - 2
+    meter.check(RATE)
