@@ -16,15 +16,15 @@ replica still lives, or two others adopt, the bound can be broken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.codec import freeze, thaw
-from crdt.counter import check_amount
+from crdt.counter import NumberProtocol, check_amount
 from crdt.dot import check_replica
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.live import entries_of
 from crdt.store import Kernel
-from crdt.view import Seen, ViewProtocol, context_of
+from crdt.view import Seen, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class BoundedType:
         return BoundedCounter.attach(kernel, container)
 
 
-class BoundedCounter(ViewProtocol):
+class BoundedCounter(NumberProtocol):
     """A counter that never goes below its bound on any replica.
 
     `BoundedCounter("a", minimum=10)` stands alone; in a kernel,
@@ -90,9 +90,6 @@ class BoundedCounter(ViewProtocol):
         return self.minimum + sum(
             produced - spent for produced, spent, _ in self._totals().values()
         )
-
-    def __int__(self) -> int:
-        return self.value
 
     def rights(self, replica: str | None = None) -> int:
         """How much a replica (default: this one) may decrement, as seen from here. O(replicas)."""
@@ -155,6 +152,9 @@ class BoundedCounter(ViewProtocol):
             return NOTHING
         produced, spent, granted = self._row()
         return self._write(produced, spent, {**granted, lost: granted.get(lost, 0) - amount})
+
+    def _import(self, value: Any) -> None:
+        self.increment(check_amount(value) - self.minimum)
 
     def _totals(self) -> dict[str, _Row]:
         return {

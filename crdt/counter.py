@@ -15,7 +15,8 @@ takes nothing back that others wrote.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
 from crdt.live import entries_of
@@ -23,6 +24,8 @@ from crdt.view import Seen, ViewProtocol, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crdt.delta import Delta
 
 
@@ -51,7 +54,66 @@ def _add(view: ViewProtocol, amount: int, seen: Seen | None) -> Delta:
     return writer.put(container, replica, 0, own + amount)
 
 
-class GCounter(ViewProtocol):
+Number: TypeAlias = "int | float | NumberProtocol"
+
+
+class NumberProtocol(ViewProtocol, Protocol):
+    """Counters read like the number that they show now; mutable, so they have no hash."""
+
+    __slots__ = ()
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __index__(self) -> int:
+        return int(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return _combined(operator.eq, self, other)  # type: ignore[no-any-return]  # a bool
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # as for a list: what it equals may change
+
+    def __lt__(self, other: Number) -> bool:
+        return _combined(operator.lt, self, other)  # type: ignore[no-any-return]  # a bool
+
+    def __le__(self, other: Number) -> bool:
+        return _combined(operator.le, self, other)  # type: ignore[no-any-return]  # a bool
+
+    def __gt__(self, other: Number) -> bool:
+        return _combined(operator.gt, self, other)  # type: ignore[no-any-return]  # a bool
+
+    def __ge__(self, other: Number) -> bool:
+        return _combined(operator.ge, self, other)  # type: ignore[no-any-return]  # a bool
+
+    def __add__(self, other: Number) -> Any:
+        return _combined(operator.add, self, other)
+
+    def __sub__(self, other: Number) -> Any:
+        return _combined(operator.sub, self, other)
+
+    def __rsub__(self, other: Number) -> Any:
+        return _combined(lambda mine, theirs: theirs - mine, self, other)
+
+    def __radd__(self, other: Number) -> Any:
+        return _combined(operator.add, self, other)
+
+
+def _combined(operation: Callable[[Any, Any], Any], view: NumberProtocol, other: object) -> Any:
+    """The operation on two numbers, plain or counters; NotImplemented for anything else."""
+    if isinstance(other, int | float):
+        return operation(view.value, other)
+    if NumberProtocol in type(other).__mro__:
+        return operation(view.value, other.value)  # type: ignore[attr-defined]  # a counter
+    return NotImplemented
+
+
+class GCounter(NumberProtocol):
     """A counter that only grows. Concurrent increments add up."""
 
     __slots__ = ()
@@ -65,11 +127,11 @@ class GCounter(ViewProtocol):
         """Add `amount` >= 0; 0 takes no dot. O(1)."""
         return _add(self, check_amount(amount, 0), seen)
 
-    def __int__(self) -> int:
-        return self.value
+    def _import(self, value: Any) -> None:
+        self.increment(value)
 
 
-class PNCounter(ViewProtocol):
+class PNCounter(NumberProtocol):
     """A counter that goes up and down. Concurrent changes add up."""
 
     __slots__ = ()
@@ -87,5 +149,5 @@ class PNCounter(ViewProtocol):
         """Subtract `amount`, of any sign; 0 takes no dot. O(1)."""
         return _add(self, -check_amount(amount), seen)
 
-    def __int__(self) -> int:
-        return self.value
+    def _import(self, value: Any) -> None:
+        self.increment(value)

@@ -87,7 +87,9 @@ class SharedKernelError(CRDTError, TypeError):
     """`merge` or `apply` on a view whose kernel holds other documents too. Nothing was changed."""
 
     code = "shared_kernel"
-    hint = "only kernels merge: use kernel.merge / kernel.apply, gossip, or write the values anew"
+    hint = (
+        "only kernels merge: use kernel.merge / kernel.apply, gossip, or import_value(other.value)"
+    )
 
 
 class TypeMismatchError(CRDTError, TypeError):

@@ -7,8 +7,9 @@ stays as one live dot until a later on, a reset or causal stability takes it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from crdt.errors import InvalidValueTypeError
 from crdt.kind import LEAF
 from crdt.live import entries_of
 from crdt.view import Seen, ViewProtocol
@@ -29,6 +30,12 @@ class EWFlag(ViewProtocol):
 
     def __bool__(self) -> bool:
         return self.value
+
+    def _import(self, value: Any) -> None:
+        if type(value) is not bool:
+            raise InvalidValueTypeError(f"a flag is a bool, not {value!r}")
+        if value is not self.value:
+            self.enable() if value else self.disable()
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on. O(1)."""
@@ -52,6 +59,12 @@ class DWFlag(ViewProtocol):
 
     def __bool__(self) -> bool:
         return self.value
+
+    def _import(self, value: Any) -> None:
+        if type(value) is not bool:
+            raise InvalidValueTypeError(f"a flag is a bool, not {value!r}")
+        if value is not self.value:
+            self.enable() if value else self.disable()
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on, over every off that was observed. O(1)."""

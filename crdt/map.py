@@ -68,6 +68,10 @@ class LWWMap(ViewProtocol, Mapping[Any, Any]):
         """Delete every key observed. O(n)."""
         return self._reset(self._container, seen)
 
+    def _import(self, value: Any) -> None:
+        for key, item in value.items():
+            self.put(key, item)
+
     def __setitem__(self, key: object, value: object) -> None:
         self.put(key, value)
 
@@ -122,14 +126,25 @@ class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
         if type(name) is not str or not is_text(name):
             raise InvalidValueTypeError(f"a name in an ORMap is text, not {name!r}")
+        if not hasattr(kind, "attach"):
+            raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
         if ":" in kind.type_name:
             raise InvalidValueTypeError(f"{kind.type_name} lives at the top level only")
         live = self._writer.state.live
         path = (*self._container.path, name, kind.type_name)
         return kind.attach(self._kernel, live.container(path))
 
+    def _import(self, value: Any) -> None:
+        for (name, type_name), item in value.items():
+            kind = TYPES.get(type_name)
+            if kind is None:
+                raise InvalidValueTypeError(f"no type of this package: {type_name!r}")
+            self.child(name, cast("DocumentType[ViewProtocol]", kind)).import_value(item)
+
     def remove(self, name: str, kind: type | None = None, *, seen: Seen | None = None) -> Delta:
         """Reset what was observed under a name (of one type, or of all). O(rows below)."""
+        if kind is not None and not isinstance(kind, type):
+            raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
         below = [
             child
             for (known, type_name), child in self._container.children.items()
@@ -168,8 +183,16 @@ class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
     def __contains__(self, key: object) -> bool:
         children: dict[tuple[str, str], Container] = self._container.children
         if type(key) is tuple and len(key) == 2 and isinstance(key[1], type):
-            return (key[0], key[1].__name__) in children
+            return type(key[0]) is str and (key[0], key[1].__name__) in children
         return any(name == key for name, _ in children)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the values are equal: with another ORMap, or with plain data like `value`."""
+        if isinstance(other, ORMap):
+            return self.value == other.value
+        return self.value == other if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # like a dict
 
     def __iter__(self) -> Iterator[tuple[str, type]]:
         return iter([(name, TYPES[kind]) for name, kind in sorted(self._container.children)])

@@ -48,6 +48,9 @@ class LWWRegister(ViewProtocol):
         stored = freeze(value)
         return self._replace(LEAF, self._writer.stamp(), stored, seen)
 
+    def _import(self, value: Any) -> None:
+        self.set(value)
+
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
         return self._reset(self._container, seen)
@@ -82,6 +85,12 @@ class MVRegister(ViewProtocol):
     def resolve(self, value: object, *, seen: Seen | None = None) -> Delta:
         """Settle a conflict: `set` by another name, for the reader of the code."""
         return self.set(value, seen=seen)
+
+    def _import(self, value: Any) -> None:
+        if type(value) is not tuple:
+            raise InvalidValueTypeError("wanted the concurrent values as a tuple, as in `values`")
+        for index, each in enumerate(value):
+            self.set(each, seen={} if index else None)
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
@@ -143,6 +152,10 @@ class MaxRegister(ViewProtocol):
         """Raise it to `value`; no dot if it is not greater. O(1)."""
         return _extreme(self, value, 1, seen)
 
+    def _import(self, value: Any) -> None:
+        if value is not None:
+            self.set(value)
+
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
         return self._reset(self._container, seen)
@@ -162,6 +175,10 @@ class MinRegister(ViewProtocol):
     def set(self, value: object, *, seen: Seen | None = None) -> Delta:
         """Lower it to `value`; no dot if it is not less. O(1)."""
         return _extreme(self, value, -1, seen)
+
+    def _import(self, value: Any) -> None:
+        if value is not None:
+            self.set(value)
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""

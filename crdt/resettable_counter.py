@@ -12,14 +12,14 @@ operation twice - a retry, or two workers with one message - meets in one row, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crdt.codec import is_text
-from crdt.counter import check_amount
+from crdt.counter import NumberProtocol, check_amount
 from crdt.dot import SEQ_MAX
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
 from crdt.live import Entry, Row, entries_of
-from crdt.view import Seen, ViewProtocol, context_of
+from crdt.view import Seen, context_of
 from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crdt.delta import Delta
 
 
-class ResettableCounter(ViewProtocol):
+class ResettableCounter(NumberProtocol):
     """A counter of increments, resettable; increments may be made idempotent by an id."""
 
     __slots__ = ()
@@ -43,9 +43,6 @@ class ResettableCounter(ViewProtocol):
             rows = container.rows.items()
             container.total = sum([self._counted(step, row) for step, row in rows])
         return container.total
-
-    def __int__(self) -> int:
-        return self.value
 
     def increment(
         self, amount: int = 1, op_id: str | None = None, *, seen: Seen | None = None
@@ -76,6 +73,9 @@ class ResettableCounter(ViewProtocol):
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Take back every increment observed (or that `seen` covers). O(live increments)."""
         return self._reset(self._container, seen)
+
+    def _import(self, value: Any) -> None:
+        self.increment(value)
 
     def _once(self, op_id: str, amount: int) -> Delta:
         if type(op_id) is not str or not is_text(op_id):

@@ -19,7 +19,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from crdt.codec import Step, element_of, step_of
-from crdt.errors import InvalidValueError
+from crdt.errors import InvalidValueError, InvalidValueTypeError
 from crdt.live import entries_of
 from crdt.view import Seen, ViewProtocol
 
@@ -39,6 +39,12 @@ def _find(element: object) -> Step | None:
         return None
 
 
+def _plain_set(value: object) -> Iterable[Any]:
+    if not isinstance(value, AbstractSet | list | tuple):
+        raise InvalidValueTypeError(f"not the elements of a set: {type(value).__name__}")
+    return list(value)
+
+
 class GSet(ViewProtocol, AbstractSet[Any]):
     """A set that only grows."""
 
@@ -52,6 +58,10 @@ class GSet(ViewProtocol, AbstractSet[Any]):
     def add(self, element: object, *, seen: Seen | None = None) -> Delta:
         """Add an element; takes a dot also if it is present. O(1)."""
         return self._replace(step_of(element), 0, None, seen)
+
+    def _import(self, value: Any) -> None:
+        for element in _plain_set(value):
+            self.add(element)
 
     def __contains__(self, element: object) -> bool:
         return _find(element) in self._container.rows
@@ -95,6 +105,10 @@ class ORSet(ViewProtocol, AbstractSet[Any]):
         """Remove every element observed. O(n)."""
         return self._reset(self._container, seen)
 
+    def _import(self, value: Any) -> None:
+        for element in _plain_set(value):
+            self.add(element)
+
     def __contains__(self, element: object) -> bool:
         return _find(element) in self._container.rows
 
@@ -130,6 +144,10 @@ class RWSet(ViewProtocol, AbstractSet[Any]):
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Forget adds and removes alike, as far as observed: leaves no entry. O(n)."""
         return self._reset(self._container, seen)
+
+    def _import(self, value: Any) -> None:
+        for element in _plain_set(value):
+            self.add(element)
 
     def __contains__(self, element: object) -> bool:
         return self._holds(_find(element))

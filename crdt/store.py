@@ -127,6 +127,8 @@ class Kernel:
         """The view of (name, type); the same name with another type is another document."""
         if type(name) is not str or not is_text(name):
             raise InvalidValueTypeError(f"a document's name is text, not {name!r}")
+        if not hasattr(kind, "attach"):
+            raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
         return kind.attach(self, self._state.live.container((name, kind.type_name)))
 
     def documents(self) -> Iterator[tuple[str, Any]]:

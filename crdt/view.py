@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from crdt.causal_context import CausalContext
 from crdt.codec import Step, element_of, pack, thaw
-from crdt.errors import InvalidValueTypeError, SharedKernelError, TypeMismatchError, UncopyableError
+from crdt.errors import (
+    CRDTError,
+    InvalidValueTypeError,
+    SharedKernelError,
+    TypeMismatchError,
+    UncopyableError,
+)
 from crdt.kind import KINDS, TYPES
 from crdt.live import Container, Row, entries_of
 from crdt.store import Kernel
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]
+_SHOWN_MAX = 500  # characters of a value in its repr
 
 
 def context_of(seen: object) -> CausalContext:
@@ -128,15 +135,19 @@ class ViewProtocol(Protocol):
             "bytes": len(pack([part for entry in entries for part in entry])),
         }
 
+    def _shown(self) -> str:
+        text = repr(self.value)
+        return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}... {len(text)} characters"
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.value!r})"
+        return f"{type(self).__name__}({self._shown()})"
 
     def __rich__(self) -> str:
-        shown = repr(self.value).replace("[", "\\[")
+        shown = self._shown().replace("[", "\\[")
         return f"[bold]{type(self).__name__}[/bold] {shown} [dim]{self.replica}[/dim]"
 
     def _repr_html_(self) -> str:
-        name, shown = type(self).__name__, escape(repr(self.value))
+        name, shown = type(self).__name__, escape(self._shown())
         return f"<code><b>{name}</b> {shown} <small>{escape(self.replica)}</small></code>"
 
     # ------------------------------------------------------------------------------ merging
@@ -166,12 +177,33 @@ class ViewProtocol(Protocol):
         if not self._owner:
             raise SharedKernelError(
                 f"{what} on {self._container.path[0]!r}: its kernel holds other documents too; "
-                "use kernel.merge(), gossip, or import the values as new writes"
+                "use kernel.merge(), gossip, or import_value() to write its value anew"
             )
 
     def batch(self, bytes_max: int | None = None) -> Batch:
         """Group mutations into one delta: see `Kernel.batch`."""
         return self._kernel.batch(bytes_max)
+
+    def import_value(self, value: Any) -> Delta:
+        """Write plain data, as `value` of another document shows it, as new writes of this replica.
+
+        What a view offers in place of `merge`: the data comes, its history does not, so that a
+        second import of a counter counts twice. What has nothing to show does not come: removals,
+        unset registers, flags that are off. One batch; atomic. O(size).
+        """
+        with self._kernel.batch() as batch:
+            try:
+                self._import(value)
+            except (AttributeError, TypeError, ValueError) as error:
+                if isinstance(error, CRDTError):
+                    raise
+                raise InvalidValueTypeError(
+                    f"not the value of a {self.type_name}: {type(value).__name__}"
+                ) from error
+        return batch.delta
+
+    def _import(self, value: Any) -> None:
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------ copying
 
