@@ -360,9 +360,9 @@ def merge_state(mine: State, theirs: State) -> Change:
     """The full join of two states. O(both), at the speed of columns where there is no conflict."""
     refuse_own(mine, [(mine.replica, 1, theirs.context.last_seq(mine.replica))])
     spans = spans_of(theirs)
-    refuse_spans(mine, spans)
+    differ = refuse_spans(mine, spans)
     refuse_doomed(mine, doomed_ranges(theirs), theirs.context.ranges())
-    if not theirs.doomed and theirs.context <= mine.applied:
+    if not differ and not theirs.doomed and theirs.context <= mine.applied:
         return UNCHANGED
     touched = Touched(mine.live)
     _adopt_history(mine, theirs)

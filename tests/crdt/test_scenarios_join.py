@@ -485,3 +485,30 @@ def test_an_event_beyond_a_gap_keeps_its_kills_through_a_merge():
     n.apply(m.kernel.delta_since(n.kernel.vector))
     assert n.kernel.vector == m.kernel.vector == {"a": 3}
     assert n.canonical_bytes() == m.canonical_bytes() == a.canonical_bytes()
+
+
+def test_a_piece_of_a_delta_whose_donor_is_lost_is_mended_by_states_and_not_by_vectors():
+    """S removed x, told R the first piece of what R lacks, and is lost with its disk; T holds x.
+
+    The piece covers x without its entry, for S held it no longer; the removal was in a later piece.
+    Now R and T have equal vectors and different states, which no exchange by vectors can see
+    (docs/guarantees.md). A merge passed over R as one who knew nothing new; now states mend it.
+    """
+    origin, lost, t = ORSet("o"), ORSet("s"), ORSet("t")
+    for number in range(3):
+        delta = origin.add(number)
+        lost.apply(delta)
+        t.apply(delta)
+    lost.remove(0)
+    r = ORSet("r")
+    r.apply(lost.kernel.delta_since({}, bytes_max=1))
+    r.apply(t.kernel.delta_since(r.kernel.vector))
+    assert r.kernel.vector == t.kernel.vector
+    assert (r, t) == ({1, 2}, {0, 1, 2})
+    assert joined(r, t) == {1, 2}
+    by_merge, by_chunks = t.fork("m"), t.fork("c")
+    assert by_merge.merge(r)
+    for chunk in r.kernel.chunks(1).chunks:
+        by_chunks.kernel.apply_chunk(chunk)
+    for mended in (by_merge, by_chunks):
+        assert mended.canonical_bytes() == r.canonical_bytes()
