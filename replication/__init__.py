@@ -7,6 +7,7 @@ same machine in virtual time. `replication.protocol` is the sans-IO half; see do
 import logging
 
 from replication.agent import Agent
+from replication.bounded import Bounded
 from replication.config import Config
 from replication.errors import (
     ClosedError,
@@ -20,6 +21,7 @@ from replication.errors import (
     NotYetError,
     ReplicationError,
     SecretRequiredError,
+    UnacknowledgedError,
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
@@ -33,6 +35,7 @@ logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unle
 
 __all__ = [
     "Agent",
+    "Bounded",
     "ClosedError",
     "Config",
     "ConfigError",
@@ -51,6 +54,7 @@ __all__ = [
     "SecretRequiredError",
     "Simulation",
     "Touched",
+    "UnacknowledgedError",
     "UnknownDocumentTypeError",
     "UnknownPeerError",
     "Version",

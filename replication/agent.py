@@ -18,14 +18,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from crdt import LWWRegister, ORMap, ORSet, PNCounter
+from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
-from replication import operating
+from replication import operating, waiting
 from replication.barring import barred
 from replication.body import Body
+from replication.bounded import Bounded
 from replication.config import Config
 from replication.console import Console
-from replication.errors import NotYetError, UnknownDocumentTypeError
+from replication.errors import UnknownDocumentTypeError
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.member_view import MemberView
@@ -39,7 +40,7 @@ from replication.watching import Watch, Watchers, missed_since
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from crdt import Kernel
@@ -187,15 +188,29 @@ class Agent:
         """The nested add-wins map of that name."""
         return self.document(name, ORMap)
 
+    def bounded(self, name: str, minimum: int = 0) -> Bounded:
+        """The quantity of that name that never falls below `minimum`, which is part of its type.
+
+        Its `decrement` is awaited: it returns when it is durable here.
+        """
+        return Bounded(self._view(name, BoundedCounter.at_least(minimum)), self._body.running)
+
     def document(self, name: str, kind: DocumentType[D]) -> D:
         """The document (name, kind); one name with two types is two documents.
 
         Raises:
-            UnknownDocumentTypeError: `kind` is no type of `crdt`; nothing was created.
+            UnknownDocumentTypeError: `kind` is no type of `crdt`, or a BoundedCounter, which is to
+                be had by `bounded`; nothing was created.
 
         A document that the rules keep from this agent can be read; its mutators raise
         ForbiddenWriteError.
         """
+        if getattr(kind, "type_name", "").startswith(BoundedCounter.__name__):
+            hint = f"use agent.bounded({name!r}, minimum): its decrement is awaited"
+            raise UnknownDocumentTypeError("a BoundedCounter is bounded() here", hint=hint)
+        return self._view(name, kind)
+
+    def _view(self, name: str, kind: DocumentType[D]) -> D:
         why = f"{name!r} is not {self.name}'s to write"
         try:
             if not self.rules.may_write(self.name, name):
@@ -243,10 +258,7 @@ class Agent:
             JournalFailedError: it failed; the writes stay visible here and are retried.
             NotYetError: the time ran out; not a rollback.
         """
-        driver, replica = self._body.running()
-        want = token or self.version()
-        if not await driver.until(lambda: want <= Version(replica.durable), timeout_s):
-            raise NotYetError("durable", reached=0, wanted=1)
+        await waiting.durable(*self._body.running(), token or self.version(), timeout_s)
 
     async def replicated(self, token: Version, n: int, timeout_s: float | None = None) -> int:
         """Wait until `n` other agents have the events of `token` on their disks; how many have.
@@ -254,20 +266,21 @@ class Agent:
         Raises:
             NotYetError: the time ran out; not a rollback.
         """
-        return await self._spread_to(token, lambda: n, "replicated", timeout_s)
+        return await waiting.spread(
+            *self._body.running(), token, wanted=lambda: n, what="replicated", timeout_s=timeout_s
+        )
 
     async def stable(self, token: Version, timeout_s: float | None = None) -> int:
         """Wait until every current member, dead ones included, has the events of `token`."""
-        _, replica = self._body.running()
-        everyone = replica.members.current
-        return await self._spread_to(token, lambda: len(everyone()), "stable", timeout_s)
+        running = self._body.running()
+        everyone = running[1].members.current
+        return await waiting.spread(
+            *running, token, wanted=lambda: len(everyone()), what="stable", timeout_s=timeout_s
+        )
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
-        driver, replica = self._body.running()
-        replica.rounds.hurry(time.monotonic())
-        if not await driver.until(lambda: token <= self.version(), timeout_s):
-            raise NotYetError("seen", reached=0, wanted=1, missing=token.beyond(self.version()))
+        await waiting.seen(*self._body.running(), token, timeout_s)
 
     async def read(
         self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
@@ -282,19 +295,6 @@ class Agent:
         """
         await self.seen(at_least, timeout_s)
         return self.document(name, kind)
-
-    async def _spread_to(
-        self, token: Version, wanted: Callable[[], int], what: str, timeout_s: float | None
-    ) -> int:
-        driver, replica = self._body.running()
-        replica.rounds.hurry(time.monotonic())
-
-        def reached() -> int:
-            return standing.holders(replica.members, replica.eager, token.vector)
-
-        if not await driver.until(lambda: reached() >= wanted(), timeout_s):
-            raise NotYetError(what, reached=reached(), wanted=wanted())
-        return reached()
 
     # ------------------------------------------------------------------------------ watching
 

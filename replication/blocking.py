@@ -45,7 +45,11 @@ class BlockingDocument:
             return found
 
         def carried(*args: Any, **options: Any) -> Any:
-            return self._agent.call(lambda: found(*args, **options))
+            async def done() -> Any:
+                result = found(*args, **options)
+                return await result if asyncio.iscoroutine(result) else result
+
+            return self._agent.carry(done)
 
         return carried
 
@@ -197,6 +201,10 @@ class BlockingAgent:
     def map(self, name: str) -> Any:
         """The nested add-wins map of that name."""
         return BlockingDocument(self, self.call(lambda: self._agent.map(name)))
+
+    def bounded(self, name: str, minimum: int = 0) -> Any:
+        """The quantity of that name and bound; `decrement` returns when it is durable here."""
+        return BlockingDocument(self, self.call(lambda: self._agent.bounded(name, minimum)))
 
     def document(self, name: str, kind: Any) -> Any:
         """The document (name, kind)."""

@@ -49,7 +49,7 @@ class Console:
         if "name" not in query:
             return json.dumps(sorted({name for name, _ in documents}))
         found = {
-            kind.__name__: plain(agent.document(name, kind).value)
+            kind.__name__: plain(agent.kernel.document(name, kind).value)
             for name, kind in documents
             if name == query["name"]
         }

@@ -165,6 +165,22 @@ class JournalFailedError(JournalError):
     hint = "look at the disk (full? failing?); the agent recovers by itself when a retry succeeds"
 
 
+class UnacknowledgedError(JournalFailedError):
+    """A decrement was made and could not be persisted: do not act as if it had happened.
+
+    It stays visible here, is never sent before it is durable, and is retried: when the agent is
+    writable again, it counts. Should the agent die before, it never happened. Either way the bound
+    holds. `agent.durable()` tells when it is settled; to repeat it meanwhile may count it twice.
+    """
+
+    code: ClassVar[str] = "unacknowledged"
+    hint = "look at the disk; once the agent is writable again, the decrement counts"
+
+    def __init__(self, amount: int, why: str) -> None:
+        super().__init__(f"a decrement of {amount} is not durable, and is retried: {why}")
+        self.amount = amount
+
+
 # ------------------------------------------------------------------------------------ agents
 
 
