@@ -73,7 +73,7 @@ def from_bytes(state: State, data: bytes) -> str:
     _load_logs(state, logs, origins)
     _load_sets(state, sets, [Chunk.decode(piece) for piece in pieces[rest:]])
     for origin, first, last in unpack_ranges(doomed, origins):
-        if last - first >= state.doomed_max:
+        if len(state.doomed) + last - first >= state.doomed_max:
             raise DecodeError("more doomed dots than there may be")
         if [(first, last)] != list(seen.missing(origin, first, last)):
             raise DecodeError("a dot that is doomed and seen")

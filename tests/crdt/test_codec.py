@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -408,6 +409,88 @@ def mutated(dice, body):
     return body
 
 
+SPLICED = (
+    None, [True, {"k": [1.5, -0.0], "l": b"x"}], (1, (2**70, -(2**70))), {1: {"": []}, (1,): ()},
+    datetime(2024, 1, 1, tzinfo=UTC), "text" * 20, [[[[["deep"]]]]], {True: 1, "a": None},
+)  # fmt: skip
+
+
+def spliced(dice, values):
+    """Canonical bytes of a value with a piece of another one in them, or a byte changed."""
+    one, other = dice.choice(values), dice.choice(values)
+    start, stop = sorted((dice.randrange(len(one) + 1), dice.randrange(len(one) + 1)))
+    if dice.random() < 0.5:
+        stop = min(start + 1, len(one))
+        return one[:start] + bytes([dice.randrange(256)]) + one[stop:]
+    return one[:start] + other[dice.randrange(len(other)) :] + one[stop:]
+
+
+def forged_numbers(body):
+    """Every body in which one number is another one, far too large."""
+    for index, part in enumerate(body):
+        if type(part) is int:
+            for wide in ((1 << 20) + 1, (1 << 40) - 2):
+                yield [*body[:index], wide, *body[index + 1 :]]
+        elif type(part) is list:
+            for inner in forged_numbers(part):
+                yield [*body[:index], inner, *body[index + 1 :]]
+
+
+@pytest.mark.parametrize("kind", ["d", "w", "e", "c", "s"])
+def test_forged_numbers_allocate_nothing(kind):
+    """[crdt 25] Each number of each kind of message made huge, in turn: no growth, typed errors."""
+    kernel = wide_kernel() if kind == "w" else busy_kernel()
+    snapshot = kernel.to_bytes()
+    size = int.from_bytes(snapshot[:4], "big")
+    chunk = kernel.chunks(10_000).chunks[0]
+    data = {
+        "d": lambda: kernel.delta_since({}).encode(),
+        "w": lambda: kernel.delta_since({}).encode(),
+        "e": lambda: chunk.content,
+        "c": chunk.encode,
+        "s": lambda: snapshot[4 : 4 + size],
+    }[kind]()
+    letter = "d" if kind == "w" else kind
+    cases = 0
+    tracemalloc.start()
+    for body in forged_numbers(unpack_body(unseal(letter, data))):
+        forged, cases = seal(letter, pack(body)), cases + 1
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        with suppress(crdt.CRDTError):
+            if letter == "d":
+                Kernel("r").apply(Delta.decode(forged))
+            elif letter == "e":
+                Kernel("r").apply_chunk(only_chunk(pack(body), kernel.vector))
+            elif letter == "c":
+                Kernel("r").apply_chunk(Chunk.decode(forged))
+            else:
+                whole = len(forged).to_bytes(4, "big") + forged + snapshot[4 + size :]
+                Kernel.from_bytes(whole, replica="r")
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak - before < 8 << 20
+    tracemalloc.stop()
+    assert cases > 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_a_snapshot_dooms_no_more_than_may_be_doomed(count, monkeypatch):
+    """Many ranges of doomed dots, each below the limit: they were counted one by one only."""
+    monkeypatch.setattr("crdt.state.DOOMED_MAX", 1000)
+    snapshot = Kernel("k").to_bytes()
+    size = int.from_bytes(snapshot[:4], "big")
+    head = unpack_body(unseal("s", snapshot[4 : 4 + size]))
+    head[1] = ["z"]
+    head[4] = [part for index in range(count) for part in (0, 1 + index * 601, 599)]
+    forged = seal("s", pack(head))
+    whole = len(forged).to_bytes(4, "big") + forged
+    if count == 1:
+        assert Kernel.from_bytes(whole, replica="r").stats()["doomed"] == 600
+        return
+    with pytest.raises(DecodeError, match="more doomed"):
+        Kernel.from_bytes(whole, replica="r")
+
+
 def test_structure_aware_forgeries_are_typed_errors_or_sound():
     """[crdt 25] Well-formed envelopes with forged bodies: refused, or a kernel that checks out."""
     kernel = busy_kernel()
@@ -420,13 +503,23 @@ def test_structure_aware_forgeries_are_typed_errors_or_sound():
         "w": wide_kernel().delta_since({}).encode(),
         "s": head,
     }
-    vector = kernel.vector
+    pieces = kernel.chunks(60).chunks
+    assert len(pieces) > 2
+    sources["c"] = pieces[0].encode()
+    vector, values = kernel.vector, [encode_value(value) for value in SPLICED]
     bodies = {kind: unpack_body(unseal(data[3:4].decode(), data)) for kind, data in sources.items()}
     accepted = refused = 0
     for seed in seeds(2):
         dice = random.Random(seed)
         for _ in range(rounds(100_000) // 10):
-            kind = dice.choice("ddweeees")
+            kind = dice.choice("ddweeeesccv")
+            if kind == "v":
+                data = spliced(dice, values)
+                try:
+                    assert encode_value(decode_value(data)) == data
+                except DecodeError:
+                    refused += 1
+                continue
             content = pack(mutated(dice, bodies[kind]))
             data = seal("d" if kind == "w" else kind, content)
             reader = Kernel("r")
@@ -435,6 +528,9 @@ def test_structure_aware_forgeries_are_typed_errors_or_sound():
                     reader.apply(Delta.decode(data))
                 elif kind == "e":
                     reader.apply_chunk(only_chunk(content, vector))
+                elif kind == "c":
+                    for chunk in (*pieces[1:], Chunk.decode(data), pieces[0]):
+                        reader.apply_chunk(chunk)
                 else:
                     size = len(data).to_bytes(4, "big")
                     reader = Kernel.from_bytes(size + data + snapshot[4 + head_size :], replica="r")
