@@ -470,7 +470,7 @@ def test_forged_numbers_allocate_nothing(kind):
         _, peak = tracemalloc.get_traced_memory()
         assert peak - before < 8 << 20
     tracemalloc.stop()
-    assert cases > 10
+    assert cases > 3
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
