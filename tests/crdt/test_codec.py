@@ -33,6 +33,7 @@ from crdt import (
 )
 from crdt.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
 from crdt.envelope import seal, unseal
+from tests.crdt.joining import joined
 from tests.crdt.test_refusals import only_chunk
 from tests.scale import rounds, seeds
 
@@ -141,6 +142,14 @@ def test_elements_are_told_apart_by_type():
     assert True not in s
     assert [] not in s
     assert s.value == {1, 0.0, b"a", "a", None, (), (1,)}
+    other = ORSet("b")
+    other.add(1.0)
+    other.add(2**64)
+    assert joined(s, other) == s.value | {2**64}
+    s.merge(other)
+    assert sorted(map(encode_value, s)) == sorted(
+        encode_value(each) for each in [*elements, 2**64] if each is not True
+    )
 
 
 class Text(str):
@@ -244,6 +253,10 @@ def test_nothing_leads_in_or_out_of_a_replica():
     read["list"].clear()
     assert r.value == {"list": [1, 2]}
     assert r.value is not r.value
+    other = LWWRegister("b")
+    other.merge(r)
+    other.value["list"].append(4)
+    assert joined(r, other) == {"list": [1, 2]}
 
 
 def test_nesting_is_limited_at_the_write_and_at_decode():
@@ -269,7 +282,10 @@ def test_nesting_is_limited_at_the_write_and_at_decode():
     for _ in range(NESTING_MAX):
         fits = [fits]
     r.set(fits)
-    assert r.value == fits
+    other = LWWRegister("b")
+    with pytest.raises(InvalidValueError, match="deeper"):
+        other.set(deep)
+    assert joined(r, other) == r.value == fits
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def test_a_double_spent_dot_is_named():
             refused()
         assert (error.value.replica, error.value.seq) == ("a", 1)
         assert reader.canonical_bytes() == before
+    assert joined(reader, one) == {"x"}
 
 
 @pytest.mark.parametrize(

@@ -235,9 +235,10 @@ def test_clocks_break_only_concurrent_ties():
     assert joined(a, b) == "from b"  # equal stamps: the greater replica id
     a.set("first")
     a.set("second")  # the same millisecond
+    assert joined(a, b) == "second"
     clock.now_ms -= 3_600_000
     a.set("an hour earlier, by the clock")
-    assert a.value == "an hour earlier, by the clock"
+    assert a.value == joined(a, b) == "an hour earlier, by the clock"
     clock.now_ms += 3_600_000
     b.merge(a)
     ahead = LWWRegister("ahead", clock=Clock(clock.now_ms + 315_360_000_000))
@@ -259,6 +260,12 @@ def test_a_full_counter_carries_into_the_milliseconds():
     assert stamps[-1] == pack(1_001)
     assert all(one < other for one, other in pairwise(stamps))
     assert hlc.tick(999) == pack(1_001, 1)
+    a, b = pair(LWWRegister, clock=Clock(1_000))
+    a.kernel.clock.last = pack(1_000, 2**16 - 1)
+    b.kernel.clock.last = pack(1_000, 2**16 - 2)
+    b.set("the last of its millisecond")
+    a.set("carried")
+    assert joined(a, b) == "carried"
 
 
 def test_a_clock_started_at_its_ceiling_never_goes_back():
@@ -320,6 +327,7 @@ def test_an_element_costs_one_dot_and_a_removed_one_nothing():
     collector.remove("x")
     assert live_bytes(collector) == []
     assert collector.kernel.entries == 0
+    assert joined(collector, a, adder) == set()
 
 
 def test_remove_wins_in_an_rwset():

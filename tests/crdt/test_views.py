@@ -45,6 +45,11 @@ def test_a_subscriber_may_raise_leave_or_write_back():
     assert heard == [((("k", 2, 2),), frozenset({"y"}))]
     assert log == {"seen"}
     kernel._check()
+    other = Kernel("o")
+    other.merge(kernel)
+    by_delta = Kernel("d")
+    by_delta.apply(Delta.decode(kernel.delta_since({}).encode()))
+    assert other.canonical_bytes() == by_delta.canonical_bytes() == kernel.canonical_bytes()
 
 
 def test_a_batch_is_seen_whole():
@@ -66,6 +71,7 @@ def test_a_batch_is_seen_whole():
         a.add(2)
     assert heard == [({2}, 5, {"a", "b"})]
     assert other.canonical_bytes() == kernel.canonical_bytes()
+    assert Kernel.from_bytes(other.to_bytes(), replica="o").digest() == kernel.digest()
     with kernel.batch() as nothing:
         a.remove("absent")
     assert not nothing.delta
