@@ -135,3 +135,33 @@ def test_registers_keep_what_their_writer_had_not_seen():
         register.set("two", seen=read)
     assert values.value == ("one", "two")
     assert latest.value == "two"
+
+
+BAD = (object(), "\ud800", {1, 2}, bytearray(b"x"), 1j, [object()], float("nan"), [[]] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "action"), [pair for pair in MUTATORS if pair[1] in ARGUMENTS and pair[0] != "ORMap"]
+)
+def test_a_mutator_refuses_what_cannot_be_stored_with_nothing_changed(name, action):
+    """Each argument of each mutator in turn: a typed error, and bytes and vector as before.
+
+    A list, and NaN, are good values; where they are elements, keys, amounts or ids they are not.
+    """
+    view = filled(name, "a")
+    before, vector = view.canonical_bytes(), view.kernel.vector
+    args, refusals = ARGUMENTS[action], 0
+    for index in range(len(args)):
+        for bad in BAD:
+            try:
+                delta = getattr(view, action)(*args[:index], bad, *args[index + 1 :])
+            except crdt.CRDTError:
+                refusals += 1
+                assert (view.canonical_bytes(), view.kernel.vector) == (before, vector)
+            else:
+                assert isinstance(bad, list | float)
+                assert index == len(args) - 1
+                assert crdt.Delta.decode(delta.encode()) == delta
+                before, vector = view.canonical_bytes(), view.kernel.vector
+    assert refusals >= 6 * len(args)
+    view.kernel._check()
