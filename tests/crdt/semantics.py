@@ -61,6 +61,7 @@ CASES = (
         {
             "increment(2)": lambda v: v.increment(2),
             'increment(3, op_id="x")': lambda v: v.increment(3, op_id="x"),
+            'increment(4, op_id="x")': lambda v: v.increment(4, op_id="x"),
             "reset()": lambda v: v.reset(),
         },
     ),
@@ -154,7 +155,11 @@ CASES = (
     ),
     Case(
         ORMap,
-        (lambda v: v["s", ORSet].add(1), lambda v: v["n", PNCounter].increment(5)),
+        (
+            lambda v: v["s", ORSet].add(1),
+            lambda v: v["n", PNCounter].increment(5),
+            lambda v: v["m", ORMap]["t", ORSet].add(1),
+        ),
         {
             '["s", ORSet].add(2)': lambda v: v["s", ORSet].add(2),
             '["s", ORSet].remove(1)': lambda v: v["s", ORSet].remove(1),
@@ -162,6 +167,9 @@ CASES = (
             'remove("s")': lambda v: v.remove("s"),
             '["n", PNCounter].increment(2)': lambda v: v["n", PNCounter].increment(2),
             'remove("n")': lambda v: v.remove("n"),
+            '["m", ORMap]["t", ORSet].add(2)': lambda v: v["m", ORMap]["t", ORSet].add(2),
+            'remove("m")': lambda v: v.remove("m"),
+            "clear()": lambda v: v.clear(),
         },
     ),
 )
