@@ -207,7 +207,7 @@ def split_span(span: Span, bytes_max: int) -> Iterator[tuple[Span, int]]:
     """Cut a span between seqs so that each part weighs about bytes_max, its size beside it."""
     head = 16 + len(span.origin)
     sizes = map(add, _sizes(span.steps), _sizes(span.values))
-    ends = list(accumulate(map(add, sizes, repeat(_ENTRY_BYTES))))
+    ends = list(accumulate(map(add, sizes, _overheads(span.paths))))
     first, start, before = span.first, 0, 0
     while ends and head + ends[-1] - before > bytes_max:
         stop = max(start + 1, bisect_right(ends, before + bytes_max - head))
@@ -235,8 +235,21 @@ def _part(span: Span, first: int, last: int, start: int, stop: int) -> Span:
     )
 
 
+def _overheads(paths: list[Path]) -> Iterable[int]:
+    """What each entry weighs beyond its step and value: its path too, where another one begins."""
+    if not paths or paths.count(paths[0]) == len(paths):
+        return repeat(_ENTRY_BYTES, len(paths))
+    sizes = {path: _ENTRY_BYTES + sum(map(_size, path)) for path in set(paths)}
+    return [
+        _ENTRY_BYTES if path is before else sizes[path]
+        for path, before in zip(paths, (None, *paths), strict=False)
+    ]
+
+
 def _size(part: Stored) -> int:
-    if isinstance(part, str | bytes):
+    if isinstance(part, str):
+        return len(part) if part.isascii() else len(part.encode())
+    if isinstance(part, bytes):
         return len(part)
     if isinstance(part, tuple):
         return len(part[0])
@@ -245,7 +258,7 @@ def _size(part: Stored) -> int:
 
 def _sizes(column: list[Any]) -> Iterable[int]:
     types = set(map(type, column))
-    if types <= {str, bytes}:
+    if types == {bytes} or (types == {str} and all(map(str.isascii, column))):
         return map(len, column)
     if types == {int}:
         return repeat(max(map(int.bit_length, column)) // 8 + 1, len(column))
@@ -262,7 +275,7 @@ def take(state: State, chunk: Chunk) -> Change:
     if chunk.set_id in state.known_sets:
         return UNCHANGED
     if chunk.count == 1 and chunk.vector == state.applied.vector and _is_ours(state, chunk):
-        state.know_set(chunk.set_id)
+        _settle(state, chunk.set_id)
         return UNCHANGED
     came = state.chunk_sets.get(chunk.set_id)
     if came is None or (came.any.count, came.any.vector) != (chunk.count, chunk.vector):
@@ -329,12 +342,17 @@ def _join(state: State, whole: list[Chunk], news: list[Span]) -> Change:
     for chunk in whole:
         join_doomed(state, chunk.open().doomed, touched)
     _rise(state, vector)
+    _settle(state, set_id)
+    state.unite_contexts()
+    return touched.change()
+
+
+def _settle(state: State, set_id: bytes) -> None:
+    """A set is part of the state: nothing is kept aside of it, or of sets that say no more."""
     state.know_set(set_id)
     state.chunk_sets.pop(set_id, None)
     for other in [key for key, came in state.chunk_sets.items() if _known(state, came)]:
         del state.chunk_sets[other]
-    state.unite_contexts()
-    return touched.change()
 
 
 def _known(state: State, came: Aside) -> bool:

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
     """Take a delta in. O(its size) when it brings only news; atomic. `own` welcomes own dots."""
     runs = delta.runs if len(delta.runs) == 1 else _connected(delta.runs)
-    _refuse_conflicts(state, runs, own=own)
+    if not own:
+        refuse_own(state, [(run.origin, run.first, run.last) for run in runs])
+    _refuse_conflicts(state, runs)
     touched = Touched(state.live)
     for run in runs:
         _apply_run(state, run, touched)
@@ -83,11 +85,9 @@ def refuse_own(state: State, ranges: Iterable[Range]) -> None:
                 raise IdentityReusedError(origin, seq, last)
 
 
-def _refuse_conflicts(state: State, runs: Sequence[Run], *, own: bool) -> None:
+def _refuse_conflicts(state: State, runs: Sequence[Run]) -> None:
     unseen = 0
     for run in runs:
-        if run.origin == state.replica and not own:
-            refuse_own(state, ((run.origin, run.first, run.last),))
         news = run.first > state.context.last_seq(run.origin)
         if news and run.span is not None:
             continue  # nothing here that it could contradict, and it kills nothing

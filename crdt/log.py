@@ -109,6 +109,10 @@ class OriginLog:
     def entry_died(self) -> None:
         """Count a stale slot, and rewrite when half of them are. O(1) amortised."""
         self.stale += 1
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Rewrite if half of the slots are stale. Entries that die together are counted first."""
         if self.stale > _SLACK + (len(self.seqs) + len(self.late)) // 2:
             self.rewrite()
 

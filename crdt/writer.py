@@ -86,8 +86,11 @@ class Writer:
         log.containers.append(container)
         log.steps.append(step)
         if kills:
-            for entry in entries_of(present):
-                self.state.live.logs[entry[0] >> SEQ_BITS].entry_died()
+            logs = [self.state.live.logs[entry[0] >> SEQ_BITS] for entry in entries_of(present)]
+            for origin in logs:
+                origin.stale += 1
+            for origin in logs:
+                origin.tidy()
         if batch is None and (kills or self.on_delta is not None):
             return self._hand_over(event, ((container, step, present),))
         self._count(seq)

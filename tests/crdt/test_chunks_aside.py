@@ -156,3 +156,17 @@ def test_a_chunk_that_unpacks_to_much_more_is_weighed_by_what_it_becomes():
     with pytest.raises(ChunksAsideFullError):
         reader.apply_chunk(chunk)
     assert aside(reader) == (0, 0, 0)
+
+
+def test_an_equal_state_in_one_chunk_settles_what_was_kept_aside():
+    """It says that all of it is here, and so that unfinished sets of older states are useless."""
+    donor, chunks = donor_of("d", 60)
+    reader = Kernel("r")
+    reader.apply_chunk(chunks[0])
+    reader.apply(donor.delta_since({}))
+    (whole,) = donor.chunks(1 << 20).chunks
+    half = Chunk(whole.set_id, 0, 2, whole.vector, whole.content)  # a liar's
+    reader.apply_chunk(half)
+    assert aside(reader)[0] == 2
+    assert not reader.apply_chunk(whole)
+    assert aside(reader) == (0, 0, 0)

@@ -109,7 +109,7 @@ def wire_forms():
     forms = {f"value {number}": encode_value(value) for number, value in enumerate(VALUES)}
     forms["delta"] = kernel.delta_since({}).encode()
     forms["wide delta"] = wide_kernel().delta_since({}).encode()
-    for chunk in kernel.chunks(400).chunks:
+    for chunk in kernel.chunks(402).chunks:
         forms[f"chunk {chunk.index}"] = chunk.encode()
     forms["snapshot"] = kernel.to_bytes()
     forms["canonical"] = kernel.canonical_bytes()

@@ -165,3 +165,16 @@ def test_a_mutator_refuses_what_cannot_be_stored_with_nothing_changed(name, acti
                 before, vector = view.canonical_bytes(), view.kernel.vector
     assert refusals >= 6 * len(args)
     view.kernel._check()
+
+
+def test_entries_of_one_row_that_die_together_are_counted_once_each():
+    """The log was rewritten at the first death, and then counted the second a second time."""
+    kernel = Kernel("k")
+    register = kernel.document("r", MVRegister)
+    for number in range(120):
+        register.set(number, seen=crdt.VersionVector())
+        register.set(-number, seen=crdt.VersionVector())
+        assert kernel.entries == len(register.value) == (2 if number == 0 else 3)
+        register.set("both")
+        kernel._check()
+        assert kernel.entries == 1

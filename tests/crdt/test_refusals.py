@@ -288,3 +288,16 @@ def test_records_that_doom_an_unseen_dot_are_never_evicted():
     assert int(GCounter("g")) == 0
     with pytest.raises(crdt.InvalidValueError):
         ORSet("e").add([])
+
+
+def test_a_delta_that_is_wrong_twice_is_refused_for_the_identity_first():
+    """A stranger under our id is for its owner to solve, also behind a dot spent twice."""
+    kernel, other, twin = Kernel("a"), Kernel("b"), Kernel("b")
+    kernel.apply(other.document("s", ORSet).add("x"))
+    before = kernel.canonical_bytes()
+    spent = twin.document("s", ORSet).add("y")
+    stranger = Kernel("a").document("s", ORSet).add("z")
+    for runs in (spent.runs + stranger.runs, stranger.runs + spent.runs):
+        with pytest.raises(crdt.IdentityReusedError):
+            kernel.apply(Delta(runs))
+    assert kernel.canonical_bytes() == before
