@@ -54,10 +54,11 @@ EPOCH_MS = 1_700_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Probabilities per frame, and times in seconds."""
+    """Probabilities per frame, and times in seconds. What is lost is lost in all its copies."""
 
     loss: float = 0.0
     duplicate: float = 0.0
+    """How many copies more arrive on average."""
     damage: float = 0.0
     """Cut short or one bit flipped."""
     delay_s: tuple[float, float] = (0.001, 0.02)
@@ -269,9 +270,8 @@ class Simulation:
         faults, dice = self.faults, self.dice
         self.frames_sent += 1
         self.bytes_sent += len(frame)
-        copies = 0 if dice.random() < faults.loss else 1
-        copies += dice.random() < faults.duplicate
-        for _ in range(copies):
+        lost, more = dice.random() < faults.loss, dice.random() < faults.duplicate % 1
+        for _ in range(0 if lost else 1 + int(faults.duplicate) + more):
             delay_s = dice.uniform(*faults.delay_s)
             if dice.random() < faults.slow:
                 delay_s *= 100

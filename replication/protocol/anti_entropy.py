@@ -30,6 +30,7 @@ from replication.protocol.effects import (
 )
 from replication.protocol.intake import Intake, Outcome
 from replication.protocol.messages import ChunkGiven, ChunkWanted, Digest, Push, Sync, Synced, Tier
+from replication.protocol.rounds import REPLACED_AFTER
 from replication.protocol.rules import agent_of
 from replication.protocol.wire import vector_hash
 
@@ -106,13 +107,16 @@ class AntiEntropy:
         It brings what the member is known to lack; if nothing fresh is known, all that came after
         `settled`, so that one frame that arrives is enough for news. What is too much for that is
         history: the answer tells how much of it is lacked. A newcomer may have to ask for chunks.
+        What a push is bringing is left to it, unless it was silent for as long as a partner may be.
         """
         peer = self.eager.peer(member.replica)
         digest = digests.opening(self.kernel.vector, peer, self.config.digest_full_every)
         full = digest.tier is Tier.FULL or not peer.introduced
         data = b""
         few = sum(self.kernel.vector.values()) <= self.config.chunks_above_events
-        if (peer.known or few) and not peer.pushing:
+        lately_s = now_s - REPLACED_AFTER * self.config.gossip_interval_s
+        lost = peer.pushing and self.exchanges.waiting(member.reach, Push, lately_s)
+        if (peer.known or few) and (lost or not peer.pushing):
             fresh = peer.compared_since(settled)
             since = peer.believed if fresh else VersionVector(peer.believed) | settled
             target = self.config.greeting_bytes_target

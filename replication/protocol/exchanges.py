@@ -82,7 +82,7 @@ class Exchanges:
         """Seal and queue a request; False if it may not be sent now."""
         if not self.ready() or self.is_blocked(replica, address):
             return False
-        if type(request) is Sync and self._syncs(address) >= SYNCS_MAX:
+        if type(request) is Sync and self.waiting(address, Sync, now_s) >= SYNCS_MAX:
             return False
         frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
@@ -97,10 +97,13 @@ class Exchanges:
         self.sends.append(Send(address, frame, self.last))
         return True
 
-    def _syncs(self, address: str) -> int:
-        """How many wait for an answer from there; O(open exchanges)."""
-        opened = self._open.values()
-        return sum(o.address == address and type(o.request) is Sync for o in opened)
+    def waiting(self, address: str, kind: type[Message], before_s: float) -> int:
+        """How many of a kind, opened until then, wait for an answer from there; O(open ones)."""
+        until_s = before_s + self.config.total_timeout_s
+        return sum(
+            o.address == address and type(o.request) is kind and o.deadline_s <= until_s
+            for o in self._open.values()
+        )
 
     def take(self, exchange: int) -> Opened | None:
         """Close an exchange; None if it was closed before."""

@@ -144,6 +144,21 @@ def test_a_newcomer_is_not_told_scraps_of_a_large_state():
     assert greeted(sim) == 0
 
 
+def test_a_push_that_was_lost_does_not_keep_greetings_empty():
+    """Counterexample: until the lost push had timed out, 5 s, no greeting brought its events."""
+    sim = acquainted(2, 5, replace(PURE, eager_peers_max=1))
+    sim["n1"].document("y", LWWRegister).set("known")
+    sim.run(3.1)
+    sim.cut("n0", "n1")
+    sim["n0"].document("x", LWWRegister).set("news")
+    sim.run(0.1)
+    assert sim.replica("n0").eager.peer(sim.replica("n1").id).pushing
+    assert greeted(sim) == 0, "that is what the push is bringing"
+    sim.run(0.5)
+    assert greeted(sim) > 0
+    assert sim["n1"].document("x", LWWRegister).value == "news"
+
+
 # ------------------------------------------------------------------------------ both together
 
 
