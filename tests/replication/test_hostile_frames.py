@@ -189,6 +189,8 @@ async def test_hostile_frames_are_refused_by_type_and_change_nothing():
         assert not ada.counts().get("step:raised")
     print(f"{seen.total()} frames in {took_s:.1f} s: {refused}")
     piece_ms, frame_ms = 1e3 * watch.worst_piece_s, 1e3 * watch.worst_frame_s
-    print(f"CPU: longest piece of work on the loop {piece_ms:.1f} ms, dearest frame {frame_ms:.1f} ms")
+    print(
+        f"CPU: longest piece of work on the loop {piece_ms:.1f} ms, dearest frame {frame_ms:.1f} ms"
+    )
     assert {status for _, status in seen} <= TYPED
     assert {kind for kind, _ in seen} == {"mutated", "replayed", "forged", "bomb"}
