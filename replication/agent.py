@@ -137,7 +137,7 @@ class Agent:
     # ------------------------------------------------------------------------------ life
 
     async def start(self) -> Self:
-        """Open the journal, bind the address, begin to gossip.
+        """Bind the address, open the journal, begin to gossip.
 
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.

@@ -1,8 +1,9 @@
 """The life of an agent: what is opened at its start, and closed in which order at its end.
 
-Theory of operation. A start takes the journal first (it says who we are and refuses a second
-process), then the address (peers are told it), then builds the machine and lets its loop run. An
-error on the way gives back what was taken. A close is a promise with a time limit: flush, push what
+Theory of operation. A start takes the address first (peers are told it), then the journal (it says
+who we are and refuses a second process; a start that cannot listen leaves no new one behind), then
+builds the machine and lets its loop run; frames that come before that are answered `busy`. An error
+on the way gives back what was taken. A close is a promise with a time limit: flush, push what
 peers lack to two of them, say goodbye, stop the loop, then let go of socket and disk. It is carried
 through even if its caller is cancelled, and a second caller waits for the first.
 """
@@ -61,21 +62,20 @@ class Body:
     _closing: asyncio.Task[None] | None = field(default=None)
 
     async def start(self) -> None:
-        """Open the journal, bind the address, begin to gossip.
+        """Bind the address, open the journal, begin to gossip.
 
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
         """
         self._closing = None
         fresh = f"{self.name}~{tokens.token_hex(8)}"
-        booted = await asyncio.to_thread(boot, self.journal, fresh, _wall_ms)
         try:
             bound = await self.transport.listen(self._serve, self._line_news)
-            self.address = self.address or bound
+            booted = await asyncio.to_thread(boot, self.journal, fresh, _wall_ms)
         except BaseException:
             await self.transport.close()
-            self.journal.close()
             raise
+        self.address = self.address or bound
         self.replica = assemble(
             booted,
             cluster=self.cluster,

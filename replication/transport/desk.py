@@ -24,6 +24,7 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import (
+    ClosedError,
     NotYetError,
     OrderRefusedError,
     PeerUnreachableError,
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 ORDER_BYTES_MAX = 256 * 1024
 FOLLOWERS_MAX = 16
-ERRORS: dict[type[ReplicationError], HTTPStatus] = {NotYetError: HTTPStatus.GATEWAY_TIMEOUT}
+ERRORS: dict[type[ReplicationError], HTTPStatus] = {
+    NotYetError: HTTPStatus.GATEWAY_TIMEOUT,
+    ClosedError: HTTPStatus.SERVICE_UNAVAILABLE,  # still reading its journal, or closing
+}
 
 
 @dataclass(frozen=True, slots=True)
