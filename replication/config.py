@@ -58,6 +58,10 @@ class Config:
     chunks_above_events: int = 20_000
     """A newcomer that lacks more is given the state in chunks instead of its history."""
 
+    removal_records_bytes_stable: int = 4 * MIB
+    """Records of removals: above it, those that every current member has are forgotten. At the
+    kernel's own limit (16 MiB) the oldest go, and who still lacks them needs chunks."""
+
     # -- queues
     inbound_exchanges_max: int = 8
     """More are answered 503 with Retry-After."""

@@ -17,7 +17,7 @@ from crdt import Delta, VersionVector
 from crdt.errors import BelowFloorError
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
-from replication.protocol import skips
+from replication.protocol import skips, standing
 from replication.protocol.bootstrap import Donor, Receiver
 from replication.protocol.effects import (
     CHUNK,
@@ -101,6 +101,23 @@ class AntiEntropy:
 
     # ------------------------------------------------------------------------------ syncs
 
+    def gossip(
+        self,
+        partners: Sequence[Member],
+        strangers: Sequence[str],
+        settled: Mapping[str, int],
+        now_s: float,
+    ) -> None:
+        """One round; from time to time it forgets removals that every current member has."""
+        for member in partners:
+            self.greet(member, settled, now_s)
+        for address in strangers:
+            self.greet_stranger(address, now_s)
+        if partners and (
+            self.kernel.stats()["records_bytes"] > self.config.removal_records_bytes_stable
+        ):
+            self.kernel.drop_records(standing.stable(self.members, self.eager, self.kernel.vector))
+
     def greet(self, member: Member, settled: Mapping[str, int], now_s: float) -> None:
         """Open a push-pull exchange with a member; `settled` is what all but surely everybody has.
 
@@ -110,8 +127,9 @@ class AntiEntropy:
         What a push is bringing is left to it, unless it was silent for as long as a partner may be.
         """
         peer = self.eager.peer(member.replica)
-        digest = digests.opening(self.kernel.vector, peer, self.config.digest_full_every)
-        full = digest.tier is Tier.FULL or not peer.introduced
+        every = self.config.digest_full_every
+        digest = digests.opening(self.kernel.vector, peer, every, self.members.writing())
+        full = digest.whole or not peer.introduced
         data = b""
         few = sum(self.kernel.vector.values()) <= self.config.chunks_above_events
         lately_s = now_s - REPLACED_AFTER * self.config.gossip_interval_s
@@ -136,11 +154,11 @@ class AntiEntropy:
             self.take_in(request.delta, replica, ())
         mine = self.kernel.vector
         theirs = digests.lower_bound(request.digest, mine, peer)
-        answer = digests.answering(mine, peer, request.digest)
+        answer = digests.answering(mine, peer, request.digest, self.members.writing())
         equal = answer.hash == request.digest.hash
-        peer.told(mine if equal else request.digest.vector, exact=True)
+        peer.told(mine if equal else digests.told(request.digest, mine), exact=True)
         peer.shown = dict(mine)
-        full = request.digest.tier is Tier.FULL or not peer.introduced
+        full = request.digest.whole or not peer.introduced
         claims = self.members.gossip(full=full)
         peer.introduced = True
         if equal or (request.digest.tier is Tier.HASH and not peer.known):
@@ -182,7 +200,8 @@ class AntiEntropy:
             raise MalformedFrameError("a sync was answered that was not asked")
         peer = self.eager.peer(replica)
         equal = answer.digest.hash == request.digest.hash
-        peer.told(opened.shown if equal else answer.digest.vector, exact=True)
+        theirs = digests.told(answer.digest, self.kernel.vector)
+        peer.told(opened.shown if equal else theirs, exact=True)
         peer.shown = dict(opened.shown)
         peer.introduced = True
         if equal:

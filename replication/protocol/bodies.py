@@ -44,7 +44,8 @@ def _members(claims: tuple[MemberClaim, ...]) -> list[list[Any]]:
 
 
 def _digest(digest: Digest) -> list[Any]:
-    return [digest.hash, int(digest.tier), dict(digest.vector)]
+    rest = [digest.rest] if digest.rest else []
+    return [digest.hash, int(digest.tier), dict(digest.vector), *rest]
 
 
 def need(value: object, kind: type[T]) -> T:
@@ -94,7 +95,9 @@ def _parse_digest(value: object) -> Digest:
     digest, tier, vector = row(value, 3)
     if natural(tier) > max(Tier):
         raise MalformedFrameError(f"unknown digest tier {tier!r}")
-    return Digest(need(digest, bytes), Tier(tier), _parse_vector(vector))
+    fields = need(value, list)
+    rest = need(fields[3], bytes) if tier == Tier.CURRENT and len(fields) > 3 else b""
+    return Digest(need(digest, bytes), Tier(tier), _parse_vector(vector), rest)
 
 
 def row(value: object, length: int) -> list[Any]:

@@ -4,6 +4,12 @@ Theory of operation. The vector is the digest (van Renesse et al. 2008), and sen
 most of the traffic of an idle cluster. Three tiers: when nothing changed since the last exchange
 with a peer, 16 bytes of hash; when something did, the origins that changed; every tenth time, and
 when we never met, all of it - which repairs whatever a lost answer made us believe wrongly.
+
+Entries of a vector are never pruned, and every crash leaves one behind. So between agents that met,
+"all of it" names the origins of current members and what changed since; the many others, closed for
+good, stand together as one hash. Whoever finds another hash over what was not named to it answers
+with its whole vector.
+
 A receiver turns any tier into "what the peer certainly has" (a lower bound), so a stale belief
 costs redundant bytes and never an event.
 """
@@ -16,37 +22,64 @@ from replication.protocol.messages import Digest, Tier
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from replication.protocol.eager import Peer
 
 
-def opening(mine: Mapping[str, int], peer: Peer, full_every: int) -> Digest:
-    """The digest that opens an exchange with `peer`; O(origins)."""
+FROZEN_LEAST = 16
+"""Fewer unnamed origins are named: a hash of them would save nothing."""
+
+
+def opening(
+    mine: Mapping[str, int], peer: Peer, full_every: int, current: Collection[str]
+) -> Digest:
+    """The digest that opens an exchange with `peer`; `current` members' ids. O(origins)."""
     peer.exchanges += 1
     if peer.exchanges % full_every == 1:
-        return full(mine)
-    changed = {o: s for o, s in mine.items() if peer.shown.get(o, 0) != s}
+        return whole(mine, peer, current)
+    changed = _changed(mine, peer)
     if not changed:
         return Digest(vector_hash(mine))
     return Digest(vector_hash(mine), Tier.CHANGED, changed)
 
 
-def answering(mine: Mapping[str, int], peer: Peer, request: Digest) -> Digest:
+def answering(
+    mine: Mapping[str, int], peer: Peer, request: Digest, current: Collection[str]
+) -> Digest:
     """The digest that answers `request`: a hash if equal, else what the peer needs to compare."""
     digest = vector_hash(mine)
     if digest == request.hash or request.tier is Tier.WANTED:
         return Digest(digest)
-    if request.tier is Tier.CHANGED:
+    if request.tier is Tier.HASH:
+        return whole(mine, peer, current)
+    if request.tier is Tier.CHANGED or _rest(request, mine) is not None:
         named = {o: mine.get(o, 0) for o in request.vector}
-        changed = {o: s for o, s in mine.items() if peer.shown.get(o, 0) != s}
-        return Digest(digest, Tier.CHANGED, named | changed)
+        return Digest(digest, Tier.CHANGED, named | _changed(mine, peer))
     return full(mine)
+
+
+def whole(mine: Mapping[str, int], peer: Peer, current: Collection[str]) -> Digest:
+    """The whole vector, with what is not of now as one hash, if they met. O(origins)."""
+    named = _changed(mine, peer) | {o: mine[o] for o in current if o in mine}
+    if len(mine) - len(named) < FROZEN_LEAST or not peer.introduced:
+        return full(mine)
+    rest = {o: s for o, s in mine.items() if o not in named}
+    return Digest(vector_hash(mine), Tier.CURRENT, named, vector_hash(rest))
+
+
+def _changed(mine: Mapping[str, int], peer: Peer) -> dict[str, int]:
+    return {o: s for o, s in mine.items() if peer.shown.get(o, 0) != s}
 
 
 def full(mine: Mapping[str, int]) -> Digest:
     """The whole vector."""
     return Digest(vector_hash(mine), Tier.FULL, dict(mine))
+
+
+def told(request: Digest, mine: Mapping[str, int]) -> dict[str, int]:
+    """What `request` says of the vector of its sender, with what its hash of the rest proves."""
+    return {**(_rest(request, mine) or {}), **request.vector}
 
 
 def lower_bound(request: Digest, mine: Mapping[str, int], peer: Peer) -> dict[str, int]:
@@ -55,4 +88,12 @@ def lower_bound(request: Digest, mine: Mapping[str, int], peer: Peer) -> dict[st
         return dict(request.vector)
     if request.tier is Tier.WANTED:
         return {**mine, **request.vector}
-    return {**peer.known, **request.vector}
+    return {**peer.known, **(_rest(request, mine) or {}), **request.vector}
+
+
+def _rest(request: Digest, mine: Mapping[str, int]) -> dict[str, int] | None:
+    """What the request left out, if that is equal here."""
+    if request.tier is not Tier.CURRENT:
+        return None
+    rest = {o: s for o, s in mine.items() if o not in request.vector}
+    return rest if vector_hash(rest) == request.rest else None

@@ -101,6 +101,10 @@ class Membership:
         """All rows but mine, whatever their status."""
         return [m for m in self._rows.values() if m is not self.me]
 
+    def writing(self) -> set[str]:
+        """The ids under which we and all current members write; O(members)."""
+        return {self.me.replica, *(member.replica for member in self.current())}
+
     def current(self) -> list[Member]:
         """Members that count, dead or not: those that neither left nor were retired."""
         return [m for m in self.everyone() if m.status < Status.LEFT]

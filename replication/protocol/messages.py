@@ -80,6 +80,8 @@ class Tier(IntEnum):
     """All of it."""
     WANTED = 3
     """The origins that the sender lacks events of; it wants those and nothing else."""
+    CURRENT = 4
+    """Those of current members and whatever changed lately; of all others together a hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,17 @@ class MemberClaim:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A summary of a version vector, at one of its tiers."""
+    """A summary of a version vector, at one of its tiers; `rest` is a hash of the others."""
 
     hash: bytes
     tier: Tier = Tier.HASH
     vector: Mapping[str, int] = field(default_factory=dict)
+    rest: bytes = b""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it speaks of every origin; such a one repairs what lost answers hid."""
+        return self.tier in {Tier.FULL, Tier.CURRENT}
 
 
 @dataclass(frozen=True, slots=True)

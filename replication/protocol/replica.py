@@ -193,10 +193,7 @@ class Replica:
             self._gave_up(exchange, opened)
         self._pending.notices += self.prober.step(self.kernel.vector, now_s)
         partners, strangers = self.rounds.begin(self.kernel.vector, self.members, now_s)
-        for member in partners:
-            self.entropy.greet(member, self.rounds.settled, now_s)
-        for address in strangers:
-            self.entropy.greet_stranger(address, now_s)
+        self.entropy.gossip(partners, strangers, self.rounds.settled, now_s)
         return self._take(now_s)
 
     def persisted(self, vector: Mapping[str, int]) -> None:

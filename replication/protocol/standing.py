@@ -28,3 +28,12 @@ def holders(members: Membership, eager: EagerPush, wanted: Mapping[str, int]) ->
     """How many current members told that they durably have these events; O(members x origins)."""
     known = (eager.peer(member.replica).known for member in members.current())
     return sum(all(k.get(o, 0) >= s for o, s in wanted.items()) for k in known)
+
+
+def stable(members: Membership, eager: EagerPush, mine: Mapping[str, int]) -> dict[str, int]:
+    """The events of `mine` that every current member, dead ones included, told to have durably."""
+    vector = dict(mine)
+    for member in members.current():
+        known = eager.peer(member.replica).known
+        vector = {origin: min(seq, known.get(origin, 0)) for origin, seq in vector.items()}
+    return vector

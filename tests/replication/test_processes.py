@@ -54,9 +54,14 @@ async def test_five_processes_are_equal_after_one_was_killed(tmp_path):
         await all_equal(rest)
         seed = workers["ada"].address
         workers["cyd"] = await start("cyd", journal=str(tmp_path / "cyd"), peers=[seed])
-        state = await all_equal(workers)
-        assert state["n"] == 104
-        assert len(state["set"]) == 104
+        await all_equal(workers)
+        wanted = {f"{n}{number}" for n in NAMES for number in range(20)}
+        wanted |= {f"{n}-later" for n in rest}
+        for name, worker in workers.items():
+            state = await worker.do("state")
+            lost = sorted(wanted - set(state["set"]))
+            told = f"{name} as {state['id']}: n={state['n']} {lost=} at {state['vector']}"
+            assert (state["n"], lost) == (len(wanted), []), told
 
 
 async def test_kill_minus_nine_at_random_loses_nothing_acknowledged(tmp_path):

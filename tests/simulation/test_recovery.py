@@ -297,3 +297,32 @@ def test_a_poisonous_event_stops_its_origin_and_nobody_else(monkeypatch):
     assert sim["cyd"].vector[poisoned] == 1
     assert list(sim.replica("cyd").entropy.intake.quarantine) == [poisoned]
     assert elements(sim, "bob") == elements(sim, "ada")
+
+
+def test_removal_records_that_everybody_has_are_forgotten_first():
+    """Causally stable ones go early, unstable ones stay: nobody who is away needs chunks."""
+    config = Config(removal_records_bytes_stable=0)
+    sim = met(Simulation(["ada", "bob", "cyd"], 23, config=config))
+    for number in range(20):
+        add(sim, "ada", f"x{number}")
+    assert sim.settle(10)
+    for number in range(10):
+        sim["ada"].document("set", ORSet).remove(f"x{number}")
+    assert sim.settle(10)
+    sim.run(30)
+    assert {name: sim[name].stats()["records"] for name in sim.up()} == {
+        "ada": 0,
+        "bob": 0,
+        "cyd": 0,
+    }
+    sim.partition(["ada", "bob"], ["cyd"])
+    for number in range(10, 15):
+        sim["ada"].document("set", ORSet).remove(f"x{number}")
+    sim.run(120)
+    assert sim["ada"].stats()["records"] == sim["bob"].stats()["records"] == 5
+    sim.heal()
+    assert sim.settle(60)
+    assert elements(sim, "cyd") == {f"x{number}" for number in range(15, 20)}
+    assert sim.replica("cyd").counts["chunk:new"] == 0
+    sim.run(60)
+    assert sim["ada"].stats()["records"] == 0
