@@ -171,8 +171,9 @@ def rebuild(recovered: Recovered, replica: str, clock: Callable[[], int] | None)
                 kernel.clock.observe(max(stamps, default=0))
     except CRDTError as error:
         raise JournalUnreadableError(f"a row of the journal cannot be applied: {error}") from error
+    stands = kernel.vector
     for origin, seq in recovered.vector.items():
-        held = kernel.vector.get(origin, 0)
+        held = stands.get(origin, 0)
         if held < seq:
             raise JournalUnreadableError(
                 f"the journal claims {origin} up to {seq} but holds {held}: rows are missing"

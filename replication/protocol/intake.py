@@ -151,13 +151,15 @@ class Intake:
 
     def _piecemeal(self, delta: Delta, ranges: Ranges) -> Taken:
         applied: Applied = []
-        why = ""
+        why, stands = "", dict(self.kernel.vector)
         for batch in delta.batches():
             ((origin, first, last),) = batch.ranges
-            if first > self.kernel.vector.get(origin, 0) + 1:
+            if first > stands.get(origin, 0) + 1:
                 continue  # behind one that did not apply
-            before = self.quarantine.pop(origin, None)
+            before, count = self.quarantine.pop(origin, None), len(applied)
             self._try(batch, applied)
+            if len(applied) > count:
+                stands[origin] = max(last, stands.get(origin, 0))
             held = self.quarantine.get(origin)
             if held is not None and (before is None or before.span != held.span):
                 why = f"{origin} {first}-{last}: {held.why}"

@@ -265,7 +265,8 @@ class Replica:
             case Push():
                 ranges = self.entropy.take_in(message.delta, sender, message.told)
                 self.prober.met(sender, (), now_s, via)
-                return Ack({o: self.kernel.vector.get(o, 0) for o, _, _ in ranges})
+                stands = self.kernel.vector  # made anew by each look at it
+                return Ack({o: stands.get(o, 0) for o, _, _ in ranges})
             case Probe(target=""):
                 self.prober.met(sender, message.members, now_s, via)
                 return Probed(members=self.members.gossip())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
-from crdt import Delta, Run
+from crdt import Delta, Kernel, Run
+from crdt.errors import DecodeError
 from replication import Agent, Config, Simulation
 from replication.errors import FrameTooLargeError, MalformedFrameError
 from replication.protocol.keyring import Keyring
@@ -91,6 +92,29 @@ def test_a_flood_of_made_up_origins_is_refused(sim):
     assert isinstance(answer, Refused)
     assert answer.code == FrameTooLargeError.code
     assert len(sim["ada"].vector) < 10
+
+
+@pytest.mark.parametrize("poisoned", [False, True], ids=["sound", "with a poison"])
+def test_many_origins_in_one_push_cost_no_vector_each(sim, monkeypatch, poisoned):
+    """Counterexample: 17 KiB of 9 990 origins held the loop for seconds, their square."""
+    looks, vector, sound = [0], Kernel.vector, Kernel.apply
+
+    def looked(kernel: Kernel) -> object:
+        looks[0] += 1
+        return vector.fget(kernel)
+
+    def apply(kernel: Kernel, delta: Delta) -> object:
+        if poisoned and ("o7~1", 1, 1) in delta.ranges:
+            raise DecodeError("cannot be joined")
+        return sound(kernel, delta)
+
+    monkeypatch.setattr(Kernel, "vector", property(looked))
+    monkeypatch.setattr(Kernel, "apply", apply)
+    runs = tuple(Run(f"o{n}~1", 1, 1, ()) for n in range(500))
+    answer = Stranger(sim).ask("ada", Push(Delta(runs).encode()))
+    assert len(answer.vector) == 500
+    assert sum(answer.vector.values()) == 500 - poisoned
+    assert looks[0] < 50
 
 
 def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
