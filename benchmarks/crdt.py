@@ -415,32 +415,38 @@ for all three, rounds alternate, and what was read back is compared with what wa
 things favour the peers: Loro imports lazily, and neither peer checks that one dot names one
 entry. One favours us: keys that count up compress well, so look at the random ones too.
 
-What was tried, and why a goal falls short:
+Where the time goes, what was tried, and why a goal falls short (shares by cProfile and by timing
+the steps alone):
 
-* *Local write.* A write makes an entry, three slots of the log and an event; the delta is a
-  promise that is kept when somebody reads it. Before, three named tuples per write were a quarter
-  of the time. What is left is some forty bytecodes per layer (view, writer, clock); only fewer
-  layers or compiled code would be faster. The peers of this release are also quicker than those
-  the goals were set by (Loro 190-260 k/s single, 610 batched; pycrdt 120-200).
-* *Read all items.* Four passes at the speed of C, of which building the dict is more than half:
-  `dict(zip(...))` alone allows about 7 M/s, `dict.copy` 30. Rows that hold values only would make
-  it a copy, at the price of a second table per document.
-* *An update per write* costs about 10 µs to decode here: envelope, checksum and the check of
-  every part, because bytes are not trusted. It is Python per message, and an agent avoids it by
-  sending what gathered as one delta. One update with all writes goes as columns, checked column
-  by column; as rows it took three times as long.
-* *Encode.* Most of it is gathering three columns out of a table of tuples, and then zlib at its
-  fastest. Packing once for both the hash and the bytes took it from 0.8 to about 0.5 µs per
-  entry. pycrdt writes its blocks as they lie in memory, uncompressed, at five times the size.
-* *Decode* is joined column by column; a third of its time is the proof that the columns are what
-  their types allow.
+* *Local write.* A write makes an entry, three slots of the log and an event; the delta is a promise
+  that is kept when somebody reads it. What is left is some forty bytecodes per layer (view, writer,
+  clock); only fewer layers or compiled code would be faster. The peers of this release are also
+  quicker than those the goals were set by (Loro 190-260 k/s single, 610 batched; pycrdt 120-200).
+* *Read all items.* A map that is known to hold single scalars is read as a copy of its table, with
+  the values put over the rows; looking whether it is so took twice as long as that. Keys, rows and
+  values are each touched once and lie all over the memory: that is the time. A second table of
+  values alone could be copied at 30 M/s, for 50 bytes per entry.
+* *An update per write* costs about 7 µs to decode: envelope and checksum 0.9, msgpack 0.7, names
+  and paths 1, the run and the check of each part the rest, because bytes are not trusted (before
+  entries were judged in one place: 9). Applied together they cost 1 µs more, since runs that
+  continue one another are joined first; one by one 5.
+* *One update with all writes* stays columns from the bytes to the table; turned into rows on the
+  way it took nearly twice as long. A third of it is decoding and checking the columns, a quarter
+  filling the table.
+* *Encode.* zlib at its fastest is a third, gathering the columns out of the table a quarter,
+  msgpack a sixth. Weighing every entry first was another quarter; now a state is packed and only
+  cut if it is too large. pycrdt writes its blocks as they lie in memory, uncompressed, at five
+  times the size. Other levels and strategies of zlib are slower or far larger.
+* *Decode.* A quarter is filling the table, a quarter the proof that the columns are what their
+  types allow, an eighth each msgpack and making the entries, and a seventh the full read.
 * *An equal snapshot.* The id of a chunk set is a hash of its content, checked when the set is
   joined; a replica passes over a set that it joined or cut before, whoever sends it. One that
-  reached the same state otherwise decodes and compares, column by column, because two lives under
-  one id would go unnoticed otherwise: an equal vector alone, which is what Loro looks at, does
-  not show them.
-* *Memory.* Per entry: a tuple of three, two ints, a slot of a dict and three of the log. One int
-  for both stamp and dot would save 36 bytes and cost an allocation at every look.
+  reached the same state otherwise packs its own and compares the bytes, which is cheaper than to
+  decode theirs. An equal vector alone, which is what Loro looks at, does not show two lives under
+  one id.
+* *Memory.* Per entry: a tuple of three, two ints, a slot of a dict and three of the log. Stamps in
+  a column of the log would save 32 bytes, but rows would no longer speak for themselves: what was
+  overwritten is compared later, when its slot may be gone.
 * *Growth* is the cache of the processor: a random key among a million misses it five times.
 * Out of order, the peers' times grow with the square of the backlog and ours do not, so that
   ratio depends on the 2 000 updates chosen here."""
