@@ -37,7 +37,8 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
     """The events that a replica with this vector lacks. O(answer + origins).
 
     With `bytes_max` it ends early, between batches; it holds at least one batch, so asking again
-    always makes progress.
+    always makes progress. Own events come first: they include the removals that perhaps nobody else
+    has heard of, and a piece covers what they removed without saying so.
     """
     for origin, floor in ((name, log.floor) for name, log in _logs(state)):
         asked = seen.get(origin, 0)
@@ -45,7 +46,7 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
             raise BelowFloorError(origin, floor, asked)
     runs: list[Run] = []
     room = bytes_max if bytes_max is not None else 1 << 62
-    for origin, log in sorted(_logs(state)):
+    for origin, log in sorted(_logs(state), key=lambda pair: (pair[0] != state.replica, pair[0])):
         after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
         if after >= last:
             continue

@@ -488,19 +488,35 @@ def test_an_event_beyond_a_gap_keeps_its_kills_through_a_merge():
     assert n.canonical_bytes() == m.canonical_bytes() == a.canonical_bytes()
 
 
-def test_a_piece_of_a_delta_whose_donor_is_lost_is_mended_by_states_and_not_by_vectors():
-    """S removed x, told R the first piece of what R lacks, and is lost with its disk; T holds x.
-
-    The piece covers x without its entry, for S held it no longer; the removal was in a later piece.
-    Now R and T have equal vectors and different states, which no exchange by vectors can see
-    (docs/guarantees.md). A merge passed over R as one who knew nothing new; now states mend it.
-    """
+def test_the_first_piece_of_an_answer_brings_the_removals_that_only_its_donor_knows():
+    """S removed x, told R the first piece of what R lacks, and is lost with its disk; T holds x."""
     origin, lost, t = ORSet("o"), ORSet("s"), ORSet("t")
     for number in range(3):
         delta = origin.add(number)
         lost.apply(delta)
         t.apply(delta)
     lost.remove(0)
+    r = ORSet("r")
+    r.apply(lost.kernel.delta_since({}, bytes_max=1))
+    r.apply(t.kernel.delta_since(r.kernel.vector))
+    t.apply(r.kernel.delta_since(t.kernel.vector))
+    assert r == t == {1, 2}
+    assert r.canonical_bytes() == t.canonical_bytes()
+
+
+def test_a_piece_of_a_delta_whose_donor_is_lost_is_mended_by_states_and_not_by_vectors():
+    """U removed x and told S alone; S told R a piece of what R lacks; both are lost; T holds x.
+
+    The piece covers x without its entry, for S held it no longer; the removal was in a later piece.
+    Now R and T have equal vectors and different states, which no exchange by vectors can see
+    (docs/guarantees.md). A merge passed over R as one who knew nothing new; now states mend it.
+    """
+    origin, lost, last, t = ORSet("o"), ORSet("s"), ORSet("u"), ORSet("t")
+    for number in range(3):
+        delta = origin.add(number)
+        for replica in (lost, last, t):
+            replica.apply(delta)
+    lost.apply(last.remove(0))
     r = ORSet("r")
     r.apply(lost.kernel.delta_since({}, bytes_max=1))
     r.apply(t.kernel.delta_since(r.kernel.vector))
