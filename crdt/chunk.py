@@ -25,7 +25,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import accumulate, repeat
+from itertools import accumulate, repeat, zip_longest
 from operator import add
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -178,16 +178,20 @@ def cut(state: State, bytes_max: int) -> ChunkSet:
     if _ENTRY_BYTES * sum(len(span.seqs) for span in spans) <= bytes_max:
         bodies = [pack(pack_content(spans, killed))]  # to pack them is cheaper than to weigh them
     if not bodies or len(bodies[0]) > bytes_max:
-        bodies = [
-            pack(pack_content(piece, () if index else killed))
-            for index, piece in enumerate(_pieces(spans, bytes_max))
-        ]
+        share = bytes_max // 2 if killed else bytes_max  # of the live entries in each chunk
+        parted = zip_longest(_pieces(spans, share), _slices(killed, bytes_max - share))
+        bodies = [pack(pack_content(piece or [], dead or ())) for piece, dead in parted]
     set_id = id_of([blake2b(body, digest_size=16).digest() for body in bodies], vector)
     chunks = tuple(
         Chunk(set_id, index, len(bodies), vector, seal("e", body))
         for index, body in enumerate(bodies)
     )
     return ChunkSet(set_id, vector, chunks)
+
+
+def _slices(killed: tuple[Range, ...], bytes_max: int) -> list[tuple[Range, ...]]:
+    width = max(1, len(killed) * bytes_max // len(pack(pack_ranges(killed, {}))))
+    return [killed[start : start + width] for start in range(0, len(killed), width)]
 
 
 def _pieces(spans: list[Span], bytes_max: int) -> list[list[Span]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crdt import Chunk, Kernel, LWWMap, LWWRegister, ORMap
+from crdt import Chunk, Kernel, LWWMap, LWWRegister, ORMap, ORSet
 from crdt.envelope import unseal
 
 
@@ -30,7 +30,20 @@ def in_turn(kernel):
         kernel.document(f"{'name' * 20}{number % 50}", LWWMap).put(number, number)
 
 
-@pytest.mark.parametrize("fill", [wide_text, many_documents, many_children, in_turn])
+def doomed(kernel):
+    """Removals whose adds are still on their way, and a few entries."""
+    writer = Kernel("writer-of-the-adds")
+    adds = [writer.document("s", ORSet).add(number) for number in range(600)]
+    eraser = Kernel("eraser")
+    for add in adds:
+        eraser.apply(add)
+    for number in range(0, 600, 2):
+        kernel.apply(eraser.document("s", ORSet).remove(number))
+    for number in range(50):
+        kernel.document("s", ORSet).add(("mine", number))
+
+
+@pytest.mark.parametrize("fill", [wide_text, many_documents, many_children, in_turn, doomed])
 def test_no_chunk_weighs_more_than_was_asked_for(fill):
     """Counted by characters, and without the paths, a chunk weighed eight times its limit."""
     kernel = Kernel("k")
