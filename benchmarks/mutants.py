@@ -5,6 +5,10 @@ default settings (`python -m crdt.testing fuzz TYPE`, seed 0) on that copy.  Sec
 one core, for the laws, the search and the shrinking together.  Caught means also that the
 regression test which the command wrote fails on the faulty copy and passes on the real code.
 
+Noticed by says which kind of check complained about the shrunk history: a law (a restart changes
+nothing, a refusal leaves no trace, changes are announced, ...), the oracle (what visibility demands
+of the value, or of a write), convergence, or an invariant that the kernel asserts of itself.
+
     python benchmarks/mutants.py
 """
 
@@ -51,15 +55,20 @@ def main() -> int:
 def row(catch: object) -> str:
     """One line of the table."""
     mutant = catch.mutant
-    found = f"{catch.examples} | {catch.steps}" if catch.complaint else "not caught | -"
+    found = f"{catch.check} | {catch.examples} | {catch.steps}" if catch.complaint else "- | - | -"
     return f"| {mutant.name} | {mutant.type_name} | {found} | {catch.seconds:.1f} |"
 
 
 def page(summary: str, catches: list[object]) -> str:
     """The table, and every shrunk history as it is drawn."""
     lines = ["# Planted faults", "", *__doc__.split("\n\n", 1)[1].strip().splitlines()[:-2]]
-    lines += ["", summary, "", "| fault | type | histories | shrunk to steps | seconds |"]
-    lines += ["|---|---|---:|---:|---:|", *map(row, catches), "", "## As they are drawn", ""]
+    lines += [
+        "",
+        summary,
+        "",
+        "| fault | type | noticed by | histories | shrunk to steps | seconds |",
+    ]
+    lines += ["|---|---|---|---:|---:|---:|", *map(row, catches), "", "## As they are drawn", ""]
     for catch in catches:
         lines += [f"{catch.mutant.name} ({catch.mutant.type_name}):", ""]
         lines += ["```text", catch.diagram, "```", ""]

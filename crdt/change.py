@@ -8,6 +8,7 @@ and the many who never look, such as a replica whose documents nobody watches, p
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -155,6 +156,7 @@ READS: Final[dict[str, Callable[[LiveTable, Row], Any]]] = {
     "present": lambda _table, _row: True,
     "latest": lambda table, row: _typed(table.latest(row)[2]),
     "values": lambda _table, row: frozenset(_typed(entry[2]) for entry in entries_of(row)),
+    "every_value": lambda _table, row: Counter(_typed(entry[2]) for entry in entries_of(row)),
     "all_true": lambda _table, row: all(entry[2] for entry in entries_of(row)),
 }
 

@@ -46,7 +46,7 @@ class Kind:
     step: Literal["leaf", "origin", "element", "event"]
     stamp: Literal["none", "clock"]
     values: frozenset[type]
-    reads: Literal["present", "latest", "values", "all_true"]
+    reads: Literal["present", "latest", "values", "every_value", "all_true"]
     check: Callable[[Stored], bool] | None = None
 
     def admit(
@@ -132,13 +132,13 @@ KINDS: Final[dict[str, Kind]] = {
     for kind in (
         Kind("GCounter", 1, "origin", "none", _INT, "values", _natural),
         Kind("PNCounter", 2, "origin", "none", _INT, "values"),
-        Kind("ResettableCounter", 3, "event", "none", _INT, "values"),
+        Kind("ResettableCounter", 3, "event", "none", _INT, "every_value"),
         Kind("BoundedCounter", 4, "origin", "none", _PACKED, "values", _rights),
         Kind("GSet", 5, "element", "none", _NOTHING, "present"),
         Kind("RWSet", 6, "element", "none", _BOOL, "all_true"),
         Kind("ORSet", 7, "element", "none", _NOTHING, "present"),
         Kind("LWWRegister", 8, "leaf", "clock", _ANY, "latest"),
-        Kind("MVRegister", 9, "leaf", "none", _ANY, "values"),
+        Kind("MVRegister", 9, "leaf", "none", _ANY, "every_value"),
         Kind("MaxRegister", 10, "leaf", "none", _ORDERED, "values", _comparable),
         Kind("MinRegister", 11, "leaf", "none", _ORDERED, "values", _comparable),
         Kind("EWFlag", 12, "leaf", "none", _NOTHING, "present"),

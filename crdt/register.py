@@ -63,7 +63,7 @@ class MVRegister(ViewProtocol):
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """All concurrent values in the order of their bytes; equal ones appear once each. O(n)."""
+        """All concurrent values in the order of their bytes, equal ones one by one. O(n)."""
         row = self._container.rows.get(LEAF)
         stored = sorted((entry[2] for entry in entries_of(row)), key=order_of)
         return tuple(map(thaw, stored))

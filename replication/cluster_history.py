@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from crdt.dot import Dot
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.testing.diagram import draw_svg, draw_text
-from crdt.testing.history import FAULTS, Happened, HistoryError
+from crdt.testing.history import Happened
+from crdt.testing.judgement import FAULTS, HistoryError
 from crdt.testing.network import DOCUMENT, dots_of
 from crdt.testing.operation import name_of
 from crdt.testing.oracle import Oracle, readable, shown

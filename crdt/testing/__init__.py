@@ -24,7 +24,8 @@ Hypothesis is imported when it is first asked for.
 from typing import TYPE_CHECKING, Any
 
 from crdt.testing.campaign import Outcome, fuzz
-from crdt.testing.history import Happened, History, HistoryError
+from crdt.testing.history import Happened, History
+from crdt.testing.judgement import HistoryError
 from crdt.testing.laws import laws
 from crdt.testing.network import InFlight, Network
 from crdt.testing.operation import Choice, Operation, UnknownTypeError, register

@@ -122,6 +122,7 @@ def _report_failure(outcome: Outcome, options: argparse.Namespace) -> int:
     name = outcome.kind.__name__
     print(f"{name}: wrong after {outcome.examples} histories, {outcome.seconds:.1f} s")
     print(outcome.complaint)
+    print(f"noticed by: {outcome.check}")
     if outcome.replay:
         print(f"replay: {outcome.replay}")
     if outcome.script is None:

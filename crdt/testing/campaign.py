@@ -15,7 +15,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.history import FAULTS, History, HistoryError
+from crdt.testing.history import History
+from crdt.testing.judgement import FAULTS, HistoryError
 from crdt.testing.laws import laws
 from crdt.testing.operation import is_view, name_of
 from crdt.testing.scheduler import dice_of, plan
@@ -40,6 +41,7 @@ class Outcome:
     seconds: float = 0.0
     statistics: Counter[str] = field(default_factory=Counter)
     complaint: str = ""
+    check: str = ""  # the kind of check that complained (see crdt.testing.judgement)
     replay: str = ""
     script: Plan | None = None  # the shrunk history, if it was one that failed
 
@@ -101,7 +103,7 @@ def fuzz(
     try:
         laws(kind, examples=min(60, examples), seed=seed)()
     except FAULTS as error:  # a history that goes wrong as well tells more: look for one
-        outcome.complaint = f"{type(error).__name__}: {error}"
+        outcome.complaint, outcome.check = f"{type(error).__name__}: {error}", "law"
         outcome.replay = " ".join(getattr(error, "__notes__", ()))
     try:
         for first in range(seed, seed + examples, _BLOCK):
@@ -126,4 +128,6 @@ def _shrink(outcome: Outcome, seed: int, replicas: int) -> None:
     """Replace the failing history by a plain one, and the complaint by that one's."""
     script = plan(name_of(outcome.kind), dice_of(seed), replicas=replicas)
     outcome.script = shrink(outcome.kind, script)
-    outcome.complaint = History(outcome.kind, outcome.script).complaint() or outcome.complaint
+    run = History(outcome.kind, outcome.script)
+    outcome.complaint = run.complaint() or outcome.complaint
+    outcome.check = run.check

@@ -33,6 +33,7 @@ _EVENTS = {
     "stale": "◆ old state merged",
     "restart": "↻ restart",
     "rebirth": "↻ reborn from an old state",
+    "relearn": "a lost disk relearns this",
     "forget": "drops removal records",
     "void": "leaves out numbers",
     "look": "looks",
@@ -46,6 +47,7 @@ _EVENTS = {
     "isolate": "cut off from everybody",
     "mend": "all links heal",
 }
+_MANNERS = {"repeat": " (again later)", "lose": " lost", "refused": ", first refused"}
 _ARROWS = {"truncated": "delta, cut short", "chunks": "some chunks"}
 
 
@@ -115,7 +117,7 @@ def marks_of(trace: Sequence[Happened]) -> Iterator[list[Mark]]:
             is_cut = frozenset((step.replica, step.peer)) in cut
             yield [Mark(here, "cut" if is_cut else "link heals", "cut", step.peer, row)]
         elif happened.sent is not None and source is not None:
-            again = {"repeat": " (again later)", "lose": " lost"}.get(step.kind, "")
+            again = _MANNERS.get(step.kind, "")
             style: Literal["lost", "arrow"] = "lost" if step.kind == "lose" else "arrow"
             yield [Mark(here, f"delta {happened.sent}{again}", style, source, happened.sent)]
         elif source is not None:

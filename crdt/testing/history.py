@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt.errors import CRDTError
 from crdt.testing.diagram import draw_svg, draw_text
+from crdt.testing.judgement import FAULTS, HistoryError, check_of
 from crdt.testing.network import DOCUMENT, InFlight, Network, Replicas, RollBackError
 from crdt.testing.operation import is_view, name_of, reading_of
 from crdt.testing.oracle import Oracle, readable
@@ -29,30 +29,6 @@ if TYPE_CHECKING:
 
 _EPOCH_MS = 1_700_000_000_000
 _SHORT = 24  # steps of a plan that is checked after each of them
-
-# What a wrong type may raise in the middle of a history.
-FAULTS = (
-    CRDTError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-
-
-class HistoryError(CRDTError, AssertionError):
-    """A history went wrong; `seed` (if one is known) and the replay line lead back to it."""
-
-    code = "history"
-    hint = "replay the line in the message"
-
-    def __init__(self, text: str, *, line: str = "", seed: int | None = None) -> None:
-        super().__init__(f"{text}\n  replay: {line}" if line else text)
-        self.text = text
-        self.line = line
-        self.seed = seed
 
 
 class Happened(NamedTuple):
@@ -90,6 +66,7 @@ class History:
         self.statistics: Counter[str] = Counter()
         self.trace: list[Happened] = []
         self.failure: Exception | None = None
+        self.check = ""  # which kind of check complained (see crdt.testing.judgement)
         self.healed = False
         self.cut_links: set[frozenset[int]] = set()
         self._stash: list[tuple[Any, set[Dot]]] = []
@@ -114,8 +91,8 @@ class History:
     def _try(self, step: Step, *, check: bool) -> bool:
         try:
             self._execute(step)
-            if check:
-                self.network.check(step.replica)
+            if check and self.trace:
+                self.network.check(self.trace[-1].replica)
         except FAULTS as error:
             self.failure = error
         return self.failure is None
@@ -170,12 +147,15 @@ class History:
             self.heal()
             if not self.converged:
                 shown = [self.describe(value) for value in self.values]
+                self.check = "convergence"
                 alike = " in what they hold, though not in what they show" * (len({*shown}) == 1)
                 return f"replicas differ{alike}: {', '.join(shown)}"
             if self.expected.knows(self.path) and self.values != self.oracle:
+                self.check = "oracle"
                 shows, wanted = self.describe(self.values[0]), self.describe(self.oracle[0])
                 return f"shows {shows}\n  has to show {wanted}"
         except FAULTS as error:
+            self.check = check_of(self.failure or error)
             return error.text if isinstance(error, HistoryError) else repr(error)
         return None
 
@@ -294,6 +274,23 @@ class History:
             return False
         self._message = flight.pop(step.pick % len(flight))
         return True
+
+    def _do_overtake(self, step: Step) -> bool:
+        """The newest delta on its way to the replica from that peer arrives before the others."""
+        flight, way = self.network.in_flight, (step.peer, step.replica)
+        places = [at for at, each in enumerate(flight) if (each.source, each.target) == way]
+        return bool(places) and self._do_deliver(step._replace(pick=places[-1]))
+
+    def _do_refused(self, step: Step) -> bool:
+        """A delta arrives in a form that has to be refused, and then as it was sent."""
+        flight = self.network.in_flight
+        if not flight:
+            return False
+        self._message = flight[step.pick % len(flight)]
+        return self.network.refuse(self._message, step.pick) and self._do_deliver(step)
+
+    def _do_relearn(self, step: Step) -> bool:
+        return self.network.relearn(step.replica)
 
     def _do_exchange(self, step: Step) -> bool:
         reachable = self._reachable(step.replica, step.peer)

@@ -24,6 +24,8 @@ from crdt.dot import Dot, Range
 from crdt.errors import BelowFloorError, InsufficientRightsError, InvalidAmountError, require
 from crdt.store import Kernel
 from crdt.testing.oracle import shown
+from crdt.testing.refusal import refuse, relearn
+from crdt.testing.subscriber import Subscriber
 
 if TYPE_CHECKING:
     import random
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from crdt.batch import Batch
     from crdt.causal_context import CausalContext
+    from crdt.change import Change
     from crdt.store import DocumentType
     from crdt.testing.operation import Operation
 
@@ -100,6 +103,12 @@ class Replicas(Protocol):
     def some_chunks(self, index: int, source: int, bytes_max: int, dice: random.Random) -> bool:
         """A replica gets some chunks of another's state."""
 
+    def refuse(self, message: InFlight, pick: int) -> bool:
+        """A spoiled form of a delta arrives and is refused."""
+
+    def relearn(self, index: int) -> bool:
+        """Somebody who lost the replica's disk learns its state anew."""
+
     def restart(self, index: int) -> bool:
         """A replica goes through its bytes and on under its name."""
 
@@ -139,16 +148,19 @@ class Network:
         self.seen: list[set[Dot]] = [set() for _ in names]
         self.in_flight: list[InFlight] = []
         self.moment = 0  # set by whoever counts steps; noted on what is published
+        self.subscribers: list[Subscriber] = []
         self.told: dict[str, int] = {}  # own events a replica had when it last gave out its state
         for index, name in enumerate(names):
             self.kernels.append(Kernel(name, clock=self.clocks[index]))
             self.settle(index, self.kernels[index])
+            self.subscribers.append(Subscriber(self.view(index)))
 
     def settle(self, index: int, kernel: Kernel) -> None:
         """This kernel is replica `index` from now on: listen to what it publishes."""
         self.kernels[index] = kernel
 
-        def publish(delta: Delta, _change: object) -> None:
+        def publish(delta: Delta, change: Change) -> None:
+            self.subscribers[index].hear(change)
             self.seen[index] |= dots_of(delta.ranges)
             data = delta.encode()
             require(Delta.decode(data) == delta, "a delta came back from bytes as another one")
@@ -214,8 +226,13 @@ class Network:
 
     def learn(self, index: int, delta: Delta) -> None:
         """A replica applies a delta; what it covers counts as seen."""
-        self.kernels[index].apply(delta)
+        self.subscribers[index].hear(self.kernels[index].apply(delta))
         self.seen[index] |= dots_of(delta.ranges)
+
+    def refuse(self, message: InFlight, pick: int) -> bool:
+        """A spoiled form of a delta arrives, is refused and leaves no trace."""
+        refuse(self.kernels[message.target], message.data, pick)
+        return True
 
     def answers(self, source: int) -> None:
         """A replica gives out (a part of) its state, which speaks of all its events so far."""
@@ -241,7 +258,7 @@ class Network:
         """A replica gets one chunk; with the last one it has seen the whole set, before nothing."""
         kernel = self.kernels[index]
         before = kernel.digest()
-        kernel.apply_chunk(Chunk.decode(chunk.encode()))
+        self.subscribers[index].hear(kernel.apply_chunk(Chunk.decode(chunk.encode())))
         dots = dots_of(known for each in whole.chunks for known in each.ranges)
         if dots <= dots_of(kernel.context.ranges()):
             self.seen[index] |= dots
@@ -261,7 +278,7 @@ class Network:
     def merge_copy(self, index: int, copy: Kernel, seen: set[Dot]) -> None:
         """A replica joins a whole state, which stays as it is."""
         digest = copy.digest()
-        self.kernels[index].merge(copy)
+        self.subscribers[index].hear(self.kernels[index].merge(copy))
         self.seen[index] |= seen
         require(copy.digest() == digest, "merging changed its argument")
 
@@ -271,6 +288,15 @@ class Network:
         whole = self.kernels[source].chunks(bytes_max)
         for chunk in dice.sample(whole.chunks, dice.randint(1, len(whole.chunks))):
             self.learn_chunk(index, chunk, whole)
+        return True
+
+    def relearn(self, index: int) -> bool:
+        """An empty replica is told of its old life, and takes it under a new name."""
+        kernel = self.kernels[index]
+        if self.next_dot(index).seq == 1:
+            return False  # no old life
+        again = relearn(kernel.chunks(256), kernel.replica)
+        require(again.digest() == kernel.digest(), "chunks that were refused do not work later")
         return True
 
     def restart(self, index: int) -> bool:
@@ -312,6 +338,7 @@ class Network:
         reborn = Kernel.from_bytes(kernel.to_bytes(), replica=name, clock=self.clocks[index])
         self.seen[index] = set(seen)
         self.settle(index, reborn)
+        self.subscribers[index] = Subscriber(self.view(index))
         return True
 
     def forget(self, index: int, pick: int) -> bool:
@@ -327,7 +354,7 @@ class Network:
         return True
 
     def check(self, index: int) -> None:
-        """The kernel's invariants hold, and it has seen exactly what it was told."""
+        """The kernel is sound, has seen exactly what it was told, and announced what changed."""
         kernel = self.kernels[index]
         kernel._check()  # noqa: SLF001  # the kit asserts what the kernel promises
         claimed = dots_of(kernel.context.ranges())
@@ -335,6 +362,7 @@ class Network:
             claimed == self.seen[index],
             f"{kernel.replica} was told of {sorted(self.seen[index])}, claims {sorted(claimed)}",
         )
+        self.subscribers[index].check(self.view(index))
 
     def heal(self) -> None:
         """Exchange by vectors until nobody lacks anything."""

@@ -8,7 +8,9 @@ What the weights are for (each of them found planted bugs that plain random oper
 at least three replicas; a universe that starts tiny and grows; states put aside and merged again
 when they are stale; deltas held back, repeated, lost; deltas cut at a byte budget; chunk sets of
 which only some arrive; restarts through bytes; forks and lives under a new id; the *same* operation
-at two replicas at once; clocks that disagree and jump; partitions; lines and rings beside meshes.
+at two replicas at once; clocks that disagree and jump; partitions; lines and rings beside meshes;
+and one figure of several steps in the end, the *detour*, which chance alone makes too seldom: news
+that comes as a part of somebody's state first, and as itself later.
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ WEIGHTS: dict[str, int] = {
     "deliver": 22,  # a published delta arrives, in any order
     "repeat": 6,  # ... and stays in flight
     "lose": 4,
+    "overtake": 2,  # the newest delta between two replicas arrives before the others
+    "refused": 3,  # a spoiled form of one arrives and is refused, then the sound one
+    "relearn": 1,  # ... and a whole state in chunks likewise
     "exchange": 10,  # by vectors
     "truncated": 6,  # ... with a byte budget
     "merge": 4,
@@ -68,10 +73,11 @@ WEIGHTS: dict[str, int] = {
     "rebirth": 1,  # an old state goes on under a new id; what was not told is lost
     "forget": 2,  # drop removal records
     "void": 1,
-    "look": 3,  # remember what is seen now, for a later `seen=`
+    "look": 4,  # remember what is seen now, for a later `seen=`
     "jump": 2,  # a clock jumps
     "cut": 3,  # or heal, a link
 }
+_WHOLE = 2  # the pick of a chunk set that is one chunk
 
 
 def plan(type_name: str, dice: random.Random, *, replicas: int = 3, mutations: int = 40) -> Plan:
@@ -84,18 +90,52 @@ def plan(type_name: str, dice: random.Random, *, replicas: int = 3, mutations: i
         step = draw_step(type_name, dice, count, size=2 + written // 4, kind=next(kinds))
         written += len(step.operations) if step.kind != "rollback" else 0
         steps.append(step)
+    steps += draw_end(type_name, dice, count, size=2 + written // 4)
     return Plan(type_name, count, dice.choice(TOPOLOGIES), skews, tuple(steps))
 
 
 def draw_replicas(dice: random.Random, replicas: int) -> tuple[int, tuple[int | None, ...]]:
     """How many replicas there are, rarely one more, and how far each clock is off, if clocked."""
-    count = replicas + (dice.random() < 0.2)
+    count = replicas + (dice.random() < 0.3)
     clocked = dice.random() < 0.6
     skews = tuple(
         dice.choice((0, 0, 5, -3_600_000, 120_000, 315_360_000_000)) if clocked else None
         for _ in range(count)
     )
     return count, skews
+
+
+def draw_end(type_name: str, dice: random.Random, count: int, *, size: int) -> list[Step]:
+    """The last steps of a history: a detour, or nothing. Earlier, a merge would undo its damage.
+
+    An event comes to a replica with a whole state, then by itself, then a fourth hears of it. The
+    state is one with a gap: its owner has the second of two events and lacks the first. So the
+    reader knows the second, but not that it has all of it: what it killed must be honoured, and
+    kept for others, when the event itself comes later. The last asks the reader and nobody else.
+    """
+    if count < 4 or dice.random() < 0.5:
+        return []
+    origin, gap, reader, last = dice.sample(range(count), 4)
+
+    def write(replica: int) -> Step:
+        step = draw_step(type_name, dice, count, size=size, kind="write")
+        return step._replace(replica=replica, peer=gap, seen=(False,))
+
+    victim, first, second = write(last), write(origin), write(origin)
+    if dice.random() < 0.5:
+        second = victim._replace(replica=origin)  # the same again is what kills it most often
+    return [
+        victim,
+        *(Step("exchange", *way) for way in ((reader, last), (reader, gap), (origin, reader))),
+        Step("exchange", last, origin),  # from here on nobody needs a whole state
+        first,
+        Step("exchange", reader, origin),
+        second,
+        Step("overtake", gap, origin),
+        Step("chunks", reader, gap, _WHOLE),
+        Step("overtake", reader, origin),
+        Step("exchange", last, reader),
+    ]
 
 
 def draw_step(
@@ -116,7 +156,7 @@ def draw_step(
         peer,
         dice.randrange(1 << 16),
         tuple(operation for operation, _ in drawn),
-        tuple(allowed and dice.random() < 0.1 for _, allowed in drawn),
+        tuple(allowed and dice.random() < 0.15 for _, allowed in drawn),
     )
 
 

@@ -142,6 +142,14 @@ class StateNetwork:
         """... no chunks, ..."""
         return False
 
+    def refuse(self, _message: InFlight, _pick: int) -> bool:
+        """... no delta that the kit could spoil, ..."""
+        return False
+
+    def relearn(self, _index: int) -> bool:
+        """... no identity that could be taken for another life, ..."""
+        return False
+
     def forget(self, _index: int, _pick: int) -> bool:
         """... no removal records, ..."""
         return False

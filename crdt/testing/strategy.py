@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from crdt.testing.history import History
 from crdt.testing.operation import name_of
-from crdt.testing.scheduler import TOPOLOGIES, Plan, dice_of, draw_replicas, draw_step
+from crdt.testing.scheduler import TOPOLOGIES, Plan, dice_of, draw_end, draw_replicas, draw_step
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -41,6 +41,8 @@ def plans(kind: Any, *, replicas: int = 3, steps: int = STEPS) -> SearchStrategy
         dice = dice_of(draw(st.integers(0, _SEED_MAX)))
         count, skews = draw_replicas(dice, replicas)
         drawn = [draw_step(type_name, dice, count, size=2 + n // 10) for n in range(steps)]
+        end = draw_end(type_name, dice, count, size=2 + steps // 10)
+        drawn[steps - min(steps, len(end)) :] = end[:steps]
         flags = draw(st.binary(min_size=steps, max_size=steps))
         kept = [step for step, flag in zip(drawn, flags, strict=True) if flag]
         return Plan(type_name, count, dice.choice(TOPOLOGIES), skews, tuple(kept))

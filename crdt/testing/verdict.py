@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crdt.testing.history import History, HistoryError
+from crdt.testing.history import History
+from crdt.testing.judgement import HistoryError
 from crdt.testing.operation import is_view, name_of
 from crdt.testing.scheduler import dice_of, plan
 

@@ -10,9 +10,11 @@ from crdt import (
     IdentityReusedError,
     Kernel,
     LWWRegister,
+    MVRegister,
     ORMap,
     ORSet,
     PNCounter,
+    ResettableCounter,
 )
 
 
@@ -112,6 +114,27 @@ def test_a_change_names_documents_and_keys_and_is_falsy_without_one():
     assert other.apply(deltas[0]) == Change()
     kernel.document("tags", ORSet).add(True)
     assert not other.apply(kernel.delta_since(other.vector))
+
+
+@pytest.mark.parametrize(
+    ("kind", "write", "before", "after"),
+    [
+        (MVRegister, lambda view: view.set("x"), ("x",), ("x", "x")),
+        (ResettableCounter, lambda view: view.increment(1), 1, 2),
+    ],
+)
+def test_an_equal_value_beside_another_is_announced(kind, write, before, after):
+    """The counterexample of the fuzzing kit: two replicas wrote the same, each under its number 1.
+
+    The set of values stayed as it was, and the sum, and the conflict, came about unannounced.
+    """
+    a, b = kind("a"), kind("b")
+    write(a)
+    delta = write(b)
+    assert a.value == before
+    change = a.apply(delta)
+    assert a.value == after
+    assert [(each.type, each.keys) for each in change.documents] == [(kind, None)]
 
 
 def test_an_agent_restarts_voids_its_lease_and_replays_its_journal():

@@ -60,6 +60,7 @@ class Catch:
     mutant: Mutant
     complaint: str
     diagram: str
+    check: str  # the kind of check that noticed: law, oracle, convergence, invariant, error
     examples: int
     steps: int
     seconds: float  # of one core, for finding and shrinking
@@ -225,6 +226,39 @@ MUTANTS: tuple[Mutant, ...] = (
         "        state.applied.take_back(state.replica, first - 1)\n",
         "",
     ),
+    Mutant(
+        "a removal that comes from elsewhere is not announced",
+        "ORSet",
+        "                touched.mark(*place)\n                live.kill(*place, base + first)",
+        "                live.kill(*place, base + first)",
+    ),
+    Mutant(
+        "equal values are one value to whoever waits for a change",
+        "ResettableCounter",
+        'ResettableCounter", 3, "event", "none", _INT, "every_value"',
+        'ResettableCounter", 3, "event", "none", _INT, "values"',
+    ),
+    Mutant(
+        "a delta is checked run by run: what came before the refused one stays",
+        "ORSet",
+        "    _refuse_conflicts(state, runs, own=own)\n"
+        "    touched = Touched(state.live)\n    for run in runs:\n",
+        "    touched = Touched(state.live)\n    for run in runs:\n"
+        "        _refuse_conflicts(state, (run,), own=own)\n",
+    ),
+    Mutant(
+        "a set of chunks counts as known before it is checked",
+        "ORSet",
+        "    news = _refuse(state, [chunk])\n",
+        "    if complete:\n        state.know_set(chunk.set_id)\n"
+        "    news = _refuse(state, [chunk])\n",
+    ),
+    Mutant(
+        "the kills of a delta are skipped if its dot came with a state before",
+        "ORSet",
+        "    reached = state.applied.seqs.get(origin, 0)\n    taken",
+        "    reached = state.context.seqs.get(origin, 0)\n    taken",
+    ),
 )
 
 
@@ -256,7 +290,7 @@ def hunt(mutant: Mutant, folder: Path) -> Catch:
     if run.returncode not in {0, 1} or (run.returncode == 1) is not bool(head):
         raise AssertionError(f"{mutant.name}: {run.stdout}{run.stderr}")
     if head is None:
-        return Catch(mutant, "", "", 0, 0, seconds)
+        return Catch(mutant, "", "", "", 0, 0, seconds)
     shrunk = re.search(r"shrunk to (\d+) steps:\n(.*)\n\n", run.stdout, re.DOTALL)
     written = folder / f"test_{mutant.type_name.lower()}_counterexample.py"
     if shrunk is None or not written.exists():
@@ -265,6 +299,7 @@ def hunt(mutant: Mutant, folder: Path) -> Catch:
         mutant,
         run.stdout.splitlines()[1],
         shrunk[2],
+        re.findall(r"^noticed by: (\w+)$", run.stdout, re.MULTILINE)[0],
         int(head[1]),
         int(shrunk[1]),
         seconds,
