@@ -94,7 +94,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one clock dominates: nothing new from the sender itself is nothing new",
         "ORSet",
-        "    if not theirs.doomed and theirs.context <= mine.applied:",
+        "    if not differ and not theirs.doomed and theirs.context <= mine.applied:",
         "    if theirs.context.last_seq(theirs.replica) <= mine.context.last_seq(theirs.replica):",
     ),
     Mutant(
