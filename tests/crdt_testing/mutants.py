@@ -241,10 +241,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a delta is checked run by run: what came before the refused one stays",
         "ORSet",
-        "    _refuse_conflicts(state, runs, own=own)\n"
+        "    _refuse_conflicts(state, runs)\n"
         "    touched = Touched(state.live)\n    for run in runs:\n",
         "    touched = Touched(state.live)\n    for run in runs:\n"
-        "        _refuse_conflicts(state, (run,), own=own)\n",
+        "        _refuse_conflicts(state, (run,))\n",
     ),
     Mutant(
         "a set of chunks counts as known before it is checked",
