@@ -57,6 +57,17 @@ class BoundedType:
         """A view on a container of a kernel; `Kernel.document` calls it."""
         return BoundedCounter.attach(kernel, container)
 
+    @property
+    def __name__(self) -> str:
+        """That of the view class: whoever lists documents shows types by name."""
+        return BoundedCounter.__name__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundedType) and self.minimum == other.minimum
+
+    def __hash__(self) -> int:
+        return hash(self.type_name)
+
 
 class BoundedCounter(NumberProtocol):
     """A counter that never goes below its bound on any replica.

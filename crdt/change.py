@@ -165,6 +165,8 @@ def _typed(value: Stored) -> tuple[type, Stored]:
     return type(value), value  # True, 1 and 1.0 are three values
 
 
-def type_of(name: str) -> type:
-    """The view class of a type name in a path."""
-    return TYPES[name.partition(":")[0]]
+def type_of(name: str) -> Any:
+    """The view class of a type name in a path; of a bound other than 0, its document type."""
+    plain, _, parameter = name.partition(":")
+    kind: Any = TYPES[plain]
+    return kind.at_least(int(parameter)) if parameter not in {"", "0"} else kind

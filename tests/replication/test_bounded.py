@@ -23,6 +23,7 @@ from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.transport.memory import Switchboard
 from tests.replication.test_agent import until
+from tests.replication.test_command_line import say
 
 if TYPE_CHECKING:
     from replication.journal.base import Journal
@@ -149,3 +150,15 @@ def test_the_synchronous_twin_decrements_durably(tmp_path):
     journal.open()
     assert on_disk(journal, 1) == 3
     journal.close()
+
+
+async def test_a_bound_is_part_of_what_is_listed(capsys):
+    """`get` and watchers name the document with its bound, so what they read is its value."""
+    async with Agent("ada") as ada:
+        seats = ada.bounded("seats", 5)
+        watch = ada.watch("seats")
+        seats.increment(2)
+        ((seen,),) = [(await anext(watch)).documents]
+        assert seen.type == BoundedCounter.at_least(5)
+        assert ada.kernel.document(seen.name, seen.type).value == 7
+        assert await say(capsys, "get", "seats", "--peer", ada.address) == (0, "7", "")

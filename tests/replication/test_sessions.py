@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from crdt import ORSet, PNCounter
+from crdt import ORSet, PNCounter, ResettableCounter
 from replication import NotYetError, UnknownPeerError, Version
 from replication.blocking import BlockingAgent
 from replication.testing import local_agents
@@ -37,6 +37,18 @@ async def test_a_read_at_least_says_when_it_cannot_be_had():
         assert not set(bob.orset("tags"))
         bob.unblock("ada")
         assert set(await bob.read("tags", ORSet, at_least=token, timeout_s=10)) == {"x"}
+
+
+async def test_increments_of_one_commit_stay_apart():
+    """[crdt 14] a read context taken between two of them resets the first and leaves the second."""
+    async with local_agents("ada") as (ada,):
+        total = ada.document("sum", ResettableCounter)
+        total.increment(1)
+        seen = total.context
+        total.increment(2)
+        await ada.durable()
+        total.reset(seen=seen)
+        assert total.value == 2
 
 
 async def test_a_watch_goes_on_where_it_stopped():
