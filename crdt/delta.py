@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.codec import Step, Stored, normal, pack, unpack_body
 from crdt.dot import SEQ_MAX, Range
-from crdt.envelope import seal, unseal
+from crdt.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.errors import DecodeError
 from crdt.kind import LEAF, Path, kind_of, pack_path, unpack_path
 from crdt.wire import (
@@ -64,10 +64,14 @@ class Event(NamedTuple):
     kills: tuple[Range, ...]
 
 
+EVENT_BYTES = 48
+"""The least that an event weighs."""
+
+
 def weight_of(event: Fields) -> int:
     """An upper bound of an event's encoded size in bytes, without encoding. O(1)."""
     _, path, step, _, value, kills = event
-    size = 48 + 24 * len(kills)
+    size = EVENT_BYTES + 24 * len(kills)
     for part in (step, value):
         size += 9 if part is None else _size(part)
     return size + (sum(map(len, path)) if path else 0)
@@ -184,9 +188,17 @@ class Delta:
         return seal("d", pack([list(names), list(map(pack_path, paths)), runs]))
 
     @staticmethod
-    def decode(data: bytes) -> Delta:
-        """The delta of such bytes; raises DecodeError for all others. O(size)."""
-        names, paths, runs = parts(unpack_body(unseal("d", data)), (list, list, list))
+    def decode(data: bytes, weight_max: int | None = None) -> Delta:
+        """The delta of such bytes; raises DecodeError for all others. O(size).
+
+        With `weight_max`, also for one that weighs more bytes (`bytes_max` of `delta_since`), which
+        is found before its events are built.
+        """
+        bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
+        body = unpack_body(unseal("d", data, bytes_max))
+        names, paths, runs = parts(body, (list, list, list))
+        if weight_max is not None and sum(map(_size_of_run, runs)) > weight_max // EVENT_BYTES:
+            raise DecodeError(f"more events than can weigh {weight_max} bytes")
         origins, known = names_of(names), list(map(unpack_path, paths))
         return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
 
@@ -299,6 +311,13 @@ def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
         raise DecodeError("an event outside of its run")
     _admit(origin, events)
     return Run(origin, first, last, tuple(events), _unpack_marks(marks, first, last))
+
+
+def _size_of_run(packed: Any) -> int:
+    """How many events a packed run would make; its shape is checked when it is unpacked. O(1)."""
+    wide = type(packed) is list and len(packed) == 3 and type(packed[0]) is list
+    rows = packed[0][5:6] if wide else packed[5:6] if type(packed) is list else []
+    return sum(len(column) for column in rows if type(column) is list)
 
 
 def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:

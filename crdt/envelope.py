@@ -41,12 +41,12 @@ def seal(kind: str, body: bytes, *, compress: bool = True) -> bytes:
     return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
 
 
-def unseal(kind: str, data: bytes) -> bytes:
-    """The body of an envelope of that kind.
+def unseal(kind: str, data: bytes, bytes_max: int = BODY_BYTES_MAX) -> bytes:
+    """The body of an envelope of that kind, of at most `bytes_max` bytes when unpacked.
 
     Raises:
         UnknownVersionError: made by another wire version.
-        DecodeError: damaged, cut, of another kind, or larger than BODY_BYTES_MAX when unpacked.
+        DecodeError: damaged, cut, of another kind, or larger than that when unpacked.
     """
     if type(data) is not bytes or len(data) < _HEADER_BYTES or data[:2] != MAGIC:
         raise DecodeError("no envelope of ours")
@@ -58,8 +58,8 @@ def unseal(kind: str, data: bytes) -> bytes:
     if its_kind != kind.encode() or flags & ~_COMPRESSED:
         raise DecodeError(f"an envelope of kind {its_kind!r}, flags {flags}; wanted {kind!r}")
     content = data[_HEADER_BYTES:]
-    if size > BODY_BYTES_MAX:
-        raise DecodeError(f"announces {size} bytes, allowed are {BODY_BYTES_MAX}")
+    if size > bytes_max:
+        raise DecodeError(f"announces {size} bytes, allowed are {bytes_max}")
     if flags & _COMPRESSED:
         inflater = zlib.decompressobj()
         try:

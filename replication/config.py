@@ -44,6 +44,9 @@ class Config:
     # -- sizes
     delta_bytes_target: int = 256 * KIB
     """A delta is cut near this: its decoding holds the loop for milliseconds."""
+    delta_bytes_max: int = 512 * KIB
+    """What a delta of a peer may weigh, unpacked; a heavier one is refused before it is built. No
+    batch of any agent may be larger, so it is the same everywhere."""
     greeting_bytes_target: int = 32 * KIB
     """A sync carries so much of what its receiver is believed to lack; more is pushed after it."""
     batch_bytes_max: int = 256 * KIB
@@ -126,6 +129,8 @@ class Config:
                 f"body_bytes_max must be at least twice the largest delta, {largest} bytes",
                 hint="chunks, deltas and batches travel in one body each",
             )
+        if self.delta_bytes_max < max(self.delta_bytes_target, self.batch_bytes_max):
+            raise ConfigError("delta_bytes_max must not be below a delta or a batch of our own")
         if not 0 < self.gossip_interval_s <= self.gossip_interval_max_s:
             raise ConfigError("0 < gossip_interval_s <= gossip_interval_max_s must hold")
         if self.connect_timeout_s > self.total_timeout_s:

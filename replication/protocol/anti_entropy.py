@@ -95,7 +95,7 @@ class AntiEntropy:
     """Remote events came since the last plan of pushes."""
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.kernel, self.rules)
+        self.intake = Intake(self.kernel, self.rules, self.config.delta_bytes_max)
         self.donor = Donor(self.kernel, self.config)
         self.receiver = Receiver(self.kernel, self.config)
 

@@ -67,6 +67,8 @@ class Intake:
 
     kernel: Kernel
     rules: Rules
+    weight_max: int
+    """Bytes that a delta may weigh: building more events than fit would hold the loop."""
     quarantine: dict[str, Held] = field(default_factory=dict)
     """origin -> the batch that would not apply, one per origin and at most `batch_bytes_max`."""
     _gone: skips.GivenUp = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Intake:
                 nothing changed.
         """
         try:
-            delta = Delta.decode(data)
+            delta = Delta.decode(data, self.weight_max)
         except CRDTError as error:
             raise MalformedFrameError(f"no delta: {error}") from error
         if self.kernel.in_batch:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 
-from crdt import Delta, Kernel, Run
+from crdt import Delta, GSet, Kernel, LWWRegister, Run
+from crdt.envelope import seal
 from crdt.errors import DecodeError
 from replication import Agent, Config, Simulation
 from replication.errors import FrameTooLargeError, MalformedFrameError
@@ -115,6 +116,43 @@ def test_many_origins_in_one_push_cost_no_vector_each(sim, monkeypatch, poisoned
     assert len(answer.vector) == 500
     assert sum(answer.vector.values()) == 500 - poisoned
     assert looks[0] < 50
+
+
+def registers(count: int) -> bytes:
+    """A sound delta of one batch, larger than any agent writes one."""
+    kernel = Kernel("mal~0000000000000000")
+    with kernel.batch():
+        for number in range(count):
+            kernel.document(f"k/{number}", LWWRegister).set(number)
+    return kernel.delta_since({}).encode()
+
+
+def swollen(count: int) -> bytes:
+    """Zeros where runs should be: a few bytes that unpack into many."""
+    return seal("d", b"\x93\x90\x90\xdd" + count.to_bytes(4, "big") + b"\0" * count)
+
+
+@pytest.mark.parametrize(("make", "count"), [(registers, 11_000), (swollen, 3_000_000)])
+def test_a_delta_heavier_than_agents_send_is_refused_unbuilt(sim, make, count, monkeypatch):
+    """Counterexample: 500 KiB of events held the loop for 7 s, 130 KiB of zeros took 330 MiB."""
+    delta = make(count)
+    monkeypatch.setattr("crdt.delta._unpack_run", None)  # nothing may come so far
+    before = sim["ada"].vector
+    answer = Stranger(sim).ask("ada", Push(delta))
+    assert (answer.status, answer.code) == (400, MalformedFrameError.code)
+    assert sim["ada"].vector == before
+
+
+def test_what_an_agent_sends_at_most_is_taken(sim):
+    """The limit refuses no batch of `batch_bytes_max`, however small its events, and no delta."""
+    kernel = sim["ada"]
+    with kernel.batch():
+        for number in range(5000):
+            kernel.document("s", GSet).add(number)
+    for number in range(6_000):
+        kernel.document("t", GSet).add(number)
+    assert sim.settle(30)
+    assert len(sim["bob"].document("t", GSet)) == 6_000
 
 
 def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):

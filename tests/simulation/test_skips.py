@@ -153,7 +153,7 @@ def test_removals_that_wait_for_what_they_remove_are_no_poison(monkeypatch):
     """DoomedFullError: refused for now, the origin is not stopped."""
     writer, kernel = Kernel("ada~1"), Kernel("bob~1")
     added = writer.document("set", ORSet).add("x")
-    intake = Intake(kernel, Rules())
+    intake = Intake(kernel, Rules(), 1 << 20)
 
     def full(_: Kernel, __: Delta) -> Change:
         raise DoomedFullError(frozenset({"cyd~1"}), 0)
