@@ -93,6 +93,8 @@ class AntiEntropy:
     """What peers bring is left with them: the journal cannot take it."""
     news: bool = False
     """Remote events came since the last plan of pushes."""
+    _stable: dict[str, int] = field(default_factory=dict)
+    """Up to which removals were forgotten when there last were too many."""
 
     def __post_init__(self) -> None:
         self.intake = Intake(self.kernel, self.rules, self.config.delta_bytes_max)
@@ -102,21 +104,19 @@ class AntiEntropy:
     # ------------------------------------------------------------------------------ syncs
 
     def gossip(
-        self,
-        partners: Sequence[Member],
-        strangers: Sequence[str],
-        settled: Mapping[str, int],
-        now_s: float,
+        self, whom: tuple[list[Member], list[str]], settled: Mapping[str, int], now_s: float
     ) -> None:
-        """One round; from time to time it forgets removals that every current member has."""
-        for member in partners:
+        """One round with members and strangers; it forgets removals that all members have."""
+        for member in whom[0]:
             self.greet(member, settled, now_s)
-        for address in strangers:
+        for address in whom[1]:
             self.greet_stranger(address, now_s)
-        if partners and (
-            self.kernel.stats()["records_bytes"] > self.config.removal_records_bytes_stable
-        ):
-            self.kernel.drop_records(standing.stable(self.members, self.eager, self.kernel.vector))
+        records_max = self.config.removal_records_bytes_stable
+        if whom[0] and self.kernel.stats()["records_bytes"] > records_max:
+            stable = standing.stable(self.members, self.eager, self.kernel.vector)
+            if stable != self._stable:
+                self.kernel.drop_records(stable)
+                self._stable = stable
 
     def greet(self, member: Member, settled: Mapping[str, int], now_s: float) -> None:
         """Open a push-pull exchange with a member; `settled` is what all but surely everybody has.

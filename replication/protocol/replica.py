@@ -192,8 +192,8 @@ class Replica:
             self.counts["exchange:timeout"] += 1
             self._gave_up(exchange, opened)
         self._pending.notices += self.prober.step(self.kernel.vector, now_s)
-        partners, strangers = self.rounds.begin(self.kernel.vector, self.members, now_s)
-        self.entropy.gossip(partners, strangers, self.rounds.settled, now_s)
+        whom = self.rounds.begin(self.kernel.vector, self.members, now_s)
+        self.entropy.gossip(whom, self.rounds.settled, now_s)
         return self._take(now_s)
 
     def persisted(self, vector: Mapping[str, int]) -> None:
