@@ -107,7 +107,7 @@ def _fuzz_with_a_bar(kind: Any, options: argparse.Namespace) -> Outcome:
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     hidden = not console.is_terminal
-    with Progress(kind.__name__, *columns, console=console, disable=hidden) as bar:
+    with Progress(kind.__name__, *columns, console=console, disable=hidden, transient=True) as bar:
         task = bar.add_task("", total=options.examples)
         return fuzz(
             kind,

@@ -104,7 +104,7 @@ def fuzz(
         laws(kind, examples=min(60, examples), seed=seed)()
     except FAULTS as error:  # a history that goes wrong as well tells more: look for one
         outcome.complaint, outcome.check = f"{type(error).__name__}: {error}", "law"
-        outcome.replay = " ".join(getattr(error, "__notes__", ()))
+        outcome.replay = " ".join(getattr(error, "__notes__", ())).removeprefix("replay: ")
     try:
         for first in range(seed, seed + examples, _BLOCK):
             count = min(_BLOCK, seed + examples - first)
