@@ -191,8 +191,8 @@ class Delta:
     def decode(data: bytes, weight_max: int | None = None) -> Delta:
         """The delta of such bytes; raises DecodeError for all others. O(size).
 
-        With `weight_max`, also for one that weighs more bytes (`bytes_max` of `delta_since`), which
-        is found before its events are built.
+        With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes),
+        which its size and the number of its events tell before any is built.
         """
         bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
         body = unpack_body(unseal("d", data, bytes_max))

@@ -45,8 +45,8 @@ class Config:
     delta_bytes_target: int = 256 * KIB
     """A delta is cut near this: its decoding holds the loop for milliseconds."""
     delta_bytes_max: int = 512 * KIB
-    """What a delta of a peer may weigh, unpacked; a heavier one is refused before it is built. No
-    batch of any agent may be larger, so it is the same everywhere."""
+    """One that certainly weighs more is refused before it is built: ten thousand events hold the
+    loop for a tenth of a second. No batch of any agent may be larger, so it is equal everywhere."""
     greeting_bytes_target: int = 32 * KIB
     """A sync carries so much of what its receiver is believed to lack; more is pushed after it."""
     batch_bytes_max: int = 256 * KIB
