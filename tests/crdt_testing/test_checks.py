@@ -18,12 +18,15 @@ from crdt.testing import (
     Step,
     fuzz,
     laws,
+    plan,
     register,
     run_histories,
 )
 from crdt.testing.__main__ import main
 from crdt.testing.judgement import check_of
 from crdt.testing.refusal import WAYS, refuse, relearn
+from crdt.testing.scheduler import dice_of
+from crdt.testing.shrink import shrink_by
 
 ADD = Step("write", 0, 1, 0, (Operation("add", ("x",)),), (False,))
 
@@ -217,3 +220,58 @@ def test_a_type_with_deltas_and_bytes_is_sent_and_restarted_through_them():
     assert statistics["restart"] > 0
     assert statistics["deliver"] > 0
     assert not statistics["refused"]
+
+
+def test_a_class_that_nobody_registered_is_tested_by_a_function_that_changes_it():
+    """`operate` makes a mutation, `copy` a copy; what breaks a law is told with its seed."""
+
+    def add(dice, replica):
+        replica.add(dice.randrange(4))
+
+    def copied(replica, name):
+        return type(replica)(name, replica.value)
+
+    class Stubborn(Recorder):
+        def merge(self, other):
+            pass
+
+    laws(Recorder, operate=add, copy=copied, examples=5)()
+    with pytest.raises(AssertionError, match="merge does not commute") as caught:
+        laws(Stubborn, operate=add, copy=copied, examples=5)()
+    assert caught.value.__notes__[0].startswith("replay: laws(Stubborn, examples=1, seed=")
+
+
+def test_a_history_of_nested_maps_is_shrunk_to_the_call_that_matters():
+    """The plainest call of its kind, on the outermost map, with the names of types as they are."""
+    script = plan("ORMap", dice_of(3), replicas=4)
+
+    def removes_a_child(candidate: Plan) -> bool:
+        return any(each.action == "remove_child" for s in candidate.steps for each in s.operations)
+
+    small = shrink_by(script, removes_a_child)
+    (step,) = small.steps
+    (operation,) = step.operations
+    assert (operation.action, operation.below, small.replicas) == ("remove_child", (), 2)
+    assert str(step).startswith(f"{step.kind} {step.replica}<-{step.peer} #0 .remove_child(")
+
+
+def test_what_is_lost_and_cut_is_drawn():
+    """A delta that never arrives ends half-way; a link is cut, and heals."""
+    cut = Step("cut", 0, 1)
+    run = planned(ADD, Step("lose", 0, 1), cut, cut)
+    assert run.complaint() is None
+    for text in ("delta 0 lost", "cut", "link heals"):
+        assert text in run.diagram()
+        assert text in run.svg()
+    assert repr(run).startswith("History(ORSet, Plan(")
+
+
+def test_a_type_without_mutators_is_an_error_of_the_campaign():
+    """It ends with what is missing, and with nothing to replay."""
+
+    class Unknown(Recorder):
+        pass
+
+    outcome = fuzz(Unknown, examples=2)
+    assert "knows no mutators" in outcome.complaint
+    assert (outcome.check, outcome.script) == ("error", None)
