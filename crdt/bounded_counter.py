@@ -22,7 +22,6 @@ from crdt.codec import freeze, thaw
 from crdt.counter import NumberProtocol, check_amount
 from crdt.dot import check_replica
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.live import entries_of
 from crdt.store import Kernel
 from crdt.view import Seen, context_of
 from crdt.writer import NOTHING
@@ -168,11 +167,8 @@ class BoundedCounter(NumberProtocol):
         self.increment(check_amount(value) - self.minimum)
 
     def _totals(self) -> dict[str, _Row]:
-        return {
-            str(step): thaw(entry[2])
-            for step, row in list(self._container.rows.items())
-            for entry in entries_of(row)
-        }
+        latest = self._writer.state.live.latest
+        return {str(step): thaw(latest(row)[2]) for step, row in self._container.rows.items()}
 
     def _row(self) -> _Row:
         return self._totals().get(self.replica, (0, 0, {}))

@@ -130,10 +130,10 @@ def _comparable(value: Stored) -> bool:
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind
     for kind in (
-        Kind("GCounter", 1, "origin", "none", _INT, "every_value", _natural),
-        Kind("PNCounter", 2, "origin", "none", _INT, "every_value"),
+        Kind("GCounter", 1, "origin", "none", _INT, "latest", _natural),
+        Kind("PNCounter", 2, "origin", "none", _INT, "latest"),
         Kind("ResettableCounter", 3, "event", "none", _INT, "every_value"),
-        Kind("BoundedCounter", 4, "origin", "none", _PACKED, "every_value", _rights),
+        Kind("BoundedCounter", 4, "origin", "none", _PACKED, "latest", _rights),
         Kind("GSet", 5, "element", "none", _NOTHING, "present"),
         Kind("RWSet", 6, "element", "none", _BOOL, "all_true"),
         Kind("ORSet", 7, "element", "none", _NOTHING, "present"),

@@ -499,3 +499,19 @@ def test_a_read_context_removes_only_what_the_agent_saw():
     g.add(1)
     assert g == {1}
     assert g | {2} == {1, 2}
+
+
+@pytest.mark.parametrize("kind", [GCounter, PNCounter, BoundedCounter])
+def test_of_two_totals_of_one_replica_the_later_counts_whichever_came_first(kind):
+    """Across a gap the earlier total is still alive: it is part of the later one, not beside it."""
+    writer = kind("w")
+    first, _, third = (writer.increment(amount) for amount in (5, 1, 1))
+    forwards, backwards = kind("f"), kind("b")
+    assert forwards.apply(first)
+    assert forwards.apply(third)
+    backwards.apply(third)
+    assert not backwards.apply(first), "nothing changed for a reader"
+    assert forwards == backwards == 7
+    assert forwards.canonical_bytes() == backwards.canonical_bytes()
+    assert forwards.merge(writer) == backwards.merge(writer)
+    assert forwards == backwards == 7

@@ -1,0 +1,148 @@
+"""Deltas and what a change tells: small and wide ones, in pieces and put together."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from crdt import BoundedCounter, Change, DecodeError, Delta, Kernel, LWWMap, ORMap, ORSet
+from crdt.delta import WIDE
+
+COUNT = 3 * WIDE
+
+
+def wide(kernel: Kernel, first: int = 0) -> Delta:
+    """Many writes of one batch, in two documents by turns."""
+    with kernel.batch() as batch:
+        for number in range(first, first + COUNT):
+            kernel.document(f"m{number % 2}", LWWMap).put(f"k{number}", number)
+    return batch.delta
+
+
+def test_a_wide_delta_is_the_same_as_columns_and_as_rows():
+    """It comes from the wire as columns; its rows, hash and text are those of the one that left."""
+    delta = wide(Kernel("a"))
+    come = Delta.decode(delta.encode())
+    (run,) = come.runs
+    assert run.span is not None
+    assert come.encode() == delta.encode()
+    assert come == delta
+    assert hash(come) == hash(delta)
+    assert repr(come) == repr(delta)
+    assert {come, delta} == {delta}
+    assert delta.runs[0] == run
+    assert delta.runs[0] != "a run"
+    assert delta != "a delta"
+    assert [event.seq for event in run.events] == list(range(1, COUNT + 1))
+
+
+def test_wide_deltas_may_come_in_any_order_and_overlap():
+    """Columns below what is known already are sorted in; what was taken before is passed over."""
+    writer = Kernel("a")
+    deltas = [Delta.decode(wide(writer, first * COUNT).encode()) for first in range(3)]
+    for order in ((2, 0, 1), (1, 2, 0, 1), (0, 2, 2, 1)):
+        reader = Kernel("r")
+        for number in order:
+            reader.apply(deltas[number])
+        reader._check()
+        assert reader.canonical_bytes() == writer.canonical_bytes()
+        assert reader.delta_since({}) == writer.delta_since({})
+
+
+def test_small_deltas_put_together_are_applied_as_one_and_keep_their_batches():
+    """In order they continue one another; mixed with those of others they do not."""
+    a, b = Kernel("a"), Kernel("b")
+    parts = []
+    for number in range(COUNT):
+        parts.append(a.document("s", ORSet).add(number))
+        with b.batch() as batch:
+            b.document("s", ORSet).add(-number)
+            b.document("s", ORSet).add(("b", number))
+        parts.append(batch.delta)
+    parts.append(a.document("s", ORSet).remove(3))
+    expected = Kernel("x")
+    for part in parts:
+        expected.apply(part)
+    dice = random.Random(1)
+    for _ in range(5):
+        in_order = sorted(parts, key=lambda part: part.runs[0].origin)
+        reader = Kernel("r")
+        runs = [run for part in in_order for run in part.runs]
+        reader.apply(Delta(tuple(runs)))
+        reader._check()
+        assert reader.canonical_bytes() == expected.canonical_bytes()
+        assert list(reader.delta_since({}).batches()) == list(expected.delta_since({}).batches())
+        dice.shuffle(parts)
+
+
+def test_batches_that_say_nothing_any_longer_go_with_what_follows_them():
+    """A delta is split between batches, whole batches may be dead, and no event is lost."""
+    kernel = Kernel("a")
+    deltas = []
+    for round_ in range(4):
+        with kernel.batch() as batch:
+            for number in range(3):
+                kernel.document("m", LWWMap).put(number, round_)
+        deltas.append(batch.delta)
+        deltas.append(kernel.document("s", ORSet).add(round_))
+    other = Kernel("o")
+    for delta in deltas:
+        other.apply(delta)
+    pieces = list(other.delta_since({}).batches())
+    covered = [
+        seq for piece in pieces for run in piece.runs for seq in range(run.first, run.last + 1)
+    ]
+    assert covered == list(range(1, 17))
+    again = Kernel("p")
+    for piece in reversed(pieces):
+        again.apply(piece)
+    assert again.digest() == kernel.digest()
+
+
+def test_a_delta_of_more_events_than_may_weigh_is_refused_before_they_are_built():
+    """Rows and columns alike; what is no run at all is refused for that."""
+    kernel = Kernel("a")
+    delta = wide(kernel)
+    kernel.drop_records()
+    some = [kernel.document("s", ORSet).add(number).runs[0] for number in range(4)]
+    for sound, weight in ((delta, 300), (Delta(tuple(some)), 100)):
+        assert Delta.decode(sound.encode(), weight_max=1 << 20) == sound
+        with pytest.raises(DecodeError, match="more events than can weigh"):
+            Delta.decode(sound.encode(), weight_max=weight)
+
+
+def test_a_change_compares_by_what_it_tells():
+    """Also when it is looked at late; one that tells nothing is false."""
+    a, b, c = Kernel("a"), Kernel("b"), Kernel("c")
+    delta = a.document("s", ORSet).add("x")
+    told, same = b.apply(delta), c.apply(delta)
+    b.document("s", ORSet).remove("x")
+    assert told == same
+    assert hash(told) == hash(same)
+    assert repr(told) == repr(same)
+    assert told != "a change"
+    assert not c.apply(delta)
+    assert c.apply(delta) == Change()
+
+
+def test_the_documents_of_a_range_are_those_of_its_live_entries():
+    """None stands for what was never seen here, and removals are found by what they would touch."""
+    kernel = Kernel("a")
+    kernel.document("s", ORSet).add(1)
+    kernel.document("m", ORMap).child("tags", ORSet).add(2)
+    kernel.document("s", ORSet).add(3)
+    kernel.document("s", ORSet).remove(3)
+    assert kernel.documents_at(("a", 1, 1)) == {"s"}
+    assert kernel.documents_at(("a", 1, 4)) == {"s", "m"}
+    assert kernel.documents_at(("a", 3, 4)) == set()
+    assert kernel.documents_at(("a", 4, 5)) == {None}
+    assert kernel.documents_at(("stranger", 1, 2)) == {None}
+
+
+def test_bounds_are_equal_by_their_bound():
+    """`at_least(2)` names one type, wherever it is written."""
+    assert BoundedCounter.at_least(2) == BoundedCounter.at_least(2)
+    assert BoundedCounter.at_least(2) != BoundedCounter.at_least(3)
+    assert len({BoundedCounter.at_least(2), BoundedCounter.at_least(2)}) == 1
+    assert BoundedCounter.at_least(2).__name__ == "BoundedCounter"
