@@ -298,6 +298,7 @@ class AntiEntropy:
         if not self._relays:
             raise ForbiddenError("a leaf does not speak for others; ask a relay")
         if not self.allowance.room(now_s):
+            self.donor.keep(wanted, now_s)
             raise BusyError("the bandwidth cap is reached; go on a moment later")
         self.eager.peer(replica).withheld = 0
         return self.donor.give(wanted, now_s)

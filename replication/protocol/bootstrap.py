@@ -7,7 +7,8 @@ my context and absent" means removed. The donor keeps a cut for a while, so that
 asks for chunks one by one (a few in flight), may go on where it was cut off; every chunk is
 journalled when it came. The id of a set is a hash of its content, so an unchanged donor continues
 the very same set after a restart. The receiver's vector rises when the set is complete, and not
-before; meanwhile it does not donate.
+before; meanwhile it does not donate. What ends a try - a cut, a donor over its bandwidth - ends no
+set: the next try with that donor asks for the first chunk that is lacking.
 
 A reset of somebody who lacks little is not worth a whole state: another peer may still have the
 events. So a replica that is not new asks for chunks only when a later reset, at least one gossip
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from replication.config import Config
 
 CUTS_MAX = 2
+BEGUN_MAX = 2
+"""Sets under way that are remembered: as many as a kernel keeps aside."""
 CUT_KEPT_S = 120.0
 
 
@@ -49,6 +52,11 @@ class Donor:
     kernel: Kernel
     config: Config
     _cuts: dict[bytes, Cut] = field(default_factory=dict)
+
+    def keep(self, wanted: ChunkWanted, now_s: float) -> None:
+        """The set is still wanted, and none of its chunks may be given now."""
+        if wanted.set_id in self._cuts:
+            self._cuts[wanted.set_id].until_s = now_s + CUT_KEPT_S
 
     def give(self, wanted: ChunkWanted, now_s: float) -> ChunkGiven:
         """The chunk asked for; of a new set if the one named is not kept. O(state) for a new cut.
@@ -90,6 +98,8 @@ class Receiver:
     asked: set[int] = field(default_factory=set)
     _kept: dict[bytes, set[int]] = field(default_factory=dict)
     """Chunks that earlier tries (of this boot or, by the journal, of the last one) brought."""
+    _begun: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+    """Where a donor is -> its set that is not complete yet, and of how many chunks it is."""
     _lacked: dict[str, int] = field(default_factory=dict)
     _lacked_s: float = 0.0
 
@@ -118,8 +128,11 @@ class Receiver:
             return []
         self._lacked = {}
         self.address = address
-        self.set_id, self.total, self.came, self.asked = b"", 0, set(), {0}
-        return [ChunkWanted()]
+        self.set_id, self.total = self._begun.get(address, (b"", 0))
+        self.came = self._kept.get(self.set_id, set())
+        first = next((i for i in range(self.total) if i not in self.came), 0)
+        self.asked = {first}  # the others when it came: the donor may have to cut a new set
+        return [ChunkWanted(self.set_id, first)]
 
     def take(self, given: ChunkGiven) -> tuple[Change | None, list[ChunkWanted]]:
         """Join a chunk; the change it made (None: it was known) and what to ask for next.
@@ -135,22 +148,34 @@ class Receiver:
             raise MalformedFrameError("the chunk is not the one that its message says")
         if given.set_id != self.set_id:
             self.set_id, self.total = given.set_id, given.total
-            self.came = self._kept.setdefault(given.set_id, set())
-            self.asked = set()
+            self._begin()
         self.asked.discard(given.index)
         change = None
         if given.index not in self.came:
             try:
                 change = self.kernel.apply_chunk(chunk)
             except CRDTError as error:
+                self._begun.clear()
                 self.stop()
                 raise MalformedFrameError(f"the chunk cannot be joined: {error}") from error
             self.came.add(given.index)
         if len(self.came) == self.total:
             self._kept.clear()
+            self._begun.clear()
             self.stop()
             return change, []
         return change, self._next()
+
+    def _begin(self) -> None:
+        """The donor gives a set that is not the one asked for, or the first one."""
+        old = self._begun.pop(self.address, (b"", 0))[0]
+        if old not in {set_id for set_id, _ in self._begun.values()}:
+            self._kept.pop(old, None)
+        while len(self._begun) >= BEGUN_MAX:
+            self._kept.pop(self._begun.pop(next(iter(self._begun)))[0], None)
+        self._begun[self.address] = (self.set_id, self.total)
+        self.came = self._kept.setdefault(self.set_id, set())
+        self.asked = set()
 
     def _next(self) -> list[ChunkWanted]:
         """Up to `chunks_in_flight` requests for chunks that neither came nor were asked for."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crdt import LWWRegister
+from crdt import LWWRegister, ORSet
 from replication import Config, Faults, Simulation
 from replication.protocol.allowance import Allowance
 from replication.protocol.messages import ChunkGiven, Message, Push, Status, Sync, Synced
@@ -152,3 +152,24 @@ def test_a_newcomer_is_given_its_chunks_at_the_rate(meter):
     assert sim.replica("bob").counts["chunk:new"] >= ENTRIES * ENTRY / 8_000
     assert sim.now_s - began_s >= ENTRIES * ENTRY / RATE - 2
     meter.check(RATE)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_newcomer_below_the_floor_gets_all_chunks_though_each_takes_seconds(writes):
+    """A refused chunk ends a try; the next one began with the first chunk again, for ever."""
+    config = Config(bandwidth_bytes_per_s=1_000, chunk_bytes=2_048)
+    sim = met(Simulation(["ada", "bob"], 71, config=config))
+    elements = [random.Random(number).randbytes(64).hex() for number in range(150)]
+    for element in elements:
+        sim["ada"].document("set", ORSet).add(element)
+    sim["ada"].document("set", ORSet).remove(elements.pop())
+    assert sim.settle(120)
+    for name in sim.up():
+        sim[name].drop_records()
+    sim.add("eve")
+    for second in range(60):
+        if writes:
+            sim["ada"].document("status", LWWRegister).set(second)
+        sim.run(1)
+    assert set(sim["eve"].document("set", ORSet)) == set(elements)
+    assert sim.settle(60)
