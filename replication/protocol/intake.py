@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from replication.protocol.rules import Rules
 
 
+QUARANTINED_MAX = 64
+"""Origins in quarantine at once; one more stops all the same, and is held when there is room."""
+
+
 class Outcome(Enum):
     """What became of a delta."""
 
@@ -70,7 +74,8 @@ class Intake:
     weight_max: int
     """Bytes that a delta may weigh: building more events than fit would hold the loop."""
     quarantine: dict[str, Held] = field(default_factory=dict)
-    """origin -> the batch that would not apply, one per origin and at most `batch_bytes_max`."""
+    """origin -> the batch that would not apply, one per origin and at most `batch_bytes_max`; of
+    `QUARANTINED_MAX` origins."""
     _gone: skips.GivenUp = field(default_factory=dict)
     _gone_count: int = 0
 
@@ -176,7 +181,8 @@ class Intake:
             return  # it is sound, and comes again
         except CRDTError as error:
             ((origin, _, _),) = batch.ranges
-            self.quarantine[origin] = Held(batch, str(error))
+            if len(self.quarantine) < QUARANTINED_MAX:
+                self.quarantine[origin] = Held(batch, str(error))
 
 
 def _known(ranges: Ranges, mine: Mapping[str, int]) -> int:

@@ -9,7 +9,7 @@ import pytest
 from crdt import CRDTError, Delta, DoomedFullError, GSet, Kernel, LWWRegister, ORSet, Run
 from replication import Config, Rules, Simulation
 from replication.errors import BusyError
-from replication.protocol.intake import Intake, Outcome
+from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome
 from replication.protocol.rules import SKIPPED, agent_of
 from replication.protocol.skips import given_up, without
 from tests.simulation.test_scenarios import met
@@ -178,3 +178,22 @@ def test_what_was_given_up_is_left_out_and_nothing_else():
     assert [row[0] for run in left.runs for row in run.rows] == [1, 4]
     assert without(delta, gone, {"ada~1": 3}) is delta
     assert without(Delta((Run("cyd~1", 1, 9),)), gone, {}).runs[0].origin == "cyd~1"
+
+
+def test_a_quarantine_holds_so_many_origins_and_the_next_when_there_is_room(monkeypatch):
+    """Every new origin with a batch that no one can apply used to be held, without an end."""
+
+    def apply(kernel: Kernel, delta: Delta) -> Change:
+        raise CRDTError("cannot be joined")
+
+    monkeypatch.setattr(Kernel, "apply", apply)
+    intake = Intake(Kernel("ada~1"), Rules(), Config().delta_bytes_max)
+    for number in range(QUARANTINED_MAX):
+        data = Kernel(f"eve~{number}").document("set", ORSet).add(number).encode()
+        assert intake.take(data, "bob~1").outcome is Outcome.POISON
+    last = Kernel("eve~last").document("set", ORSet).add("last").encode()
+    assert intake.take(last, "bob~1").applied == ()
+    assert (len(intake.quarantine), "eve~last" in intake.quarantine) == (QUARANTINED_MAX, False)
+    del intake.quarantine["eve~0"]
+    assert intake.take(last, "bob~1").outcome is Outcome.POISON
+    assert "eve~last" in intake.quarantine
