@@ -423,20 +423,22 @@ the steps alone):
   clock); only fewer layers or compiled code would be faster. The peers of this release are also
   quicker than those the goals were set by (Loro 190-260 k/s single, 610 batched; pycrdt 120-200).
 * *Read all items.* A map that is known to hold single scalars is read as a copy of its table, with
-  the values put over the rows; looking whether it is so took twice as long as that. Keys, rows and
+  the values put over the rows; looking whether it is so took nearly as long again. Keys, rows and
   values are each touched once and lie all over the memory: that is the time. A second table of
-  values alone could be copied at 30 M/s, for 50 bytes per entry.
+  values alone could be copied several times as fast, for 50 bytes per entry.
 * *An update per write* costs about 7 µs to decode: envelope and checksum 0.9, msgpack 0.7, names
   and paths 1, the run and the check of each part the rest, because bytes are not trusted (before
   entries were judged in one place: 9). Applied together they cost 1 µs more, since runs that
-  continue one another are joined first; one by one 5.
+  continue one another are joined first; one by one 5 to 6.
 * *One update with all writes* stays columns from the bytes to the table; turned into rows on the
-  way it took nearly twice as long. A third of it is decoding and checking the columns, a quarter
+  way it took nearly twice as long. Half of it is decoding and checking the columns, a quarter
   filling the table.
 * *Encode.* zlib at its fastest is a third, gathering the columns out of the table a quarter,
-  msgpack a sixth. Weighing every entry first was another quarter; now a state is packed and only
+  msgpack a sixth. Weighing every entry first was a fifth more; now a state is packed and only
   cut if it is too large. pycrdt writes its blocks as they lie in memory, uncompressed, at five
-  times the size. Other levels and strategies of zlib are slower or far larger.
+  times the size. For these keys other levels and strategies of zlib are no faster or
+  half as large again; for random keys coding without matches takes less than half of the time at
+  the same size, which we do not try to tell in advance.
 * *Decode.* A quarter is filling the table, a quarter the proof that the columns are what their
   types allow, an eighth each msgpack and making the entries, and a seventh the full read.
 * *An equal snapshot.* The id of a chunk set is a hash of its content, checked when the set is

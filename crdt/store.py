@@ -7,8 +7,9 @@ it kills, and a rule for how live entries read as a value. What a kernel promise
   gives the same state. Two kernels that applied the same events have equal canonical bytes.
 * A removal leaves nothing behind but a covered dot (Bieniusa et al. 2012).
 * Every mutation consumes a dot, removals included, so that the applied vector alone is a digest:
-  equal vectors mean equal states. (A removal without a dot leaves two replicas with equal vectors
-  and different states for ever, and no vector exchange sees it.)
+  once whole answers were applied, equal vectors mean equal states. (A removal without a dot leaves
+  two replicas with equal vectors and different states for ever, and no vector exchange sees it.
+  What a cut `delta_since` may leave open in between is in docs/guarantees.md.)
 * One door: local mutations go through the writer (`crdt.writer`); everything else comes in through
   `apply`, `merge` and `apply_chunk`, checked first and then applied in full.
 
