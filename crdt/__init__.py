@@ -8,15 +8,8 @@ Many documents in one replica share a kernel: `Kernel("a").document("tags", ORSe
 is pure arithmetic: no I/O, no clock, no randomness, no threads.
 """
 
-from crdt.batch import Batch
 from crdt.bounded_counter import BoundedCounter
-from crdt.causal_context import CausalContext
-from crdt.change import Change, DocumentChange
-from crdt.chunk import Chunk, ChunkSet
-from crdt.codec import decode_value, encode_value
 from crdt.counter import GCounter, PNCounter
-from crdt.delta import Delta, Event, Run
-from crdt.dot import Dot
 from crdt.errors import (
     AmbiguousNameError,
     BatchOpenError,
@@ -41,13 +34,20 @@ from crdt.errors import (
     UnknownVersionError,
 )
 from crdt.flag import DWFlag, EWFlag
-from crdt.hlc import HLC
+from crdt.kernel.batch import Batch
+from crdt.kernel.change import Change, DocumentChange
+from crdt.kernel.chunk import Chunk, ChunkSet
+from crdt.kernel.codec import decode_value, encode_value
+from crdt.kernel.context import CausalContext
+from crdt.kernel.delta import Delta, Event, Run
+from crdt.kernel.dot import Dot
+from crdt.kernel.hlc import HLC
+from crdt.kernel.kernel import Kernel
+from crdt.kernel.version_vector import VersionVector
 from crdt.map import LWWMap, ORMap
 from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
 from crdt.resettable_counter import ResettableCounter
 from crdt.set import GSet, ORSet, RWSet
-from crdt.store import Kernel
-from crdt.version_vector import VersionVector
 
 __all__ = [
     "HLC",

@@ -18,19 +18,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from crdt.codec import freeze, thaw
 from crdt.counter import NumberProtocol, check_amount
-from crdt.dot import check_replica
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.store import Kernel
+from crdt.kernel.codec import freeze, thaw
+from crdt.kernel.dot import check_replica
+from crdt.kernel.kernel import Kernel
+from crdt.kernel.writer import NOTHING
 from crdt.view import Seen, context_of
-from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from crdt.delta import Delta
-    from crdt.live import Container
+    from crdt.kernel.delta import Delta
+    from crdt.kernel.live import Container
 
 
 def _amount(amount: object, least: int | None, seen: Seen | None) -> int:

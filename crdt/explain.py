@@ -16,17 +16,17 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt.codec import element_of, thaw
-from crdt.dot import Dot
-from crdt.hlc import milliseconds
-from crdt.kind import kind_of
-from crdt.live import entries_of
+from crdt.kernel.codec import element_of, thaw
+from crdt.kernel.dot import Dot
+from crdt.kernel.hlc import milliseconds
+from crdt.kernel.kind import kind_of
+from crdt.kernel.live import entries_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crdt.live import Container, Entry, LiveTable, Row
-    from crdt.store import Kernel
+    from crdt.kernel.kernel import Kernel
+    from crdt.kernel.live import Container, Entry, LiveTable, Row
 
 REPLACED_MAX = 1000
 """Dead writes that one answer names; the rest of them is left out."""

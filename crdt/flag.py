@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueTypeError
-from crdt.kind import LEAF
-from crdt.live import entries_of
+from crdt.kernel.kind import LEAF
+from crdt.kernel.live import entries_of
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.delta import Delta
+    from crdt.kernel.delta import Delta
 
 
 class EWFlag(ViewProtocol):

@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from crdt.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.kind import TYPES
-from crdt.live import VALUE_OF
+from crdt.kernel.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
+from crdt.kernel.kind import TYPES
+from crdt.kernel.live import VALUE_OF
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.delta import Delta
-    from crdt.live import Container, Row
-    from crdt.store import DocumentType
+    from crdt.kernel.delta import Delta
+    from crdt.kernel.kernel import DocumentType
+    from crdt.kernel.live import Container, Row
 
 View = TypeVar("View")
 

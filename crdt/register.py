@@ -16,15 +16,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from crdt.codec import Stored, freeze, order_of, thaw
 from crdt.errors import InvalidValueRangeError, InvalidValueTypeError
-from crdt.kind import LEAF
-from crdt.live import entries_of
+from crdt.kernel.codec import Stored, freeze, order_of, thaw
+from crdt.kernel.kind import LEAF
+from crdt.kernel.live import entries_of
+from crdt.kernel.writer import NOTHING
 from crdt.view import Seen, ViewProtocol
-from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
-    from crdt.delta import Delta
+    from crdt.kernel.delta import Delta
 
 
 class LWWRegister(ViewProtocol):

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.codec import is_text
 from crdt.counter import NumberProtocol, check_amount
-from crdt.dot import SEQ_MAX
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
-from crdt.live import Entry, Row, entries_of
+from crdt.kernel.codec import is_text
+from crdt.kernel.dot import SEQ_MAX
+from crdt.kernel.live import Entry, Row, entries_of
+from crdt.kernel.writer import NOTHING
 from crdt.view import Seen, context_of
-from crdt.writer import NOTHING
 
 if TYPE_CHECKING:
-    from crdt.codec import Step
-    from crdt.delta import Delta
+    from crdt.kernel.codec import Step
+    from crdt.kernel.delta import Delta
 
 
 class ResettableCounter(NumberProtocol):

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from crdt.codec import Step, element_of, step_of
 from crdt.errors import InvalidValueError, InvalidValueTypeError
-from crdt.live import entries_of
+from crdt.kernel.codec import Step, element_of, step_of
+from crdt.kernel.live import entries_of
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.delta import Delta
+    from crdt.kernel.delta import Delta
 
 
 def _elements(steps: Iterable[Step]) -> list[Any]:

@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from crdt.causal_context import CausalContext
-from crdt.codec import Step, element_of, pack, thaw
 from crdt.errors import (
     CRDTError,
     InvalidValueTypeError,
@@ -23,15 +21,17 @@ from crdt.errors import (
     TypeMismatchError,
     UncopyableError,
 )
-from crdt.kind import KINDS, TYPES
-from crdt.live import Container, Row, entries_of
-from crdt.store import Kernel
+from crdt.kernel.codec import Step, element_of, pack, thaw
+from crdt.kernel.context import CausalContext
+from crdt.kernel.kernel import Kernel
+from crdt.kernel.kind import KINDS, TYPES
+from crdt.kernel.live import Container, Row, entries_of
 
 if TYPE_CHECKING:
-    from crdt.batch import Batch
-    from crdt.change import Change
-    from crdt.delta import Delta
-    from crdt.writer import Victim, Writer
+    from crdt.kernel.batch import Batch
+    from crdt.kernel.change import Change
+    from crdt.kernel.delta import Delta
+    from crdt.kernel.writer import Victim, Writer
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]

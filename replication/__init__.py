@@ -6,8 +6,10 @@ same machine in virtual time. `replication.protocol` is the sans-IO half; see do
 
 import logging
 
-from replication.agent import Agent
-from replication.bounded import Bounded
+from replication.agent.agent import Agent
+from replication.agent.bounded import Bounded
+from replication.agent.member_view import MemberView
+from replication.agent.subscription import Event, Touched
 from replication.config import Config
 from replication.errors import (
     ClosedError,
@@ -25,10 +27,8 @@ from replication.errors import (
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
-from replication.member_view import MemberView
 from replication.protocol.rules import Rules
-from replication.simulation import Faults, Simulation
-from replication.subscription import Event, Touched
+from replication.testing.simulation import Faults, Simulation
 from replication.version import Version
 
 logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unless asked

@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replication import commands
+from replication.cli import commands
 from replication.errors import NotYetError, ReplicationError
 
 if TYPE_CHECKING:

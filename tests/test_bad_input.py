@@ -15,8 +15,8 @@ import crdt
 import replication
 import transactional
 from replication import Agent
-from transactional.admission import Listen
-from transactional.server import Authority
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -139,7 +139,7 @@ def test_a_type_crosses_no_floor_either() -> None:
     assert not bad, bad
 
 
-DOORS = {*PACKAGES, "crdt.testing", "replication.simulation", "replication.testing"}
+DOORS = {*PACKAGES, "crdt.testing", "replication.testing.simulation", "replication.testing"}
 
 
 def test_demos_use_front_doors_only() -> None:

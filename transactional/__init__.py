@@ -1,14 +1,5 @@
 """The small part of shared state that must be linearizable: one store and recipes on it."""
 
-from transactional.booking import (
-    Booking,
-    BookingConflict,
-    BookingEndedError,
-    BookingState,
-    HoldExpired,
-    Resource,
-    Wanted,
-)
 from transactional.errors import (
     ConflictError,
     CorruptStoreError,
@@ -33,10 +24,10 @@ from transactional.errors import (
     UnknownSchemeError,
     UnsafeFilesystemError,
 )
-from transactional.event import NewEvent, Origin, RecordedEvent
-from transactional.event_audit import Finding
-from transactional.event_log import EventLog
-from transactional.event_request import (
+from transactional.events.audit import Finding
+from transactional.events.event import NewEvent, Origin, RecordedEvent
+from transactional.events.log import EventLog
+from transactional.events.request import (
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
@@ -44,16 +35,32 @@ from transactional.event_request import (
     Expected,
     WrongVersionError,
 )
-from transactional.event_state import Position, Reducer, StateAt
-from transactional.event_subscription import Delivery
-from transactional.interval import Interval, InvalidTimeError
+from transactional.events.state import Position, Reducer, StateAt
+from transactional.events.subscription import Delivery
 from transactional.lock import DeadlockError, Grant, Lock, LockBusyError, LockLostError
-from transactional.recurrence import Frequency, Recurrence, occurrences
 from transactional.register import Register, Registered
-from transactional.reservation import Reservations
+from transactional.reservations.booking import (
+    Booking,
+    BookingConflict,
+    BookingEndedError,
+    BookingState,
+    HoldExpired,
+    Resource,
+    Wanted,
+)
+from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.reservations.recurrence import Frequency, Recurrence, occurrences
+from transactional.reservations.reservations import Reservations
 from transactional.retry import Retry, Transaction, transact, update
-from transactional.saga import Sagas
-from transactional.saga_definition import (
+from transactional.sagas.driver import SagaFencedError
+from transactional.sagas.run import (
+    SagaExistsError,
+    SagaRun,
+    SagaState,
+    SagaStateError,
+    UnknownSagaError,
+)
+from transactional.sagas.saga import (
     AwaitSignal,
     Child,
     RetryLater,
@@ -64,14 +71,7 @@ from transactional.saga_definition import (
     StepKind,
     StepRefused,
 )
-from transactional.saga_driver import SagaFencedError
-from transactional.saga_run import (
-    SagaExistsError,
-    SagaRun,
-    SagaState,
-    SagaStateError,
-    UnknownSagaError,
-)
+from transactional.sagas.worker import Sagas
 from transactional.store import (
     Absent,
     Applied,

@@ -12,8 +12,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from transactional import cli, cli_recipes, cli_rooms
-from transactional.admission import Listen
+from transactional.cli import command as cli
+from transactional.cli import recipes as cli_recipes
+from transactional.cli import rooms as cli_rooms
 from transactional.errors import (
     CorruptStoreError,
     InvalidRequestError,
@@ -21,6 +22,7 @@ from transactional.errors import (
     TransactionalError,
 )
 from transactional.lock import Lock
+from transactional.server.admission import Listen
 from transactional.store import (
     Compacted,
     DeletePrefix,
@@ -85,7 +87,7 @@ async def _find_free(listen: Listen) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    from transactional.server import Authority  # noqa: PLC0415 clients need no server
+    from transactional.server.server import Authority  # noqa: PLC0415 clients need no server
 
     listen = _listen(options)
     await _find_free(listen)

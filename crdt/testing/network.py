@@ -18,11 +18,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from crdt.chunk import Chunk, ChunkSet
-from crdt.delta import Delta
-from crdt.dot import Dot, Range
 from crdt.errors import BelowFloorError, InsufficientRightsError, InvalidAmountError, require
-from crdt.store import Kernel
+from crdt.kernel.chunk import Chunk, ChunkSet
+from crdt.kernel.delta import Delta
+from crdt.kernel.dot import Dot, Range
+from crdt.kernel.kernel import Kernel
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import refuse, relearn
 from crdt.testing.subscriber import Subscriber
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from crdt.batch import Batch
-    from crdt.causal_context import CausalContext
-    from crdt.change import Change
-    from crdt.store import DocumentType
+    from crdt.kernel.batch import Batch
+    from crdt.kernel.change import Change
+    from crdt.kernel.context import CausalContext
+    from crdt.kernel.kernel import DocumentType
     from crdt.testing.operation import Operation
 
 DOCUMENT = "doc"

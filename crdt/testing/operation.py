@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import CRDTError
-from crdt.kind import TYPES
+from crdt.kernel.kind import TYPES
 
 if TYPE_CHECKING:
     import random

@@ -14,15 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from crdt.codec import decode_value, encode_value
-from crdt.dot import Dot
 from crdt.errors import CRDTError
-from crdt.kind import KINDS
+from crdt.kernel.codec import decode_value, encode_value
+from crdt.kernel.dot import Dot
+from crdt.kernel.kind import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from crdt.kind import Path
+    from crdt.kernel.kind import Path
     from crdt.testing.operation import Operation
 
 # Actions that erase everything observed below their path, and those that erase one element.

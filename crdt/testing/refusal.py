@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crdt.delta import Delta, Run
 from crdt.errors import (
     BatchOpenError,
     CRDTError,
@@ -19,14 +18,15 @@ from crdt.errors import (
     IdentityReusedError,
     require,
 )
-from crdt.kind import LEAF
-from crdt.state import DOOMED_MAX
-from crdt.store import Kernel
+from crdt.kernel.delta import Delta, Run
+from crdt.kernel.kernel import Kernel
+from crdt.kernel.kind import LEAF
+from crdt.kernel.state import DOOMED_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.chunk import ChunkSet
+    from crdt.kernel.chunk import ChunkSet
 
 
 def refuse(kernel: Kernel, data: bytes, pick: int) -> None:

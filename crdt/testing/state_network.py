@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy as copying
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-from crdt.dot import Dot
 from crdt.errors import require
+from crdt.kernel.dot import Dot
 from crdt.testing.network import InFlight, Written
 
 if TYPE_CHECKING:

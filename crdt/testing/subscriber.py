@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.codec import decode_value
 from crdt.errors import InvariantError
+from crdt.kernel.codec import decode_value
 from crdt.testing.oracle import shown
 
 if TYPE_CHECKING:
-    from crdt.change import Change
+    from crdt.kernel.change import Change
 
 _WHOLE = object()  # the one part of a value that has no keys
 

@@ -1,7 +1,7 @@
 """The auditor: a process of its own that reads the store when all is over, and tells what is there.
 
 It took no part in the run. Bookings are read as raw records, by the layout that
-`transactional/booking.py` documents, and not through the recipe that made the decisions;
+`transactional/reservations/booking.py` documents, not through the recipe that made the decisions;
 notifications are counted where their readers find them, in the inboxes. What it tells is judged by
 the pure functions of `verdict`.
 """

@@ -2,7 +2,7 @@
 
 Theory of operation. Deltas answer "what happened after your vector", as long as the answerer still
 has the removal records in question. Below its floor - and for a newcomer that lacks a lot - the
-whole state is exchanged instead, cut at one moment into chunks (`crdt.chunk`), in which "covered by
+whole state is exchanged instead, cut at one moment into chunks (`chunk`), in which "covered by
 my context and absent" means removed. The donor keeps a cut for a while, so that the receiver, who
 asks for chunks one by one (a few in flight), may go on where it was cut off; every chunk is
 journalled when it came. The id of a set is a hash of its content, so an unchanged donor continues

@@ -3,7 +3,7 @@
 import pytest
 
 from crdt import Chunk, Kernel, LWWMap, LWWRegister, ORMap, ORSet
-from crdt.envelope import unseal
+from crdt.kernel.envelope import unseal
 
 
 def wide_text(kernel):
@@ -61,8 +61,8 @@ def test_no_chunk_weighs_more_than_was_asked_for(fill):
 @pytest.mark.parametrize("fill", [wide_text, many_documents, many_children, in_turn])
 def test_a_snapshot_of_wide_text_and_long_names_fits_its_envelopes(fill, monkeypatch):
     """17 million wide characters made one envelope that nobody would open: no restart after it."""
-    monkeypatch.setattr("crdt.snapshot.PIECE_BYTES", 1 << 11)
-    monkeypatch.setattr("crdt.envelope.BODY_BYTES_MAX", 1 << 12)
+    monkeypatch.setattr("crdt.kernel.snapshot.PIECE_BYTES", 1 << 11)
+    monkeypatch.setattr("crdt.kernel.envelope.BODY_BYTES_MAX", 1 << 12)
     kernel = Kernel("k")
     fill(kernel)
     again = Kernel.from_bytes(kernel.to_bytes(records=False), replica="k")

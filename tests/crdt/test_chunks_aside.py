@@ -84,7 +84,7 @@ def test_a_snapshot_gives_back_only_the_sets_for_which_there_is_room(room, monke
     for chunk in (*first[:3], *second[:3]):
         keeper.apply_chunk(chunk)
     weight = max(chunk.memory_bytes for chunk in (*first, *second))
-    monkeypatch.setattr("crdt.state.CHUNKS_ASIDE_BYTES_MAX", weight * room)
+    monkeypatch.setattr("crdt.kernel.state.CHUNKS_ASIDE_BYTES_MAX", weight * room)
     again = Kernel.from_bytes(keeper.to_bytes(), replica="k")
     kept = 6 if room == 6 else 3 if room == 5 else 0
     assert aside(again)[::2] == (kept, 6 - kept)

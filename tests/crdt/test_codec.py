@@ -31,8 +31,8 @@ from crdt import (
     decode_value,
     encode_value,
 )
-from crdt.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
-from crdt.envelope import seal, unseal
+from crdt.kernel.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
+from crdt.kernel.envelope import seal, unseal
 from tests.crdt.joining import joined
 from tests.crdt.test_refusals import only_chunk
 from tests.scale import rounds, seeds
@@ -492,7 +492,7 @@ def test_forged_numbers_allocate_nothing(kind):
 @pytest.mark.parametrize("count", [1, 2, 50])
 def test_a_snapshot_dooms_no_more_than_may_be_doomed(count, monkeypatch):
     """Many ranges of doomed dots, each below the limit: they were counted one by one only."""
-    monkeypatch.setattr("crdt.state.DOOMED_MAX", 1000)
+    monkeypatch.setattr("crdt.kernel.state.DOOMED_MAX", 1000)
     snapshot = Kernel("k").to_bytes()
     size = int.from_bytes(snapshot[:4], "big")
     head = unpack_body(unseal("s", snapshot[4 : 4 + size]))

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crdt import BoundedCounter, Change, DecodeError, Delta, Kernel, LWWMap, ORMap, ORSet
-from crdt.delta import WIDE
+from crdt.kernel.delta import WIDE
 
 COUNT = 3 * WIDE
 

@@ -3,7 +3,7 @@
 import pytest
 
 import crdt
-from crdt.kind import KINDS
+from crdt.kernel.kind import KINDS
 from crdt.testing import laws, run_histories
 from crdt.testing.operation import MENUS
 from tests.scale import rounds, seeds

@@ -6,7 +6,7 @@ import pytest
 
 import crdt
 from crdt import BoundedCounter, InvalidValueError, Kernel, LWWRegister, MaxRegister, MVRegister
-from crdt.kind import KINDS, TYPES
+from crdt.kernel.kind import KINDS, TYPES
 from crdt.testing.operation import MENUS
 
 ARGUMENTS = {

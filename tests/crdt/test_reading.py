@@ -22,7 +22,7 @@ from crdt import (
     ResettableCounter,
     SharedKernelError,
 )
-from crdt.kind import KINDS, TYPES
+from crdt.kernel.kind import KINDS, TYPES
 from crdt.testing.operation import MENUS, draw
 
 COUNTERS = (GCounter, PNCounter, ResettableCounter, BoundedCounter)

@@ -22,10 +22,10 @@ from crdt import (
     ORSet,
     VersionVector,
 )
-from crdt.chunk import id_of
-from crdt.codec import encode_value, freeze, pack, step_of, unpack_body
-from crdt.envelope import BODY_BYTES_MAX, COMPRESS_ABOVE, seal, unseal
 from crdt.errors import DecodeError, InvariantError, require
+from crdt.kernel.chunk import id_of
+from crdt.kernel.codec import encode_value, freeze, pack, step_of, unpack_body
+from crdt.kernel.envelope import BODY_BYTES_MAX, COMPRESS_ABOVE, seal, unseal
 from tests.scale import seeds
 
 BAD = (

@@ -29,7 +29,7 @@ from crdt import (
     UncopyableError,
     VersionVector,
 )
-from crdt.kind import KINDS
+from crdt.kernel.kind import KINDS
 from crdt.testing.operation import MENUS, draw
 from tests.crdt.joining import joined
 

@@ -28,7 +28,7 @@ from crdt import (
     ResettableCounter,
     RWSet,
 )
-from crdt.hlc import milliseconds, pack
+from crdt.kernel.hlc import milliseconds, pack
 from tests.crdt.joining import joined, live_bytes
 from tests.scale import rounds
 

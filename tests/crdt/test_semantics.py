@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from crdt.kind import KINDS
+from crdt.kernel.kind import KINDS
 from tests.crdt.semantics import BEGIN, CASES, END, PAGE, tables
 
 TESTS = Path(__file__).parent

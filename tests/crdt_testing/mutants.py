@@ -267,7 +267,9 @@ def plant(mutant: Mutant, folder: Path) -> Path:
     shutil.copytree(ROOT / "crdt", folder / "crdt")
     found = [
         (path, text.count(mutant.old))
-        for path in sorted((folder / "crdt").glob("*.py"))
+        for path in sorted(
+            [*(folder / "crdt").glob("*.py"), *(folder / "crdt" / "kernel").glob("*.py")]
+        )
         if mutant.old in (text := path.read_text(encoding="utf-8"))
     ]
     if [count for _, count in found] != [1]:

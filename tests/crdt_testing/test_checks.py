@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from crdt import Kernel, ORSet
-from crdt.change import UNCHANGED
 from crdt.errors import InvariantError, require
+from crdt.kernel.change import UNCHANGED
 from crdt.testing import (
     Choice,
     History,
@@ -51,7 +51,7 @@ def test_what_must_be_refused_is_refused_without_a_trace(way):
 def test_a_kernel_that_accepts_what_it_must_refuse_is_caught(way, monkeypatch):
     """An apply that never says no."""
     data = ORSet("a").add("x").encode()
-    monkeypatch.setattr("crdt.delta.Delta.decode", lambda _data: ORSet("a").add("x"))
+    monkeypatch.setattr("crdt.kernel.delta.Delta.decode", lambda _data: ORSet("a").add("x"))
     monkeypatch.setattr(Kernel, "apply", lambda _kernel, _delta: UNCHANGED)
     with pytest.raises(InvariantError, match="has to be refused"):
         refuse(Kernel("b"), data, way)
@@ -92,7 +92,7 @@ def test_the_newest_delta_overtakes_and_a_lost_disk_relearns():
 
 def test_a_change_that_nobody_announced_is_a_broken_law(monkeypatch):
     """Laws and histories both say so, and by which element."""
-    monkeypatch.setattr("crdt.join.Touched.change", lambda _touched: UNCHANGED)
+    monkeypatch.setattr("crdt.kernel.join.Touched.change", lambda _touched: UNCHANGED)
     with pytest.raises(AssertionError, match=r"no event said that .* changed"):
         laws(ORSet, examples=3)()
     outcome = fuzz(ORSet, examples=5)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 
 import crdt
-from crdt.kind import KINDS
+from crdt.kernel.kind import KINDS
 from crdt.testing import (
     History,
     HistoryError,

@@ -17,7 +17,7 @@ from replication import (
     UnacknowledgedError,
     UnknownDocumentTypeError,
 )
-from replication.blocking import BlockingAgent
+from replication.agent.blocking import BlockingAgent
 from replication.journal.base import rebuild
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal

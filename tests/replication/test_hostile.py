@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from crdt import Delta, GSet, Kernel, LWWRegister, Run
-from crdt.envelope import seal
 from crdt.errors import DecodeError
+from crdt.kernel.envelope import seal
 from replication import Agent, Config, Simulation
 from replication.errors import FrameTooLargeError, MalformedFrameError
 from replication.protocol.keyring import Keyring
@@ -136,7 +136,7 @@ def swollen(count: int) -> bytes:
 def test_a_delta_heavier_than_agents_send_is_refused_unbuilt(sim, make, count, monkeypatch):
     """Counterexample: 500 KiB of events held the loop for 7 s, 130 KiB of zeros took 330 MiB."""
     delta = make(count)
-    monkeypatch.setattr("crdt.delta._unpack_run", None)  # nothing may come so far
+    monkeypatch.setattr("crdt.kernel.delta._unpack_run", None)  # nothing may come so far
     before = sim["ada"].vector
     answer = Stranger(sim).ask("ada", Push(delta))
     assert (answer.status, answer.code) == (400, MalformedFrameError.code)

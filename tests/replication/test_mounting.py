@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from replication import Agent, ClosedError, Config, ConfigError, ListenError
-from replication.blocking import BlockingAgent
+from replication.agent.blocking import BlockingAgent
 from replication.journal.memory import MemoryJournal
 from replication.transport.base import PATH
 from replication.transport.http import MEDIA_TYPE

@@ -8,7 +8,7 @@ import pytest
 
 from crdt import ORSet, PNCounter, ResettableCounter
 from replication import NotYetError, UnknownPeerError, Version
-from replication.blocking import BlockingAgent
+from replication.agent.blocking import BlockingAgent
 from replication.testing import local_agents
 
 

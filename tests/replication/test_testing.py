@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from crdt import LWWRegister, ORSet
-from crdt.hlc import milliseconds
+from crdt.kernel.hlc import milliseconds
 from replication import Agent, Config, Faults, NotYetError, Rules
 from replication.testing import equal, local_agents
 

@@ -8,7 +8,7 @@ import pytest
 
 import crdt
 from crdt import ORSet
-from crdt.kind import KINDS
+from crdt.kernel.kind import KINDS
 from crdt.testing import HistoryError, assert_right
 from replication.journal.memory import MemoryJournal
 from replication.testing import ClusterHistory, cluster_history, shrink_cluster

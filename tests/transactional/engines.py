@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from transactional.admission import Listen
-from transactional.server import Authority
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
 from transactional.stores.sqlite import SQLiteStore

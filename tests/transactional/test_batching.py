@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from transactional.batching import COURIERS, Call, CallQueue
 from transactional.errors import OutcomeUnknownError, UnavailableError
+from transactional.stores.batching import COURIERS, Call, CallQueue
 
 
 async def test_a_call_in_the_turn_in_which_the_couriers_stop_is_carried() -> None:

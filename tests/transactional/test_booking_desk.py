@@ -18,9 +18,9 @@ from transactional import (
     Resource,
     Retry,
     Wanted,
-    booking_desk,
 )
-from transactional.day_cache import DOUBTED_READS
+from transactional.reservations import booking_queue as booking_desk
+from transactional.reservations.day_cache import DOUBTED_READS
 
 
 async def revision(store) -> int:

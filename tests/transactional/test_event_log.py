@@ -172,7 +172,7 @@ async def test_snapshots_that_do_not_fit_are_ignored(store):
     assert (await log.state("s", newer)).state == 290
 
     def forged(**changes) -> bytes:
-        from transactional.event_state import _digest
+        from transactional.events.state import _digest
 
         body = {k: v for k, v in (good | changes).items() if k != "digest"}
         return json.dumps(body | {"digest": _digest(body)}).encode()

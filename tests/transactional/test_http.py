@@ -18,8 +18,8 @@ import pytest
 import transactional as t
 from tests.transactional.authority import AuthorityProcess, Relay
 from transactional.__main__ import main
-from transactional.admission import Listen
-from transactional.server import Authority
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
 

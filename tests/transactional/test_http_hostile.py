@@ -11,9 +11,9 @@ import pytest
 
 import transactional as t
 from tests.transactional.conftest import HandClock
-from transactional.admission import Listen
 from transactional.errors import TooManyRequestsError
-from transactional.server import Authority
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores import http
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
@@ -185,8 +185,8 @@ async def test_bodies_that_never_come_do_not_hold_a_place(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Posts that announce a body and send none are told 408; the others get their turn."""
-    monkeypatch.setattr("transactional.server.BODY_S", 0.2)
-    monkeypatch.setattr("transactional.server.REQUESTS_MAX", 8)
+    monkeypatch.setattr("transactional.server.server.BODY_S", 0.2)
+    monkeypatch.setattr("transactional.server.server.REQUESTS_MAX", 8)
     head = (
         b"POST /v1/commit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 10\r\nConnection: close\r\n\r\n"

@@ -14,8 +14,8 @@ import pytest
 
 from tests.scale import SOAK, rounds, seeds
 from tests.transactional.authority import AuthorityProcess
-from transactional.admission import Listen
-from transactional.server import Authority
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from transactional import (
     UnknownSagaError,
     create,
 )
-from transactional.saga_history import RecordKind
+from transactional.sagas.history import RecordKind
 
 QUICK = Retry(base_s=0.001, cap_s=0.002, attempts_max=3)
 

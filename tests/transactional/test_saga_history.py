@@ -9,7 +9,7 @@ import pytest
 
 from tests.scale import rounds, seeds
 from transactional import Retry, Saga, Step, StepKind
-from transactional.saga_history import (
+from transactional.sagas.history import (
     FINAL,
     RECORDS_MAX,
     Finish,

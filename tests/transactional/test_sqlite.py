@@ -18,9 +18,9 @@ import pytest
 import transactional as t
 from tests.scale import rounds, seeds
 from tests.transactional.authority import AuthorityProcess
-from transactional.lanes import Failure
 from transactional.stores import sqlite_file
 from transactional.stores.sqlite import SQLiteStore
+from transactional.stores.writer_thread import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -243,8 +243,8 @@ async def test_a_second_authority_on_one_file_fails_at_once(
 
 async def test_a_restored_backup_is_another_life(tmp_path: Path) -> None:
     """[transactional 15] Op_ids, clients and tokens of the old life are refused."""
-    from transactional.admission import Listen
-    from transactional.server import Authority
+    from transactional.server.admission import Listen
+    from transactional.server.server import Authority
     from transactional.stores.http import HTTPStore
 
     path, copy = tmp_path / "s.db", tmp_path / "copy.db"

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from transactional import rules, wire, wire_errors
-from transactional.batching import Call, CallQueue
 from transactional.errors import (
     InvalidRequestError,
     OpIdExpiredError,
@@ -50,6 +49,7 @@ from transactional.store import (
     Write,
     mint_op_id,
 )
+from transactional.stores.batching import Call, CallQueue
 
 if TYPE_CHECKING:
     import ssl

@@ -21,8 +21,6 @@ from transactional.errors import (
     StoreClosedError,
     TooManyRequestsError,
 )
-from transactional.feed import Feed, row_of
-from transactional.leases import LEASES_MAX, Leases
 from transactional.store import (
     LAST_CODE_POINT,
     SCAN_KEYS_MAX,
@@ -42,6 +40,8 @@ from transactional.store import (
     Write,
     mint_op_id,
 )
+from transactional.stores.feed import Feed, row_of
+from transactional.stores.leases import LEASES_MAX, Leases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

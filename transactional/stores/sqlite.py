@@ -36,9 +36,7 @@ from transactional.errors import (
     StoreLockedError,
     TransactionalError,
 )
-from transactional.feed import Feed, Rows
 from transactional.finishing import to_the_end
-from transactional.lanes import Failure, Job, Lane
 from transactional.store import (
     SCAN_KEYS_MAX,
     Applied,
@@ -57,8 +55,10 @@ from transactional.store import (
     mint_op_id,
 )
 from transactional.stores import sqlite_file
+from transactional.stores.feed import Feed, Rows
 from transactional.stores.sqlite_pages import Pages
 from transactional.stores.sqlite_state import State
+from transactional.stores.writer_thread import Failure, Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence

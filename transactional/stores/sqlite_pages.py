@@ -10,7 +10,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from transactional.feed import event_of, rows_under
 from transactional.store import (
     LAST_CODE_POINT,
     Compacted,
@@ -18,6 +17,7 @@ from transactional.store import (
     KeyValue,
     Snapshot,
 )
+from transactional.stores.feed import event_of, rows_under
 
 if TYPE_CHECKING:
     import sqlite3

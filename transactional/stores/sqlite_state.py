@@ -26,8 +26,6 @@ from transactional.errors import (
     StoreLockedError,
     TooManyRequestsError,
 )
-from transactional.feed import Row, Rows, row_of, rows_under
-from transactional.leases import LEASES_MAX, Leases
 from transactional.store import (
     LAST_CODE_POINT,
     Applied,
@@ -41,6 +39,8 @@ from transactional.store import (
     Put,
     Write,
 )
+from transactional.stores.feed import Row, Rows, row_of, rows_under
+from transactional.stores.leases import LEASES_MAX, Leases
 from transactional.stores.sqlite_bulk import insert_rows
 
 if TYPE_CHECKING:

@@ -1,0 +1,399 @@
+"""What one replica tells another: events, runs of events, deltas.
+
+An event is one dot with what it did: it wrote at most one entry and killed the dots it had
+observed. A run is a contiguous piece of one origin's history, and a delta is a few runs:
+
+    a: 7 8 9 | 10          Run("a", 7, 10, rows, batches=((7, 9),))
+    b:         4           Run("b", 4, 4, rows)
+
+A delta covers exactly the dots of its runs and carries their effects completely: an event missing
+inside a run had an entry that is dead by now and killed nothing that its receiver could still
+hold. So whoever applies a delta may count all its dots as seen - and no other dot, in particular
+not the killed ones (Almeida, Shoker, Baquero 2018, section 4; Enes et al. 2019).
+
+Events written together as a batch stay together: `batches` marks them so that no later cut splits
+them.
+
+Inside, an event is a plain tuple of `Fields`: every mutation makes one, few are looked at. `Event`
+names the fields for whoever does. For the same reason a delta of a single event is a writer's
+promise to say what it did: its run is built when somebody asks.
+
+On the wire a delta is rows, with replica ids and paths sent once; a run of many events that all
+wrote an entry goes as columns, like a chunk.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from crdt.errors import DecodeError
+from crdt.kernel.codec import Step, Stored, normal, pack, unpack_body
+from crdt.kernel.dot import SEQ_MAX, Range
+from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
+from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
+from crdt.kernel.wire import (
+    Span,
+    names_of,
+    naturals,
+    pack_ranges,
+    pack_span,
+    parts,
+    pick,
+    unpack_ranges,
+    unpack_span,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+WIDE: Final = 16  # events from which on columns are faster than rows
+
+# The fields of an Event, in its order.
+Fields = tuple[int, Path | None, Step, int, Stored, tuple[Range, ...]]
+
+
+class Event(NamedTuple):
+    """One dot of a run's origin: the entry it wrote, if any, and the dots it killed."""
+
+    seq: int
+    path: Path | None  # None: no entry (a removal, or an entry that is dead by now)
+    step: Step
+    stamp: int
+    value: Stored
+    kills: tuple[Range, ...]
+
+
+EVENT_BYTES = 48
+"""The least that an event weighs."""
+
+
+def weight_of(event: Fields) -> int:
+    """An upper bound of an event's encoded size in bytes, without encoding. O(1)."""
+    _, path, step, _, value, kills = event
+    size = EVENT_BYTES + 24 * len(kills)
+    for part in (step, value):
+        size += 9 if part is None else _size(part)
+    return size + (sum(map(len, path)) if path else 0)
+
+
+def _size(part: object) -> int:
+    if isinstance(part, str):
+        return len(part) if part.isascii() else 4 * len(part)
+    if isinstance(part, bytes):
+        return len(part)
+    if isinstance(part, tuple):
+        return len(part[0])
+    return part.bit_length() // 8 + 9 if isinstance(part, int) else 16
+
+
+class Run:
+    """The events first..last of one origin; those that have nothing left to say are left out.
+
+    Immutable. `batches` are those of more than one event, ascending. A run that came as columns
+    and killed nothing has a `span`, and its rows are made when somebody asks.
+    """
+
+    __slots__ = ("_rows", "batches", "first", "last", "origin", "span")
+
+    def __init__(
+        self,
+        origin: str,
+        first: int,
+        last: int,
+        rows: tuple[Fields, ...] | Span = (),
+        batches: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self.origin = origin
+        self.first = first
+        self.last = last
+        self.batches = batches
+        self._rows: tuple[Fields, ...] | None = None if isinstance(rows, Span) else rows
+        self.span: Span | None = rows if isinstance(rows, Span) else None
+
+    @property
+    def rows(self) -> tuple[Fields, ...]:
+        """The events as plain tuples. O(1), but for the first time after columns."""
+        rows = self._rows
+        if rows is None:
+            columns: Any = self.span  # there is one of the two
+            rows = self._rows = tuple(zip(*columns[3:], repeat(()), strict=False))
+        return rows
+
+    def __eq__(self, other: object) -> bool:
+        return self._parts() == other._parts() if isinstance(other, Run) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def __repr__(self) -> str:
+        return f"Run{self._parts()!r}"
+
+    def _parts(self) -> tuple[object, ...]:
+        return self.origin, self.first, self.last, self.rows, self.batches
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The rows with their fields named. O(events)."""
+        return tuple(map(Event._make, self.rows))
+
+
+class Delta:
+    """A small state to be merged: immutable, complete for its own dots, applicable in any order."""
+
+    __slots__ = ("_runs", "_written")
+
+    _runs: tuple[Run, ...] | None
+    _written: tuple[str, Fields]  # origin and event, until somebody asks for the runs
+
+    def __init__(self, runs: tuple[Run, ...] = ()) -> None:
+        self._runs = runs
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Pieces of histories, in the order in which they are applied."""
+        runs = self._runs
+        if runs is None:
+            origin, event = self._written
+            runs = self._runs = (Run(origin, event[0], event[0], (event,)),)
+        return runs
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The dots it covers: (origin, first, last), inclusive, in the order of the runs."""
+        return tuple([(run.origin, run.first, run.last) for run in self.runs])
+
+    def __bool__(self) -> bool:
+        return self._runs != ()
+
+    def __eq__(self, other: object) -> bool:
+        return self.runs == other.runs if isinstance(other, Delta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.runs)
+
+    def __repr__(self) -> str:
+        return f"Delta({self.runs!r})"
+
+    def batches(self) -> Iterator[Delta]:
+        """The same events as one delta per batch, per origin in ascending order. O(size)."""
+        for run in self.runs:
+            yield from _split(run)
+
+    def encode(self) -> bytes:
+        """Its bytes. O(size). Equal deltas give equal bytes."""
+        names: dict[str, int] = {}
+        paths: dict[Path, int] = {}
+        runs = [_pack_run(run, names, paths) for run in self.runs]
+        return seal("d", pack([list(names), list(map(pack_path, paths)), runs]))
+
+    @staticmethod
+    def decode(data: bytes, weight_max: int | None = None) -> Delta:
+        """The delta of such bytes; raises DecodeError for all others. O(size).
+
+        With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes),
+        which its size and the number of its events tell before any is built.
+        """
+        bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
+        body = unpack_body(unseal("d", data, bytes_max))
+        names, paths, runs = parts(body, (list, list, list))
+        if weight_max is not None and sum(map(_size_of_run, runs)) > weight_max // EVENT_BYTES:
+            raise DecodeError(f"more events than can weigh {weight_max} bytes")
+        origins, known = names_of(names), list(map(unpack_path, paths))
+        return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
+
+
+def written(origin: str, event: Fields) -> Delta:
+    """The delta of one event, in as little time as a mutation can spare."""
+    delta: Delta = _new(Delta)
+    delta._runs = None  # noqa: SLF001  # an object of the class above
+    delta._written = (origin, event)  # noqa: SLF001
+    return delta
+
+
+_new = object.__new__
+
+
+def _split(run: Run) -> Iterator[Delta]:
+    """One delta per batch of a run; seqs that have nothing to say go with what follows them."""
+    marks = iter((*run.batches, (run.last + 1, run.last + 1)))
+    mark = next(marks)
+    first = run.first
+    inside: list[Fields] = []
+    for index, event in enumerate(run.rows):
+        inside.append(event)
+        seq = event[0]
+        while mark[1] < seq:
+            mark = next(marks)
+        batched = mark[0] <= seq
+        follower = run.rows[index + 1][0] if index + 1 < len(run.rows) else None
+        if batched and follower is not None and follower <= mark[1]:
+            continue
+        last = run.last if follower is None else (mark[1] if batched else seq)
+        yield _piece(run, first, last, inside)
+        first, inside = last + 1, []
+    if first <= run.last:
+        yield _piece(run, first, run.last, inside)
+
+
+def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
+    kept = tuple(mark for mark in run.batches if first <= mark[0] and mark[1] <= last)
+    return Delta((Run(run.origin, first, last, tuple(events), kept),))
+
+
+# --------------------------------------------------------------------------------------- wire
+
+
+def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
+    """[origin, first, width - 1, base, marks, rows], or [span, marks, kills] as columns."""
+    marks = [mark for first, last in run.batches for mark in (first - run.first, last - first)]
+    columns = columns_of(run)
+    if columns is not None:
+        span, kills = columns
+        return [pack_span(span, names, paths), marks, _pack_kills(kills, names)]
+    origin = names.setdefault(run.origin, len(names))
+    base = min([event[3] for event in run.rows if event[3]], default=0)
+    rows: list[Any] = []
+    before = run.first
+    for seq, path, step, stamp, value, killed in run.rows:
+        row: list[Any] = [seq - before]
+        if path is not None:
+            row += (paths.setdefault(path, len(paths)), step, stamp and stamp - base + 1, value)
+        if killed:
+            row.append(pack_ranges(killed, names))
+        rows.append(row)
+        before = seq
+    return [origin, run.first, run.last - run.first, base, marks, rows]
+
+
+def columns_of(run: Run) -> tuple[Span, Sequence[tuple[Range, ...]]] | None:
+    """A run of many events that all wrote an entry as columns, and what they killed; else None."""
+    if run.span is not None:
+        return run.span, ()
+    if len(run.rows) <= WIDE:
+        return None
+    seqs, paths, steps, stamps, values, kills = zip(*run.rows, strict=True)
+    if None in paths:
+        return None
+    columns = map(list, (seqs, paths, steps, stamps, values))
+    return Span(run.origin, run.first, run.last, *columns), kills
+
+
+def _pack_kills(column: Sequence[tuple[Range, ...]], names: dict[str, int]) -> list[Any]:
+    """A mostly empty column as [index, ranges, ...]."""
+    packed: list[Any] = []
+    if any(column):
+        for index, kills in enumerate(column):
+            if kills:
+                packed += (index, pack_ranges(kills, names))
+    return packed
+
+
+def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
+    if type(packed) is list and len(packed) == 3:
+        return _unpack_columns(packed, names, paths)
+    index, first, more, base, marks, rows = parts(packed, (int, int, int, int, list, list))
+    origin = pick(names, index)
+    last = first + more
+    if more < 0 or not 1 <= first <= last <= SEQ_MAX or base < 0:
+        raise DecodeError("a run out of range")
+    seq, least = first, 0
+    events: list[Fields] = []
+    for row in rows:
+        if type(row) is not list or not row or type(row[0]) is not int or row[0] < least:
+            raise DecodeError("events out of order")
+        seq, least = seq + row[0], 1
+        event = _unpack_event(row, seq, base, names, paths)
+        if event[5]:
+            _refuse_late_kills(origin, seq, event[5])
+        events.append(event)
+    if seq > last:
+        raise DecodeError("an event outside of its run")
+    _admit(origin, events)
+    return Run(origin, first, last, tuple(events), _unpack_marks(marks, first, last))
+
+
+def _size_of_run(packed: Any) -> int:
+    """How many events a packed run would make; its shape is checked when it is unpacked. O(1)."""
+    wide = type(packed) is list and len(packed) == 3 and type(packed[0]) is list
+    rows = packed[0][5:6] if wide else packed[5:6] if type(packed) is list else []
+    return sum(len(column) for column in rows if type(column) is list)
+
+
+def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:
+    """The run of [span, marks, kills]."""
+    columns, marks, sparse = parts(packed, (list, list, list))
+    span = unpack_span(columns, names, paths)
+    origin, first, last, seqs = span[:4]
+    if len(seqs) <= WIDE or len(sparse) % 2:
+        raise DecodeError("columns for a few events, or kills that are no pairs")
+    batches = _unpack_marks(marks, first, last)
+    if not sparse:
+        return Run(origin, first, last, span, batches)
+    kills: list[tuple[Range, ...]] = [()] * len(seqs)
+    least = 0
+    for index, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
+        if not least <= index < len(seqs) or not flat:
+            raise DecodeError("kills out of order")
+        kills[index] = unpack_ranges(flat, names)
+        least = index + 1
+        _refuse_late_kills(origin, seqs[index], kills[index])
+    return Run(origin, first, last, tuple(zip(*span[3:], kills, strict=True)), batches)
+
+
+def _unpack_event(
+    row: list[Any], seq: int, base: int, names: list[str], paths: list[Path]
+) -> Fields:
+    """An event from its row: [gap, kills] or [gap, path, step, stamp, value] and perhaps kills."""
+    if len(row) not in {2, 5, 6}:
+        raise DecodeError("a row of the wrong shape")
+    kills = () if len(row) == 5 else unpack_ranges(row[-1], names)
+    if len(row) != 5 and not kills:
+        raise DecodeError("kills that are none")
+    if len(row) == 2:
+        return seq, None, LEAF, 0, None, kills
+    _, path, step, stamp, value = row[:5]
+    if type(stamp) is not int:
+        raise DecodeError("a stamp that is no number")
+    if type(value) is float:
+        value = normal(value)
+    return seq, pick(paths, path), step, stamp and stamp + base - 1, value, kills
+
+
+def _refuse_late_kills(origin: str, seq: int, kills: tuple[Range, ...]) -> None:
+    for killer, _, high in kills:
+        if killer == origin and high >= seq:
+            raise DecodeError("an event that kills itself or what comes after it")
+
+
+def _admit(origin: str, events: list[Fields]) -> None:
+    """Check the entries of a run, path by path."""
+    if len(events) == 1:
+        _, path, step, stamp, value, _ = events[0]
+        if path is not None:
+            kind_of(path).admit_entry(origin, step, stamp, value)
+        return
+    written_at: dict[Path, list[Fields]] = {}
+    for event in events:
+        if event[1] is not None:
+            written_at.setdefault(event[1], []).append(event)
+    for path, entries in written_at.items():
+        _, _, steps, stamps, values, _ = zip(*entries, strict=True)
+        kind_of(path).admit(origin, steps, stamps, values)
+
+
+def _unpack_marks(marks: list[Any], first: int, last: int) -> tuple[tuple[int, int], ...]:
+    if not marks:
+        return ()
+    if len(marks) % 2:
+        raise DecodeError("batches come in pairs")
+    naturals(marks)
+    batches = []
+    free = first
+    for offset, more in zip(marks[::2], marks[1::2], strict=True):
+        low, high = first + offset, first + offset + more
+        if low < free or high > last or not more:
+            raise DecodeError("a batch out of place")
+        batches.append((low, high))
+        free = high + 1
+    return tuple(batches)

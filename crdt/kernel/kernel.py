@@ -1,0 +1,354 @@
+"""The causal kernel: one flat store `path -> {dot: entry}` and one causal context.
+
+Every type in this package is a view on a kernel: a rule for what a mutation writes and which dots
+it kills, and a rule for how live entries read as a value. What a kernel promises:
+
+* State is a join semilattice (Shapiro et al. 2011): merging in any order, any number of times,
+  gives the same state. Two kernels that applied the same events have equal canonical bytes.
+* A removal leaves nothing behind but a covered dot (Bieniusa et al. 2012).
+* Every mutation consumes a dot, removals included, so that the applied vector alone is a digest:
+  once whole answers were applied, equal vectors mean equal states. (A removal without a dot leaves
+  two replicas with equal vectors and different states for ever, and no vector exchange sees it.
+  What a cut `delta_since` may leave open in between is in docs/guarantees.md.)
+* One door: local mutations go through the writer (`writer`); everything else comes in through
+  `apply`, `merge` and `apply_chunk`, checked first and then applied in full.
+
+A kernel is pure: it never asks for the time, rolls no dice, does no I/O. It is not thread-safe.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
+from crdt.kernel.batch import Batch
+from crdt.kernel.change import type_of
+from crdt.kernel.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
+from crdt.kernel.codec import is_text
+from crdt.kernel.dot import check_replica
+from crdt.kernel.join import apply_delta, merge_state
+from crdt.kernel.since import delta_since, documents_since
+from crdt.kernel.snapshot import from_bytes, to_bytes
+from crdt.kernel.state import RECORD_BYTES, State
+from crdt.kernel.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from crdt.kernel.change import Change
+    from crdt.kernel.context import CausalContext
+    from crdt.kernel.delta import Delta
+    from crdt.kernel.dot import Range
+    from crdt.kernel.hlc import HLC
+    from crdt.kernel.live import Container
+    from crdt.kernel.version_vector import VersionVector
+
+View_co = TypeVar("View_co", covariant=True)
+
+
+class DocumentType(Protocol[View_co]):
+    """What `Kernel.document` accepts: a view class, or a parametrised one."""
+
+    @property
+    def type_name(self) -> str:
+        """The type's part of a path."""
+
+    def attach(self, kernel: Kernel, container: Container) -> View_co:
+        """A view on a container of a kernel."""
+
+
+class Kernel:
+    """A replica's whole state; its documents are views on it.
+
+    `replica` is used as given and must be unique per life. `clock` returns milliseconds and is
+    passed by the caller; without one the hybrid clock is a Lamport clock (see `hlc`; do not
+    mix the two in one document).
+    """
+
+    __slots__ = ("_state", "_writer")
+
+    def __init__(self, replica: str, *, clock: Callable[[], int] | None = None) -> None:
+        self._state = State(check_replica(replica), clock)
+        self._writer = Writer(self._state)
+
+    @property
+    def writer(self) -> Writer:
+        """The writing half, for the views."""
+        return self._writer
+
+    # ---------------------------------------------------------------------------- knowledge
+
+    @property
+    def replica(self) -> str:
+        """The id under which this kernel writes."""
+        return self._state.replica
+
+    @property
+    def clock(self) -> HLC:
+        """The hybrid clock; `kernel.clock.skewed` counts stamps too far ahead to follow."""
+        return self._state.clock
+
+    @property
+    def vector(self) -> VersionVector:
+        """The applied vector: the digest to show to peers. O(origins)."""
+        return self._state.applied.vector
+
+    @property
+    def context(self) -> CausalContext:
+        """A snapshot of all dots seen; the `seen=` of a later mutation. O(origins)."""
+        return self._state.context.copy()
+
+    @property
+    def entries(self) -> int:
+        """Live entries. O(origins)."""
+        return self._state.live.count()
+
+    def stats(self) -> dict[str, int]:
+        """What the kernel holds: entries, origins, cloud, doomed, chunks, records. O(origins)."""
+        state = self._state
+        ranges = sum(log.ranges_kept for log in state.live.logs)
+        return {
+            "entries": self.entries,
+            "containers": len(state.live.containers),
+            "origins": len(state.context.seqs.keys() | state.context.clouds.keys()),
+            "cloud": len(state.context.cloud),
+            "doomed": len(state.doomed),
+            "chunks_aside": sum(len(came.chunks) for came in state.chunk_sets.values()),
+            "chunks_aside_bytes": sum(came.memory_bytes for came in state.chunk_sets.values()),
+            "chunks_forgotten": state.chunks_forgotten,
+            "records": ranges,
+            "records_bytes": ranges * RECORD_BYTES,
+            "skewed_stamps": state.clock.skewed,
+        }
+
+    # ---------------------------------------------------------------------------- documents
+
+    def document(self, name: str, kind: DocumentType[View_co]) -> View_co:
+        """The view of (name, type); the same name with another type is another document."""
+        if type(name) is not str or not is_text(name):
+            raise InvalidValueTypeError(f"a document's name is text, not {name!r}")
+        if not hasattr(kind, "attach"):
+            raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
+        return kind.attach(self, self._state.live.container((name, kind.type_name)))
+
+    def documents(self) -> Iterator[tuple[str, Any]]:
+        """(name, type) of the documents that hold live state, in order."""
+        for path in sorted(path for path in self._state.live.containers if len(path) == 2):
+            yield path[0], type_of(path[1])
+
+    def documents_since(self, vector: Mapping[str, int]) -> tuple[set[tuple[str, Any]], bool]:
+        """(name, type) of the documents that changed after a vector; whether these are all.
+
+        Emptied ones are among them. They are not all if history that old is given up (`floor`), or
+        if nothing tells any longer where something removed was. O(changes since).
+        """
+        places, complete = documents_since(self._state, vector)
+        return {(path[0], type_of(path[1])) for path in places}, complete
+
+    def documents_at(self, dots: Range) -> set[str | None]:
+        """The documents of live entries among some dots; None stands for dots never seen. O(range).
+
+        So a caller may judge a removal, which names dots, by the documents that it touches.
+        """
+        origin, first, last = dots
+        live = self._state.live
+        found: set[str | None] = set()
+        if origin in live.bases:
+            log = live.log(origin)
+            for seq, container, step in log.slots(first, last):
+                if live.entry(container, step, log.base + seq) is not None:
+                    found.add(container.path[0])
+        if any(self._state.context.missing(origin, first, last)):
+            found.add(None)
+        return found
+
+    # ------------------------------------------------------------------------------- writes
+
+    def batch(self, bytes_max: int | None = None) -> Batch:
+        """Group mutations: `with kernel.batch() as batch: ...`, then `batch.delta`.
+
+        They take a contiguous run of dots and leave as one delta at the end of the outermost block.
+        An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
+        everything; mutators inside return an empty delta, because nothing is decided yet.
+        """
+        return Batch(self._writer, bytes_max)
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether a batch is open: the state holds what may yet be rolled back."""
+        return self._writer.open_batch is not None
+
+    def void(self, last_seq: int) -> Delta:
+        """Cover own numbers up to last_seq that will never be used (leased before a crash)."""
+        return self._writer.void(last_seq)
+
+    @property
+    def on_delta(self) -> Callable[[Delta, Change], None] | None:
+        """Called once per local mutation or outermost batch, before the mutator returns.
+
+        The state is complete by then: the callback may read, write, or replace itself; if it
+        raises, the mutator raises and the mutation stands.
+        """
+        return self._writer.on_delta
+
+    @on_delta.setter
+    def on_delta(self, callback: Callable[[Delta, Change], None] | None) -> None:
+        self._writer.on_delta = callback
+
+    @property
+    def before_write(self) -> Callable[[], None] | None:
+        """Called before each local mutation or outermost batch; raising refuses it."""
+        return self._writer.before_write
+
+    @before_write.setter
+    def before_write(self, callback: Callable[[], None] | None) -> None:
+        self._writer.before_write = callback
+
+    @property
+    def batch_bytes_max(self) -> int | None:
+        """The limit of a single mutation, and of a batch that brings none of its own."""
+        return self._writer.bytes_max
+
+    @batch_bytes_max.setter
+    def batch_bytes_max(self, bytes_max: int | None) -> None:
+        self._writer.bytes_max = bytes_max
+
+    @property
+    def chunks_aside_bytes_max(self) -> int:
+        """The memory that incomplete chunk sets may take together; at it the oldest set goes.
+
+        Nothing of the state is lost with it: its chunks are merely to be asked for again
+        (`stats()["chunks_forgotten"]` counts them). A lower limit holds from the next chunk on.
+        """
+        return self._state.chunks_aside_bytes_max
+
+    @chunks_aside_bytes_max.setter
+    def chunks_aside_bytes_max(self, bytes_max: int) -> None:
+        self._state.chunks_aside_bytes_max = bytes_max
+
+    # -------------------------------------------------------------------------------- joins
+
+    def apply(self, delta: Delta) -> Change:
+        """Take in events of others: in any order, any number of times, in full or not at all.
+
+        Raises:
+            IdentityReusedError: it holds own events that this life never made.
+            DoubleSpentDotError: it contradicts a live entry.
+            DoomedFullError: it removes too many dots that are still unknown here.
+        """
+        self._writer.refuse_inside_batch()
+        return apply_delta(self._state, delta, own=False)
+
+    def replay(self, delta: Delta) -> Change:
+        """`apply` for a journal of this very life being read back: own events are welcome."""
+        self._writer.refuse_inside_batch()
+        change = apply_delta(self._state, delta, own=True)
+        self._writer.resume()
+        return change
+
+    def merge(self, other: Kernel) -> Change:
+        """Join with the full state of another kernel. O(both)."""
+        self._writer.refuse_inside_batch()
+        return merge_state(self._state, other._state)
+
+    def delta_since(self, vector: Mapping[str, int], *, bytes_max: int | None = None) -> Delta:
+        """The events that a replica with this vector lacks, oldest first per origin. O(answer).
+
+        `bytes_max` cuts it between batches; at least one batch is given.
+
+        Raises:
+            BelowFloorError: removal records it would need are gone; use `chunks`.
+        """
+        return delta_since(self._state, vector, bytes_max)
+
+    def chunks(self, bytes_max: int) -> ChunkSet:
+        """The state as chunks of about `bytes_max` bytes before compression. O(n)."""
+        chunks = cut(self._state, bytes_max)
+        if not self.in_batch:  # what is in it may yet be rolled back
+            self._state.know_set(chunks.id)
+        return chunks
+
+    def apply_chunk(self, chunk: Chunk) -> Change:
+        """Keep one chunk aside; the last of its set joins all of them. Raises like `apply`.
+
+        Also raises ChunksAsideFullError if the set would take more than `chunks_aside_bytes_max`.
+        """
+        self._writer.refuse_inside_batch()
+        return take(self._state, chunk)
+
+    def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
+        """Forget removal records up to these seqs (default: all); raises the floors."""
+        self._state.drop_records(self.vector if upto is None else upto)
+
+    # ---------------------------------------------------------------------------- identity
+
+    def fork(self, replica: str) -> Kernel:
+        """An independent copy that writes under another id. O(n)."""
+        twin = Kernel(replica, clock=self._state.now_ms)
+        mine, theirs = self._state, twin._state  # our own class
+        if mine.context.last_seq(replica):
+            raise IdentityReusedError(replica, mine.context.last_seq(replica), 0)
+        theirs.live = mine.live.copy()
+        theirs.live.base(replica)
+        theirs.applied = mine.applied.copy()
+        theirs.context = theirs.applied if mine.context is mine.applied else mine.context.copy()
+        theirs.doomed, theirs.doomed_max = set(mine.doomed), mine.doomed_max
+        theirs.known_sets = list(mine.known_sets)
+        theirs.records, theirs.records_max = mine.records, mine.records_max
+        theirs.chunks_aside_bytes_max = mine.chunks_aside_bytes_max
+        theirs.chunk_sets = {key: came.copy() for key, came in mine.chunk_sets.items()}
+        theirs.clock.observe(mine.clock.last)
+        twin._writer.resume()
+        return twin
+
+    def reincarnate(self, replica: str) -> None:
+        """Go on under a new id, in place: views stay valid, the next own dot is (replica, 1).
+
+        What was written before stays, as events of a foreign origin.
+        """
+        self._writer.refuse_inside_batch()
+        if self._state.context.last_seq(check_replica(replica)):
+            raise IdentityReusedError(replica, self._state.context.last_seq(replica), 0)
+        self._state.replica = replica
+        self._writer.resume()
+
+    def to_bytes(self, *, records: bool = True) -> bytes:
+        """Everything, for a restart: clock, floors and, unless told otherwise, records. O(n)."""
+        return to_bytes(self._state, records=records)
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes, *, replica: str, clock: Callable[[], int] | None = None
+    ) -> Kernel:
+        """The kernel of such bytes, writing as `replica`: the same life's id, or a fresh one."""
+        kernel = cls(replica, clock=clock)
+        from_bytes(kernel._state, data)
+        kernel._writer.resume()
+        return kernel
+
+    def canonical_bytes(self) -> bytes:
+        """Live entries, context and doomed dots: equal iff the states are equal. O(n)."""
+        return canonical_bytes(self._state)
+
+    def digest(self) -> bytes:
+        """16 bytes that stand for `canonical_bytes`. O(n)."""
+        return blake2b(self.canonical_bytes(), digest_size=16).digest()
+
+    def __copy__(self) -> Kernel:
+        raise UncopyableError("a copy would write under the same identity")
+
+    def __deepcopy__(self, memo: object) -> Kernel:
+        raise UncopyableError("a copy would write under the same identity")
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise UncopyableError("a pickle would come back under the same identity")
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.replica!r}, entries={self.entries}, vector={self.vector!r})"
+
+    def _check(self) -> None:
+        """Assert every invariant; the simulator calls this after each step. O(n)."""
+        self._state._check()  # noqa: SLF001  # the checks of one room call each other
+        own = self._state.applied.seqs.get(self.replica, 0)
+        require(self._writer.last == own, f"last own seq {self._writer.last}, applied {own}")

@@ -1,0 +1,191 @@
+"""The table of types: what each one is called, its tag on the wire, and what its entries look like.
+
+A path alternates names and types, `("cart", "ORMap", "tags", "ORSet")`; the last type says how the
+entries below are to be read. This table is all that the kernel and the wire know about types; the
+rules of a type live in its own module. Adding a type starts with a line here.
+
+An entry has a step (where in the container), a stamp and a value. What is legal differs by kind:
+
+step    "leaf" one row (registers, flags), "origin" one row per writing replica (counters),
+        "element" one row per element or key (sets, maps), "event" one row per increment
+stamp   "none" always 0, "clock" an HLC stamp
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from crdt.errors import DecodeError, InvalidValueError
+from crdt.kernel.codec import Step, Stored, decode_value, normal, step_of
+from crdt.kernel.hlc import STAMP_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Path = tuple[str, ...]  # (name, type, name, type, ...)
+LEAF: Final = ""  # the step of a container that has a single row
+
+_NOTHING = frozenset({type(None)})
+_INT = frozenset({int})
+_BOOL = frozenset({bool})
+_PACKED = frozenset({tuple})
+_ANY = frozenset({type(None), bool, int, float, str, bytes, datetime, tuple})
+_ORDERED = frozenset({int, float, str, bytes, datetime, tuple})
+_STEPS = frozenset({str, bytes, int})
+_FREE = frozenset({"element", "event"})  # kinds whose entries have steps of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One line of the table. `reads` says which change of a row is a change of the value."""
+
+    name: str
+    tag: int
+    step: Literal["leaf", "origin", "element", "event"]
+    stamp: Literal["none", "clock"]
+    values: frozenset[type]
+    reads: Literal["present", "latest", "values", "every_value", "all_true"]
+    check: Callable[[Stored], bool] | None = None
+
+    def admit(
+        self,
+        origin: str,
+        steps: Sequence[Step],
+        stamps: Sequence[int],
+        values: Sequence[Stored],
+    ) -> None:
+        """`admit_entry` for columns: at once where nothing is unusual, else entry by entry."""
+        if self.step in _FREE:
+            usual = _STEPS.issuperset(map(type, steps))
+        else:
+            usual = steps.count(origin if self.step == "origin" else LEAF) == len(steps)
+        if not (
+            usual
+            and min(stamps) >= 0
+            and max(stamps) <= (STAMP_MAX if self.stamp == "clock" else 0)
+            and self.values.issuperset(map(type, values))
+            and (self.check is None or all(map(self.check, values)))
+        ):
+            for step, stamp, value in zip(steps, stamps, values, strict=True):
+                self.admit_entry(origin, step, stamp, value)
+
+    def admit_entry(self, origin: str, step: Step, stamp: int, value: Stored) -> None:
+        """Raise DecodeError unless this can be an entry of this kind, written by origin."""
+        if self.step in _FREE:
+            if type(step) not in _STEPS:
+                _check_step(step)
+        elif type(step) is not str or step != (origin if self.step == "origin" else LEAF):
+            raise DecodeError(f"{self.name}: an entry where no {self.step} step is")
+        if stamp and not (self.stamp == "clock" and 0 < stamp <= STAMP_MAX):
+            raise DecodeError(f"{self.name}: a stamp out of range")
+        if type(value) not in self.values:
+            raise DecodeError(f"{self.name}: a value of the wrong type")
+        if self.check is not None and not self.check(value):
+            raise DecodeError(f"{self.name}: a value out of range")
+
+
+def _check_step(step: Step) -> None:
+    if type(step) is tuple:
+        try:
+            canonical = step_of(decode_value(step[0]))
+        except InvalidValueError as error:
+            raise DecodeError(f"a step that is no element: {error}") from error
+        if canonical != step:
+            raise DecodeError("a step in packed form that has a plainer one")
+    elif type(step) not in _STEPS:
+        raise DecodeError(f"a step of type {type(step).__name__}")
+
+
+def normal_column(values: list[Stored]) -> list[Stored]:
+    """Decoded values with NaN in its one pattern; the column itself if there are no floats."""
+    return list(map(normal, values)) if float in set(map(type, values)) else values
+
+
+def _natural(value: Stored) -> bool:
+    return value >= 0  # type: ignore[operator]  # an int, by the column check before
+
+
+def _rights(value: Stored) -> bool:
+    row = decode_value(value[0]) if type(value) is tuple else None
+    if type(row) is not tuple or [type(part) for part in row] != [int, int, dict]:
+        return False
+    produced, spent, granted = row
+    return min(produced, spent) >= 0 and all(
+        type(peer) is str and type(amount) is int for peer, amount in granted.items()
+    )
+
+
+def _comparable(value: Stored) -> bool:
+    if type(value) is not tuple:
+        return value == value  # noqa: PLR0124  # not NaN
+    parts = decode_value(value[0])
+    return type(parts) is tuple and all(
+        type(part) in _ORDERED and part == part  # noqa: PLR0124  # not NaN
+        for part in parts
+    )
+
+
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        Kind("GCounter", 1, "origin", "none", _INT, "latest", _natural),
+        Kind("PNCounter", 2, "origin", "none", _INT, "latest"),
+        Kind("ResettableCounter", 3, "event", "none", _INT, "every_value"),
+        Kind("BoundedCounter", 4, "origin", "none", _PACKED, "latest", _rights),
+        Kind("GSet", 5, "element", "none", _NOTHING, "present"),
+        Kind("RWSet", 6, "element", "none", _BOOL, "all_true"),
+        Kind("ORSet", 7, "element", "none", _NOTHING, "present"),
+        Kind("LWWRegister", 8, "leaf", "clock", _ANY, "latest"),
+        Kind("MVRegister", 9, "leaf", "none", _ANY, "every_value"),
+        Kind("MaxRegister", 10, "leaf", "none", _ORDERED, "values", _comparable),
+        Kind("MinRegister", 11, "leaf", "none", _ORDERED, "values", _comparable),
+        Kind("EWFlag", 12, "leaf", "none", _NOTHING, "present"),
+        Kind("DWFlag", 13, "leaf", "none", _BOOL, "all_true"),
+        Kind("LWWMap", 14, "element", "clock", _ANY, "latest"),
+        Kind("ORMap", 15, "element", "none", frozenset(), "present"),
+    )
+}
+TYPES: Final[dict[str, type]] = {}  # name -> view class; each type module puts its own in
+NAMES: Final = {kind.tag: name for name, kind in KINDS.items()}
+
+
+def kind_of(path: Path) -> Kind:
+    """The kind of the container at a path."""
+    name = path[-1]
+    return KINDS.get(name) or KINDS[name.partition(":")[0]]
+
+
+def pack_path(path: Path) -> list[object]:
+    """A path for the wire: names as they are, types as their tags (or [tag, parameter])."""
+    packed: list[object] = list(path)
+    for index in range(1, len(path), 2):
+        name, _, parameter = path[index].partition(":")
+        tag = KINDS[name].tag
+        packed[index] = [tag, int(parameter)] if parameter else tag
+    return packed
+
+
+def unpack_path(packed: object) -> Path:
+    """The path that `pack_path` wrote; raises DecodeError for anything else."""
+    if type(packed) is not list or not packed or len(packed) % 2:
+        raise DecodeError("a path is a list of names and types")
+    if len(packed) == 2 and type(packed[0]) is str:
+        return packed[0], _type_name(packed[1], nested=False)
+    path: list[str] = []
+    for name, tag in zip(packed[::2], packed[1::2], strict=True):
+        if path and path[-1] != "ORMap":
+            raise DecodeError("only an ORMap has children")
+        if type(name) is not str:
+            raise DecodeError("a name in a path is text")
+        path += (name, _type_name(tag, nested=len(packed) > 2))
+    return tuple(path)
+
+
+def _type_name(tag: object, *, nested: bool) -> str:
+    if type(tag) is int and tag in NAMES and tag != 4:
+        return NAMES[tag]
+    if type(tag) is list and len(tag) == 2 and tag[0] == 4 and type(tag[1]) is int and not nested:
+        return f"BoundedCounter:{tag[1]}"
+    raise DecodeError(f"no type has the tag {tag!r:.20}")

@@ -1,0 +1,287 @@
+"""The live table: path -> {dot: entry}, for the dots that are alive and nothing else.
+
+Two levels, because that is how it is used: a container per path of a document (or of a child in an
+ORMap) and in it one row per step. A row is an entry `(dot, stamp, value)`; only where concurrent
+writes meet is it a dict `{dot: entry}`, which is replaced and never changed, so that a reader may
+hold on to what it saw.
+
+Removing is forgetting: a row without entries is deleted, a container without rows and children
+leaves the table, and nothing stands in for either - no tombstone (Bieniusa et al. 2012). A
+container object lives on only while a view points to it, so that views never go stale.
+
+Invariants (`_check`): a container is in `containers` iff it has rows or children; every live dot is
+in exactly one row and has exactly one slot in the log of its origin.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from crdt.errors import require
+from crdt.kernel.codec import Step, Stored
+from crdt.kernel.dot import SEQ_BITS, SEQ_MAX, Dot, Range
+from crdt.kernel.log import OriginLog, holds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from crdt.kernel.kind import Path
+
+Entry = tuple[int, int, Stored]  # dot, stamp, value
+Row = Entry | dict[int, Entry]
+STAMP_OF = itemgetter(1)  # of an entry
+VALUE_OF = itemgetter(2)
+
+
+class Container:
+    """The rows below one path, and the containers nested in it."""
+
+    __slots__ = ("__weakref__", "children", "parent", "path", "plain", "rows", "total")
+
+    def __init__(self, path: Path, parent: Container | None) -> None:
+        self.path = path
+        self.parent = parent
+        self.rows: dict[Step, Row] = {}
+        self.children: dict[tuple[str, str], Container] = {}
+        self.total: int | None = None  # of a counter's entries, once asked for; None: count anew
+        self.plain = True  # known to hold single entries of scalars only; False: look again
+
+    def count(self, step: Step, amount: Stored, sign: int) -> None:
+        """An entry came (1) or went (-1): keep the total, where one amount is one increment."""
+        if type(step) is int and type(amount) is int and self.total is not None:
+            self.total += sign * amount
+        else:
+            self.total = None
+
+    def is_plain(self) -> bool:
+        """Whether each row is one entry, step and value being stored as they are shown.
+
+        Then rows are read as columns. O(1) as long as nothing was joined since it was true.
+        """
+        if not self.plain:
+            rows = self.rows
+            self.plain = (
+                tuple not in set(map(type, rows))
+                and dict not in set(map(type, rows.values()))
+                and tuple not in set(map(type, map(VALUE_OF, rows.values())))
+            )
+        return self.plain
+
+    def subtree(self) -> Iterator[Container]:
+        """This container and everything nested in it."""
+        yield self
+        for child in list(self.children.values()):
+            yield from child.subtree()
+
+
+def entries_of(row: Row | None) -> Iterable[Entry]:
+    """The concurrent entries of a row; most rows have one."""
+    if row is None:
+        return ()
+    return (row,) if type(row) is tuple else row.values()  # type: ignore[union-attr]  # a dict
+
+
+class LiveTable:
+    """All live entries of one kernel, findable by path and by dot."""
+
+    __slots__ = ("_known", "bases", "containers", "logs", "names")
+
+    def __init__(self) -> None:
+        self.names: list[str] = []  # index -> replica id
+        self.bases: dict[str, int] = {}  # replica id -> index << SEQ_BITS
+        self.logs: list[OriginLog] = []
+        self.containers: dict[Path, Container] = {}
+        self._known: WeakValueDictionary[Path, Container] = WeakValueDictionary()
+
+    # --------------------------------------------------------------------------------- dots
+
+    def base(self, replica: str) -> int:
+        """What to add to a seq of this replica to get its dot; a new replica gets an index."""
+        base = self.bases.get(replica)
+        if base is None:
+            base = self.bases[replica] = len(self.names) << SEQ_BITS
+            self.names.append(replica)
+            self.logs.append(OriginLog(base))
+        return base
+
+    def log(self, replica: str) -> OriginLog:
+        """The log of an origin."""
+        return self.logs[self.base(replica) >> SEQ_BITS]
+
+    def dot(self, packed: int) -> Dot:
+        """The dot in the form that others understand."""
+        return Dot(self.names[packed >> SEQ_BITS], packed & SEQ_MAX)
+
+    def order(self, entry: Entry) -> tuple[int, str, int]:
+        """By (stamp, replica, seq): the order in which the last speaks; values never count."""
+        return entry[1], self.names[entry[0] >> SEQ_BITS], entry[0] & SEQ_MAX
+
+    def latest(self, row: Row) -> Entry:
+        """The entry of a row that speaks."""
+        if type(row) is tuple:
+            return row
+        return max(row.values(), key=self.order)  # type: ignore[union-attr]  # a dict
+
+    # --------------------------------------------------------------------------- containers
+
+    def container(self, path: Path) -> Container:
+        """The one container of a path, made if there is none."""
+        found = self.containers.get(path) or self._known.get(path)
+        if found is None:
+            parent = self.container(path[:-2]) if len(path) > 2 else None
+            found = self._known[path] = Container(path, parent)
+        return found
+
+    def enlist(self, container: Container) -> None:
+        """A container gets its first row or child."""
+        self.containers[container.path] = container
+        parent = container.parent
+        if parent is not None:
+            if not parent.rows and not parent.children:
+                self.enlist(parent)
+            parent.children[container.path[-2], container.path[-1]] = container
+
+    def retire(self, container: Container) -> None:
+        """A container lost its last row or child: nothing of it remains."""
+        if container.rows or container.children:
+            return
+        del self.containers[container.path]
+        parent = container.parent
+        if parent is not None:
+            del parent.children[container.path[-2], container.path[-1]]
+            self.retire(parent)
+
+    # ------------------------------------------------------------------------------ entries
+
+    def insert(self, container: Container, step: Step, entry: Entry) -> None:
+        """Add an entry beside whatever is there. Its place in the log is the caller's duty."""
+        rows = container.rows
+        present = rows.get(step)
+        container.plain = False
+        if container.total is not None:
+            container.count(step, entry[2], 1)
+        if present is None:
+            if not rows:
+                self.enlist(container)
+            rows[step] = entry
+        elif type(present) is tuple:
+            rows[step] = {present[0]: present, entry[0]: entry}
+        else:
+            rows[step] = {**present, entry[0]: entry}  # type: ignore[dict-item]  # a dict
+
+    def kill(self, container: Container, step: Step, dot: int) -> None:
+        """Remove one live entry; the caller knows that it is there."""
+        rows = container.rows
+        present = rows[step]
+        if container.total is not None:
+            gone = self.entry(container, step, dot)
+            container.count(step, gone[2] if gone is not None else None, -1)
+        if type(present) is tuple:
+            del rows[step]
+            if not rows:
+                self.retire(container)
+        else:
+            rest = {key: entry for key, entry in present.items() if key != dot}  # type: ignore[union-attr]  # a dict
+            rows[step] = next(iter(rest.values())) if len(rest) == 1 else rest
+        self.logs[dot >> SEQ_BITS].entry_died()
+
+    def put_back(self, container: Container, step: Step, row: Row | None) -> None:
+        """Make a row what it was before; the logs are the caller's duty."""
+        rows = container.rows
+        container.total, container.plain = None, False
+        if row is not None:
+            if not rows:
+                self.enlist(container)
+            rows[step] = row
+        elif step in rows:
+            del rows[step]
+            if not rows:
+                self.retire(container)
+
+    def find(self, dot: int) -> tuple[Container, Step] | None:
+        """Where a dot is alive, or None. O(log n)."""
+        place = self.logs[dot >> SEQ_BITS].find(dot & SEQ_MAX)
+        if place is not None and holds(place[0].rows.get(place[1]), dot):
+            return place
+        return None
+
+    def entry(self, container: Container, step: Step, dot: int) -> Entry | None:
+        """The entry of a dot at a place, or None if it is not alive there."""
+        present = container.rows.get(step)
+        if type(present) is tuple:
+            return present if present[0] == dot else None
+        return present.get(dot) if present is not None else None  # type: ignore[union-attr]
+
+    def as_ranges(self, dots: Iterable[int]) -> tuple[Range, ...]:
+        """Dots as the fewest ranges, ordered by origin and seq."""
+        by_origin: dict[str, list[int]] = {}
+        for dot in dots:
+            by_origin.setdefault(self.names[dot >> SEQ_BITS], []).append(dot & SEQ_MAX)
+        ranges: list[Range] = []
+        for origin in sorted(by_origin):
+            first = last = -1
+            for seq in sorted(by_origin[origin]):
+                if seq == last + 1:
+                    last = seq
+                    continue
+                if last > 0:
+                    ranges.append((origin, first, last))
+                first = last = seq
+            ranges.append((origin, first, last))
+        return tuple(ranges)
+
+    def count(self) -> int:
+        """Live entries. O(origins)."""
+        return sum(log.live_count() for log in self.logs)
+
+    def copy(self) -> LiveTable:
+        """An independent table with the same content and the same indices. O(n)."""
+        twin = LiveTable()
+        for name in self.names:
+            twin.base(name)
+        for path, container in self.containers.items():
+            copied = twin.container(path)
+            if container.rows:
+                twin.enlist(copied)
+                copied.rows.update(container.rows)
+                copied.plain = container.plain
+        for mine, log in zip(twin.logs, self.logs, strict=True):
+            mine.seqs = log.seqs[:]
+            mine.containers = [twin.container(container.path) for container in log.containers]
+            mine.steps = log.steps[:]
+            mine.late = {
+                seq: (twin.container(container.path), step)
+                for seq, (container, step) in log.late.items()
+            }
+            mine.stale, mine.floor = log.stale, log.floor
+            mine.kills, mine.kills_sorted = dict(log.kills), log.kills_sorted
+            mine.ranges_kept, mine.batches = log.ranges_kept, list(log.batches)
+        return twin
+
+    def _check(self) -> None:
+        """Assert the invariants of this module."""
+        dots: dict[int, tuple[Path, Step]] = {}
+        for path, container in self.containers.items():
+            require(container.rows or container.children, f"empty container {path}")
+            require(self._known.get(path) is container, f"two containers at {path}")
+            claimed, container.plain = container.plain, False
+            require(container.is_plain() or not claimed, f"not as plain as it says: {path}")
+            for step, row in container.rows.items():
+                require(type(row) is tuple or len(row) > 1, "a dict where one entry would do")
+                for entry in entries_of(row):
+                    require(entry[0] not in dots, f"{self.dot(entry[0])} lives twice")
+                    dots[entry[0]] = (path, step)
+        for log in self.logs:
+            alive = [
+                log.base + seq
+                for seq, container, step in log.slots(0, SEQ_MAX)
+                if holds(container.rows.get(step), log.base + seq)
+            ]
+            require(len(alive) == log.live_count(), "stale slots miscounted")
+            for dot in alive:
+                require(dots.pop(dot, None) is not None, "a slot without its entry")
+            require(all(seq > log.floor for seq in log.kills), "a record below the floor")
+            require(log.ranges_kept == sum(map(len, log.kills.values())), "records miscounted")
+        require(not dots, "live entries without a slot")

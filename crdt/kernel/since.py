@@ -1,0 +1,174 @@
+"""What does a peer lack? Its vector in, the missing events out.
+
+Per origin the events in (theirs, mine], oldest first, each with what is left of it: the entry if it
+is still alive, the kills if it had any. The answer covers exactly the dots it carries (never part
+of the data with the whole context), so it may be cut anywhere except inside a batch, and the next
+question continues where it ended (Enes et al. 2019; Goncalves et al. 2017).
+
+The same history tells which documents changed. A mutation stays inside of one document, so one
+event of a chain of overwrites and removals whose place is known tells the place of them all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Final
+
+from crdt.errors import BelowFloorError
+from crdt.kernel.delta import Delta, Fields, Run, weight_of
+from crdt.kernel.dot import SEQ_MAX
+from crdt.kernel.kind import LEAF
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from crdt.kernel.dot import Range
+    from crdt.kernel.kind import Path
+    from crdt.kernel.log import OriginLog
+    from crdt.kernel.state import State
+
+# What stands behind the last record.
+_END: Final[tuple[int, tuple[Range, ...]]] = (SEQ_MAX + 1, ())
+
+_Dot = tuple[str, int]
+
+
+def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) -> Delta:
+    """The events that a replica with this vector lacks. O(answer + origins).
+
+    With `bytes_max` it ends early, between batches; it holds at least one batch, so asking again
+    always makes progress. Own events come first: they include the removals that perhaps nobody else
+    has heard of, and a piece covers what they removed without saying so.
+    """
+    for origin, floor in ((name, log.floor) for name, log in _logs(state)):
+        asked = seen.get(origin, 0)
+        if asked < floor and asked < state.applied.seqs.get(origin, 0):
+            raise BelowFloorError(origin, floor, asked)
+    runs: list[Run] = []
+    room = bytes_max if bytes_max is not None else 1 << 62
+    for origin, log in sorted(_logs(state), key=lambda pair: (pair[0] != state.replica, pair[0])):
+        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+        if after >= last:
+            continue
+        events: Iterable[Fields] = _events(state, log, after, last)
+        end = last
+        if bytes_max is not None:
+            room -= 64 + len(origin)
+            events, end, room = _fill(events, log, (after, last), room, at_least_one=not runs)
+        if end > after:
+            batches = log.batches_between(after + 1, end)
+            runs.append(Run(origin, after + 1, end, tuple(events), batches))
+        if end < last:
+            break
+    return Delta(tuple(runs))
+
+
+def _fill(
+    events: Iterable[Fields],
+    log: OriginLog,
+    span: tuple[int, int],
+    room: int,
+    *,
+    at_least_one: bool,
+) -> tuple[list[Fields], int, int]:
+    """The events of (after, last] that fit, where they end, and the room that is left.
+
+    Events are taken as they are needed: of a long history only the part that leaves is built.
+    """
+    after, end = span
+    kept: list[Fields] = []
+    for event in events:
+        if event[0] > end:
+            break
+        room -= weight_of(event)
+        if room < 0 and end == span[1]:
+            end = _cut_before(log, event[0], after, at_least_one=at_least_one)
+        kept.append(event)
+    return [event for event in kept if event[0] <= end], end, room
+
+
+def _logs(state: State) -> Iterator[tuple[str, OriginLog]]:
+    return zip(state.live.names, state.live.logs, strict=True)
+
+
+def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> int:
+    """Where a run ends that has no room for an event: before its batch, if that is progress."""
+    batch = log.batch_around(seq - 1) or log.batch_around(seq) or (seq, seq)
+    if batch[0] - 1 > after or not at_least_one:
+        return max(batch[0] - 1, after)
+    return batch[1]
+
+
+def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Fields]:
+    """The events in (after, last] that have something to say, ascending, built one by one."""
+    entry_of, base = state.live.entry, log.base
+    recorded = iter(log.kills_between(after, last).items())
+    killer, killed = next(recorded, _END)
+    for seq, container, step in log.slots(after + 1, last):
+        entry = entry_of(container, step, base + seq)
+        if entry is None:
+            continue
+        while killer < seq:
+            yield killer, None, LEAF, 0, None, killed
+            killer, killed = next(recorded, _END)
+        mine: tuple[Range, ...] = ()
+        if killer == seq:
+            mine = killed
+            killer, killed = next(recorded, _END)
+        yield seq, container.path, step, entry[1], entry[2], mine
+    while killed:
+        yield killer, None, LEAF, 0, None, killed
+        killer, killed = next(recorded, _END)
+
+
+def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], bool]:
+    """The documents that changed after a vector, and whether these are all. O(events + kills).
+
+    They are not all if removal records are gone, or if what was removed is so long dead that
+    nothing tells any longer where it was.
+    """
+    places: set[Path] = set()
+    killers: dict[_Dot, tuple[Range, ...]] = {}
+    complete = True
+    for origin, log in _logs(state):
+        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+        if after < last:
+            complete = complete and after >= log.floor
+            places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
+            for seq, kills in log.kills_between(after, last).items():
+                killers[origin, seq] = kills
+    told = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
+    links = _links(killers)
+    known = [dot for dot, place in told.items() if place is not None]
+    while known:
+        dot = known.pop()
+        for linked in links.get(dot, ()):
+            if told[linked] is None:
+                told[linked] = told[dot]
+                known.append(linked)
+    places.update(place for place in told.values() if place is not None)
+    return places, complete and None not in told.values()
+
+
+def _links(killers: Mapping[_Dot, Iterable[Range]]) -> dict[_Dot, list[_Dot]]:
+    """Which of these events killed one another, both ways. O(events + links)."""
+    seqs_of: dict[str, list[int]] = {}
+    for origin, seq in sorted(killers):
+        seqs_of.setdefault(origin, []).append(seq)
+    links: dict[_Dot, list[_Dot]] = {}
+    for dot, kills in killers.items():
+        for origin, first, last in kills:
+            seqs = seqs_of.get(origin, [])
+            for seq in seqs[bisect_left(seqs, first) : bisect_right(seqs, last)]:
+                links.setdefault(dot, []).append((origin, seq))
+                links.setdefault((origin, seq), []).append(dot)
+    return links
+
+
+def _place_of(state: State, dot: _Dot, kills: Iterable[Range]) -> Path | None:
+    """The document in which an event happened, by its own entry or one that it killed, or None."""
+    for origin, first, last in ((dot[0], dot[1], dot[1]), *kills):
+        if origin in state.live.bases:
+            for _, container, _ in state.live.log(origin).slots(first, last):
+                return container.path[:2]
+    return None

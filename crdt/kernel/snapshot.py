@@ -1,0 +1,181 @@
+"""One kernel as bytes and back: everything that a restart needs.
+
+A snapshot is a head (both contexts, clock, floors, records, batches, which chunks of incomplete
+sets are here) followed by the live entries in the same columns as chunks, in pieces so that no
+envelope grows beyond its limit, and by the chunks kept aside, as they are. Reading one gives a
+kernel that continues where the other stopped: same answers, same refusals, same future.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crdt.errors import DecodeError, IdentityReusedError
+from crdt.kernel.change import Touched
+from crdt.kernel.chunk import Aside, Chunk, make_room, pack_content, split_span, unpack_content
+from crdt.kernel.codec import pack, unpack_body
+from crdt.kernel.context import CausalContext
+from crdt.kernel.dot import SEQ_MAX, Range
+from crdt.kernel.envelope import seal, unseal
+from crdt.kernel.hlc import STAMP_MAX
+from crdt.kernel.join import doomed_ranges, join_span, spans_of
+from crdt.kernel.state import CHUNK_SETS_MAX, State
+from crdt.kernel.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PIECE_BYTES = 16 << 20  # of entries per envelope, before compression
+
+
+def to_bytes(state: State, *, records: bool) -> bytes:
+    """The whole kernel. O(n). Without records they are given up, as under `drop_records`."""
+    head = seal("s", pack(_head(state, records=records)))
+    pieces = [head]
+    for span in spans_of(state):
+        for part, _ in split_span(span, PIECE_BYTES):
+            if part.seqs:
+                pieces.append(seal("e", pack(pack_content([part], ()))))
+    for came in state.chunk_sets.values():
+        pieces += [chunk.encode() for _, chunk in sorted(came.chunks.items())]
+    return b"".join(len(piece).to_bytes(4, "big") + piece for piece in pieces)
+
+
+def from_bytes(state: State, data: bytes) -> str:
+    """Fill an empty state; returns the id of the replica that wrote the bytes.
+
+    Raises:
+        DecodeError: not the bytes of a kernel.
+        IdentityReusedError: the bytes know events of `state.replica` that they do not hold in full,
+            so they cannot be a snapshot of its own life.
+    """
+    pieces = list(_pieces(data))
+    if not pieces:
+        raise DecodeError("no snapshot in here")
+    head = parts(unpack_body(unseal("s", pieces[0])), (str, *[list] * 8))
+    writer, names, applied, context, doomed, clock, logs, sets, _ = head
+    origins = names_of(names)
+    touched = Touched(state.live)
+    state.split_contexts()  # so that the context says what the pieces hold
+    aside = sum(len(item) - 1 for item in sets if type(item) is list)
+    rest = len(pieces) - aside
+    if rest < 1:
+        raise DecodeError("chunks are missing")
+    for piece in pieces[1:rest]:
+        spans, _ = unpack_content(unpack_body(unseal("e", piece)))
+        for span in spans:
+            _load_span(state, span, touched)
+    state.applied = CausalContext({}, unpack_ranges(applied, origins))
+    seen = CausalContext({}, unpack_ranges(context, origins))
+    if not (state.applied <= seen and state.context <= seen):
+        raise DecodeError("a snapshot with entries or effects that it has not seen")
+    state.context = state.applied if seen == state.applied else seen
+    _load_logs(state, logs, origins)
+    _load_sets(state, sets, [Chunk.decode(piece) for piece in pieces[rest:]])
+    for origin, first, last in unpack_ranges(doomed, origins):
+        if len(state.doomed) + last - first >= state.doomed_max:
+            raise DecodeError("more doomed dots than there may be")
+        if [(first, last)] != list(seen.missing(origin, first, last)):
+            raise DecodeError("a dot that is doomed and seen")
+        base = state.live.base(origin)
+        state.doomed.update(range(base + first, base + last + 1))
+    _load_clock(state, clock)
+    own, last = state.applied.seqs.get(state.replica, 0), state.context.last_seq(state.replica)
+    if own != last:
+        raise IdentityReusedError(state.replica, last, own)
+    return str(writer)
+
+
+def _head(state: State, *, records: bool) -> list[Any]:
+    names: dict[str, int] = {}
+    applied = pack_ranges(tuple(state.applied.ranges()), names)
+    context = pack_ranges(tuple(state.context.ranges()), names)
+    doomed = pack_ranges(doomed_ranges(state), names)
+    clock = [state.clock.last, state.clock.ceiling]
+    logs: list[Any] = []
+    for origin, log in sorted(zip(state.live.names, state.live.logs, strict=True)):
+        kills = log.kills_between(0, SEQ_MAX)
+        floor = log.floor if records else max([log.floor, *kills])
+        kept = [[seq, pack_ranges(killed, names)] for seq, killed in kills.items() if seq > floor]
+        batches = [bound for batch in log.batches for bound in batch if batch[1] > floor]
+        if floor or kept or batches:
+            logs.append([names.setdefault(origin, len(names)), floor, kept, batches])
+    sets = [[set_id, *sorted(came.chunks)] for set_id, came in state.chunk_sets.items()]
+    return [state.replica, list(names), applied, context, doomed, clock, logs, sets, []]
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    if type(data) is not bytes:
+        raise DecodeError("a snapshot is bytes")
+    start = 0
+    while start < len(data):
+        size = int.from_bytes(data[start : start + 4], "big")
+        piece = data[start + 4 : start + 4 + size]
+        if len(piece) != size:
+            raise DecodeError("the snapshot is cut")
+        yield piece
+        start += 4 + size
+
+
+def _load_span(state: State, span: Span, touched: Touched) -> None:
+    if span.first <= state.context.last_seq(span.origin):
+        raise DecodeError("two pieces of a snapshot hold the same events")
+    join_span(state, span, touched)
+
+
+def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
+    for item in logs:
+        index, floor, kept, batches = parts(item, (int, int, list, list))
+        origin = pick(origins, index)
+        log = state.live.log(origin)
+        (log.floor,) = naturals([floor])
+        bounds = naturals(batches)
+        if len(bounds) % 2:
+            raise DecodeError("batches come in pairs")
+        for first, last in zip(bounds[::2], bounds[1::2], strict=True):
+            log.mark_batch(first, last)
+        for record in kept:
+            seq, killed = parts(record, (int, list))
+            naturals([seq])
+            state.record(origin, seq, _known(unpack_ranges(killed, origins)))
+
+
+def _known(ranges: tuple[Range, ...]) -> tuple[Range, ...]:
+    if not ranges:
+        raise DecodeError("a record that kills nothing")
+    return ranges
+
+
+def _load_sets(state: State, sets: list[Any], chunks: list[Chunk]) -> None:
+    if len(sets) > CHUNK_SETS_MAX:
+        raise DecodeError("more chunk sets than there may be")
+    for item in sets:
+        if type(item) is not list or not item or type(item[0]) is not bytes:
+            raise DecodeError("a chunk set without its id")
+        came = {chunk.index: chunk for chunk in chunks if chunk.set_id == item[0]}
+        if sorted(came) != naturals(item[1:]) or not came:
+            raise DecodeError("a chunk set without its chunks")
+        one = next(iter(came.values()))
+        if any((c.count, c.vector) != (one.count, one.vector) for c in came.values()):
+            raise DecodeError("chunks that contradict each other about their set")
+        if len(came) == one.count:
+            raise DecodeError("a chunk set that is complete and was not joined")
+        _load_set(state, item[0], came)
+
+
+def _load_set(state: State, set_id: bytes, came: dict[int, Chunk]) -> None:
+    """Keep a set aside, unless it alone is more than there may be: then it is forgotten."""
+    aside = Aside()
+    for chunk in came.values():
+        aside.keep(chunk)
+        if aside.memory_bytes > state.chunks_aside_bytes_max:
+            state.chunks_forgotten += len(came)
+            return
+    state.chunk_sets[set_id] = aside
+    make_room(state, set_id)
+
+
+def _load_clock(state: State, clock: list[Any]) -> None:
+    last, ceiling = parts(naturals(clock, STAMP_MAX << 1), (int, int))
+    state.clock.last = max(last, ceiling, state.clock.last)
+    state.clock.ceiling = ceiling

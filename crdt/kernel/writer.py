@@ -1,0 +1,189 @@
+"""Local mutations: how a view writes.
+
+Every mutation is one event: it consumes the next own dot, kills what its writer had observed,
+and writes at most one entry. `put` is the short way for the usual case (one entry replaces what
+lives at its step), `write` the general one. Outside of a batch the event leaves at once as a delta
+of its own; inside, it waits for the end of the block (`crdt.kernel.batch`).
+
+What is refused is refused before anything changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.errors import BatchOpenError, BatchTooLargeError
+from crdt.kernel.change import Change, Mark, Touched
+from crdt.kernel.codec import Step, Stored
+from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
+from crdt.kernel.dot import SEQ_BITS, SEQ_MAX, Range
+from crdt.kernel.kind import LEAF
+from crdt.kernel.live import Container, Row, entries_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from crdt.kernel.batch import Batch
+    from crdt.kernel.log import OriginLog
+    from crdt.kernel.state import State
+
+NOTHING = Delta()  # what a mutator returns when nothing had to change, or inside a batch
+
+# A place whose entries a mutation kills, with the row as the writer saw it.
+Victim = tuple[Container, Step, Row]
+
+
+class Writer:
+    """The writing half of a kernel; `open_batch` is the outermost batch, if there is one."""
+
+    __slots__ = ("before_write", "bytes_max", "last", "log", "on_delta", "open_batch", "state")
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.log: OriginLog
+        self.last = 0  # the own seq used last
+        self.open_batch: Batch | None = None
+        self.on_delta: Callable[[Delta, Change], None] | None = None
+        self.before_write: Callable[[], None] | None = None
+        self.bytes_max: int | None = None
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on from what the state says about this replica's own events."""
+        self.log = self.state.live.log(self.state.replica)
+        self.last = self.state.context.last_seq(self.state.replica)
+
+    def refuse_inside_batch(self) -> None:
+        """Raise if a batch is open: what it may undo must not depend on others."""
+        if self.open_batch is not None:
+            raise BatchOpenError("a local batch is open")
+
+    def stamp(self) -> int:
+        """A stamp for a local write; one per batch, so that its entries share it."""
+        batch, state = self.open_batch, self.state
+        if batch is not None and batch.stamp:
+            return batch.stamp
+        stamp = state.clock.tick(0 if state.now_ms is None else state.now_ms())
+        if batch is not None:
+            batch.stamp = stamp
+        return stamp
+
+    def put(self, container: Container, step: Step, stamp: int, value: Stored) -> Delta:
+        """Write one entry in place of everything alive at its step: what most mutators do. O(1)."""
+        rows, log, batch = container.rows, self.log, self.open_batch
+        present = rows.get(step)
+        seq = self.last + 1
+        kills: tuple[Range, ...] = () if present is None else self._kills(present)
+        event = (seq, container.path, step, stamp, value, kills)
+        if batch is None and (self.before_write is not None or self.bytes_max is not None):
+            self._before_single(event)
+        if not rows:
+            self.state.live.enlist(container)
+        rows[step] = (log.base + seq, stamp, value)
+        if type(value) is tuple or type(step) is tuple:
+            container.plain = False
+        log.seqs.append(seq)
+        log.containers.append(container)
+        log.steps.append(step)
+        if kills:
+            logs = [self.state.live.logs[entry[0] >> SEQ_BITS] for entry in entries_of(present)]
+            for origin in logs:
+                origin.stale += 1
+            for origin in logs:
+                origin.tidy()
+        if batch is None and (kills or self.on_delta is not None):
+            return self._hand_over(event, ((container, step, present),))
+        self._count(seq)
+        if batch is None:
+            return written(self.state.replica, event)
+        batch.events.append(event)
+        batch.undo.append((container, step, present))
+        return NOTHING
+
+    def _kills(self, row: Row) -> tuple[Range, ...]:
+        """The dots of a row, as ranges."""
+        if type(row) is tuple:
+            seq = row[0] & SEQ_MAX
+            return ((self.state.live.names[row[0] >> SEQ_BITS], seq, seq),)
+        return self.state.live.as_ranges(row)  # type: ignore[arg-type]  # a dict of dots
+
+    def write(
+        self,
+        victims: Iterable[Victim],
+        entry: tuple[Container, Step, int, Stored] | None = None,
+    ) -> Delta:
+        """Kill rows, whole or in part, and write at most one entry: the general mutation.
+
+        A victim names the row *as the writer saw it*: what joined it later stays. O(victims).
+        """
+        live = self.state.live
+        seq = self.last + 1
+        victims = list(victims)
+        dots = [dead[0] for _, _, row in victims for dead in entries_of(row)]
+        if not dots and entry is None:
+            return NOTHING
+        kills = live.as_ranges(dots)
+        if entry is None:
+            event: Fields = (seq, None, LEAF, 0, None, kills)
+        else:
+            event = (seq, entry[0].path, *entry[1:], kills)
+        if self.open_batch is None:
+            self._before_single(event)
+        undo = [(container, step, container.rows.get(step)) for container, step, _ in victims]
+        for container, step, row in victims:
+            for dead in entries_of(row):
+                live.kill(container, step, dead[0])
+        if entry is not None:
+            container, step, stamp, value = entry
+            undo.append((container, step, container.rows.get(step)))
+            live.insert(container, step, (self.log.base + seq, stamp, value))
+            self.log.place(seq, container, step)
+        return self._hand_over(event, undo)
+
+    def _before_single(self, event: Fields) -> None:
+        """The two ways in which a mutation outside of a batch is refused before it begins."""
+        if self.before_write is not None:
+            self.before_write()
+        limit = self.bytes_max
+        if limit is not None and weight_of(event) > limit:
+            raise BatchTooLargeError(weight_of(event), limit)
+
+    def _hand_over(self, event: Fields, undo: Iterable[Mark]) -> Delta:
+        """The event happened: count it, remember it, publish it or leave that to the batch."""
+        state, batch = self.state, self.open_batch
+        self._count(event[0])
+        if batch is not None:
+            batch.events.append(event)
+            batch.undo += undo
+            return NOTHING
+        if event[5]:
+            state.record(state.replica, event[0], event[5])
+        delta = written(state.replica, event)
+        if self.on_delta is not None:
+            self.publish(delta, undo)
+        return delta
+
+    def _count(self, seq: int) -> None:
+        """An own event happened: it is seen and applied."""
+        state = self.state
+        self.last = seq
+        state.applied.seqs[state.replica] = seq
+        if state.context is not state.applied:
+            state.context.add_range(state.replica, seq, seq)
+
+    def publish(self, delta: Delta, undo: Iterable[Mark]) -> None:
+        """Tell the subscriber; a mutation is complete before anybody hears of it."""
+        if self.on_delta is not None:
+            self.on_delta(delta, Touched(self.state.live, undo).change())
+
+    def void(self, last_seq: int) -> Delta:
+        """See `Kernel.void`."""
+        self.refuse_inside_batch()
+        if last_seq <= self.last:
+            return NOTHING
+        first, self.last = self.last + 1, last_seq
+        origin = self.state.replica
+        self.state.apply_range(origin, first, last_seq)
+        delta = Delta((Run(origin, first, last_seq, ()),))
+        self.publish(delta, ())
+        return delta

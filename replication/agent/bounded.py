@@ -1,0 +1,98 @@
+"""A BoundedCounter in an agent: its decrement is the one mutator that waits, for its own disk.
+
+Theory of operation. All other writes may be forgotten by a crash before anybody hears of them. A
+decrement is told to somebody at once - a seat is sold - so an agent that forgets it would spend the
+same right twice, and the bound would be broken in the world, if not in the state. Therefore it is
+made, and acknowledged when it is durable here; no peer is waited for, and none has to be reachable.
+
+An agent that did not stop cleanly starts under a new incarnation. The rights of the old one are
+`stranded` then, until somebody decides, once, to `adopt` them (see `crdt.bounded_counter`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crdt.errors import BatchOpenError
+from replication.agent import waiting
+from replication.errors import JournalFailedError, UnacknowledgedError
+from replication.version import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from crdt import BoundedCounter
+    from replication.agent.driver import Driver
+    from replication.protocol.replica import Replica
+
+
+class Bounded:
+    """The view of one bounded quantity; what it says of itself is said in `crdt`."""
+
+    __slots__ = ("_running", "_view")
+
+    def __init__(self, view: BoundedCounter, running: Callable[[], tuple[Driver, Replica]]) -> None:
+        self._view = view
+        self._running = running
+
+    @property
+    def value(self) -> int:
+        """The quantity as seen from here; never below the bound. O(replicas)."""
+        return self._view.value
+
+    @property
+    def minimum(self) -> int:
+        """The bound."""
+        return self._view.minimum
+
+    def __int__(self) -> int:
+        return self.value
+
+    def __repr__(self) -> str:
+        return repr(self._view)
+
+    def rights(self, replica: str | None = None) -> int:
+        """How much a replica (an agent's `id`; default: this one) may decrement. O(replicas)."""
+        return self._view.rights(replica)
+
+    def increment(self, amount: int = 1) -> None:
+        """Add `amount` >= 0; the rights are this agent's. Lazy: it never waits."""
+        self._view.increment(amount)
+
+    async def decrement(self, amount: int = 1, timeout_s: float | None = None) -> None:
+        """Take `amount` >= 0 out of this agent's rights; returns when that is durable here.
+
+        Raises:
+            InsufficientRightsError: `.local` says how much there is. Nothing was changed.
+            BatchOpenError: inside of a batch nothing can become durable. Nothing was changed.
+            ForbiddenWriteError, JournalFailedError: no write is taken now. Nothing was changed.
+            UnacknowledgedError: made, and not durable; see there.
+            NotYetError: the time ran out; it stands, and `agent.durable()` goes on waiting.
+        """
+        driver, replica = self._running()
+        if replica.kernel.in_batch:
+            raise BatchOpenError("a decrement waits for the disk, and a batch holds the disk up")
+        if not self._view.decrement(amount):
+            return
+        mine = replica.id
+        token = Version({mine: replica.kernel.vector[mine]})
+        try:
+            await waiting.durable(driver, replica, token, timeout_s)
+        except JournalFailedError as error:
+            raise UnacknowledgedError(amount, str(error)) from error
+
+    def transfer(self, amount: int, to: str) -> None:
+        """Hand `amount` >= 1 of this agent's rights to another's `id`. Lazy.
+
+        Raises:
+            InsufficientRightsError: `.local` says how much there is. Nothing was changed.
+        """
+        self._view.transfer(amount, to)
+
+    def stranded(self, members: Iterable[str]) -> dict[str, int]:
+        """Rights held by replicas that are not among these ids. O(replicas squared)."""
+        return self._view.stranded(members)
+
+    def adopt(self, lost: str) -> None:
+        """Take over the rights of a replica that is gone for good; to be decided once. Lazy."""
+        self._view.adopt(lost)

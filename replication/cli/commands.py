@@ -1,0 +1,254 @@
+"""What the verbs of `python -m replication` do; see there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from replication.agent import logs
+from replication.agent.agent import Agent
+from replication.cli import doctor as diagnosis
+from replication.errors import ConfigError, JournalUnreadableError
+from replication.journal.sqlite import SqliteJournal
+from replication.options import keys_of, tls_contexts
+from replication.transport.desk import DeskClient
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+logger = logging.getLogger(logs.LOGGER)
+
+
+async def run(options: argparse.Namespace) -> Any:
+    """Carry out one command; what to print, or None."""
+    return await VERBS[options.verb](options)
+
+
+# ------------------------------------------------------------------------------ running an agent
+
+
+async def _up(options: argparse.Namespace) -> None:
+    """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
+    logs.write_to_stderr(options.log_level, options.log_format)
+    server_tls, client_tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    if options.listen and client_tls is not None and server_tls is None:
+        raise ConfigError("an agent that listens with TLS needs a certificate", hint="--tls-cert")
+    agent = Agent(
+        options.name,
+        listen=options.listen,
+        address=options.address,
+        peers=options.peer,
+        hubs=options.hub,
+        server_tls=server_tls,
+        client_tls=client_tls,
+        journal=options.journal,
+        secret=_secret(options),
+        cluster=options.cluster,
+        namespace=options.namespace,
+    )
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_signal() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # the next one has its default effect
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with agent:
+        facts = {"id": agent.id, "address": agent.address}
+        logger.info("started", extra={"facts": facts})
+        print(json.dumps(facts), flush=True)  # noqa: T201 - whoever starts us reads the address
+        await stop.wait()
+        logger.info("stopping", extra={"facts": facts})
+    logger.info("stopped", extra={"facts": facts})
+
+
+# ------------------------------------------------------------------------------ documents
+
+
+async def _get(options: argparse.Namespace) -> Any:
+    """The value of a document; {type: value} if several types share the name; all names."""
+    if options.name is None:
+        return json.loads(await _client(options).page("/documents"))
+    found = json.loads(await _client(options).page("/documents", name=options.name))
+    return next(iter(found.values())) if len(found) == 1 else found
+
+
+async def _explain(options: argparse.Namespace) -> Any:
+    """Who wrote it, when, and what lost."""
+    lines = json.loads(await _client(options).page("/explain", name=options.name))
+    if not lines:
+        raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
+    return [
+        {
+            "type": line["type"],
+            "place": line["place"] or "-",
+            "value": "?" if line["fate"] == "replaced" else json.dumps(line["value"]),
+            "fate": line["fate"]
+            + (f" to {line['by']}" if line["fate"] == "lost" else "")
+            + (f" by {line['by']}" if line["fate"] == "replaced" else ""),
+            "writer": f"{line['writer']}:{line['seq']}",
+            "written": _moment(line["written_ms"]),
+            "durable here": _moment(line["durable_here_ms"]),
+        }
+        for line in lines
+    ]
+
+
+def _moment(wall_ms: int | None) -> str:
+    if wall_ms is None:
+        return "-"
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+async def _watch(options: argparse.Namespace) -> None:
+    """Print changes until the agent stops, or we are interrupted."""
+    async for change in _client(options).changes(options.name):
+        if options.output == "json":
+            line = json.dumps(change, ensure_ascii=False)
+        else:
+            lagged = ["(lagged)"] if change["lagged"] else []
+            line = " ".join([change["name"], change["type"], *change["keys"], *lagged])
+        print(line, flush=True)  # noqa: T201 - the verb prints
+
+
+async def _write(options: argparse.Namespace) -> Any:
+    """An order to write; silent unless JSON is asked for."""
+    value = options.value
+    if options.verb == "inc":
+        value = _whole(value)
+    elif options.json:
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
+    order = {"name": options.name, "value": value, "copies": options.copies}
+    told = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
+    return told if options.output == "json" else None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no whole number", hint="inc NAME 3") from error
+
+
+async def _about_peer(options: argparse.Namespace) -> None:
+    """cut, heal, retire, skip."""
+    await _client(options).order(options.verb, peer=options.other)
+
+
+# ------------------------------------------------------------------------------ pages
+
+
+async def _status(options: argparse.Namespace) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(await _client(options).page("/status"))
+    return page
+
+
+async def _members(options: argparse.Namespace) -> Any:
+    return (await _status(options))["members"]
+
+
+async def _stats(options: argparse.Namespace) -> Any:
+    page = await _status(options)
+    sizes = {f"{what} bytes": size for what, size in (page["bytes"] | page["queued_bytes"]).items()}
+    return page["state"] | sizes | {"loop lag s": page["loop_lag_s"]} | page["counts"]
+
+
+async def _diff(options: argparse.Namespace) -> Any:
+    one, other = [
+        json.loads(await _client(options, peer).page("/status"))
+        for peer in (options.one, options.other)
+    ]
+    rows = [
+        {"origin": o, one["id"]: one["vector"].get(o, 0), other["id"]: other["vector"].get(o, 0)}
+        for o in sorted(set(one["vector"]) | set(other["vector"]))
+        if one["vector"].get(o, 0) != other["vector"].get(o, 0)
+    ]
+    return rows or ("equal" if one["digest"] == other["digest"] else "equal vectors, not states!")
+
+
+def _client(options: argparse.Namespace, peer: str = "") -> DeskClient:
+    _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    return DeskClient(peer or options.peer, keys_of(_secret(options)), options.timeout, tls)
+
+
+def _secret(options: argparse.Namespace) -> list[str] | None:
+    """The secrets of the file, one per line, the one to seal with first."""
+    path: Path | None = options.secret_file
+    if path is None:
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+# ------------------------------------------------------------------------------ files
+
+
+async def _backup(options: argparse.Namespace) -> str:
+    _must_exist(options.journal)
+    opened = SqliteJournal(options.journal)
+    opened.open()
+    with contextlib.closing(opened):
+        opened.backup_to(options.target)
+    return f"{options.target}: a copy without identity; who starts on it takes a new incarnation"
+
+
+async def _restore(options: argparse.Namespace) -> str:
+    _must_exist(options.backup)
+    if options.target.exists():
+        raise ConfigError(
+            f"{options.target} exists", hint="move it away first; nothing was changed"
+        )
+    shutil.copyfile(options.backup, options.target)
+    return f"{options.target}: restored; the agent that starts on it takes a new incarnation"
+
+
+async def _doctor(options: argparse.Namespace) -> Any:
+    """Findings about a journal that is not open, or about an agent and everybody it knows."""
+    if options.journal is not None:
+        _must_exist(options.journal)
+        return diagnosis.of_journal(options.journal)
+    if not options.peer:
+        raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
+    keys = keys_of(_secret(options))
+    return await diagnosis.of_cluster(options.peer, keys, options.timeout)
+
+
+def _must_exist(path: Path) -> None:
+    if not path.is_file():
+        raise JournalUnreadableError(f"{path} does not exist", hint="check the path")
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
+    "up": _up,
+    "get": _get,
+    "set": _write,
+    "add": _write,
+    "remove": _write,
+    "inc": _write,
+    "watch": _watch,
+    "explain": _explain,
+    "status": _status,
+    "members": _members,
+    "stats": _stats,
+    "diff": _diff,
+    "cut": _about_peer,
+    "heal": _about_peer,
+    "retire": _about_peer,
+    "skip": _about_peer,
+    "backup": _backup,
+    "restore": _restore,
+    "doctor": _doctor,
+}

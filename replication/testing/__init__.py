@@ -1,0 +1,52 @@
+"""For tests of your own: real agents without sockets, clusters in virtual time, random histories.
+
+What each name is for stands in its room: `agents` (real agents on a switchboard), `simulation`
+(replicas in virtual time), `cluster_histories` (random histories with faults and an oracle). Names
+are looked up when asked for, so that a simulation does not load the kit of `crdt.testing`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replication.testing.agents import VirtualClock, equal, local_agents
+    from replication.testing.cluster_histories import (
+        SETTLE_S,
+        ClusterHistory,
+        cluster_history,
+        cluster_plan,
+        shrink_cluster,
+    )
+    from replication.testing.simulation import Faults, Simulation
+
+ROOMS = {
+    "VirtualClock": "agents",
+    "equal": "agents",
+    "local_agents": "agents",
+    "SETTLE_S": "cluster_histories",
+    "ClusterHistory": "cluster_histories",
+    "cluster_history": "cluster_histories",
+    "cluster_plan": "cluster_histories",
+    "shrink_cluster": "cluster_histories",
+    "Faults": "simulation",
+    "Simulation": "simulation",
+}
+
+__all__ = [
+    "SETTLE_S",
+    "ClusterHistory",
+    "Faults",
+    "Simulation",
+    "VirtualClock",
+    "cluster_history",
+    "cluster_plan",
+    "equal",
+    "local_agents",
+    "shrink_cluster",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)

@@ -1,0 +1,123 @@
+"""For tests of your own: clusters without sockets, and clusters in virtual time.
+
+Theory of operation. Two levels. `local_agents` starts real agents - loop, journal in memory, the
+whole protocol - on a switchboard in the running event loop: your code runs as in production,
+without a port. `replication.Simulation` steps replicas in virtual time over a seeded network that
+loses, repeats, delays, damages and cuts; no code of yours runs in it but what you write to kernels.
+
+    async def test_my_agents():
+        async with local_agents("ada", "bob") as (ada, bob):
+            ada.counter("n").increment(1)
+            await equal(ada, bob)
+
+`cluster_history` makes random histories of such clusters, for the oracle of `crdt.testing`. The
+pytest plugin brings the fixtures `cluster` and `virtual_clock`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from replication.agent.agent import Agent
+from replication.errors import NotYetError
+from replication.testing.cluster_histories import (
+    SETTLE_S,
+    ClusterHistory,
+    cluster_history,
+    cluster_plan,
+    shrink_cluster,
+)
+from replication.testing.simulation import EPOCH_MS, Faults, Simulation
+from replication.transport.memory import Switchboard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from replication.config import Config
+
+__all__ = [
+    "SETTLE_S",
+    "ClusterHistory",
+    "VirtualClock",
+    "cluster_history",
+    "cluster_plan",
+    "equal",
+    "local_agents",
+    "shrink_cluster",
+]
+
+LOOK_EVERY_S = 0.005
+
+
+class VirtualClock:
+    """Time that passes when a test says so, for everything that the test drives by it.
+
+    Called, it gives milliseconds since 1970: what `clock=` of kernels and types wants.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.clusters: list[Simulation] = []
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        return EPOCH_MS + int(self.now_s * 1000)
+
+    def drive(
+        self,
+        names: Iterable[str],
+        seed: int,
+        faults: Faults | None = None,
+        config: Config | None = None,
+    ) -> Simulation:
+        """A cluster that lives in this time."""
+        sim = Simulation(names, seed, faults, config)
+        sim.run(self.now_s)
+        self.clusters.append(sim)
+        return sim
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in every cluster as well."""
+        self.now_s += seconds
+        for sim in self.clusters:
+            sim.run(max(0.0, self.now_s - sim.now_s))
+
+
+@contextlib.asynccontextmanager
+async def local_agents(
+    *names: str, config: Config | None = None
+) -> AsyncIterator[tuple[Agent, ...]]:
+    """Agents of these names that know the first one; closed in the end, whatever happened."""
+    board = Switchboard()
+    addresses = [f"{name}:1" for name in names]
+    agents = [
+        Agent(
+            name,
+            transport=board.transport(address),
+            peers=addresses[:1] if number else (),
+            config=config,
+            seed=number,
+        )
+        for number, (name, address) in enumerate(zip(names, addresses, strict=True))
+    ]
+    async with contextlib.AsyncExitStack() as stack:
+        for agent in agents:
+            await stack.enter_async_context(agent)
+        yield tuple(agents)
+
+
+async def equal(*agents: Agent, timeout_s: float = 10.0) -> None:
+    """Wait until all agents have equal state.
+
+    Raises:
+        NotYetError: they did not become equal in time.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            while len({agent.digest() for agent in agents}) > 1:  # noqa: ASYNC110 - states have no event
+                await asyncio.sleep(LOOK_EVERY_S)
+    except TimeoutError as error:
+        states = len({agent.digest() for agent in agents})
+        raise NotYetError("equal states", reached=states, wanted=1) from error

@@ -1,0 +1,49 @@
+"""The pytest plugin: clusters in virtual time as fixtures. Installed with the package.
+
+    def test_my_cluster(cluster, virtual_clock):
+        sim = cluster("ada", "bob", seed=7)
+        sim["ada"].document("tags", ORSet).add("x")
+        virtual_clock.advance(5)
+        assert "x" in sim["bob"].document("tags", ORSet)
+
+When the test has passed, every cluster of it is healed and given time, and has to end equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replication.testing import SETTLE_S, VirtualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from replication.config import Config
+    from replication.testing.simulation import Faults, Simulation
+
+
+@pytest.fixture
+def virtual_clock() -> VirtualClock:
+    """Time that passes when the test says so; call it for milliseconds, e.g. as `clock=`."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def cluster(virtual_clock: VirtualClock) -> Iterator[Callable[..., Simulation]]:
+    """Make a cluster: `cluster("ada", "bob", seed=7, faults=Faults(loss=0.2))`."""
+
+    def make(
+        *names: str, seed: int = 0, faults: Faults | None = None, config: Config | None = None
+    ) -> Simulation:
+        return virtual_clock.drive(names, seed, faults, config)
+
+    yield make
+    for sim in virtual_clock.clusters:
+        sim.heal()
+        sim.faults = type(sim.faults)()
+        for name, body in sim.bodies.items():
+            if body.replica is None:
+                sim.start(name)
+        assert sim.settle(SETTLE_S), f"agents differ after {SETTLE_S:.0f} s of peace"

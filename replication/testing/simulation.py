@@ -1,0 +1,400 @@
+"""A whole cluster in one thread and in virtual time; a seed is a bug report.
+
+Theory of operation. The machine of an agent is pure, so a cluster is a heap of events: a frame
+arrives, a commit ends, a timer rings. This module is the shell that executes `Effects` here, with a
+network that loses, repeats, delays, reorders, damages and cuts (one-way too), and with disks that
+forget everything that was not persisted when their replica crashes. It asserts after every step
+what must hold on any schedule:
+
+* a frame leaves only after everything it shows is in the journal;
+* no dot is ever used for two different events (`dots`);
+* what a journal acknowledged is in the state that comes back from it.
+
+    sim = Simulation(["ada", "bob", "eve"], seed=7, faults=Faults(loss=0.2))
+    sim["ada"].document("tags", ORSet).add("x")
+    sim.cut("ada", "bob")
+    sim.run(5)
+    sim.heal()
+    assert sim.settle(60)
+
+An agent that was added with a `hub` cannot be dialled: it keeps a connection to the hub, which asks
+it over that, as long as nothing cuts the two.
+
+One exchange is one connection, as over HTTP: if ada cannot reach bob but bob can reach ada, bob's
+requests and ada's answers to them travel.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crdt import Delta
+from replication.agent.assembly import assemble
+from replication.config import Config
+from replication.errors import JournalFailedError
+from replication.journal.base import Entry, boot, leased
+from replication.journal.memory import MemoryJournal
+from replication.protocol.caller import SOMEBODY, Caller
+from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
+from replication.protocol.keyring import Keyring
+from replication.protocol.replica import Replica
+from replication.protocol.rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from crdt import Kernel
+
+EPOCH_MS = 1_700_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """Probabilities per frame, and times in seconds. What is lost is lost in all its copies."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    """How many copies more arrive on average."""
+    damage: float = 0.0
+    """Cut short or one bit flipped."""
+    delay_s: tuple[float, float] = (0.001, 0.02)
+    slow: float = 0.0
+    """Probability that a frame takes a hundred times as long: it is overtaken."""
+    disk_s: tuple[float, float] = (0.0, 0.005)
+
+
+@dataclass(slots=True)
+class Body:
+    """One agent of the simulation: its disk, and while it is up, its replica."""
+
+    address: str
+    name: str
+    journal: MemoryJournal
+    skew_ms: int = 0
+    hub: str = ""
+    """Behind a NAT: the only one that can ask it, over a connection that it keeps."""
+    stalled_until_s: float = 0.0
+    """So long its event loop is away: what happens to it happens then."""
+    replica: Replica | None = None
+    life: int = 0
+    """Counts starts: events of an earlier life find nobody."""
+    lease: int = 0
+    leased_to: str = ""
+    waiting: list[Effects] = field(default_factory=list)
+    committing: bool = False
+    published: list[Published] = field(default_factory=list)
+    asked: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    """Peers' exchanges that wait for an answer: number -> (peer, its life, its number)."""
+    exchanges: int = 0
+
+
+class Simulation:
+    """A cluster of replicas named `names`; all of them know the first one as their seed.
+
+    Args:
+        names: agents to start at time 0.
+        seed: everything random follows from it.
+        faults: of network and disks; `self.faults` may be replaced at any time.
+        config: knobs of the replicas.
+        rules: who may say what, the same for all.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        seed: int,
+        faults: Faults | None = None,
+        config: Config | None = None,
+        *,
+        secret: bytes = b"simulated secret",
+        rules: Rules | None = None,
+    ) -> None:
+        self.now_s = 0.0
+        self.faults = faults or Faults()
+        self.config = config or Config()
+        self.dice = random.Random(seed)
+        self.bodies: dict[str, Body] = {}
+        self.dots: set[tuple[str, int]] = set()
+        self.acknowledged: dict[str, int] = {}
+        self.bytes_sent = 0
+        self.frames_sent = 0
+        self._cuts: set[tuple[str, str]] = set()
+        self._keys = Keyring((secret,) if secret else ())
+        self.rules = rules or Rules()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        names = list(names)
+        self._seeds = names[:1]
+        for name in names:
+            self.add(name)
+
+    # ------------------------------------------------------------------------------ handles
+
+    def __getitem__(self, name: str) -> Kernel:
+        """The kernel of a running agent, to read and to write."""
+        return self.replica(name).kernel
+
+    def replica(self, name: str) -> Replica:
+        """The machine of a running agent."""
+        if (replica := self.bodies[name].replica) is None:
+            raise LookupError(f"{name} is down")
+        return replica
+
+    def up(self) -> list[str]:
+        """Names of running agents."""
+        return [name for name, body in self.bodies.items() if body.replica is not None]
+
+    def add(
+        self,
+        address: str,
+        journal: MemoryJournal | None = None,
+        *,
+        skew_ms: int = 0,
+        name: str = "",
+        hub: str = "",
+    ) -> None:
+        """Start an agent at an address (its name, too), on an empty disk or a given one.
+
+        With a `hub`, nobody else can reach it there: it sits behind a NAT.
+        """
+        journal = journal or MemoryJournal()
+        self.bodies[address] = Body(address, name or address, journal, skew_ms, hub)
+        self.start(address)
+
+    def start(self, name: str) -> None:
+        """Start an agent on what its disk holds."""
+        body = self.bodies[name]
+        fresh = f"{body.name}~{self.dice.getrandbits(64):016x}"
+        booted = boot(body.journal, fresh, lambda: EPOCH_MS + int(self.now_s * 1000) + body.skew_ms)
+        body.lease = booted.lease
+        body.leased_to = booted.kernel.replica
+        body.life += 1
+        body.waiting, body.committing, body.asked = [], False, {}
+        body.replica = assemble(
+            booted,
+            cluster="simulated",
+            namespace="default",
+            keys=self._keys,
+            boot=self.dice.randbytes(8),
+            config=self.config,
+            dice=random.Random(self.dice.random()),
+            address="" if body.hub else name,
+            now_s=self.now_s,
+            seeds=() if body.hub else self._seeds,
+            hubs=(body.hub,) if body.hub else (),
+            rules=self.rules,
+        )
+        life = body.life
+        body.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
+        self._later(0, lambda: self._ring(name, life))
+
+    def crash(self, name: str) -> None:
+        """Stop at once; what was not persisted is gone, peers hear nothing."""
+        (body := self.bodies[name]).replica = None
+        body.journal.lose_hold()
+        self._hang_up(body)
+
+    def stall(self, name: str, seconds: float) -> None:
+        """The event loop of an agent is away: frames wait for so long, and timers come first."""
+        body = self.bodies[name]
+        body.stalled_until_s = self.now_s + seconds
+        self._later(seconds, partial(self._step, name, body.life, lambda r: r.tick(self.now_s)))
+
+    def _hang_up(self, body: Body) -> None:
+        """The connection that an agent behind a NAT keeps to its hub ends."""
+        hub = self.bodies.get(body.hub)
+        if hub is not None:
+            via = f"line:{body.address}"
+            ended = partial(Replica.line, via=via, now_s=self.now_s, up=False)
+            self._later(0, partial(self._step, hub.address, hub.life, ended))
+
+    # ------------------------------------------------------------------------------ network
+
+    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """`one` can no longer reach `other`; nor the other way, unless `one_way`."""
+        self._cuts.add((one, other))
+        if not one_way:
+            self._cuts.add((other, one))
+        for body in (b for b in self.bodies.values() if {b.address, b.hub} == {one, other}):
+            self._hang_up(body)
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Cut every link between members of different groups."""
+        sides = [list(group) for group in groups]
+        for side in sides:
+            for other in sides:
+                if side is not other:
+                    self._cuts.update((a, b) for a in side for b in other)
+
+    def heal(self) -> None:
+        """End all cuts."""
+        self._cuts.clear()
+
+    def _request(self, name: str, life: int, send: Send) -> None:
+        """Deliver a request, perhaps; whatever happens to it, its sender is told in the end."""
+        number = send.exchange
+        given_up = partial(self._step, name, life, lambda r: r.failed(number, self.now_s))
+        self._later(self.config.read_timeout_s, given_up)
+        for frame, delay_s in self._travel(send.frame):
+            self._later(delay_s, partial(self._arrive, name, life, number, send.address, frame))
+
+    def _arrive(self, name: str, life: int, number: int, target: str, frame: bytes) -> None:
+        over_line, target = target.startswith("line:"), target.removeprefix("line:")
+        body, caller = self.bodies.get(target), SOMEBODY
+        if body is None or body.replica is None or (name, target) in self._cuts:
+            return
+        if over_line != bool(body.hub) or (over_line and body.hub != name):
+            return  # behind a NAT: only its hub asks it, over the connection that it keeps
+        if self.bodies[name].hub == target:
+            caller = Caller(via=f"line:{name}")
+        body.exchanges += 1
+        exchange = body.exchanges
+        body.asked[exchange] = (name, life, number)
+        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange, caller))
+
+    def _answer(self, target: str, send: Send) -> None:
+        asker = self.bodies[target].asked.pop(send.exchange, None)
+        if asker is not None:
+            for frame, delay_s in self._travel(send.frame):
+                self._later(delay_s, partial(self._answered, *asker, frame))
+
+    def _answered(self, name: str, life: int, number: int, frame: bytes) -> None:
+        self._step(name, life, lambda r: r.answered(number, frame, self.now_s))
+
+    def _travel(self, frame: bytes) -> Iterable[tuple[bytes, float]]:
+        """The copies of a frame that arrive, and when."""
+        faults, dice = self.faults, self.dice
+        self.frames_sent += 1
+        self.bytes_sent += len(frame)
+        lost, more = dice.random() < faults.loss, dice.random() < faults.duplicate % 1
+        for _ in range(0 if lost else 1 + int(faults.duplicate) + more):
+            delay_s = dice.uniform(*faults.delay_s)
+            if dice.random() < faults.slow:
+                delay_s *= 100
+            yield self._damaged(frame) if dice.random() < faults.damage else frame, delay_s
+
+    def _damaged(self, frame: bytes) -> bytes:
+        place = self.dice.randrange(len(frame))
+        if self.dice.random() < 0.5:
+            return frame[:place]
+        bit = 1 << self.dice.randrange(8)
+        return frame[:place] + bytes([frame[place] ^ bit]) + frame[place + 1 :]
+
+    # ------------------------------------------------------------------------------ steps
+
+    def _step(self, name: str, life: int, step: Callable[[Replica], Effects]) -> None:
+        body = self.bodies[name]
+        if body.replica is None or body.life != life:
+            return
+        away_s = body.stalled_until_s - self.now_s
+        if away_s > 0:
+            self._later(away_s, partial(self._step, name, life, step))
+            return
+        effects = step(body.replica)
+        body.replica.check()
+        if effects:
+            body.waiting.append(effects)
+            self._commit(body)
+
+    def _flush(self, name: str, life: int) -> None:
+        self._step(name, life, lambda r: r.flush(self.now_s))
+
+    def _ring(self, name: str, life: int) -> None:
+        """The timer of a replica; it rings again when the machine says so."""
+        body = self.bodies[name]
+        if body.replica is None or body.life != life:
+            return
+        self._step(name, life, lambda r: r.tick(self.now_s))
+        wake_s = max(body.replica.wake_s, body.stalled_until_s)
+        self._later(max(0.001, wake_s - self.now_s), lambda: self._ring(name, life))
+
+    def _commit(self, body: Body) -> None:
+        """Begin a transaction for everything that waits, unless one is under way."""
+        if body.committing or body.replica is None or not body.waiting:
+            return
+        batch, body.waiting = body.waiting, []
+        joined = sum(batch, NOTHING)
+        if not joined.persist:
+            self._dispatch(body, body.life, joined)
+            return
+        rows, vector = joined.persist, joined.vector
+        if body.replica.id != body.leased_to:
+            body.leased_to, body.lease = body.replica.id, 0
+        own = vector.get(body.replica.id, 0)
+        lease = leased(own, body.lease, self.config.seq_lease)
+        book = body.replica.members.address_book()
+        entry = Entry(rows, vector, body.replica.id, lease, book=book)
+        body.committing = True
+        wait_s = self.dice.uniform(*self.faults.disk_s)
+        self._later(wait_s, partial(self._committed, body, body.life, joined, entry))
+
+    def _committed(self, body: Body, life: int, effects: Effects, entry: Entry) -> None:
+        replica = body.replica
+        if replica is None or body.life != life:
+            return  # crashed before the disk had it
+        body.committing = False
+        try:
+            body.journal.append(entry)
+        except JournalFailedError:
+            body.waiting = [effects, *body.waiting]
+            self._later(self.config.journal_retry_s, lambda: self._commit(body))
+            return
+        body.lease = entry.lease
+        replica.persisted(entry.vector)
+        self._witness(replica.id, entry)
+        self._dispatch(body, life, effects)
+        self._commit(body)
+
+    def _dispatch(self, body: Body, life: int, effects: Effects) -> None:
+        """Everything these effects show is durable: send, then publish."""
+        for send in effects.send:
+            if send.address:
+                self._request(body.address, life, send)
+            else:
+                self._answer(body.address, send)
+        body.published += effects.publish
+
+    def _witness(self, replica: str, entry: Entry) -> None:
+        """No dot twice; remember what was acknowledged."""
+        for row in entry.rows:
+            if row.kind == OWN:
+                for origin, first, _ in Delta.decode(row.data).ranges:
+                    again = (origin, first) in self.dots
+                    assert not again, f"dot {origin}:{first} used twice"
+                    self.dots.add((origin, first))
+        own = entry.vector.get(replica, 0)
+        self.acknowledged[replica] = max(own, self.acknowledged.get(replica, 0))
+
+    def _later(self, wait_s: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (self.now_s + wait_s, self._count, action))
+
+    # ------------------------------------------------------------------------------ time
+
+    def run(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        end_s = self.now_s + seconds
+        while self._events and self._events[0][0] <= end_s:
+            self.now_s, _, action = heapq.heappop(self._events)
+            action()
+        self.now_s = end_s
+
+    def settle(self, limit_s: float, every_s: float = 0.25) -> bool:
+        """Run until all running replicas are equal, at most `limit_s`; whether they are."""
+        end_s = self.now_s + limit_s
+        while not self.equal():
+            if self.now_s >= end_s:
+                return False
+            self.run(every_s)
+        return True
+
+    def equal(self) -> bool:
+        """Whether all running replicas have equal vectors and equal canonical state."""
+        kernels = [self[name] for name in self.up()]
+        if any(dict(k.vector) != dict(kernels[0].vector) for k in kernels):
+            return False
+        return len({k.digest() for k in kernels}) <= 1

@@ -1,0 +1,182 @@
+"""What every command of ``python -m transactional`` shares: the store it talks to, output, errors.
+
+A command is a name, its arguments and a coroutine.  It prints its result on stdout in one of three
+forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and ``json`` for
+programs.  A failure is one line on stderr and an exit status that says what it did to the state:
+1 refused or in conflict (nothing written), 3 unavailable (nothing written), 4 outcome unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from transactional.errors import (
+    InvalidRequestError,
+    OutcomeUnknownError,
+    TransactionalError,
+    UnavailableError,
+)
+from transactional.reservations.interval import InvalidTimeError, as_utc
+from transactional.stores import open as open_
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from transactional.store import KeyValue, Store
+
+    Verb = Callable[[argparse.Namespace], Awaitable[None]]
+
+DEFAULT_STORE: Final = "http://127.0.0.1:7700"
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One sub-command: ``arguments`` fills its parser, ``run`` does it."""
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], Awaitable[None]]
+
+
+def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
+    """Return the command line of all the commands."""
+    top = argparse.ArgumentParser(
+        prog="python -m transactional",
+        description="Serve, read, change, watch and repair a linearizable store.",
+    )
+    choices = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in commands:
+        sub = choices.add_parser(command.name, help=command.help, description=command.help)
+        command.arguments(sub)
+        sub.set_defaults(run=command.run)
+    return top
+
+
+def add_store(sub: argparse.ArgumentParser) -> None:
+    """Give a command the options that every client of a store has."""
+    sub.add_argument(
+        "--store",
+        default=os.environ.get("CONVOCA_STORE", DEFAULT_STORE),
+        metavar="URL",
+        help="sqlite:PATH or http://HOST:PORT?token=… (default: $CONVOCA_STORE or %(default)s)",
+    )
+    sub.add_argument(
+        "-o", "--output", choices=("table", "json", "plain"), default="table", help="form of output"
+    )
+
+
+def verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, run: Verb
+) -> argparse.ArgumentParser:
+    """Add a verb that every store option fits; `run_verb` is the command's coroutine then."""
+    sub = verbs.add_parser(name, help=text, description=text)
+    sub.set_defaults(verb=run)
+    add_store(sub)
+    return sub
+
+
+async def run_verb(options: argparse.Namespace) -> None:
+    """Run the verb that was given."""
+    await options.verb(options)
+
+
+def local(text: str) -> datetime:
+    """Read a time; with or without an offset."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidTimeError(f"{text!r} is not a time like 2025-02-01T09:00:00+01:00") from error
+
+
+def moment(text: str) -> datetime:
+    """Read a time that names an instant."""
+    return as_utc(local(text))
+
+
+def parsed(text: str) -> object:
+    """Read JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"{text!r} is not JSON: {error}") from error
+
+
+@asynccontextmanager
+async def opened(options: argparse.Namespace) -> AsyncIterator[Store]:
+    """Open the store that ``--store`` names."""
+    url: str = options.store
+    token = os.environ.get("CONVOCA_TOKEN")
+    if token and url.startswith("http") and "token=" not in url:
+        url += ("&" if "?" in url else "?") + f"token={token}"
+    async with open_(url) as store:
+        yield store
+
+
+def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Print rows with equal columns in the form that was asked for; a JSON row is one line."""
+    if options.output == "json":
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    elif options.output == "plain":
+        for row in rows:
+            sys.stdout.write("\t".join(map(_cell, row.values())) + "\n")
+    elif rows:
+        table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row.values()))
+        Console(soft_wrap=True, highlight=False, markup=False).print(table)
+    sys.stdout.flush()
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def row_of(item: KeyValue) -> dict[str, Cell]:
+    """Return a key as a row; bytes that are no text are shown escaped."""
+    return {
+        "key": item.key,
+        "value": item.value.decode(errors="backslashreplace"),
+        "revision": item.revision,
+        "created": item.created_revision,
+        "lease": item.lease,
+    }
+
+
+def value_argument(given: str) -> bytes:
+    """Return the bytes that a VALUE argument means; ``-`` reads standard input."""
+    if given == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return given.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError("the value is not text; pass - and pipe it in") from error
+
+
+def complain(error: TransactionalError | OSError) -> int:
+    """Print an error as one line; return the exit status."""
+    hint = "check the file, the address and your rights"
+    if isinstance(error, TransactionalError):
+        hint = error.hint
+    words = " ".join(str(error).split())
+    sys.stderr.write(f"error: {words} (hint: {hint})\n")
+    if isinstance(error, OutcomeUnknownError):
+        return 4
+    return 3 if isinstance(error, UnavailableError) else 1

@@ -1,0 +1,235 @@
+"""The commands `log` and `saga`: look at logs and runs, and do by hand what people do.
+
+`log` reads, appends, follows, erases and verifies; `saga` lists runs and speaks to those that wait
+for a person.  Each verb is one small coroutine; times are read as ISO 8601 with an offset.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from transactional.cli import command as cli
+from transactional.errors import CorruptStoreError, InvalidRequestError, NotFoundError
+from transactional.events.event import NewEvent
+from transactional.events.log import EventLog
+from transactional.sagas.saga import Saga
+from transactional.sagas.worker import Sagas
+
+if TYPE_CHECKING:
+    import argparse
+
+    from transactional.events.event import RecordedEvent
+    from transactional.sagas.run import SagaRun
+
+
+# --- log ------------------------------------------------------------------------------------------
+
+
+def _log_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--namespace", default="log", help="of the log (default: %(default)s)")
+    verbs = sub.add_subparsers(required=True, metavar="VERB")
+    read = cli.verb(verbs, "read", "print a stream, or all of them", _log_read)
+    read.add_argument("stream", nargs="?", help="default: every stream, in order of positions")
+    read.add_argument("--after", type=int, default=0, metavar="N", help="version or position")
+    read.add_argument("--at", metavar="TIME", help="only what had happened then")
+    append = cli.verb(verbs, "append", "append one event", _log_append)
+    append.add_argument("stream")
+    append.add_argument("type")
+    append.add_argument("data", help="JSON")
+    append.add_argument("--expected", type=int, metavar="VERSION", help="0: the stream is new")
+    append.add_argument("--actor", default="")
+    append.add_argument("--op-id", default="", help="a repeat changes nothing")
+    follow = cli.verb(verbs, "follow", "print events as they are appended, until stopped", _follow)
+    follow.add_argument("--after", type=int, metavar="POSITION", help="default: from now on")
+    follow.add_argument("--count", type=int, metavar="N", help="stop after so many events")
+    erase = cli.verb(verbs, "erase", "erase the data of events; the chain still holds", _log_erase)
+    erase.add_argument("stream")
+    erase.add_argument("--version", type=int, action="append", help="only these; default: all")
+    cli.verb(verbs, "verify", "recompute the hash chain", _log_verify)
+
+
+async def _log_read(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        upto = await log.position_at(cli.moment(options.at)) if options.at else None
+        events = (
+            log.read(options.stream, after=options.after)
+            if options.stream
+            else log.read_all(after=options.after)
+        )
+        rows = []
+        async for event in events:
+            if upto is not None and event.position > upto:
+                break
+            rows.append(_event_row(event))
+    cli.show(options, rows)
+
+
+def _event_row(event: RecordedEvent) -> dict[str, cli.Cell]:
+    return {
+        "position": event.position,
+        "stream": event.stream,
+        "version": event.version,
+        "at": event.at.isoformat(),
+        "actor": event.origin.actor,
+        "type": event.type,
+        "data": "(erased)" if event.erased else json.dumps(event.data, ensure_ascii=False),
+    }
+
+
+async def _log_append(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        new = NewEvent(options.type, cli.parsed(options.data))
+        extra = {} if options.expected is None else {"expected": options.expected}
+        made = await log.append(
+            options.stream, [new], actor=options.actor, op_id=options.op_id, **extra
+        )
+    version = made.versions[options.stream]
+    cli.show(
+        options,
+        [{"position": made.last_position, "version": version, "repeated": made.repeated}],
+    )
+
+
+async def _follow(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        after = options.after if options.after is not None else (await log.head()).position
+        count = 0
+        async for event in log.follow(after=after):
+            cli.show(options, [_event_row(event)])
+            count += 1
+            if count == options.count:
+                return
+
+
+async def _log_erase(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        erased = await log.erase(options.stream, versions=options.version)
+    cli.show(options, [{"stream": options.stream, "erased": erased}])
+
+
+async def _log_verify(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        findings = await log.verify()
+        head = await log.head()
+    if findings:
+        found = "; ".join(map(str, findings[:10]))
+        raise CorruptStoreError(f"{len(findings)} events or commits were altered: {found}")
+    cli.show(options, [{"events": head.position, "sound": True, "hash": head.hash}])
+
+
+# --- saga -----------------------------------------------------------------------------------------
+
+
+def _saga_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--namespace", default="saga", help="of the sagas (default: %(default)s)")
+    verbs = sub.add_subparsers(required=True, metavar="VERB")
+    listing = cli.verb(verbs, "list", "runs that are not over", _saga_list)
+    listing.add_argument("--finished", action="store_true", help="those that are over instead")
+    show = cli.verb(verbs, "show", "one run with its history", _saga_show)
+    retry = cli.verb(verbs, "retry", "let a stopped run try again where it stopped", _saga_retry)
+    skip = cli.verb(verbs, "skip", "say that the step of a stopped run is dealt with", _saga_skip)
+    skip.add_argument("--result", default="null", help="of the step, JSON")
+    tell = cli.verb(verbs, "signal", "tell a run what one of its steps waits for", _saga_signal)
+    abandon = cli.verb(verbs, "abandon", "turn a run back: compensate what it did", _saga_abandon)
+    abandon.add_argument(
+        "--definition", required=True, metavar="MODULE:NAME", help="where the saga is defined"
+    )
+    for verb in (show, retry, skip, tell, abandon):
+        verb.add_argument("id")
+    tell.add_argument("name")
+    tell.add_argument("value", nargs="?", default="null", help="JSON")
+
+
+async def _saga_list(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        sagas = Sagas(store, [], namespace=options.namespace)
+        runs = sagas.finished() if options.finished else sagas.unfinished()
+        rows = [_run_row(run) async for run in runs]
+    cli.show(options, rows)
+
+
+async def _saga_show(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        run = await Sagas(store, [], namespace=options.namespace).get(options.id)
+    if run is None:
+        raise NotFoundError(f"there is no saga {options.id!r}")
+    if options.output != "json":
+        cli.show(options, [_run_row(run)])
+    rows: list[dict[str, cli.Cell]] = [
+        {
+            "at": record.at.isoformat(),
+            "what": record.kind.value,
+            "step": record.step,
+            "attempt": record.attempt or None,
+            "value": None if record.value is None else json.dumps(record.value),
+            "error": record.error,
+        }
+        for record in run.history
+    ]
+    cli.show(options, rows)
+
+
+def _run_row(run: SagaRun) -> dict[str, cli.Cell]:
+    last = next((r.step for r in reversed(run.history) if r.step), "")
+    return {
+        "id": run.id,
+        "saga": run.saga,
+        "version": run.version,
+        "state": run.state.value,
+        "step": last,
+        "owner": run.owner,
+        "started": run.started_at.isoformat(timespec="seconds"),
+        "error": run.error,
+    }
+
+
+async def _saga_retry(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        run = await Sagas(store, [], namespace=options.namespace).retry(options.id)
+    cli.show(options, [_run_row(run)])
+
+
+async def _saga_skip(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        sagas = Sagas(store, [], namespace=options.namespace)
+        run = await sagas.skip(options.id, cli.parsed(options.result))
+    cli.show(options, [_run_row(run)])
+
+
+async def _saga_abandon(options: argparse.Namespace) -> None:
+    saga = _definition(options.definition)
+    async with cli.opened(options) as store:
+        run = await Sagas(store, [saga], namespace=options.namespace).abandon(options.id)
+    cli.show(options, [_run_row(run)])
+
+
+def _definition(place: str) -> Saga:
+    """The saga at `module:name`: only its definition says whether a run may still turn back."""
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidRequestError(f"there is no saga at {place!r}: {error}") from error
+    if not isinstance(found, Saga):
+        raise InvalidRequestError(f"{place!r} is a {type(found).__name__}, not a Saga")
+    return found
+
+
+async def _saga_signal(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        sagas = Sagas(store, [], namespace=options.namespace)
+        told = await sagas.signal(options.id, options.name, cli.parsed(options.value))
+    cli.show(options, [{"id": options.id, "signal": options.name, "told": told}])
+
+
+COMMANDS = [
+    cli.Command("log", "read, append to and verify an event log", _log_arguments, cli.run_verb),
+    cli.Command("saga", "look at sagas and speak to them", _saga_arguments, cli.run_verb),
+]

@@ -1,0 +1,191 @@
+"""The command `room`: agendas, free time, and every step in a booking's life, by hand.
+
+Each verb is one small coroutine; times are read as ISO 8601 with an offset, those of a rule without
+one, on the clocks of its zone.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from transactional.cli import command as cli
+from transactional.errors import NotFoundError
+from transactional.reservations.booking import Booking, Resource, Wanted
+from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.reservations.recurrence import Recurrence, occurrences
+from transactional.reservations.reservations import Reservations
+
+if TYPE_CHECKING:
+    import argparse
+
+    from transactional.reservations.booking import BookingConflict
+
+
+def _room_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--namespace", default="reservation", help="(default: %(default)s)")
+    verbs = sub.add_subparsers(required=True, metavar="VERB")
+    define = cli.verb(verbs, "define", "set capacity and buffers of a resource", _room_define)
+    define.add_argument("--capacity", type=int, default=1, help="(default: %(default)s)")
+    for side in ("before", "after"):
+        text = f"minutes kept free {side} each booking (default: %(default)s)"
+        define.add_argument(f"--{side}", type=float, default=0.0, metavar="MINUTES", help=text)
+    agenda = cli.verb(verbs, "agenda", "bookings and holds of a resource", _room_agenda)
+    agenda.add_argument("--ended", action="store_true", help="what expired or was given back")
+    book = cli.verb(verbs, "book", "book a time at once", _room_book)
+    hold = cli.verb(verbs, "hold", "keep a time until it is confirmed", _room_book)
+    repeat = cli.verb(verbs, "repeat", "book each occurrence of a rule", _room_repeat)
+    free = cli.verb(verbs, "free", "the next stretches that are free", _room_free)
+    extend = cli.verb(verbs, "extend", "let a hold last longer", _room_extend)
+    confirm = cli.verb(verbs, "confirm", "make a hold a booking", _room_confirm)
+    move = cli.verb(verbs, "move", "give a booking another time", _room_move)
+    release = cli.verb(verbs, "release", "give a hold back", _room_cancel)
+    cancel = cli.verb(verbs, "cancel", "give a booking or hold back", _room_cancel)
+    for verb in (define, agenda, book, hold, repeat, free, extend, confirm, move, release, cancel):
+        verb.add_argument("resource")
+    for verb in (extend, confirm, move, release, cancel):
+        verb.add_argument("id")
+    for verb in (book, hold, repeat, free, move):
+        local = ", on the clocks of the zone" if verb is repeat else " with an offset"
+        verb.add_argument("start", metavar="START", help=f"ISO 8601{local}")
+        verb.add_argument("end", metavar="END")
+    for verb in (book, hold, repeat):
+        verb.add_argument("--holder", required=True)
+        verb.add_argument("--note", default="")
+        verb.add_argument("--key", metavar="KEY", help="a repeat with it books nothing twice")
+    book.add_argument("--hold", type=float, metavar="SECONDS", help="hold it instead, so long")
+    for verb in (hold, extend):
+        verb.add_argument("--hold", type=float, metavar="SECONDS", required=True, help="how long")
+    repeat.add_argument("--rule", required=True, help="such as FREQ=WEEKLY;BYDAY=MO;COUNT=10")
+    repeat.add_argument("--zone", required=True, help="IANA name, such as Europe/Berlin")
+    repeat.add_argument("--each", action="store_true", help="book what is free, not all or none")
+    free.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
+    release.set_defaults(release=True)
+    cancel.set_defaults(release=False)
+    move.add_argument("--to", metavar="RESOURCE", help="another resource")
+
+
+async def _room_define(options: argparse.Namespace) -> None:
+    before, after = timedelta(minutes=options.before), timedelta(minutes=options.after)
+    rules = Resource(options.capacity, before, after)
+    async with cli.opened(options) as store:
+        await Reservations(store, namespace=options.namespace).define(options.resource, rules)
+    row = {"resource": options.resource, "capacity": rules.capacity}
+    cli.show(options, [{**row, "before": str(before), "after": str(after)}])
+
+
+async def _room_agenda(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        read = rooms.ended if options.ended else rooms.agenda
+        bookings = await read(options.resource)
+    cli.show(options, [_booking_row(booking) for booking in bookings])
+
+
+async def _room_book(options: argparse.Namespace) -> None:
+    wanted = Interval(cli.moment(options.start), cli.moment(options.end))
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        who = {"holder": options.holder, "note": options.note, "idempotency_key": options.key}
+        made = (
+            await rooms.book(options.resource, wanted, **who)
+            if options.hold is None
+            else await rooms.hold(options.resource, wanted, ttl_s=options.hold, **who)
+        )
+    cli.show(options, [_booking_row(made)])
+
+
+async def _room_repeat(options: argparse.Namespace) -> None:
+    first, last = cli.local(options.start), cli.local(options.end)
+    rule = Recurrence.parse(options.rule, start=first, duration=last - first)
+    if rule.count is None and rule.until is None:
+        raise InvalidTimeError("the rule has no end: give it a COUNT or an UNTIL")
+    wanted = [
+        Wanted(options.resource, when, options.note) for when in occurrences(rule, options.zone)
+    ]
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        made = await rooms.book_many(
+            wanted, holder=options.holder, atomic=not options.each, idempotency_key=options.key
+        )
+    rows = [_booking_row(one) if isinstance(one, Booking) else _refusal_row(one) for one in made]
+    cli.show(options, rows)
+
+
+async def _room_free(options: argparse.Namespace) -> None:
+    within = Interval(cli.moment(options.start), cli.moment(options.end))
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        length = timedelta(minutes=options.minutes)
+        slots = await rooms.free(options.resource, within, length, count=10)
+    cli.show(options, [{"start": s.start.isoformat(), "end": s.end.isoformat()} for s in slots])
+
+
+async def _live(rooms: Reservations, options: argparse.Namespace) -> Booking:
+    """The booking that an id names; a hold whose time is over too, for it says so itself."""
+    for booking in await rooms.agenda(options.resource, lapsed=True):
+        if booking.id == options.id:
+            return booking
+    raise NotFoundError(f"{options.resource!r} has no live booking {options.id!r}")
+
+
+async def _room_extend(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        held = await rooms.extend(await _live(rooms, options), ttl_s=options.hold)
+    cli.show(options, [_booking_row(held)])
+
+
+async def _room_confirm(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        made = await rooms.confirm(await _live(rooms, options))
+    cli.show(options, [_booking_row(made)])
+
+
+async def _room_move(options: argparse.Namespace) -> None:
+    wanted = Interval(cli.moment(options.start), cli.moment(options.end))
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        moved = await rooms.move(await _live(rooms, options), wanted, resource=options.to)
+    cli.show(options, [{"resource": moved.resource, **_booking_row(moved)}])
+
+
+async def _room_cancel(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        booking = await _live(rooms, options)
+        done = await (rooms.release if options.release else rooms.cancel)(booking)
+        if not done:
+            what = "hold" if options.release else "booking"
+            raise NotFoundError(f"{options.resource!r} has no live {what} {options.id!r}")
+    cli.show(options, [{"id": options.id, "cancelled": True}])
+
+
+def _booking_row(booking: Booking) -> dict[str, cli.Cell]:
+    return {
+        "id": booking.id,
+        "start": booking.interval.start.isoformat(),
+        "end": booking.interval.end.isoformat(),
+        "state": booking.state.value,
+        "holder": booking.holder,
+        "expires": booking.expires_at.isoformat() if booking.expires_at else None,
+        "taken_by": booking.taken_by,
+        "note": booking.note,
+    }
+
+
+def _refusal_row(refusal: BookingConflict) -> dict[str, cli.Cell]:
+    return {
+        "id": None,
+        "start": refusal.wanted.start.isoformat(),
+        "end": refusal.wanted.end.isoformat(),
+        "state": "refused",
+        "holder": refusal.holder,
+        "expires": refusal.expires_at.isoformat() if refusal.expires_at else None,
+        "taken_by": None,
+        "note": f"taken by booking {refusal.booking_id}",
+    }
+
+
+COMMANDS = [cli.Command("room", "agendas, free time, bookings", _room_arguments, cli.run_verb)]

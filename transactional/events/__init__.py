@@ -1,0 +1,1 @@
+"""The event log: streams of what happened, in one total order."""

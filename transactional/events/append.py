@@ -1,0 +1,311 @@
+"""How events get into the log: group commit, each append judged on its own.
+
+Every append compares the revision of the log's head, so appends are one after the other.  Those of
+one process that wait at the same time are taken together: their streams' ends are looked up (or
+still known from the commit before), each append is judged against its expectations and against
+those before it, and what is accepted goes into one commit.  If a rival moved the head, all is read
+and judged anew.  So a lone append costs one commit, sixty waiting ones cost one commit too, and a
+refused append spoils nobody else's::
+
+    append(a) --+
+    append(b) --+--> [a ok, b wrong version, c repeat, d ok] --> commit {head, a, d} --> answers
+    append(c) --+
+    append(d) --+
+
+What is known of the streams' ends needs no compare of its own: ends only ever change together with
+the head, and the head is compared.  After a conflict the commits behind the head that was known say
+which streams moved, so what is known is brought up to date and not forgotten.
+
+An append writes its stream once.  Where the stream ends is written down only every `END_EVERY`
+versions, and found from there: a second key in every append would cost a third of the throughput.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+from zlib import crc32
+
+from transactional.errors import (
+    ConflictError,
+    OpIdReusedError,
+    TooManyRequestsError,
+    TransactionalError,
+)
+from transactional.events.event import new_batch
+from transactional.events.layout import Head, LogLayout, StreamEnd
+from transactional.events.request import Appended, Pending, WrongVersionError, meets, op_record
+from transactional.settle import Decision, decided
+from transactional.store import Absent, Put, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from transactional.clock import BusinessClock
+    from transactional.events.event import Batch
+    from transactional.store import Compare, Store, Write
+
+QUEUE_MAX: Final = 10_000
+"""Most appends that wait in one process; one more is refused with TooManyRequestsError."""
+GROUP_BYTES_MAX: Final = 640 << 10
+"""When a group is full, by bytes; by operations the store's capabilities say it."""
+ENDS_KNOWN_MAX: Final = 10_000
+"""How many streams' ends are remembered between commits."""
+CATCH_UP_COMMITS: Final = 50
+"""How many commits of rivals are read to catch up; behind more than that all is looked up anew."""
+END_EVERY: Final = 16
+"""A stream's end is written down about so often, if the commit has room."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one commit would append."""
+
+    head: Head
+    ends: dict[str, StreamEnd]
+    accepted: list[tuple[Pending, Appended]] = field(default_factory=list)
+    settled: list[tuple[Pending, Appended | TransactionalError]] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+
+
+class Appender:
+    """The one door into a log, for the tasks of one process."""
+
+    def __init__(self, store: Store, layout: LogLayout, clock: BusinessClock) -> None:
+        self._store = store
+        self._layout = layout
+        self._clock = clock
+        self._queue: deque[Pending] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._head: tuple[Head, int] | None = None  # as of our last commit, with its revision
+        self._ends: dict[str, StreamEnd] = {}  # as of the same commit
+
+    async def append(self, pending: Pending) -> Appended:
+        """Queue it and wait for its answer."""
+        if len(self._queue) >= QUEUE_MAX:
+            raise TooManyRequestsError(f"{QUEUE_MAX} appends are waiting")
+        self._queue.append(pending)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="event log appends")
+        return await pending.answer
+
+    async def _drain(self) -> None:
+        while self._queue:
+            group = self._take()
+            try:
+                await self._commit(group)
+            except Exception as error:  # noqa: BLE001 handed to those who wait, each of them
+                self._forget()
+                for pending in group:
+                    if not pending.answer.done():
+                        pending.answer.set_exception(error)
+
+    def _take(self) -> list[Pending]:
+        """The longest run of waiting appends that fits into one commit; at least one."""
+        room = self._store.capabilities.max_operations * 7 // 8 - 2  # head, position; some ends
+        group: list[Pending] = []
+        size = 0
+        while self._queue:
+            pending = self._queue[0]
+            operations = pending.operations
+            fits = operations <= room and size + pending.bytes <= GROUP_BYTES_MAX
+            if group and (pending.alone or group[0].alone or not fits):
+                break
+            self._queue.popleft()
+            if not pending.answer.cancelled():
+                group.append(pending)
+                room -= operations
+                size += pending.bytes
+        return group
+
+    async def _commit(self, pendings: list[Pending]) -> None:
+        async def decide(conflict: ConflictError | None) -> Decision[_Group]:
+            if conflict is not None:
+                await self._catch_up()
+                if any(failed in pendings[0].compares for failed in conflict.failed):
+                    raise conflict  # a compare that the caller brought along
+            # An op_id that was used before shows as a conflict, or as a version that moved on.
+            decision = await self._judge(pendings, with_ops=conflict is not None)
+            if conflict is None and any(p.origin.op_id for p, _ in decision.result.settled):
+                decision = await self._judge(pendings, with_ops=True)
+            return decision
+
+        group, revision = await decided(self._store, decide)
+        if revision:
+            self._head = group.head, revision
+            self._ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
+        for pending, answer in (*group.accepted, *group.settled):
+            if pending.answer.done():
+                continue
+            if isinstance(answer, Appended):
+                pending.answer.set_result(answer)
+            else:
+                pending.answer.set_exception(answer)
+
+    async def _judge(self, pendings: list[Pending], *, with_ops: bool) -> Decision[_Group]:
+        head, revision, done = await self._look(pendings, with_ops=with_ops)
+        await self._clock.refresh()
+        at = max(self._clock.now(), head.at + timedelta.resolution)
+        group = _Group(head, dict(self._ends))
+        for pending in pendings:
+            answer = self._answer(pending, group, done.get(pending.origin.op_id))
+            if answer is None:
+                self._enter(pending, group, at)
+            else:
+                group.settled.append((pending, answer))
+        if not group.accepted:
+            return Decision(group)
+        return self._decision(group, revision, at)
+
+    async def _look(
+        self, pendings: list[Pending], *, with_ops: bool
+    ) -> tuple[Head, int, dict[str, bytes]]:
+        """Head and its revision; the streams' ends become known; op_ids that were used before.
+
+        The head is read before the ends: an end that is too new makes the commit fail on the head,
+        one that is too old would not.
+        """
+        if self._head is None:
+            entry = await self._store.get(self._layout.head)
+            self._head = (Head.decode(entry.value), entry.revision) if entry else (Head(), 0)
+        head, revision = self._head
+        streams = {part.stream for p in pendings for part in p.parts}
+        streams.update(stream for p in pendings for stream in p.guards)
+        unknown = [stream for stream in streams if stream not in self._ends]
+        reads = [find_end(self._store, self._layout, stream) for stream in unknown]
+        self._ends.update(zip(unknown, await asyncio.gather(*reads), strict=True))
+        op_ids = [p.origin.op_id for p in pendings if p.origin.op_id] if with_ops else []
+        used = (await self._store.get_many([self._layout.op(o) for o in op_ids])).items
+        done = {o: used[k].value for o in op_ids if (k := self._layout.op(o)) in used}
+        return head, revision, done
+
+    async def _catch_up(self) -> None:
+        """A rival moved the head: learn from the commits since which of our streams moved."""
+        known, self._head = self._head, None
+        if known is None:
+            return
+        entry = await self._store.get(self._layout.head)
+        after = self._layout.at(known[0].position)
+        page = await self._store.scan(self._layout.at(), after=after, limit=CATCH_UP_COMMITS)
+        if entry is None or page.more:
+            self._forget()
+            return
+        self._head = Head.decode(entry.value), entry.revision
+        for commit in page.items.values():
+            for batch in json.loads(commit.value)["batches"]:
+                version = batch["version"] + len(batch["events"]) - 1
+                if batch["stream"] in self._ends:
+                    self._ends[batch["stream"]] = StreamEnd(version, batch["events"][-1][4])
+
+    def _answer(
+        self, pending: Pending, group: _Group, done: bytes | None
+    ) -> Appended | TransactionalError | None:
+        """The answer, if the append writes nothing: it is a repeat, or it is refused."""
+        if done is not None:
+            record = json.loads(done)
+            if record["content"] not in (pending.content(), ERASED):
+                return OpIdReusedError(pending.origin.op_id)
+            return Appended(record["first"], record["last"], record["versions"], repeated=True)
+        if op_id := pending.origin.op_id:
+            for twin, answer in group.accepted:
+                if twin.origin.op_id == op_id:
+                    same = twin.content() == pending.content()
+                    return answer if same else OpIdReusedError(op_id)
+        for stream, version in pending.guards.items():
+            if group.ends[stream].version != version:
+                return WrongVersionError(stream, version, group.ends[stream].version)
+        for part in pending.parts:
+            actual = group.ends[part.stream].version
+            if not meets(part.expected, actual):
+                return WrongVersionError(part.stream, part.expected, actual)
+        return None
+
+    def _enter(self, pending: Pending, group: _Group, at: datetime) -> None:
+        first = position = group.head.position + 1
+        for part in pending.parts:
+            end = group.ends[part.stream]
+            batch = new_batch(
+                part.stream,
+                part.events,
+                version=end.version + 1,
+                position=position,
+                at=at,
+                origin=pending.origin,
+                before=end.hash,
+            )
+            position += len(batch.rows)
+            group.ends[part.stream] = StreamEnd(batch.last_version, batch.rows[-1].hash)
+            group.batches.append(batch)
+        group.head = Head(position - 1, at, group.head.hash)
+        versions = {part.stream: group.ends[part.stream].version for part in pending.parts}
+        group.accepted.append((pending, Appended(first, position - 1, versions)))
+
+    def _decision(self, group: _Group, revision: int, at: datetime) -> Decision[_Group]:
+        texts = [batch.text() for batch in group.batches]
+        last = chained_commit(group.head.hash, group.batches)
+        group.head = Head(group.head.position, at, last)
+        together = f'{{"hash":"{last}","batches":[{",".join(texts)}]}}'
+        writes: dict[str, Write] = {
+            self._layout.head: Put(self._layout.head, group.head.encode()),
+            (key := self._layout.at(group.head.position)): Put(key, together.encode()),
+        }
+        for batch, text in zip(group.batches, texts, strict=True):
+            key = self._layout.stream(batch.stream, batch.last_version)
+            writes[key] = Put(key, text.encode())
+        room = self._store.capabilities.max_operations - len(writes)
+        room -= sum(p.operations - len(p.parts) for p, _ in group.accepted)
+        for batch in [batch for batch in group.batches if _end_is_due(batch)][:room]:
+            key = self._layout.end(batch.stream)
+            writes[key] = Put(key, StreamEnd(batch.last_version, batch.rows[-1].hash).encode())
+        compares: list[Compare] = [Revision(self._layout.head, revision)]
+        extra: list[Write] = []
+        for pending, appended in group.accepted:
+            compares += pending.compares
+            extra += pending.writes
+            if pending.origin.op_id:
+                key = self._layout.op(pending.origin.op_id)
+                compares.append(Absent(key))
+                extra.append(Put(key, op_record(pending, appended)))
+        return Decision(group, compares, [*writes.values(), *extra])
+
+    def _forget(self) -> None:
+        self._head = None
+        self._ends = {}
+
+
+async def find_end(store: Store, layout: LogLayout, stream: str) -> StreamEnd:
+    """Where the stream ends: from the last end that was written down, a few batches on."""
+    entry = await store.get(layout.end(stream))
+    end = StreamEnd.decode(entry.value) if entry else StreamEnd()
+    while True:
+        after = layout.stream(stream, end.version)
+        page = await store.scan(layout.stream(stream), after=after, limit=2 * END_EVERY)
+        if page.items:
+            batch = json.loads(list(page.items.values())[-1].value)
+            end = StreamEnd(batch["version"] + len(batch["events"]) - 1, batch["events"][-1][4])
+        if not page.more:
+            return end
+
+
+ERASED: Final = "erased"
+"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
+
+
+def _end_is_due(batch: Batch) -> bool:
+    """Whether the batch passes a mark of its stream; marks differ, or all would be due at once."""
+    shift = crc32(batch.stream.encode())
+    return (batch.last_version + shift) // END_EVERY > (batch.version - 1 + shift) // END_EVERY
+
+
+def chained_commit(before: str, batches: Sequence[Batch]) -> str:
+    """The hash of a commit, given that of the commit before it: over its streams' last hashes."""
+    text = json.dumps(
+        [before, *([b.stream, b.version, b.position, b.rows[-1].hash] for b in batches)]
+    )
+    return blake2b(text.encode(), digest_size=32).hexdigest()

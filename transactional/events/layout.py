@@ -1,0 +1,113 @@
+"""Where the event log lies in the store, and the two small records that say where it ends.
+
+`S` is a stream's name, quoted; numbers are padded so that they sort::
+
+    log/head                  position, time and hash of the log's end: the token of every append
+    log/at/POSITION           everything that one commit appended, under its last position
+    log/stream/S/VERSION      what one append wrote to the stream, under its last version
+    log/end/S                 version and hash of an event near the stream's end: where to look
+    log/op/OP_ID              what an append with a caller's op_id did
+    log/group/G               how far consumer group G has come
+    log/state/S/R             reducer R's snapshot of the stream
+
+An event lies twice, by position and by stream, so reading either way is one range scan; the copies
+are written in one commit and `verify` compares them.  A key named after the *last* number in it is
+found by any of its numbers: it is the first key behind `number - 1`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+from transactional.events.event import GENESIS
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=8192)
+def quoted(name: str) -> str:
+    """The name as one segment of a key."""
+    return quote(name, safe="")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLayout:
+    """Key names under one namespace."""
+
+    namespace: str = "log"
+
+    @property
+    def head(self) -> str:
+        """Key of the log's end."""
+        return f"{self.namespace}/head"
+
+    def at(self, position: int | None = None) -> str:
+        """Key of the commit that ends at `position`; without one the prefix of all."""
+        return f"{self.namespace}/at/" + (f"{position:016}" if position is not None else "")
+
+    def stream(self, stream: str, version: int | None = None) -> str:
+        """Key of the batch that ends at `version`; without one the prefix of the stream."""
+        prefix = f"{self.namespace}/stream/{quoted(stream)}/"
+        return prefix + (f"{version:012}" if version is not None else "")
+
+    def end(self, stream: str) -> str:
+        """Key of the last end of the stream that was written down."""
+        return f"{self.namespace}/end/{quoted(stream)}"
+
+    def ends(self) -> str:
+        """Prefix of what was written down of streams' ends."""
+        return f"{self.namespace}/end/"
+
+    def op(self, op_id: str) -> str:
+        """Key of what an op_id did."""
+        return f"{self.namespace}/op/{quoted(op_id)}"
+
+    def group(self, group: str) -> str:
+        """Key of a consumer group's checkpoint."""
+        return f"{self.namespace}/group/{quoted(group)}"
+
+    def snapshot(self, stream: str, reducer: str = "") -> str:
+        """Key of a reducer's snapshot; without one the prefix of the stream's snapshots."""
+        return f"{self.namespace}/state/{quoted(stream)}/{quoted(reducer)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The log's end: last position, the time up to which it is fixed, hash of the last commit."""
+
+    position: int = 0
+    at: datetime = EPOCH
+    hash: str = GENESIS
+
+    def encode(self) -> bytes:
+        """The head's bytes."""
+        return json.dumps([self.position, self.at.isoformat(), self.hash]).encode()
+
+    @classmethod
+    def decode(cls, value: bytes) -> Head:
+        """The head in a key's bytes."""
+        position, at, last = json.loads(value)
+        return cls(position, datetime.fromisoformat(at), last)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """A stream's end: last version, hash of the last event; version 0 before the first."""
+
+    version: int = 0
+    hash: str = GENESIS
+
+    def encode(self) -> bytes:
+        """The end's bytes."""
+        return f'[{self.version},"{self.hash}"]'.encode()
+
+    @classmethod
+    def decode(cls, value: bytes) -> StreamEnd:
+        """The end in a key's bytes."""
+        version, last = json.loads(value)
+        return cls(version, last)

@@ -1,0 +1,1 @@
+"""Reservations: half-open intervals of a resource, held, confirmed, never double booked."""

@@ -1,0 +1,284 @@
+"""The desk: bookings that wait at the same time are decided together and made in one commit.
+
+Every booking of one process comes to its desk.  While a commit is on its way the next requests
+gather; then all of them are judged in order on one sheet, each against the days as they are
+remembered and against those before it, and what fits goes into one commit, which compares every day
+that was looked at::
+
+    book(a) --+
+    hold(b) --+--> [a ok, b ok, c refused for a, d ok] --> commit {a, b, d} --> answers
+    book(c) --+
+    book(d) --+
+
+A refusal rests on the same compares, so it is told after the commit and holds at that point in
+time; if there is nothing to commit, the days are read anew first.  If a rival of another process
+wrote to one of the days, nothing is written, that day is read anew and all is judged again.
+
+So a process makes its bookings one group after the other, a lone one costs one commit and no read,
+and refusing one costs nobody else anything.  A request that makes a commit impossible (a note of
+megabytes) is served on its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from transactional.errors import (
+    OpIdReusedError,
+    OutcomeUnknownError,
+    TooManyRequestsError,
+    UnavailableError,
+)
+from transactional.reservations.booking import (
+    Booking,
+    BookingEndedError,
+    BookingState,
+    Wanted,
+    decode,
+    encode_with_place,
+)
+from transactional.reservations.day_sheet import Full, Sheet, SheetFull
+from transactional.settle import Decision, decided
+from transactional.store import Absent, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from transactional.errors import ConflictError
+    from transactional.reservations.day_book import DayBook
+    from transactional.store import Store
+
+QUEUE_MAX: Final = 10_000
+"""Most requests that wait in one process; one more is refused with TooManyRequestsError."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request on its way: what is wanted, under which ids, and who waits for it.
+
+    `ttl_s` None books at once.  With an idempotency `key` the ids follow from it, and `made` are
+    the keys under which it remembers the bookings.
+    """
+
+    wanted: tuple[Wanted, ...]
+    ids: tuple[str, ...]
+    holder: str
+    ttl_s: float | None
+    key: str | None
+    made: tuple[str, ...]
+    answer: asyncio.Future[tuple[Booking, ...]]
+
+    @property
+    def operations(self) -> int:
+        """About how many compares or writes it adds to a commit; the sheet counts exactly."""
+        days = sum([part.interval.duration.days + 2 for part in self.wanted])
+        return days + len(self.made)
+
+    def drafts(self, now: datetime) -> list[Booking]:
+        """The bookings as they would be made at `now`, without buffers."""
+        state = BookingState.CONFIRMED if self.ttl_s is None else BookingState.HELD
+        expires_at = None if self.ttl_s is None else now + timedelta(seconds=self.ttl_s)
+        return [
+            Booking(name, w.resource, w.interval, self.holder, state, expires_at, w.note)
+            for name, w in zip(self.ids, self.wanted, strict=True)
+        ]
+
+
+@dataclass(slots=True)
+class _Round:
+    """What one judgement of a group came to."""
+
+    sheet: Sheet
+    accepted: list[tuple[Request, list[Booking]]] = field(default_factory=list)
+    refused: list[tuple[Request, Full]] = field(default_factory=list)
+    postponed: list[Request] = field(default_factory=list)
+
+
+class Desk:
+    """Where the bookings of one process are made, a group at a time."""
+
+    def __init__(self, store: Store, days: DayBook) -> None:
+        self._store = store
+        self._days = days
+        self._queue: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self.busy = asyncio.Lock()
+        """Held while a group is served; whoever holds it has the days for himself."""
+
+    async def place(self, request: Request) -> tuple[Booking, ...]:
+        """Queue the request and wait for its answer.
+
+        A caller that is cancelled may still be given what he asked for.
+        """
+        if len(self._queue) >= QUEUE_MAX:
+            raise TooManyRequestsError(f"{QUEUE_MAX} bookings are waiting")
+        self._queue.append(request)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain(), name="booking desk")
+        return await request.answer
+
+    async def _drain(self) -> None:
+        while self._queue:
+            async with self.busy:
+                await self._serve(self._take())
+
+    def _take(self) -> list[Request]:
+        """The longest run of requests that fits into one commit; at least one."""
+        room = self._store.capabilities.max_operations
+        group: list[Request] = []
+        while self._queue:
+            request = self._queue[0]
+            if group and request.operations > room:
+                break
+            self._queue.popleft()
+            if not request.answer.cancelled():
+                group.append(request)
+                room -= request.operations
+        return group
+
+    async def _serve(self, group: list[Request]) -> None:
+        waiting = {id(request): request for request in group}
+        try:
+            await self._make(waiting)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            _fail(waiting.values(), error)
+        except Exception as error:  # noqa: BLE001 handed to the one who is to blame
+            if len(waiting) <= 1:
+                _fail(waiting.values(), error)
+            else:
+                for request in list(waiting.values()):
+                    await self._serve([request])
+
+    async def _make(self, waiting: dict[int, Request]) -> None:
+        proposed: set[int] = set()
+
+        async def decide(conflict: ConflictError | None) -> Decision[_Round]:
+            if conflict is not None:
+                self._days.doubt(conflict.failed)
+                await self._settle_repeats(waiting, conflict)
+            now = await self._store.now()
+            judged = await self._judge(waiting, now, anew=False)
+            if not judged.accepted and judged.refused and judged.sheet.remembered:
+                judged = await self._judge(waiting, now, anew=True)
+            if not judged.accepted:
+                return Decision(judged)
+            made = [
+                (key, encode_with_place(booking))
+                for request, drafts in judged.accepted
+                for key, booking in zip(request.made, drafts, strict=False)
+            ]
+            proposed.update(id(request) for request, _ in judged.accepted)
+            compares = [*judged.sheet.compares(), *(Absent(key) for key, _ in made)]
+            puts = [Put(key, value) for key, value in made]
+            return Decision(judged, compares, [*judged.sheet.writes.values(), *puts])
+
+        try:
+            judged, revision = await decided(self._store, decide)
+        except OutcomeUnknownError:
+            spared = [request for name, request in waiting.items() if name not in proposed]
+            for request in spared:  # no commit held them: nothing of theirs is in doubt
+                del waiting[id(request)]
+            self._queue.extendleft(reversed(spared))
+            raise
+        await self._tell(waiting, judged, revision)
+
+    async def _tell(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+        """Answer everybody by the judgement that stands; the postponed go back into the queue."""
+        if revision:
+            entered = self._days.committed(judged.sheet, revision)
+            for request, drafts in judged.accepted:
+                self._answer(waiting, request, tuple(entered[d.id] for d in drafts))
+        self._queue.extendleft(reversed(judged.postponed))
+        for request in judged.postponed:
+            del waiting[id(request)]
+        now = await self._store.now()
+        refusals = [self._refuse(waiting, r, full, judged.sheet, now) for r, full in judged.refused]
+        # All of them end before one that failed is served again: none may answer behind its back.
+        for failure in await asyncio.gather(*refusals, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _judge(self, waiting: dict[int, Request], now: datetime, *, anew: bool) -> _Round:
+        requests = [(request, request.drafts(now)) for request in waiting.values()]
+        sheet = await self._days.open([d for _, drafts in requests for d in drafts], anew=anew)
+        judged = _Round(sheet)
+        room = self._store.capabilities.max_operations - sum(len(r.made) for r, _ in requests)
+        for request, drafts in requests:
+            entries = [sheet.under_rules(draft) for draft in drafts]
+            try:
+                sheet.enter(entries, now, room=room)
+            except Full as full:
+                judged.refused.append((request, full))
+            except SheetFull:
+                judged.postponed.append(request)
+            else:
+                judged.accepted.append((request, entries))
+        return judged
+
+    async def _settle_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
+        """Answer those whose idempotency key has made a booking before."""
+        for request in list(waiting.values()):
+            if request.made and conflict.current.get(request.made[0]) is not None:
+                await self._answer_repeat(waiting, request)
+
+    async def _answer_repeat(self, waiting: dict[int, Request], request: Request) -> None:
+        try:
+            first = await self._first_made(request)
+        except (UnavailableError, OutcomeUnknownError):
+            raise
+        except Exception as error:  # noqa: BLE001 it is his alone
+            _fail([request], error)
+            del waiting[id(request)]
+        else:
+            self._answer(waiting, request, first)
+
+    async def _refuse(
+        self,
+        waiting: dict[int, Request],
+        request: Request,
+        full: Full,
+        sheet: Sheet,
+        now: datetime,
+    ) -> None:
+        if request.made and await self._store.get(request.made[0]) is not None:
+            await self._answer_repeat(waiting, request)  # a repeat is not in its own way
+            return
+        _fail([request], await self._days.conflict(full, now, sheet))
+        del waiting[id(request)]
+
+    async def _first_made(self, request: Request) -> tuple[Booking, ...]:
+        """What the idempotency key made before, as it stands now.
+
+        Raises:
+            OpIdReusedError: it made something else.
+        """
+        entries = (await self._store.get_many(request.made)).items
+        first = [decode(entry) for entry in entries.values()]
+        asked = sorted((part.resource, part.interval, request.holder) for part in request.wanted)
+        if sorted((b.resource, b.interval, b.holder) for b in first) != asked:
+            raise OpIdReusedError(request.key or "")
+        by_id = {b.id: b for b in first}
+        answers = []
+        for booking_id in request.ids:
+            try:
+                answers.append(await self._days.current(by_id[booking_id]))
+            except BookingEndedError as end:
+                answers.append(end.booking)
+        return tuple(answers)
+
+    @staticmethod
+    def _answer(waiting: dict[int, Request], request: Request, answer: tuple[Booking, ...]) -> None:
+        del waiting[id(request)]
+        if not request.answer.done():
+            request.answer.set_result(answer)
+
+
+def _fail(requests: Iterable[Request], error: Exception) -> None:
+    for request in requests:
+        if not request.answer.done():
+            request.answer.set_exception(error)

@@ -1,0 +1,348 @@
+"""Reservations: many agents book the same rooms, and no two bookings ever share an instant.
+
+How a hold is decided
+---------------------
+Read the day buckets that the wanted interval touches, each at its own revision; decide on what was
+read; commit with `Unchanged(bucket, since=that revision)`.  If anything entered or left one of the
+buckets in between, the commit fails, nothing is written, and the decision is made anew on the new
+state.  So overlap is decided *inside* the commit (snapshot isolation alone would let two different
+keys in, a write skew), and rivals on other days or other rooms never meet.
+
+How time enters
+---------------
+`expires_at` is data, written by the authority's clock; there is no lease and no timer behind it.
+Confirm, extend, release and steal all compare the hold's revision, so exactly one of them comes
+first, however wrong a clock may be: a clock that runs fast lets a hold be stolen early, and its
+owner is then told `HoldExpired`; it can not let two own the same time.
+
+Within one process callers queue per resource, because rivals that share a loop would only make
+each other's commits fail; between processes the compares decide.  One hold costs one commit, and
+one read of a bucket (a second one only around midnight) unless this process wrote the bucket last;
+confirm, release, extend and cancel cost one commit and a look at the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from transactional.entropy import fresh_token
+from transactional.reservations.booking import (
+    Booking,
+    BookingConflict,
+    BookingEndedError,
+    BookingState,
+    HoldExpired,
+    Layout,
+    Resource,
+    Wanted,
+    encode,
+    encode_rules,
+)
+from transactional.reservations.booking_queue import Desk, Request
+from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
+from transactional.reservations.day_sheet import Full, Sheet, ending
+from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.settle import Decision, decided, settled_commit
+from transactional.store import Put, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from transactional.errors import ConflictError
+    from transactional.store import Store
+
+HOLD_TTL_S_MAX: Final = 30 * 86_400
+"""Longest hold; whoever needs the time for longer books it."""
+
+
+class Reservations:
+    """Holds and bookings of any number of resources in one store.
+
+    Resources need no registration: one that was never `define`d has capacity 1 and no buffers.
+    Every mutation is safe to repeat.  Creation takes an `idempotency_key`, and repeating it returns
+    the first booking; the others are idempotent by the booking's state.  All methods raise
+    UnavailableError if the store could not decide.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        namespace: str = "reservation",
+        new_id: Callable[[], str] = lambda: fresh_token()[:16],
+    ) -> None:
+        self._store = store
+        self._layout = Layout(namespace)
+        self._new_id = new_id
+        self._days = DayBook(store, self._layout)
+        self._desk = Desk(store, self._days)
+
+    # --- rules of a resource --------------------------------------------------------------------
+
+    async def define(self, resource: str, rules: Resource) -> None:
+        """Set capacity and buffers for the bookings of `resource` made from now on."""
+        key = self._layout.rules(resource)
+        await settled_commit(self._store, [], [Put(key, encode_rules(rules))])
+        self._days.forget_rules(resource)
+
+    async def rules(self, resource: str) -> Resource:
+        """The rules in force."""
+        self._days.forget_rules(resource)
+        return await self._days.rules(resource)
+
+    # --- making bookings ------------------------------------------------------------------------
+
+    async def hold(
+        self,
+        resource: str,
+        interval: Interval,
+        *,
+        holder: str,
+        ttl_s: float,
+        note: str = "",
+        idempotency_key: str | None = None,
+    ) -> Booking:
+        """Keep the time for `holder` for `ttl_s` seconds: a semantic lock until `confirm`.
+
+        Raises:
+            BookingConflict: the time is taken; nothing was written.
+            OpIdReusedError: the idempotency_key made another hold; nothing was written.
+        """
+        _check_ttl(ttl_s)
+        wanted = Wanted(resource, interval, note)
+        (made,) = await self._place((wanted,), holder, ttl_s, idempotency_key)
+        return made
+
+    async def book(
+        self,
+        resource: str,
+        interval: Interval,
+        *,
+        holder: str,
+        note: str = "",
+        idempotency_key: str | None = None,
+    ) -> Booking:
+        """Book the time at once, without a hold.  Raises as `hold` does."""
+        wanted = Wanted(resource, interval, note)
+        (made,) = await self._place((wanted,), holder, None, idempotency_key)
+        return made
+
+    async def book_many(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        holder: str,
+        atomic: bool = True,
+        idempotency_key: str | None = None,
+    ) -> tuple[Booking | BookingConflict, ...]:
+        """Book several times, of several resources if need be, in the order given.
+
+        With `atomic` all are booked in one commit, or BookingConflict is raised and none is.
+        Without, each is decided on its own and the answer holds a Booking or the BookingConflict.
+        """
+        if atomic:
+            return await self._place(tuple(wanted), holder, None, idempotency_key)
+        answers: list[Booking | BookingConflict] = []
+        for number, part in enumerate(wanted):
+            key = f"{idempotency_key}/{number}" if idempotency_key is not None else None
+            try:
+                answers += await self._place((part,), holder, None, key)
+            except BookingConflict as conflict:
+                answers.append(conflict)
+        return tuple(answers)
+
+    # --- changing bookings ----------------------------------------------------------------------
+
+    async def confirm(self, hold: Booking) -> Booking:
+        """Make a hold a booking.  A booking that is confirmed already is returned as it is.
+
+        Raises:
+            HoldExpired: too late; `taken_by` names whoever took the time.  Nothing was written.
+            BookingEndedError: it was released or cancelled.  Nothing was written.
+        """
+
+        def confirmed(current: Booking, now: datetime) -> Booking | None:
+            if current.state is BookingState.CONFIRMED:
+                return None
+            _check_in_time(current, now)
+            return replace(current, state=BookingState.CONFIRMED, expires_at=None)
+
+        return await self._change(hold, confirmed)
+
+    async def extend(self, hold: Booking, *, ttl_s: float) -> Booking:
+        """Let a hold end `ttl_s` seconds from now.  Raises as `confirm` does."""
+        _check_ttl(ttl_s)
+
+        def extended(current: Booking, now: datetime) -> Booking | None:
+            if current.state is BookingState.CONFIRMED:
+                return None
+            _check_in_time(current, now)
+            return replace(current, expires_at=now + timedelta(seconds=ttl_s))
+
+        return await self._change(hold, extended)
+
+    async def release(self, hold: Booking) -> bool:
+        """Give a hold back.  False, and no effect, if it is not a live hold any more."""
+
+        def released(current: Booking, now: datetime) -> Booking | None:
+            if current.state is not BookingState.HELD or current.lapsed(now):
+                return None
+            return replace(current, state=BookingState.RELEASED)
+
+        return await self._end(hold, released)
+
+    async def cancel(self, booking: Booking) -> bool:
+        """Give a booking or hold back.  False, and no effect, if it is not live any more."""
+
+        def cancelled(current: Booking, now: datetime) -> Booking | None:
+            if current.lapsed(now):
+                return None
+            held = current.state is BookingState.HELD
+            return replace(current, state=BookingState.RELEASED if held else BookingState.CANCELLED)
+
+        return await self._end(booking, cancelled)
+
+    async def move(
+        self, booking: Booking, interval: Interval, *, resource: str | None = None
+    ) -> Booking:
+        """Give the booking another time, or another resource, in one commit.
+
+        Its own present time does not stand in its way.  Id, holder, state and expiry stay.
+
+        Raises:
+            BookingConflict: the new time is taken; the booking stands where it stood.
+            HoldExpired, BookingEndedError: as for `confirm`.
+        """
+        target = resource or booking.resource
+        current = booking
+
+        async def decide(conflict: ConflictError | None) -> Decision[Sheet | Booking]:
+            nonlocal current
+            now = await self._store.now()
+            doubtful = conflict is not None or not current.live or current.lapsed(now)
+            if doubtful or (current.resource, current.interval) == (target, interval):
+                current = await self._days.current(current)
+                self._days.forget_rules(target)
+            if conflict is not None:
+                self._days.doubt(conflict.failed)
+            if (current.resource, current.interval) == (target, interval):
+                return Decision(current)
+            _check_in_time(current, now)
+            token = Revision(self._layout.copies(current)[0], current.revision)
+            try:
+                sheet = await self._days.move(current, target, interval, now)
+            except Full as full:
+                await self._days.current(current)  # a booking that has ended is told so first
+                raise await self._days.conflict(full, now) from None
+            return Decision(sheet, [*sheet.compares(), token], [*sheet.writes.values()])
+
+        async with self._desk.busy:  # our own bookings would only make the commit fail
+            moved, revision = await decided(self._store, decide)
+            if isinstance(moved, Booking):
+                return moved
+            return self._days.committed(moved, revision)[booking.id]
+
+    # --- reading --------------------------------------------------------------------------------
+
+    async def current(self, booking: Booking) -> Booking:
+        """The booking as it stands, wherever it was moved.
+
+        Raises:
+            HoldExpired, BookingEndedError: it is not live any more.
+        """
+        return await self._days.current(booking)
+
+    async def agenda(
+        self, resource: str, within: Interval | None = None, *, lapsed: bool = False
+    ) -> tuple[Booking, ...]:
+        """Live bookings and holds of `resource` in order of start, those that occupy `within`.
+
+        With `lapsed` also the holds whose time is over and which nobody has taken yet.  Each page
+        of 1000 keys is read at one revision of its own.
+        """
+        return await self._days.agenda(resource, within, lapsed=lapsed)
+
+    async def ended(self, resource: str) -> tuple[Booking, ...]:
+        """Holds that expired or were released, bookings that were cancelled; in order of start.
+
+        A hold that lapsed and was taken by nobody counts as EXPIRED, with `taken_by` None.
+        """
+        return await self._days.ended(resource)
+
+    async def free(
+        self, resource: str, within: Interval, length: timedelta, *, count: int = FREE_SLOTS_MAX
+    ) -> tuple[Interval, ...]:
+        """The earliest stretch of `length` in each of the next `count` gaps inside `within`."""
+        now = await self._store.now()
+        return await self._days.free(resource, within, length, now, count)
+
+    # --- deciding -------------------------------------------------------------------------------
+
+    async def _place(
+        self, wanted: tuple[Wanted, ...], holder: str, ttl_s: float | None, key: str | None
+    ) -> tuple[Booking, ...]:
+        """The one door through which bookings enter."""
+        if not wanted:
+            return ()
+        numbers = range(len(wanted))
+        ids = tuple(self._new_id() if key is None else _id_from(key, n) for n in numbers)
+        made = () if key is None else tuple(self._layout.made(booking_id) for booking_id in ids)
+        answer = asyncio.get_running_loop().create_future()
+        request = Request(wanted, ids, holder, ttl_s, key, made, answer)
+        return await self._desk.place(request)
+
+    async def _change(
+        self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
+    ) -> Booking:
+        """Rewrite a live booking in its place or end it; `change` returns None to leave it."""
+        current = booking
+
+        async def decide(conflict: ConflictError | None) -> Decision[Booking]:
+            nonlocal current
+            now = await self._store.now()
+            if conflict is not None or not current.live or current.lapsed(now):
+                current = await self._days.current(current)
+            changed = change(current, now)
+            if changed is None:
+                return Decision(await self._days.current(current))
+            keys = self._layout.copies(current)
+            writes = (
+                [Put(key, encode(changed)) for key in keys]
+                if changed.live
+                else ending(self._layout, changed)
+            )
+            return Decision(changed, [Revision(keys[0], current.revision)], writes)
+
+        try:
+            changed, revision = await decided(self._store, decide)
+        finally:
+            self._days.changed(current)
+        return replace(changed, revision=revision) if revision else changed
+
+    async def _end(
+        self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
+    ) -> bool:
+        try:
+            return not (await self._change(booking, change)).live
+        except BookingEndedError:
+            return False
+
+
+def _id_from(idempotency_key: str, number: int) -> str:
+    """A booking's id that repeats with its key, so that a repeat meets the first booking."""
+    return blake2b(f"{number}:{idempotency_key}".encode(), digest_size=12).hexdigest()
+
+
+def _check_ttl(ttl_s: float) -> None:
+    if not 0 < ttl_s <= HOLD_TTL_S_MAX:
+        raise InvalidTimeError(f"ttl_s lies above 0 and up to {HOLD_TTL_S_MAX}, got {ttl_s}")
+
+
+def _check_in_time(booking: Booking, now: datetime) -> None:
+    if booking.lapsed(now):
+        raise HoldExpired(booking, None)

@@ -1,0 +1,1 @@
+"""Sagas: work in several steps that is completed or compensated."""

@@ -1,0 +1,327 @@
+"""A saga's history, and the one pure function that says what comes next.
+
+The history is a list of records; everything a coordinator knows stands in it, so any worker can go
+on where another one fell.  An attempt is recorded *before* it runs (INTENT, UNDO) and its outcome
+together with the next attempt's intent, in one commit::
+
+    start    INTENT a 1
+             (a runs)
+    commit   DONE a, INTENT b 1
+             (b runs, the worker dies)
+    resume   INTENT b 2                 b's first attempt is lost: it counts as a crash of b
+             (b runs with the same idempotency key, and refuses)
+    commit   REFUSED b, UNDO a 1
+             (a's compensation runs)
+    commit   UNDONE a, COMPENSATED
+
+`next_action(saga, history)` reads a history and answers Run, Undo, Finish or Stop.  It asks no
+clock: a time that matters (the end of a back-off) is in the record that brought it about.
+
+Invariants: before the pivot is done every failure turns the run back, after it none does (REFUSED,
+DEADLINE and ABANDON are not written there); once turned back, no action runs again; a step is
+undone from its intent on, unless it was refused, in reverse order of the steps; COMPENSATED stands
+only where every such step is undone or was skipped by a person.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from transactional.sagas.saga import Json, StepKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from transactional.sagas.saga import Saga, Step
+
+_dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+RECORDS_MAX: Final = 2000
+"""Longest history; a saga that is still not done then is dead-lettered."""
+
+
+class RecordKind(Enum):
+    """What a record says."""
+
+    INTENT = "intent"  # an attempt of the action begins
+    DONE = "done"  # the action returned `value`
+    FAILED = "failed"  # the attempt raised; `value` is when to try again, None: give up
+    REFUSED = "refused"  # the action says that it had and will have no effect
+    LATER = "later"  # the action wants to be called again at `value`
+    PAUSED = "paused"  # the worker stopped in good order in mid-attempt
+    DEADLINE = "deadline"  # the saga's deadline passed before the pivot was done
+    ABANDON = "abandon"  # a person turned the saga back
+    UNDO = "undo"  # an attempt of the compensation begins
+    UNDONE = "undone"  # the compensation returned
+    UNDO_FAILED = "undo_failed"  # the compensation raised; `value` as for FAILED
+    SKIP = "skip"  # a person says that the step is dealt with; `value` is its result
+    RETRY = "retry"  # a person wants a stopped saga to go on; counts start anew
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+    STUCK = "stuck"  # a compensation or a retriable step failed for good
+    DEAD_LETTER = "dead_letter"  # a step took too many workers with it
+
+
+FINAL: Final = frozenset({RecordKind.COMPLETED, RecordKind.COMPENSATED})
+STOPPED: Final = frozenset({RecordKind.STUCK, RecordKind.DEAD_LETTER})
+TURNING: Final = frozenset(
+    {RecordKind.REFUSED, RecordKind.DEADLINE, RecordKind.ABANDON, RecordKind.UNDO}
+)
+SETBACKS: Final = frozenset(
+    {RecordKind.FAILED, RecordKind.LATER, RecordKind.PAUSED, RecordKind.UNDO_FAILED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a history."""
+
+    kind: RecordKind
+    at: datetime
+    step: str = ""
+    attempt: int = 0
+    value: Json = None
+    error: str = ""
+    _text: str = field(default="", repr=False, compare=False)
+
+    @property
+    def text(self) -> str:
+        """The record as JSON text, made once: it is written again with each later record."""
+        if not self._text:
+            object.__setattr__(self, "_text", _dump(self.to_json()))
+        return self._text
+
+    def to_json(self) -> dict[str, Any]:
+        """The record in JSON's types."""
+        data: dict[str, Any] = {"kind": self.kind.value, "at": self.at.isoformat()}
+        if self.step:
+            data["step"] = self.step
+        if self.attempt:
+            data["attempt"] = self.attempt
+        if self.value is not None:
+            data["value"] = self.value
+        if self.error:
+            data["error"] = self.error
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """The record that `to_json` wrote."""
+        return cls(
+            kind=RecordKind(data["kind"]),
+            at=datetime.fromisoformat(data["at"]),
+            step=data.get("step", ""),
+            attempt=data.get("attempt", 0),
+            value=data.get("value"),
+            error=data.get("error", ""),
+        )
+
+
+# --- what comes next ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run the step's action; not before a time, if one is given."""
+
+    step: str
+    attempt: int
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Run the step's compensation; not before a time, if one is given."""
+
+    step: str
+    attempt: int
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The saga is over: COMPLETED or COMPENSATED."""
+
+    end: RecordKind
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The saga waits for a person: STUCK or DEAD_LETTER, because of a step."""
+
+    reason: RecordKind
+    step: str = ""
+
+
+NextAction = Run | Undo | Finish | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """The attempts at one thing (an action, a compensation) as the history tells them."""
+
+    attempts: int = 0  # all of them: numbers the next one
+    since: datetime | None = None  # when the first of them began
+    failures: int = 0  # those that raised, since a person last intervened
+    lost: int = 0  # begun without an outcome, since a person last intervened
+    begun: bool = False  # the last one has no outcome yet
+    failed: bool = False  # the last one raised
+    not_before: datetime | None = None  # when a failed or postponed one may be repeated
+
+    def begin(self, record: Record) -> Tries:
+        """An attempt begins; if the one before it has no outcome, it was lost."""
+        lost = self.lost + self.begun
+        return Tries(record.attempt, self.since or record.at, self.failures, lost, begun=True)
+
+    def end(self, record: Record) -> Tries:
+        """The attempt ended without a result."""
+        failed = record.kind in (RecordKind.FAILED, RecordKind.UNDO_FAILED)
+        not_before = datetime.fromisoformat(record.value) if record.value else None
+        failures = self.failures + failed
+        return replace(self, begun=False, failed=failed, failures=failures, not_before=not_before)
+
+    def anew(self) -> Tries:
+        """A person wants it tried again: what was counted against it is forgotten."""
+        return Tries(self.attempts)
+
+
+_NEVER: Final = Tries()
+
+
+@dataclass(slots=True)
+class Progress:
+    """A history folded: what is done, what is undone, and which way the run goes."""
+
+    results: dict[str, Json] = field(default_factory=dict)
+    forward: dict[str, Tries] = field(default_factory=dict)
+    back: dict[str, Tries] = field(default_factory=dict)
+    undone: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    turned: bool = False
+    last: RecordKind | None = None
+    error: str = ""
+    records: int = 0
+
+    @classmethod
+    def of(cls, history: Sequence[Record]) -> Progress:
+        """Fold the history; O(records)."""
+        return cls().after(history)
+
+    def after(self, records: Sequence[Record]) -> Progress:
+        """This and some more records, folded; this one stays as it is.  O(steps + new records)."""
+        progress = Progress(
+            dict(self.results),
+            dict(self.forward),
+            dict(self.back),
+            set(self.undone),
+            set(self.refused),
+            self.turned,
+            self.last,
+            self.error,
+            self.records,
+        )
+        for record in records:
+            progress._add(record)
+        return progress
+
+    def _add(self, record: Record) -> None:
+        kind = record.kind
+        self.records += 1
+        self.last = kind
+        self.error = record.error or self.error
+        if kind is RecordKind.INTENT:
+            self.forward[record.step] = self.forward.get(record.step, _NEVER).begin(record)
+        elif kind is RecordKind.DONE:
+            self.results[record.step] = record.value
+        elif kind is RecordKind.UNDO:
+            self.back[record.step] = self.back.get(record.step, _NEVER).begin(record)
+            self.turned = True
+        elif kind in SETBACKS:
+            tries = self.back if kind is RecordKind.UNDO_FAILED else self.forward
+            tries[record.step] = tries[record.step].end(record)
+        elif kind is RecordKind.RETRY:
+            for tries in (self.forward, self.back):
+                tries.update({step: each.anew() for step, each in tries.items()})
+        else:
+            self._settle(record)
+            self.turned = self.turned or kind in TURNING
+
+    def _settle(self, record: Record) -> None:
+        """Something about the step is final."""
+        kind, step = record.kind, record.step
+        if kind is RecordKind.SKIP and not self.turned:
+            self.results[step] = record.value
+        elif kind in (RecordKind.UNDONE, RecordKind.SKIP):
+            self.undone.add(step)
+        elif kind is RecordKind.REFUSED:
+            self.refused.add(step)
+
+
+def next_action(saga: Saga, history: Sequence[Record]) -> NextAction:
+    """What a coordinator does after this history; pure, O(records).
+
+    An attempt that was begun and has no outcome is taken as lost with its worker.
+    """
+    return decide(saga, Progress.of(history))
+
+
+def decide(saga: Saga, progress: Progress) -> NextAction:
+    """`next_action` for a history that is folded already; pure, O(steps)."""
+    if progress.last in FINAL:
+        return Finish(progress.last)
+    if progress.last in STOPPED:
+        return Stop(progress.last)
+    if progress.records >= RECORDS_MAX:
+        return Stop(RecordKind.DEAD_LETTER)
+    if not progress.turned:
+        onward = _onward(saga, progress)
+        if onward is not None:
+            return onward
+    return _backward(saga, progress)
+
+
+def _onward(saga: Saga, progress: Progress) -> NextAction | None:
+    """The next action, or None when the run has to turn back."""
+    step = next((s for s in saga.steps if s.name not in progress.results), None)
+    if step is None:
+        return Finish(RecordKind.COMPLETED)
+    tries = progress.forward.get(step.name, _NEVER)
+    if tries.failed and tries.not_before is None:
+        undoable = step.kind is StepKind.COMPENSATABLE or step.compensation is not None
+        if step.kind is StepKind.RETRIABLE or not undoable:
+            return Stop(RecordKind.STUCK, step.name)  # nobody knows how the pivot went
+        return None
+    if _poisoned(step, tries):
+        return Stop(RecordKind.DEAD_LETTER, step.name)
+    return Run(step.name, tries.attempts + 1, tries.not_before)
+
+
+def _backward(saga: Saga, progress: Progress) -> NextAction:
+    for step in reversed(saga.steps):
+        if (
+            step.name not in progress.forward
+            or step.name in progress.undone
+            or step.name in progress.refused
+            or step.compensation is None
+        ):
+            continue
+        tries = progress.back.get(step.name, _NEVER)
+        if tries.failed and tries.not_before is None:
+            return Stop(RecordKind.STUCK, step.name)
+        if _poisoned(step, tries):
+            return Stop(RecordKind.DEAD_LETTER, step.name)
+        return Undo(step.name, tries.attempts + 1, tries.not_before)
+    return Finish(RecordKind.COMPENSATED)
+
+
+def _poisoned(step: Step, tries: Tries) -> bool:
+    return not step.waits and tries.lost + tries.begun >= step.crashes_max
+
+
+def past_pivot(saga: Saga, progress: Progress) -> bool:
+    """Whether the decision has fallen: every step that could turn the run back is done."""
+    return all(s.kind is StepKind.RETRIABLE or s.name in progress.results for s in saga.steps)

@@ -1,0 +1,396 @@
+"""Sagas: work in several steps that is completed or compensated, whoever falls on the way.
+
+`saga_definition` says what a saga is made of, `saga_history` decides (one pure function),
+`saga_driver` performs and records, `saga_run` is what lies in the store.  This module is the
+worker: it starts runs, keeps itself known to be alive, takes over the runs of workers that are not,
+and lets people look at runs and speak to them.
+
+One coordinator at a time: a worker's key hangs on its lease.  A run names its owner.  Whoever finds
+the owner's key gone writes its own name into the run, in a commit that compares both the absence of
+that key and the run's revision; that same write fences the old owner off, should it only have been
+asleep.  So two workers may both believe that they own a run, but only one can record.
+
+    async with Sagas(store, [order], worker="fulfilment") as sagas:
+        run = await sagas.execute("order", "order-17", {"item": "book", "pieces": 2})
+        assert run.state is SagaState.COMPLETED, run.error
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self
+
+from transactional.clock import BusinessClock
+from transactional.errors import ConflictError, LeaseExpiredError, TransactionalError
+from transactional.sagas.driver import Driver, SagaFencedError, as_json
+from transactional.sagas.history import Record, RecordKind, past_pivot
+from transactional.sagas.run import (
+    SagaExistsError,
+    SagaLayout,
+    SagaRun,
+    SagaStateError,
+    UnknownSagaError,
+    read_run,
+    writes_of,
+)
+from transactional.settle import Decision, decided, settled_commit
+from transactional.store import Absent, Exists, Put, Revision, scan_all
+from transactional.watching import next_change
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from types import TracebackType
+
+    from transactional.sagas.saga import Json, Saga
+    from transactional.store import Lease, Store
+
+INPUT_BYTES_MAX: Final = 64 << 10
+"""Largest input of a run as JSON."""
+
+log = logging.getLogger(__name__)
+
+
+class Sagas:
+    """A worker for the sagas it was given the definitions of; `async with` starts and stops it.
+
+    Outside of `async with` it is a client: what it starts, looks at and speaks to is driven by
+    workers elsewhere.  `runs_max` bounds the runs driven at once (children not counted); `start`
+    waits for room.  A worker that dies is noticed after at most `lease_ttl_s`; whoever has the
+    definitions takes its runs over within `recover_every_s` (half of that, if not given).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        definitions: Iterable[Saga],
+        *,
+        worker: str = "worker",
+        namespace: str = "saga",
+        lease_ttl_s: float = 10.0,
+        recover_every_s: float | None = None,
+        runs_max: int = 1000,
+    ) -> None:
+        self.store = store
+        self.layout = SagaLayout(namespace)
+        self.name = f"{worker}~{secrets.token_hex(4)}"
+        self._definitions = {(saga.name, saga.version): saga for saga in definitions}
+        self._lease_ttl_s = lease_ttl_s
+        self._recover_every_s = recover_every_s or lease_ttl_s / 2
+        self._room = asyncio.Semaphore(runs_max)
+        self._driving: dict[str, asyncio.Task[SagaRun]] = {}
+        self._claimed: set[str] = set()  # those, and the ones whose first commit is under way
+        self._duties: list[asyncio.Task[None]] = []
+        self._lease: Lease | None = None
+        self._clock: BusinessClock | None = None
+
+    # --- the worker's own life ------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self._register()
+        self._duties = [
+            asyncio.create_task(self._stay_alive(), name=f"{self.name} lease"),
+            asyncio.create_task(self._recover(), name=f"{self.name} recovery"),
+        ]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop in good order: pause actions, finish compensations, leave the runs to others."""
+        tasks: list[asyncio.Task[None] | asyncio.Task[SagaRun]] = [*self._duties]
+        tasks += self._driving.values()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            with suppress(TransactionalError):
+                await self.store.revoke(lease.id)
+
+    @property
+    def clock(self) -> BusinessClock:
+        """The authority's time, as this worker knows it."""
+        if self._clock is None:
+            raise SagaStateError("a worker drives sagas inside of `async with` only")
+        return self._clock
+
+    async def _register(self) -> None:
+        if self._clock is None:
+            self._clock = BusinessClock(self.store)
+        await self._clock.refresh()
+        self._lease = await self.store.lease(self._lease_ttl_s)
+        key = Put(self.layout.worker(self.name), b"{}", self._lease.id)
+        await settled_commit(self.store, [], [key])
+
+    async def _stay_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_ttl_s / 3)
+            try:
+                if self._lease is not None:
+                    await self.store.renew(self._lease.id)
+            except LeaseExpiredError:
+                # Runs that others took meanwhile fence us off one by one; the rest stay ours.
+                with suppress(TransactionalError):
+                    await self._register()
+            except TransactionalError as error:
+                log.warning("worker %s cannot renew its lease: %s", self.name, error)
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                await self.resume_unfinished()
+            except TransactionalError as error:
+                log.warning("worker %s cannot look for unfinished sagas: %s", self.name, error)
+            await asyncio.sleep(self._recover_every_s)
+
+    # --- starting and waiting -------------------------------------------------------------------
+
+    async def start(self, saga: str, run_id: str, given: Json = None) -> SagaRun:
+        """Begin a run, on the newest version known; it goes on in the background.
+
+        Starting the same run again returns it as it is.
+
+        Raises:
+            SagaExistsError: the id belongs to another run.
+            UnknownSagaError: there is no definition of that name.
+        """
+        return await self._start(saga, run_id, given, room=self._room)
+
+    async def execute(self, saga: str, run_id: str, given: Json = None) -> SagaRun:
+        """Begin a run, or find it, and return it when it is over or waits for a person."""
+        run = await self.start(saga, run_id, given)
+        return run if run.over else await self.wait(run_id)
+
+    async def wait(self, run_id: str) -> SagaRun:
+        """Return the run when it is over or waits for a person, whoever drives it.
+
+        Raises:
+            UnknownSagaError: there is no such run.
+        """
+        while True:
+            task = self._driving.get(run_id)
+            if task is not None:
+                with suppress(SagaFencedError):
+                    return await asyncio.shield(task)
+            run, revision = await self._look(run_id)
+            if run is None:
+                raise UnknownSagaError(f"there is no saga {run_id!r}")
+            if run.over or run.stopped:
+                return run
+            await next_change(self.store, self.layout.open(run_id), revision)
+
+    async def run_child(self, saga: str, run_id: str, given: Json) -> SagaRun:
+        """Start the child run of a step, or find it, and return it when it is over."""
+        run = await self._start(saga, run_id, given, room=None)
+        while not run.over:
+            run = await self.wait(run_id)
+            if run.stopped:  # a person will see to it; the parent waits
+                await next_change(self.store, self.layout.open(run_id), run.revision)
+        return run
+
+    async def _start(
+        self, saga: str, run_id: str, given: Json, *, room: asyncio.Semaphore | None
+    ) -> SagaRun:
+        if not run_id or "/" in run_id:
+            raise SagaExistsError(f"{run_id!r} is no id for a saga: it is empty or has a '/'")
+        definition = self._newest(saga)
+        given = as_json(given, "input", INPUT_BYTES_MAX)
+        now = self._clock.now() if self._clock else await self.store.now()
+        run = SagaRun(run_id, saga, definition.version, given, now)
+        compares = [Absent(self.layout.open(run_id)), Absent(self.layout.done(run_id))]
+        try:
+            if self._lease is None:
+                writes = writes_of(run, self.layout, signals=False)
+                await settled_commit(self.store, compares, writes)
+                return run
+            driver = Driver(self, definition, run)
+            await self._launch(driver, lambda: driver.begin(compares), room)
+        except ConflictError:
+            return await self._same_run(run)
+        return driver.run
+
+    async def _same_run(self, asked: SagaRun) -> SagaRun:
+        found, _ = await self._look(asked.id)
+        if found is None or (found.saga, found.input) != (asked.saga, asked.input):
+            raise SagaExistsError(f"saga id {asked.id!r} belongs to another run")
+        return found
+
+    def _newest(self, saga: str) -> Saga:
+        versions = [version for name, version in self._definitions if name == saga]
+        if not versions:
+            raise UnknownSagaError(f"no saga {saga!r} is defined here")
+        return self._definitions[saga, max(versions)]
+
+    async def _launch(
+        self,
+        driver: Driver,
+        begin: Callable[[], Awaitable[None]],
+        room: asyncio.Semaphore | None,
+    ) -> None:
+        """Make the run ours and drive it in a task of its own, once there is room."""
+        if room is not None:
+            await room.acquire()
+        run_id = driver.run.id
+        claimed_here = run_id not in self._claimed
+        self._claimed.add(run_id)  # recovery may see the run before `begin` returns
+        try:
+            await begin()
+        except BaseException:
+            if claimed_here:
+                self._claimed.discard(run_id)
+            if room is not None:
+                room.release()
+            raise
+        task = asyncio.create_task(driver.drive(), name=f"saga {run_id}")
+        self._driving[run_id] = task
+
+        def ended(task: asyncio.Task[SagaRun]) -> None:
+            if room is not None:
+                room.release()
+            del self._driving[run_id]
+            self._claimed.discard(run_id)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.warning("worker %s let go of saga %s: %s", self.name, run_id, error)
+
+        task.add_done_callback(ended)
+
+    # --- recovery -------------------------------------------------------------------------------
+
+    async def resume_unfinished(self) -> tuple[str, ...]:
+        """Take over the runs that nobody drives any more and drive them; returns their ids.
+
+        One scan of the workers and one of the open runs.  Runs that wait for a person, and runs of
+        versions that are not defined here, are left alone.
+        """
+        alive = (await scan_all(self.store, self.layout.worker())).items
+        resumed = []
+        async for run in self.unfinished():
+            definition = self._definitions.get((run.saga, run.version))
+            owner = self.layout.worker(run.owner)
+            foreign = run.owner not in ("", self.name)
+            if definition is None or run.stopped or run.id in self._claimed:
+                continue
+            if foreign and owner in alive:
+                continue
+            compares = [Revision(self.layout.open(run.id), run.revision)]
+            compares += [Revision(owner, 0)] if foreign else []
+            driver = Driver(self, definition, run)
+            with suppress(ConflictError):  # somebody else was faster
+                await self._launch(driver, partial(driver.begin, compares), self._room)
+                resumed.append(run.id)
+        return tuple(resumed)
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def get(self, run_id: str) -> SagaRun | None:
+        """The run as it stands, None if there is none."""
+        return (await self._look(run_id))[0]
+
+    async def unfinished(self) -> AsyncIterator[SagaRun]:
+        """Runs that are not over, in order of id; each page of 1000 is read at its own revision."""
+        async for run in self._runs(self.layout.open()):
+            yield run
+
+    async def finished(self) -> AsyncIterator[SagaRun]:
+        """Runs that were completed or compensated, in order of id."""
+        async for run in self._runs(self.layout.done()):
+            yield run
+
+    async def _runs(self, prefix: str) -> AsyncIterator[SagaRun]:
+        after = None
+        while True:
+            page = await self.store.scan(prefix, after=after)
+            for entry in page.items.values():
+                after = entry.key
+                yield read_run(entry)
+            if not page.more:
+                return
+
+    async def _look(self, run_id: str) -> tuple[SagaRun | None, int]:
+        keys = [self.layout.open(run_id), self.layout.done(run_id)]
+        seen = await self.store.get_many(keys)
+        entry = next(iter(seen.items.values()), None)
+        return (read_run(entry) if entry is not None else None), seen.revision
+
+    # --- speaking to runs -----------------------------------------------------------------------
+
+    async def signal(self, run_id: str, name: str, value: Json = None) -> bool:
+        """Tell a run something that one of its steps waits for, now or later.
+
+        False if the run is over, or the signal was given before: then it stands as it was.
+        """
+        text = json.dumps(as_json(value, "signal", INPUT_BYTES_MAX))
+        key = self.layout.signal(run_id, name)
+        run = await self.get(run_id)
+        if run is None:
+            raise UnknownSagaError(f"there is no saga {run_id!r}")
+        try:
+            unheard = (Absent(key), Exists(self.layout.open(run_id)))
+            await settled_commit(self.store, unheard, [Put(key, text.encode())])
+        except ConflictError:
+            return False
+        return True
+
+    async def retry(self, run_id: str) -> SagaRun:
+        """Let a stopped run try again where it stopped; its counts start anew.
+
+        Raises:
+            SagaStateError: it is not stopped.  UnknownSagaError: there is no such open run.
+        """
+        return await self._speak(run_id, lambda run: self._unstop(run, RecordKind.RETRY, None))
+
+    async def skip(self, run_id: str, result: Json = None) -> SagaRun:
+        """Say that the step at which a run stopped is dealt with, forwards with this result.
+
+        Raises: as `retry`.
+        """
+        value = as_json(result, "result", INPUT_BYTES_MAX)
+        return await self._speak(run_id, lambda run: self._unstop(run, RecordKind.SKIP, value))
+
+    async def abandon(self, run_id: str) -> SagaRun:
+        """Turn a run back: what it has done is compensated, at the latest after the present step.
+
+        Raises:
+            SagaStateError: the run is past its pivot or over.  UnknownSagaError: as `retry`.
+        """
+
+        def turned(run: SagaRun) -> Record:
+            definition = self._definitions.get((run.saga, run.version))
+            if definition is None:
+                raise UnknownSagaError(f"{run.saga!r} version {run.version} is not defined here")
+            if run.over or past_pivot(definition, run.progress):
+                raise SagaStateError(f"saga {run_id!r} cannot turn back any more")
+            return Record(RecordKind.ABANDON, run.started_at, error="abandoned by a person")
+
+        return await self._speak(run_id, turned)
+
+    @staticmethod
+    def _unstop(run: SagaRun, kind: RecordKind, value: Json) -> Record:
+        if not run.stopped:
+            raise SagaStateError(f"saga {run.id!r} is {run.state.value}, not stopped")
+        return Record(kind, run.history[-1].at, run.history[-1].step, value=value)
+
+    async def _speak(self, run_id: str, say: Callable[[SagaRun], Record]) -> SagaRun:
+        async def decide(_: ConflictError | None) -> Decision[SagaRun]:
+            run, _revision = await self._look(run_id)
+            if run is None:
+                raise UnknownSagaError(f"there is no saga {run_id!r}")
+            said = replace(say(run), at=await self.store.now())
+            spoken = run.extended([said], run.owner)
+            compare = Revision(self.layout.open(run_id), run.revision)
+            return Decision(spoken, [compare], writes_of(spoken, self.layout, signals=False))
+
+        run, revision = await decided(self.store, decide)
+        return replace(run, revision=revision)

@@ -1,0 +1,1 @@
+"""One store served to many processes over HTTP."""

@@ -1,0 +1,371 @@
+"""The HTTP authority: one store, served to many processes.
+
+Theory of operation
+-------------------
+The authority owns an engine and adds nothing to its meaning: each request is one call of the store,
+and its answer is sent when the store has answered, hence when the commit is durable.  Two doors
+lead to the same calls:
+
+* ``POST /v1/batch`` carries up to 512 requests and returns as many replies.  They run at once, in
+  no order, like the concurrent callers that they come from; the engine commits them as a group.
+* a path per operation, made for curl: ``PUT /v1/keys/KEY`` with ``If-Match: "REVISION"`` and
+  ``Idempotency-Key``; ``docs/http-api.md`` and ``/openapi.json`` list them.
+
+A client names the store's epoch in each request (``Store-Epoch``); after a restore it is refused.
+
+Stopping is orderly: new requests are told 503 with ``"applied": false``, watchers' streams end,
+what was accepted is finished, then the store is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import hdrs, web
+
+from transactional import rules, wire, wire_errors
+from transactional.errors import (
+    ConflictError,
+    EpochMismatchError,
+    InvalidRequestError,
+    NotFoundError,
+    StoreClosedError,
+    TooManyRequestsError,
+    TransactionalError,
+)
+from transactional.server.admission import Listen
+from transactional.server.calls import call, fault, reply_all
+from transactional.store import Absent, Delete, Exists, Put, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from transactional.store import Compacted, Compare, Event, Store, Write
+    from transactional.wire import Document
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUESTS_MAX: Final = 1024
+"""Most requests being worked on; one more is told 429."""
+WATCHES_MAX: Final = 1024
+"""Most open watches; one more is told 429."""
+HEARTBEAT_S: Final = 5.0
+"""A silent watch sends a comment this often, so that both ends notice a dead connection."""
+BODY_S: Final = 10.0
+"""How long a body may take to arrive."""
+STOP_S: Final = 10.0
+"""How long a stop waits for requests that were accepted."""
+
+
+_FORMS: Final = frozenset(
+    {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
+)
+_FIRST: Final = asyncio.FIRST_COMPLETED
+_log = logging.getLogger(__name__)
+_OPENAPI: Final = resources.files("transactional").joinpath("openapi.json").read_bytes()
+
+
+class Authority:
+    """Serves one store until it is stopped; ``store`` is closed with it."""
+
+    def __init__(self, store: Store, listen: Listen | None = None) -> None:
+        self._store = store
+        self._listen = listen or Listen()
+        self._busy = 0
+        self._watches = 0
+        self._revision = 0
+        self._stopping = asyncio.Event()
+        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=STOP_S)
+        self.port = 0
+        """The port it listens on, known after ``start``."""
+
+    def _application(self) -> web.Application:
+        application = web.Application(
+            client_max_size=wire.BODY_BYTES_MAX, middlewares=[self._guard]
+        )
+        application.add_routes(
+            [
+                web.get("/openapi.json", self._openapi),
+                web.get("/v1/status", self._status),
+                web.post("/v1/batch", self._batch),
+                web.post("/v1/commit", self._one("commit")),
+                web.get("/v1/keys", self._scan),
+                web.get("/v1/keys/{key:[\\s\\S]+}", self._get_key),
+                web.put("/v1/keys/{key:[\\s\\S]+}", self._put_key),
+                web.delete("/v1/keys/{key:[\\s\\S]+}", self._delete_key),
+                web.post("/v1/operations/{op_id:[\\s\\S]+}", self._resolve),
+                web.post("/v1/leases", self._one("lease")),
+                web.post("/v1/leases/{lease}", self._renew),
+                web.delete("/v1/leases/{lease}", self._revoke),
+                web.get("/v1/watch", self._watch),
+            ]
+        )
+        return application
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        scheme = "https" if self._listen.tls else "http"
+        host = f"[{self._listen.host}]" if ":" in self._listen.host else self._listen.host
+        return f"{scheme}://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; raises OSError if the address is taken."""
+        self._revision = (await self._store.get_many([])).revision
+        await self._runner.setup()
+        listen = self._listen
+        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=listen.tls)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Refuse what is new, finish what was accepted, close the store."""
+        self._stopping.set()
+        await self._runner.cleanup()
+        await self._store.close()
+
+    # --- around every request ---
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        weight = 0 if request.path == "/v1/watch" else 1  # watches have a limit of their own
+        self._busy += weight
+        try:
+            self._admit(request)
+            return await handler(request)
+        except TransactionalError as error:
+            return _as_error(error)
+        except web.HTTPException as error:
+            reason = f"{request.method} {request.path}: {error.reason}"
+            kind = NotFoundError if error.status == 404 else InvalidRequestError
+            return _as_error(kind(reason), error.status)
+        except Exception:  # noqa: BLE001 a fault must reach its caller as what it is
+            _log.exception("a fault in %s %s", request.method, request.path)
+            op_id = request.headers.get("Idempotency-Key")
+            return _as_error(fault(op_id, reads=request.method in {"GET", "HEAD"}))
+        finally:
+            self._busy -= weight
+
+    def _admit(self, request: web.Request) -> None:
+        headers = request.headers
+        self._listen.admit(
+            headers.get(hdrs.HOST, ""), headers.get(hdrs.AUTHORIZATION), headers.get(hdrs.ORIGIN)
+        )
+        if self._stopping.is_set():
+            raise StoreClosedError("the authority is stopping")
+        if self._busy > REQUESTS_MAX:
+            raise TooManyRequestsError(f"{REQUESTS_MAX} requests are being worked on")
+        epoch = request.headers.get(wire.EPOCH_HEADER)
+        if epoch is not None and epoch != self._store.epoch:
+            raise EpochMismatchError(given=epoch, current=self._store.epoch)
+
+    # --- requests as JSON ---
+
+    async def _call(self, kind: str, doc: Document) -> Any:
+        """Call the store once, and remember the revision that was seen."""
+        answer, revision = await call(self._store, kind, doc)
+        self._revision = max(self._revision, revision)
+        return answer
+
+    async def _batch(self, request: web.Request) -> web.Response:
+        requests = wire.entries((await _read_document(request)).get("requests"))
+        if len(requests) > wire.BATCH_MAX:
+            raise InvalidRequestError(f"{len(requests)} requests are more than {wire.BATCH_MAX}")
+        replies, seen = await reply_all(self._store, requests)
+        self._revision = max(self._revision, seen)
+        return _as_json({"revision": self._revision, "replies": replies})
+
+    def _one(self, kind: str) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            return _as_json(await self._call(kind, await _read_document(request)))
+
+        return handle
+
+    # --- paths for people ---
+
+    async def _openapi(self, _: web.Request) -> web.Response:
+        return web.Response(body=_OPENAPI, content_type="application/json")
+
+    async def _status(self, _: web.Request) -> web.Response:
+        snapshot = await self._store.get_many([])
+        time_us = rules.microseconds(await self._store.now())
+        return _as_json(
+            {
+                "epoch": self._store.epoch,
+                "revision": snapshot.revision,
+                "time_us": time_us,
+                "capabilities": wire.dump_capabilities(self._store.capabilities),
+            }
+        )
+
+    async def _scan(self, request: web.Request) -> web.Response:
+        query = request.query
+        doc: Document = {"prefix": query.get("prefix", ""), "after": query.get("after")}
+        doc["limit"] = _integer(query.get("limit", "1000"), "limit")
+        return _as_json(await self._call("scan", doc))
+
+    async def _get_key(self, request: web.Request) -> web.Response:
+        found = await self._store.get(request.match_info["key"])
+        if found is None:
+            raise NotFoundError(f"{request.match_info['key']!r} is absent")
+        headers = {hdrs.ETAG: f'"{found.revision}"'}
+        return web.Response(
+            body=found.value, content_type="application/octet-stream", headers=headers
+        )
+
+    async def _put_key(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"]
+        return await self._write_key(request, key, Put(key, await _read_body(request)))
+
+    async def _delete_key(self, request: web.Request) -> web.Response:
+        key = request.match_info["key"]
+        return await self._write_key(request, key, Delete(key))
+
+    async def _write_key(self, request: web.Request, key: str, write: Write) -> web.Response:
+        op_id = request.headers.get("Idempotency-Key")
+        try:
+            commit = await self._store.commit(_conditions(request, key), [write], op_id=op_id)
+        except ConflictError as error:
+            return _as_error(error, 412)
+        response = _as_json(wire.dump_commit(commit))
+        response.headers[hdrs.ETAG] = f'"{commit.revision}"'
+        return response
+
+    async def _resolve(self, request: web.Request) -> web.Response:
+        _refuse_forms(request)
+        return _as_json(await self._call("resolve", {"op_id": request.match_info["op_id"]}))
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        _refuse_forms(request)
+        return _as_json(await self._call("renew", {"lease": request.match_info["lease"]}))
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        await self._store.revoke(request.match_info["lease"])
+        return _as_json({"revoked": True})
+
+    # --- watching: server-sent events ---
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if self._watches >= WATCHES_MAX:
+            raise TooManyRequestsError(f"{WATCHES_MAX} watches are open")
+        prefix = request.query.get("prefix", "")
+        asked = request.headers.get("Last-Event-ID") or request.query.get("after")
+        snapshot = await self._store.get_many([])
+        after = _integer(asked, "after") if asked is not None else snapshot.revision
+        rules.check_prefix(prefix)
+        rules.check_cursor(after, snapshot.revision)
+        response = web.StreamResponse(headers={"Cache-Control": "no-store"})
+        response.content_type = "text/event-stream"
+        self._watches += 1
+        try:
+            await response.prepare(request)
+            await self._stream(response, prefix, after)
+        except ConnectionError:
+            pass  # the watcher went
+        except Exception:
+            if not response.prepared:
+                raise
+            _log.exception("a watch broke off")  # its head is sent: all that is left is to end it
+        finally:
+            self._watches -= 1
+        return response
+
+    async def _stream(self, response: web.StreamResponse, prefix: str, after: int) -> None:
+        await response.write(f"event: start\nid: {after}\ndata: {{}}\n\n".encode())
+        events = self._store.watch(prefix, after=after)
+        stop = asyncio.ensure_future(self._stopping.wait())
+        upcoming = asyncio.ensure_future(_next(events))
+        try:
+            while not stop.done():
+                await asyncio.wait([upcoming, stop], timeout=HEARTBEAT_S, return_when=_FIRST)
+                if not upcoming.done():
+                    await response.write(b": alive\n\n")
+                    continue
+                event = upcoming.result()
+                if event is None:
+                    return  # the store was closed
+                data = wire.encode(wire.dump_event(event))
+                await response.write(f"id: {event.revision}\ndata: {data}\n\n".encode())
+                upcoming = asyncio.ensure_future(_next(events))
+        finally:
+            stop.cancel()
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+            await events.aclose()
+
+
+async def _next(events: AsyncGenerator[Event | Compacted, None]) -> Event | Compacted | None:
+    return await anext(events, None)
+
+
+def _as_json(doc: Any, status: int = 200) -> web.Response:
+    """Return an answer with a JSON body."""
+    body = wire.encode(doc).encode()
+    return web.Response(body=body, content_type="application/json", status=status)
+
+
+def _as_error(error: TransactionalError, status: int | None = None) -> web.Response:
+    """Return an error as an answer; ``status`` overrides the one of its kind."""
+    response = _as_json(wire_errors.dump_error(error), status or wire_errors.status_of(error))
+    retry_after_s = error.details().get("retry_after_s")
+    if isinstance(retry_after_s, float):
+        response.headers[hdrs.RETRY_AFTER] = str(max(1, round(retry_after_s)))
+    return response
+
+
+async def _read_document(request: web.Request) -> Document:
+    """Return the body as a JSON object."""
+    # A page in a browser can send any *other* content type without asking first.
+    if request.content_type != "application/json":
+        raise InvalidRequestError("the content type must be application/json")
+    try:
+        return wire.document(json.loads(await _read_body(request)))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+
+
+async def _read_body(request: web.Request) -> bytes:
+    """Return the body; one that does not come is 408, and its place is free for somebody else."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError as error:
+        raise web.HTTPRequestTimeout from error
+
+
+def _refuse_forms(request: web.Request) -> None:
+    """Refuse the content types that a page may post anywhere without asking first."""
+    if hdrs.CONTENT_TYPE in request.headers and request.content_type in _FORMS:
+        raise InvalidRequestError(f"the content type must not be {request.content_type}")
+
+
+def _integer(found: str, name: str) -> int:
+    """Return the whole number in a header or query: digits, and nothing that Python adds."""
+    if not re.fullmatch("-?[0-9]{1,18}", found):
+        raise InvalidRequestError(f"{name} is a whole number, not {found[:80]!r}")
+    return int(found)
+
+
+def _conditions(request: web.Request, key: str) -> list[Compare]:
+    """Return If-Match and If-None-Match as compares (RFC 9110, section 13.1)."""
+    compares: list[Compare] = []
+    match request.headers.get(hdrs.IF_MATCH):
+        case None:
+            pass
+        case "*":
+            compares.append(Exists(key))
+        case tag:
+            compares.append(Revision(key, _integer(tag.strip('"'), "If-Match")))
+    match request.headers.get(hdrs.IF_NONE_MATCH):
+        case None:
+            pass
+        case "*":
+            compares.append(Absent(key))
+        case tag:
+            raise InvalidRequestError(f"If-None-Match takes only *, not {tag!r}")
+    return compares
