@@ -1,4 +1,4 @@
-"""Rules of the house that a reader may rely on, run as tests: sizes, names, words, the wheel."""
+"""Rules of the house that a reader may rely on, run as tests: circles, names, words, the wheel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ PACKAGES = ("crdt", "replication", "transactional")
 SOURCES = sorted(
     path for package in (*PACKAGES, "demos") for path in (ROOT / package).rglob("*.py")
 )
-MODULE_LINES_MAX = 400
-FUNCTION_LINES_MAX = 70
-
-# Each entry is (path or path::function) -> the reason why it may be longer.
-LONGER_FOR_A_REASON: dict[str, str] = {}
+DOORS = {*PACKAGES, "crdt.testing", "replication.testing", "replication.testing.simulation"}
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager", "core"}
 
@@ -32,35 +28,10 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_module_opens_with_its_theory_and_stays_readable(path: Path) -> None:
-    """Every module has a docstring, at most 400 lines, and no function over 70."""
-    text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+def test_a_module_opens_with_its_theory(path: Path) -> None:
+    """Every module says first what it is for. No rule counts its lines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), f"{name_of(path)} does not say what it is for"
-    lines = text.count("\n")
-    if name_of(path) not in LONGER_FOR_A_REASON:
-        assert lines <= MODULE_LINES_MAX, f"{name_of(path)} has {lines} lines"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            span = (node.end_lineno or node.lineno) - node.lineno + 1
-            if f"{name_of(path)}::{node.name}" not in LONGER_FOR_A_REASON:
-                assert span <= FUNCTION_LINES_MAX, f"{name_of(path)}::{node.name}: {span} lines"
-
-
-def test_every_exception_to_the_size_rule_is_still_needed() -> None:
-    """An allow-list entry whose module or function shrank again is removed."""
-    for entry in LONGER_FOR_A_REASON:
-        path, _, function = entry.partition("::")
-        text = (ROOT / path).read_text(encoding="utf-8")
-        if not function:
-            assert text.count("\n") > MODULE_LINES_MAX, entry
-            continue
-        spans = [
-            (node.end_lineno or node.lineno) - node.lineno + 1
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
-        ]
-        assert max(spans) > FUNCTION_LINES_MAX, entry
 
 
 def test_no_room_without_an_idea() -> None:
@@ -97,21 +68,31 @@ def test_everything_behind_the_front_door_is_documented(package: str) -> None:
     assert not undocumented, undocumented
 
 
-def test_only_protocols_and_errors_inherit() -> None:
-    """A base class is a Protocol, an exception, an enum, a tuple type or a collections ABC."""
+# Each entry is a base class of ours that others inherit from -> the reason.
+BASES_FOR_A_REASON: dict[str, str] = {}
+
+
+def test_inheritance_has_a_named_reason() -> None:
+    """A base class is an interface (Protocol, ABC), an error, a kind of value, or a named one.
+
+    Composition is the rule: behaviour that is inherited is behaviour that the reader does not see.
+    """
     allowed = re.compile(
         r"(Error|Exception|Warning|Protocol|Enum|Flag|NamedTuple|TypedDict|Generic|Conflict|Expired"
         r"|RuleBasedStateMachine|Mapping|MutableMapping|Set|MutableSet|Sequence|ABC)$"
     )
-    bad = []
+    bad, used = [], set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 for base in node.bases:
                     text = ast.unparse(base).partition("[")[0]
-                    if not allowed.search(text):
+                    if text in BASES_FOR_A_REASON:
+                        used.add(text)
+                    elif not allowed.search(text):
                         bad.append(f"{name_of(path)}: class {node.name}({text})")
     assert not bad, bad
+    assert used == set(BASES_FOR_A_REASON), "an exception that nobody needs any more"
 
 
 def names_imported_by(path: Path) -> list[str]:
@@ -123,6 +104,93 @@ def names_imported_by(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             names.append(node.module or "")
     return names
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a source file; a package goes by its own name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows(package: str) -> dict[str, set[str]]:
+    """Who names whom inside a package: imports that run, those for types, and those in functions.
+
+    A name that a face hands on counts as an import of the face, and `from a import b` of a module
+    `a.b` as one of that module.
+    """
+    modules = {module_of(path): path for path in SOURCES if module_of(path).startswith(package)}
+    found: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names} & set(modules)
+            elif isinstance(node, ast.ImportFrom) and node.module in modules:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[name] |= inner & set(modules)
+                if inner - set(modules):
+                    found[name].add(node.module)
+        found[name].discard(name)
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Kosaraju: two searches)."""
+    order: list[str] = []
+    seen: set[str] = set()
+
+    def search(name: str, edges: dict[str, set[str]], out: list[str]) -> None:
+        seen.add(name)
+        for other in sorted(edges[name]):
+            if other not in seen:
+                search(other, edges, out)
+        out.append(name)
+
+    for name in sorted(graph):
+        if name not in seen:
+            search(name, graph, order)
+    backwards: dict[str, set[str]] = {name: set() for name in graph}
+    for name, others in graph.items():
+        for other in others:
+            backwards[other].add(name)
+    seen.clear()
+    found = []
+    for name in reversed(order):
+        if name not in seen:
+            component: list[str] = []
+            search(name, backwards, component)
+            found.append(sorted(component))
+    return [component for component in found if len(component) > 1]
+
+
+@pytest.mark.xfail(reason="eight circles are left over from the rule that cut files")
+@pytest.mark.parametrize("package", [*PACKAGES, "demos"])
+def test_no_import_circle(package: str) -> None:
+    """No module needs itself to be understood: imports for types alone and late ones count too."""
+    assert circles(arrows(package)) == []
+
+
+def test_the_search_for_circles_finds_one() -> None:
+    """Three that import each other are found; a fourth that only looks at them is not."""
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert circles(graph) == [["a", "b", "c"]]
+
+
+@pytest.mark.xfail(reason="the faces of the wings are being filled")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_private_room_is_entered_from_its_own_wing_alone(package: str) -> None:
+    """Who is outside a wing imports from its face; tests look where they like."""
+    faces = {module_of(path) for path in SOURCES if path.name == "__init__.py"}
+    bad = []
+    for path in SOURCES:
+        here = module_of(path)
+        if not here.startswith(package):
+            continue
+        for name in names_imported_by(path):
+            wing = ".".join(name.split(".")[:2])
+            inside = here == wing or here.startswith(wing + ".")
+            if wing in faces - {name} and not inside and name not in DOORS:
+                bad.append(f"{name_of(path)}: {name}")
+    assert not bad, bad
 
 
 def test_a_type_crosses_no_floor_either() -> None:
@@ -137,9 +205,6 @@ def test_a_type_crosses_no_floor_either() -> None:
         and name.partition(".")[0] in {*PACKAGES, "demos", "tests"} - {package, *floors[package]}
     ]
     assert not bad, bad
-
-
-DOORS = {*PACKAGES, "crdt.testing", "replication.testing.simulation", "replication.testing"}
 
 
 def test_demos_use_front_doors_only() -> None:
