@@ -27,7 +27,7 @@ from replication.errors import (
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
-from replication.protocol.rules import Rules
+from replication.protocol.policy import Rules
 from replication.testing.simulation import Faults, Simulation
 from replication.version import Version
 

@@ -33,7 +33,7 @@ from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.options import check_reach, checked_name, keyring_of
 from replication.protocol import standing
-from replication.protocol.rules import Rules
+from replication.protocol.policy import Rules
 from replication.transport.base import PATH, split_address
 from replication.transport.http import HttpTransport, checked_addresses
 from replication.version import Version

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replication.journal.base import Booted
     from replication.protocol.keyring import Keyring
     from replication.protocol.membership import Dice
-    from replication.protocol.rules import Rules
+    from replication.protocol.policy import Rules
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from replication.errors import ForbiddenWriteError, UnknownPeerError
 from replication.protocol.messages import Status
-from replication.protocol.rules import SKIPPED, agent_of
+from replication.protocol.policy import SKIPPED, agent_of
 
 if TYPE_CHECKING:
     from replication.agent.driver import Driver

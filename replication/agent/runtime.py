@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from replication.protocol.effects import Published
     from replication.protocol.keyring import Keyring
     from replication.protocol.membership import Dice
+    from replication.protocol.policy import Rules
     from replication.protocol.replica import Replica
-    from replication.protocol.rules import Rules
     from replication.transport.base import Transport
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
 from replication.agent.subscription import Event, Feed, Touched
-from replication.protocol.rules import SKIPPED
+from replication.protocol.policy import SKIPPED
 from replication.version import Version
 
 if TYPE_CHECKING:

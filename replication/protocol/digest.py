@@ -24,7 +24,7 @@ from replication.protocol.wire import vector_hash
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from replication.protocol.eager import Peer
+    from replication.protocol.peers import Peer
 
 
 FROZEN_LEAST = 16

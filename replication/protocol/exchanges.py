@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
 from replication.protocol.messages import Sync
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from replication.errors import ForbiddenError, IdentityConflictError, OwnFrameError
 from replication.protocol.effects import Notice
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,15 +24,15 @@ from crdt.errors import CRDTError, DoomedFullError
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
 from replication.protocol import skips
 from replication.protocol.bodies import ORIGINS_MAX
-from replication.protocol.rules import SKIPPED
+from replication.protocol.policy import SKIPPED
 from replication.protocol.skips import Held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crdt import Change, Kernel
-    from replication.protocol.eager import Ranges
-    from replication.protocol.rules import Rules
+    from replication.protocol.peers import Ranges
+    from replication.protocol.policy import Rules
 
 
 QUARANTINED_MAX = 64

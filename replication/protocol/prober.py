@@ -17,11 +17,11 @@ from replication.protocol.messages import Probe, Probed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from replication.protocol.eager import EagerPush
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.failure_detector import FailureDetector
     from replication.protocol.membership import Membership
     from replication.protocol.messages import MemberClaim
+    from replication.protocol.peers import EagerPush
 
 
 @dataclass(frozen=True, slots=True)

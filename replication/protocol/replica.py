@@ -25,13 +25,13 @@ from replication.errors import (
     MalformedFrameError,
     OwnFrameError,
 )
-from replication.protocol.anti_entropy import AntiEntropy, Pending
 from replication.protocol.behind import Behind
 from replication.protocol.caller import SOMEBODY, Caller
-from replication.protocol.eager import EagerPush
 from replication.protocol.effects import OWN, Effects, Notice, Published, Row, Send
 from replication.protocol.exchanges import Exchanges, Opened
 from replication.protocol.failure_detector import FailureDetector
+from replication.protocol.gossip import AntiEntropy, Pending
+from replication.protocol.gossip_scheduler import Rounds
 from replication.protocol.identity import Identity
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
@@ -49,9 +49,9 @@ from replication.protocol.messages import (
     Sync,
     Synced,
 )
+from replication.protocol.peers import EagerPush
+from replication.protocol.policy import Rules
 from replication.protocol.prober import Prober, Relay
-from replication.protocol.rounds import Rounds
-from replication.protocol.rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt import Delta, GSet, Run
-from replication.protocol.rules import SKIPPED
+from replication.protocol.policy import SKIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

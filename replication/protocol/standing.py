@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replication.protocol.eager import EagerPush
     from replication.protocol.membership import Membership
+    from replication.protocol.peers import EagerPush
 
 
 def lag(members: Membership, eager: EagerPush, mine: Mapping[str, int]) -> dict[str, int]:

@@ -34,9 +34,9 @@ from replication.errors import (
     UnsupportedVersionError,
     WrongClusterError,
 )
-from replication.protocol.allowance import Allowance
 from replication.protocol.bodies import BY_NUMBER, BY_TYPE, name, natural, need, row
 from replication.protocol.messages import carries_state
+from replication.protocol.token_bucket import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -41,8 +41,8 @@ from replication.journal.memory import MemoryJournal
 from replication.protocol.caller import SOMEBODY, Caller
 from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
 from replication.protocol.keyring import Keyring
+from replication.protocol.policy import Rules
 from replication.protocol.replica import Replica
-from replication.protocol.rules import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

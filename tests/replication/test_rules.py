@@ -16,7 +16,7 @@ from replication.errors import (
 )
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Ack, ChunkWanted, Push, Refused
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 from tests.replication.test_agent import SECRET, until
 from tests.replication.test_hostile import Stranger
 

@@ -9,9 +9,9 @@ import pytest
 
 from crdt import LWWRegister, ORSet
 from replication import Config, Faults, Simulation
-from replication.protocol.allowance import Allowance
 from replication.protocol.messages import ChunkGiven, Message, Push, Status, Sync, Synced
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
+from replication.protocol.token_bucket import Allowance
 from replication.protocol.wire import Wire
 from tests.simulation.test_scenarios import met
 

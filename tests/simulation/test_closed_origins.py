@@ -7,9 +7,9 @@ from replication import Config, Simulation
 from replication.journal.base import Entry
 from replication.journal.memory import MemoryJournal
 from replication.protocol.digest import FROZEN_LEAST, answering, lower_bound, opening, told
-from replication.protocol.eager import Peer
 from replication.protocol.effects import DELTA, Row
 from replication.protocol.messages import Tier
+from replication.protocol.peers import Peer
 from tests.simulation.test_scenarios import met
 
 CLOSED = 200

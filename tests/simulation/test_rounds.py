@@ -10,9 +10,9 @@ import pytest
 from crdt import LWWRegister
 from replication import Config, Faults, Simulation
 from replication.protocol.exchanges import Opened
+from replication.protocol.gossip_scheduler import REPLACED_AFTER, SETTLED_ROUNDS, Rounds
 from replication.protocol.membership import Membership
 from replication.protocol.messages import MemberClaim, Push, Status, Sync
-from replication.protocol.rounds import REPLACED_AFTER, SETTLED_ROUNDS, Rounds
 from tests.scale import rounds
 
 PURE = Config(gossip_jitter=0.0, gossip_interval_max_s=1.0, eager_peers_max=0)

@@ -10,7 +10,7 @@ from crdt import CRDTError, Delta, DoomedFullError, GSet, Kernel, LWWRegister, O
 from replication import Config, Rules, Simulation
 from replication.errors import BusyError
 from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome
-from replication.protocol.rules import SKIPPED, agent_of
+from replication.protocol.policy import SKIPPED, agent_of
 from replication.protocol.skips import given_up, without
 from tests.simulation.test_scenarios import met
 

@@ -28,10 +28,10 @@ from replication.protocol.effects import (
     Row,
     Send,
 )
+from replication.protocol.gossip_scheduler import REPLACED_AFTER
 from replication.protocol.intake import Intake, Outcome
 from replication.protocol.messages import ChunkGiven, ChunkWanted, Digest, Push, Sync, Synced, Tier
-from replication.protocol.rounds import REPLACED_AFTER
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from crdt import Kernel
     from replication.config import Config
-    from replication.protocol.allowance import Allowance
-    from replication.protocol.eager import EagerPush, Ranges
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
     from replication.protocol.messages import Message
-    from replication.protocol.rules import Rules
+    from replication.protocol.peers import EagerPush, Ranges
+    from replication.protocol.policy import Rules
+    from replication.protocol.token_bucket import Allowance
 
 
 WITHHELD_MAX = 3
