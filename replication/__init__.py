@@ -27,13 +27,14 @@ from replication.errors import (
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
-from replication.protocol.policy import Rules
+from replication.protocol.policy import AccessPolicy
 from replication.testing.simulation import Faults, Simulation
 from replication.version import Version
 
 logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unless asked
 
 __all__ = [
+    "AccessPolicy",
     "Agent",
     "Bounded",
     "ClosedError",
@@ -50,7 +51,6 @@ __all__ = [
     "MemberView",
     "NotYetError",
     "ReplicationError",
-    "Rules",
     "SecretRequiredError",
     "Simulation",
     "Touched",

@@ -32,8 +32,7 @@ from replication.errors import UnknownDocumentTypeError
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.options import check_reach, checked_name, keyring_of
-from replication.protocol import standing
-from replication.protocol.policy import Rules
+from replication.protocol.policy import AccessPolicy
 from replication.transport.base import PATH, split_address
 from replication.transport.http import HttpTransport, checked_addresses
 from replication.version import Version
@@ -86,7 +85,7 @@ class Agent:
         secret: Secret | None = None,
         key: Secret | None = None,
         principals: Mapping[str, Secret] | None = None,
-        rules: Rules | None = None,
+        rules: AccessPolicy | None = None,
         cluster: str = "convoca",
         namespace: str = "default",
         config: Config | None = None,
@@ -98,7 +97,7 @@ class Agent:
     ) -> None:
         self.name = checked_name(name)
         self.config = config or Config()
-        self.rules = rules or Rules()
+        self.rules = rules or AccessPolicy()
         keys = keyring_of(secret, key, principals)
         kept = checked_addresses(hubs)
         if transport is None:
@@ -319,7 +318,7 @@ class Agent:
     def lag(self) -> dict[str, int]:
         """Per current member: events of this agent's state that it is not known to have."""
         replica = self._body.running()[1]
-        return standing.lag(replica.members, replica.eager, replica.kernel.vector)
+        return replica.acknowledgements.lag(replica.kernel.vector)
 
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers told more of: (events lacked here, seconds since the first)."""
@@ -329,7 +328,7 @@ class Agent:
     def stands(self) -> dict[str, int]:
         """Per current member: up to which of this agent's own events it told to have durably."""
         replica = self._body.running()[1]
-        peer, own = replica.eager.peer, self.id
+        peer, own = replica.peers.peer, self.id
         return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
 
     @property

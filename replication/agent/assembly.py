@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replication.journal.base import Booted
     from replication.protocol.keyring import Keyring
     from replication.protocol.membership import Dice
-    from replication.protocol.policy import Rules
+    from replication.protocol.policy import AccessPolicy
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""
@@ -37,7 +37,7 @@ def assemble(
     now_s: float,
     seeds: Iterable[str],
     hubs: Iterable[str] = (),
-    rules: Rules,
+    rules: AccessPolicy,
 ) -> Replica:
     """The machine of one boot; `boot` are 8 random bytes that no other boot uses."""
     wire = Wire(
@@ -59,7 +59,7 @@ def assemble(
         now_s=now_s,
         seeds=seeds,
         hubs=hubs,
-        rules=rules,
+        policy=rules,
         book=booted.recovered.book,
         chunks=booted.chunks(),
     )

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 from replication.agent.vitals import Vitals
 from replication.errors import JournalFailedError, JournalUnreadableError, PeerUnreachableError
 from replication.journal.base import Entry, leased, rebuild
-from replication.protocol import standing
 from replication.protocol.effects import NOTHING, Effects, Published, Row, Send
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from crdt import Kernel
     from replication.config import Config
     from replication.journal.base import Journal
-    from replication.protocol.caller import Caller
+    from replication.protocol.link import PeerConnection
     from replication.protocol.messages import MemberClaim
     from replication.protocol.replica import Replica
     from replication.transport.base import Transport
@@ -235,7 +234,7 @@ class Driver:
 
     # ------------------------------------------------------------------------------ exchanges
 
-    async def serve(self, frame: bytes, caller: Caller) -> tuple[int, bytes]:
+    async def serve(self, frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
         """A peer's request: (status, answer), once everything the answer shows is durable."""
         if len(self._inbox) >= self._config.inbox_steps_max or self._stopping:
             return 503, b""
@@ -325,8 +324,8 @@ class Driver:
 
     def _satisfy(self) -> None:
         replica = self._replica
-        members, eager = replica.members, replica.eager
-        self.vitals.spread(lambda v: standing.holders(members, eager, v) == len(members.current()))
+        members, holders = replica.members, replica.acknowledgements.holders
+        self.vitals.spread(lambda v: holders(v) == len(members.current()))
         for reached, waiter in self._waiters:
             if waiter.done():
                 continue

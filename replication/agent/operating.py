@@ -34,13 +34,13 @@ def unblock(replica: Replica, peer: str, now_s: float) -> None:
     if peer not in replica.exchanges.blocked:
         raise UnknownPeerError(f"{peer!r} is not blocked")
     replica.exchanges.blocked.discard(peer)
-    replica.rounds.hurry(now_s)
+    replica.scheduler.hurry(now_s)
 
 
 def quarantine(replica: Replica) -> dict[str, str]:
     """Origin -> the events before which it stands, and why."""
     told = {}
-    for origin, held in replica.entropy.intake.quarantine.items():
+    for origin, held in replica.gossip.intake.quarantine.items():
         first, last = held.span
         told[origin] = f"{first}-{last}: {held.why}"
     return told
@@ -48,9 +48,9 @@ def quarantine(replica: Replica) -> dict[str, str]:
 
 def skip(replica: Replica, origin: str) -> None:
     """Give up the event before which an origin stands."""
-    if origin not in replica.entropy.intake.quarantine:
+    if origin not in replica.gossip.intake.quarantine:
         raise UnknownPeerError(f"{origin!r} is not in quarantine")
     name = agent_of(replica.id)
-    if not replica.rules.may_write(name, SKIPPED):
+    if not replica.policy.may_write(name, SKIPPED):
         raise ForbiddenWriteError(f"the rules do not let {name} take back what others wrote")
     replica.skip(origin)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from crdt import Kernel
     from replication.config import Config
-    from replication.protocol.caller import Caller
     from replication.protocol.effects import Published
     from replication.protocol.keyring import Keyring
+    from replication.protocol.link import PeerConnection
     from replication.protocol.membership import Dice
-    from replication.protocol.policy import Rules
+    from replication.protocol.policy import AccessPolicy
     from replication.protocol.replica import Replica
     from replication.transport.base import Transport
 
@@ -49,7 +49,7 @@ class Body:
     cluster: str
     namespace: str
     keys: Keyring
-    rules: Rules
+    rules: AccessPolicy
     dice: Dice
     peers: tuple[str, ...]
     hubs: tuple[str, ...]
@@ -147,7 +147,7 @@ class Body:
         if driver.failure is not None:
             raise driver.refusal()
 
-    async def _serve(self, frame: bytes, caller: Caller) -> tuple[int, bytes]:
+    async def _serve(self, frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
         driver = self.driver
         return (503, b"") if driver is None else await driver.serve(frame, caller)
 

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 from replication.errors import NotYetError
-from replication.protocol import standing
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -39,10 +38,10 @@ async def spread(
     timeout_s: float | None,
 ) -> int:
     """Until so many others have the events of a token on their disks; how many have."""
-    replica.rounds.hurry(time.monotonic())
+    replica.scheduler.hurry(time.monotonic())
 
     def reached() -> int:
-        return standing.holders(replica.members, replica.eager, token.vector)
+        return replica.acknowledgements.holders(token.vector)
 
     if not await driver.until(lambda: reached() >= wanted(), timeout_s):
         raise NotYetError(what, reached=reached(), wanted=wanted())
@@ -51,7 +50,7 @@ async def spread(
 
 async def seen(driver: Driver, replica: Replica, token: Version, timeout_s: float | None) -> None:
     """Until the events of another's token are here."""
-    replica.rounds.hurry(time.monotonic())
+    replica.scheduler.hurry(time.monotonic())
 
     def lacks() -> dict[str, int]:
         return token.beyond(Version(replica.kernel.vector))

@@ -1,12 +1,27 @@
-"""Eager push: which peers are told of new events at once, and what each is believed to know.
+"""What is known of each peer: what it has, what it was told, and what to push to it next.
 
 Theory of operation. Rumour mongering on top of anti-entropy (Demers et al. 1987; Karp et al. 2000).
-Per peer this module keeps a *believed* vector: what the peer told of itself, raised by what we or
-others are known to have pushed to it. A push carries, for the origins that are dirty at that peer,
-the events above the belief - so writes made while a push is in flight coalesce by themselves, and
-an outbox is a set of origins, never a queue of bytes. A belief that was too high costs a refusal
-(the receiver sees a gap and answers with its vector) and is corrected by that answer; a lattice
-lets us be wrong cheaply. Nothing here is needed for convergence: gossip repairs what is lost.
+Per peer this module keeps two vectors:
+
+    known      what the peer said that it durably has; a lower bound of the truth
+    believed   `known`, raised by what we or others are known to have pushed to it; a guess
+
+A push carries, for the origins that are dirty at that peer, the events above the belief - so writes
+made while a push is in flight coalesce by themselves, and an outbox is a set of origins, never a
+queue of bytes. A belief that was too high costs a refusal (the receiver sees a gap and answers with
+its vector) and is corrected by that answer; a lattice lets us be wrong cheaply. Nothing here is
+needed for convergence: gossip repairs what is lost.
+
+    a peer's outbox     dirty   pushing
+    nothing to tell     {}      False
+    to be planned       {o,..}  False    `spread` marked it
+    in flight           {}      True     `plan` took the marks; more may come meanwhile
+    waits for the ack   {o,..}  True     written while a push is in flight: the next one brings it
+                                         `pushed` and `push_failed` lead back to the upper two rows
+
+What a token or an operator asks is counted from `known` alone (`Acknowledgements`), so it may lag
+behind the truth and never runs ahead of it; `Behind` is the same for this replica itself. Only this
+module changes a `Peer`; others say what happened.
 """
 
 from __future__ import annotations
@@ -20,16 +35,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from replication.config import Config
-    from replication.protocol.membership import Dice, Member
+    from replication.protocol.membership import Dice, Member, Membership
 
 Ranges = tuple[tuple[str, int, int], ...]
+"""(origin, first seq, last seq) of contiguous events."""
+
+WITHHELD_MAX = 3
+"""So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
 
 
 @dataclass(slots=True)
 class Peer:
     """What is known about one peer's state.
 
-    `known` was told by the peer itself (durable there); `believed` is at least that. `dirty` maps
+    `known` was said by the peer itself (durable there); `believed` is at least that. `dirty` maps
     an origin to the hashes of the replicas that were told of its news already.
     """
 
@@ -37,30 +56,37 @@ class Peer:
     believed: dict[str, int] = field(default_factory=dict)
     dirty: dict[str, set[int]] = field(default_factory=dict)
     pushing: bool = False
+    """One push is in flight at a time."""
     shown: dict[str, int] = field(default_factory=dict)
     """My vector as of the last exchange with it: what changed since is the CHANGED digest."""
-    exchanges: int = 0
     introduced: bool = False
-    withheld: int = 0
+    """Whether we ever compared vectors, in this boot."""
+    exchanges: int = 0
+    _withheld: int = 0
 
-    def told(self, vector: Mapping[str, int], *, exact: bool = False) -> bool:
-        """The peer told where it stands. `exact` forgets beliefs about the origins told.
-
-        Returns whether this was news.
-        """
-        news = False
+    def reported(self, vector: Mapping[str, int], *, exact: bool = False) -> None:
+        """The peer said what it has. `exact` forgets beliefs about the origins named."""
         for origin, seq in vector.items():
             if seq > self.known.get(origin, 0):
                 self.known[origin] = seq
-                news = True
             if exact or seq > self.believed.get(origin, 0):
                 self.believed[origin] = max(seq, self.known.get(origin, 0))
-        return news
 
-    def compared_since(self, settled: Mapping[str, int]) -> bool:
-        """Whether we compared vectors when mine was at `settled` already; O(origins)."""
+    def compared(self, theirs: Mapping[str, int], shown: Mapping[str, int]) -> None:
+        """Both ends know each other's vector now: theirs as reported, mine as it was `shown`."""
+        self.reported(theirs, exact=True)
+        self.shown = dict(shown)
+        self.introduced = True
+
+    def compared_since(self, vector: Mapping[str, int]) -> bool:
+        """Whether we compared vectors when mine had reached `vector` already; O(origins)."""
         shown = self.shown
-        return self.introduced and all(shown.get(origin, 0) >= s for origin, s in settled.items())
+        return self.introduced and all(shown.get(origin, 0) >= s for origin, s in vector.items())
+
+    def greeted(self) -> int:
+        """One more exchange is opened with it; how many there were by now."""
+        self.exchanges += 1
+        return self.exchanges
 
     def raise_belief(self, ranges: Ranges) -> None:
         """Somebody pushed these ranges to the peer; if they arrived, it knows them."""
@@ -68,6 +94,17 @@ class Peer:
             believed = self.believed.get(origin, 0)
             if first <= believed + 1 and last > believed:
                 self.believed[origin] = last
+
+    def withhold(self) -> bool:
+        """Whether not to push now, since it will ask for chunks - unless it cannot reach us."""
+        if self._withheld >= WITHHELD_MAX:
+            return False
+        self._withheld += 1
+        return True
+
+    def asked_for_chunks(self) -> None:
+        """It did, so the next pushes may be withheld again."""
+        self._withheld = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +116,8 @@ class Planned:
     told: tuple[int, ...]
 
 
-class EagerPush:
-    """Marks peers dirty and plans pushes; one push per peer is in flight at a time."""
+class Peers:
+    """The peers of one replica; marks them dirty and plans pushes."""
 
     __slots__ = ("_config", "_dice", "_hashes", "peers")
 
@@ -152,33 +189,101 @@ class EagerPush:
             planned.append(Planned(member, since, tuple(told)))
         return planned
 
-    def done(
+    def opened(self, replica: str, *, sent: bool) -> None:
+        """A push was made for a peer: it is in flight, or there was nothing or no way to send."""
+        self.peer(replica).pushing = sent
+
+    def pushed(
         self,
         replica: str,
-        vector: Mapping[str, int] | None,
+        vector: Mapping[str, int],
         applied: Mapping[str, int],
         told: Sequence[int],
     ) -> None:
-        """A push was answered with the peer's vector, or failed (None: gossip will repair it).
+        """A push was answered with the peer's vector.
 
         A peer that still stands below us (the push was cut, or it saw a gap) is marked dirty again,
-        now with the right belief - but only if it told something new, so that a refusal is not
+        now with the right belief - but only if it reported something new, so that a refusal is not
         repeated for ever.
         """
         peer = self.peer(replica)
         peer.pushing = False
-        if vector is None:
-            return
         behind = [
             origin
             for origin, stands in vector.items()
             if stands != peer.believed.get(origin, 0) and stands < applied.get(origin, 0)
         ]
-        peer.told(vector, exact=True)
+        peer.reported(vector, exact=True)
         for origin in behind:
             peer.dirty.setdefault(origin, set()).update(told)
+
+    def push_failed(self, replica: str) -> None:
+        """A push was refused or got no answer; gossip will repair it."""
+        self.peer(replica).pushing = False
 
     def forget(self, replica: str) -> None:
         """The peer left; O(1)."""
         self.peers.pop(replica, None)
         self._hashes.pop(replica, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgements:
+    """Who has what, as said by the members themselves: the arithmetic behind tokens and lag."""
+
+    members: Membership
+    peers: Peers
+
+    def lag(self, mine: Mapping[str, int]) -> dict[str, int]:
+        """Per current member: events of `mine` not known to be there; O(members x origins)."""
+        behind = {}
+        for member in self.members.current():
+            known = self.peers.peer(member.replica).known
+            behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
+        return behind
+
+    def holders(self, wanted: Mapping[str, int]) -> int:
+        """How many current members said that they durably have these; O(members x origins)."""
+        known = (self.peers.peer(member.replica).known for member in self.members.current())
+        return sum(all(k.get(o, 0) >= s for o, s in wanted.items()) for k in known)
+
+    def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
+        """The events of `mine` that every current member, dead ones included, has durably."""
+        vector = dict(mine)
+        for member in self.members.current():
+            known = self.peers.peer(member.replica).known
+            vector = {origin: min(seq, known.get(origin, 0)) for origin, seq in vector.items()}
+        return vector
+
+
+@dataclass(slots=True)
+class Behind:
+    """How far this replica is behind what peers reported, per origin; for people, not decisions.
+
+    Every digest, answer and acknowledgement names seqs. One that is beyond ours is remembered with
+    the moment when it was first heard, until our vector reaches it. So the lag of an origin is a
+    lower bound: events that nobody reported are not counted. At most one entry per origin.
+    """
+
+    _reported: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    """origin -> (seq that is lacked since then, greatest seq reported, when first heard)."""
+
+    def heard(self, theirs: Mapping[str, int], mine: Mapping[str, int], now_s: float) -> None:
+        """A peer reported what it has; O(len(theirs))."""
+        for origin, seq in theirs.items():
+            stands = mine.get(origin, 0)
+            if seq <= stands:
+                continue
+            lacked, most, since_s = self._reported.get(origin, (seq, seq, now_s))
+            if stands >= lacked:  # that was reached: what is lacked now is lacked since now
+                lacked, since_s = seq, now_s
+            self._reported[origin] = (lacked, max(most, seq), since_s)
+
+    def lag(self, mine: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
+        """Origin -> (events lacked, seconds since the oldest of them was reported); O(origins)."""
+        for origin in [o for o, (_, most, _) in self._reported.items() if most <= mine.get(o, 0)]:
+            del self._reported[origin]
+        return {
+            origin: (most - mine.get(origin, 0), now_s - since_s)
+            for origin, (_, most, since_s) in self._reported.items()
+        }

@@ -38,10 +38,10 @@ from replication.config import Config
 from replication.errors import JournalFailedError
 from replication.journal.base import Entry, boot, leased
 from replication.journal.memory import MemoryJournal
-from replication.protocol.caller import SOMEBODY, Caller
 from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
 from replication.protocol.keyring import Keyring
-from replication.protocol.policy import Rules
+from replication.protocol.link import ANONYMOUS, PeerConnection
+from replication.protocol.policy import AccessPolicy
 from replication.protocol.replica import Replica
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Simulation:
         config: Config | None = None,
         *,
         secret: bytes = b"simulated secret",
-        rules: Rules | None = None,
+        rules: AccessPolicy | None = None,
     ) -> None:
         self.now_s = 0.0
         self.faults = faults or Faults()
@@ -124,7 +124,7 @@ class Simulation:
         self.frames_sent = 0
         self._cuts: set[tuple[str, str]] = set()
         self._keys = Keyring((secret,) if secret else ())
-        self.rules = rules or Rules()
+        self.rules = rules or AccessPolicy()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         names = list(names)
@@ -244,17 +244,17 @@ class Simulation:
 
     def _arrive(self, name: str, life: int, number: int, target: str, frame: bytes) -> None:
         over_line, target = target.startswith("line:"), target.removeprefix("line:")
-        body, caller = self.bodies.get(target), SOMEBODY
+        body, connection = self.bodies.get(target), ANONYMOUS
         if body is None or body.replica is None or (name, target) in self._cuts:
             return
         if over_line != bool(body.hub) or (over_line and body.hub != name):
             return  # behind a NAT: only its hub asks it, over the connection that it keeps
         if self.bodies[name].hub == target:
-            caller = Caller(via=f"line:{name}")
+            connection = PeerConnection(via=f"line:{name}")
         body.exchanges += 1
         exchange = body.exchanges
         body.asked[exchange] = (name, life, number)
-        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange, caller))
+        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange, connection))
 
     def _answer(self, target: str, send: Send) -> None:
         asker = self.bodies[target].asked.pop(send.exchange, None)

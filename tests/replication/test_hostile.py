@@ -159,7 +159,7 @@ def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
     """Counterexample: a chunk was taken as the answer to a Sync."""
     ada = sim.replica("ada")
     chunk = sim["bob"].chunks(1000).chunks[0]
-    ada.entropy.greet(ada.members.live()[0], {}, sim.now_s)
+    ada.gossip.greet(ada.members.live()[0], {}, sim.now_s)
     number = ada.exchanges.last
     opened = ada.exchanges.take(number)
     given = ChunkGiven(chunk.set_id, 0, 1, chunk.encode())
@@ -202,6 +202,6 @@ async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
         replica = ada._body.replica
         driver = ada._body.driver
         assert await driver.until(lambda: replica.counts["refused:myself"] > 0, 10)
-        assert await driver.until(lambda: not replica.rounds.seeds, 10)
+        assert await driver.until(lambda: not replica.scheduler.seeds, 10)
         assert ada.id == before
         assert ada.members() == []

@@ -220,14 +220,14 @@ async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written()
         await until(lambda: hub.members() and nat.members())
         await nat.seen(hub.version(), timeout_s=10)
         replica = hub._body.replica
-        peer = replica.eager.peer(nat.id)
+        peer = replica.peers.peer(nat.id)
         peer.pushing = True  # as if one were under way to somebody slow
         opened = hub.counts().get("exchange:opened", 0)
         for number in range(300):
             hub.register("last").set(number)
         await hub.durable(timeout_s=10)
         assert len(peer.dirty) == 1, "an outbox is a set of origins"
-        replica.eager.done(nat.id, None, {}, ())
+        replica.peers.push_failed(nat.id)
         hub.register("last").set(300)
         await nat.seen(hub.version(), timeout_s=4)
         assert hub.counts()["exchange:opened"] - opened <= 3

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crdt import Delta, Event, LWWRegister, ORSet, PNCounter, Run
-from replication import Agent, ConfigError, ForbiddenWriteError, Rules, Simulation
+from replication import AccessPolicy, Agent, ConfigError, ForbiddenWriteError, Simulation
 from replication.errors import (
     AuthenticationError,
     ForbiddenError,
@@ -20,7 +20,9 @@ from replication.protocol.policy import agent_of
 from tests.replication.test_agent import SECRET, until
 from tests.replication.test_hostile import Stranger
 
-RULES = Rules(relays={"ada", "bob"}, writers={"prices/": {"ada"}, "prices/open/": {"ada", "leaf"}})
+RULES = AccessPolicy(
+    relays={"ada", "bob"}, writers={"prices/": {"ada"}, "prices/open/": {"ada", "leaf"}}
+)
 
 
 def simulated(*names: str, seed: int = 25) -> Simulation:
@@ -128,7 +130,7 @@ def test_a_leaf_gives_no_chunks(sim):
 def test_agents_of_different_rules_exchange_nothing():
     """The digest stands in every frame: 403 by name, no state, no membership."""
     sim = Simulation(["ada"], 1, rules=RULES)
-    sim.rules = Rules(relays={"ada"})
+    sim.rules = AccessPolicy(relays={"ada"})
     sim.add("eve")
     sim["ada"].document("note", LWWRegister).set(1)
     sim.run(10)
@@ -182,7 +184,7 @@ async def test_a_document_that_is_not_mine_to_write_can_only_be_read():
 
 async def test_an_agent_with_its_own_key_speaks_for_itself_and_nobody_else():
     """It knows neither the secret nor others' keys; its hub takes its name from its key."""
-    rules = Rules(relays={"hub"})
+    rules = AccessPolicy(relays={"hub"})
     hub = Agent("hub", secret=SECRET, principals={"leaf": "leaf's own key"}, rules=rules)
     async with hub:
         options = {"listen": "", "hubs": [hub.address], "key": "leaf's own key", "rules": rules}

@@ -9,7 +9,7 @@ import pytest
 
 from crdt import LWWRegister, ORSet
 from crdt.kernel.hlc import milliseconds
-from replication import Agent, Config, Faults, NotYetError, Rules
+from replication import AccessPolicy, Agent, Config, Faults, NotYetError
 from replication.testing import equal, local_agents
 
 pytest_plugins = ["pytester"]
@@ -105,8 +105,8 @@ def test_a_cluster_that_a_test_leaves_different_fails_it(pytester):
 
 @pytest.mark.processes
 async def test_a_certificate_speaks_for_the_agent_that_it_names(tmp_path):
-    """`Rules.certified`: a principal is the name in the certificate, over POST and WebSocket."""
-    rules = Rules(certified=True, relays={"hub"})
+    """`AccessPolicy.certified`: a principal is the certificate's name, by POST and WebSocket."""
+    rules = AccessPolicy(certified=True, relays={"hub"})
     server, client = contexts(tmp_path, "leaf")
     away = {"listen": "", "client_tls": client, "rules": rules}
     async with Agent("hub", server_tls=server, rules=rules) as hub:

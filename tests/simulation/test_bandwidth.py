@@ -11,7 +11,7 @@ from crdt import LWWRegister, ORSet
 from replication import Config, Faults, Simulation
 from replication.protocol.messages import ChunkGiven, Message, Push, Status, Sync, Synced
 from replication.protocol.policy import agent_of
-from replication.protocol.token_bucket import Allowance
+from replication.protocol.token_bucket import TokenBucket
 from replication.protocol.wire import Wire
 from tests.simulation.test_scenarios import met
 
@@ -76,7 +76,7 @@ def fill(sim: Simulation, name: str) -> None:
 
 def test_the_bucket_fills_at_its_rate_up_to_a_second_and_may_owe_one_frame():
     """Room is what has flowed in; a frame that was larger is waited for afterwards."""
-    bucket = Allowance(1000)
+    bucket = TokenBucket(1000)
     assert bucket.room(50.0) == 1000  # full at first
     bucket.spend(1500)
     assert bucket.room(50.0) == 0
@@ -90,7 +90,7 @@ def test_the_bucket_fills_at_its_rate_up_to_a_second_and_may_owe_one_frame():
 
 def test_without_a_rate_everything_may_go():
     """0 is no limit, and nothing is computed."""
-    bucket = Allowance(0)
+    bucket = TokenBucket(0)
     bucket.spend(1 << 40)
     assert bucket.room(0.0) > 1 << 40
 

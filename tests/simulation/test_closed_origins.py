@@ -6,7 +6,7 @@ from crdt import Kernel, ORSet
 from replication import Config, Simulation
 from replication.journal.base import Entry
 from replication.journal.memory import MemoryJournal
-from replication.protocol.digest import FROZEN_LEAST, answering, lower_bound, opening, told
+from replication.protocol.digest import FROZEN_LEAST, answering, lower_bound, opening, reported
 from replication.protocol.effects import DELTA, Row
 from replication.protocol.messages import Tier
 from replication.protocol.peers import Peer
@@ -67,10 +67,10 @@ def test_a_lost_origin_is_found_under_the_hash():
     digest = opening(mine, peer, 10, now)
     assert (digest.tier, digest.vector) == (Tier.CURRENT, {"ada~1": 9, "bob~1": 3})
     other = Peer(shown=dict(mine), introduced=True)
-    assert told(digest, theirs) == lower_bound(digest, theirs, other) == mine
+    assert reported(digest, theirs) == lower_bound(digest, theirs, other) == mine
     assert answering(theirs, other, digest, now).vector == {"ada~1": 9, "bob~1": 4}
     theirs |= {"old~0": 6}
-    assert told(digest, theirs) == {"ada~1": 9, "bob~1": 3}
+    assert reported(digest, theirs) == {"ada~1": 9, "bob~1": 3}
     assert lower_bound(digest, theirs, other) == {"ada~1": 9, "bob~1": 3}
     answer = answering(theirs, other, digest, now)
     assert (answer.tier, answer.vector) == (Tier.FULL, theirs)

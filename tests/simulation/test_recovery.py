@@ -89,8 +89,8 @@ def test_a_join_cut_for_good_ends_equal_by_vectors_only(cut_after):
         sim.run(0.01)
     sim.cut("bob", "ada")
     sim.run(6)
-    assert not bob.entropy.receiver.active
-    sim.replica("ada").entropy.config = Config()  # from now on it answers with deltas
+    assert not bob.gossip.receiver.active
+    sim.replica("ada").gossip.config = Config()  # from now on it answers with deltas
     sim.heal()
     came = bob.counts["chunk:new"]
     assert sim.settle(60)
@@ -295,7 +295,7 @@ def test_a_poisonous_event_stops_its_origin_and_nobody_else(monkeypatch):
     sim.run(20)
     assert elements(sim, "cyd") == {"one", "bob one", "bob poison", "bob three"}
     assert sim["cyd"].vector[poisoned] == 1
-    assert list(sim.replica("cyd").entropy.intake.quarantine) == [poisoned]
+    assert list(sim.replica("cyd").gossip.intake.quarantine) == [poisoned]
     assert elements(sim, "bob") == elements(sim, "ada")
 
 

@@ -79,8 +79,8 @@ def test_a_gap_is_refused_and_asked_for():
     sim.cut("ada", "bob")
     add(sim, "ada", 5)
     sim.run(0.01)
-    ada.eager.peer(bob.id).raise_belief(((ada.id, 6, 6),))  # a wrong guess: 6 was lost
-    ada.eager.peer(bob.id).pushing = False
+    ada.peers.peer(bob.id).raise_belief(((ada.id, 6, 6),))  # a wrong guess: 6 was lost
+    ada.peers.peer(bob.id).pushing = False
     sim.heal()
     before_s = sim.now_s
     add(sim, "ada", 6)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crdt import CRDTError, Delta, DoomedFullError, GSet, Kernel, LWWRegister, ORSet, Run
-from replication import Config, Rules, Simulation
+from replication import AccessPolicy, Config, Simulation
 from replication.errors import BusyError
-from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome
+from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome, given_up, without
 from replication.protocol.policy import SKIPPED, agent_of
-from replication.protocol.skips import given_up, without
 from tests.simulation.test_scenarios import met
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def elements(sim: Simulation, name: str) -> set[str]:
 
 
 def quarantined(sim: Simulation, name: str) -> set[str]:
-    return set(sim.replica(name).entropy.intake.quarantine)
+    return set(sim.replica(name).gossip.intake.quarantine)
 
 
 def all_show(sim: Simulation, expected: set[str]) -> bool:
@@ -113,7 +112,7 @@ def test_a_batch_is_given_up_as_a_whole_with_what_it_replaced(monkeypatch):
     add(sim, "ada", "after")
     sim.run(5)
     assert sim["bob"].document("status", LWWRegister).value == "old"
-    assert sim.replica("bob").entropy.intake.quarantine[origin].span == (2, 3)
+    assert sim.replica("bob").gossip.intake.quarantine[origin].span == (2, 3)
     sim.replica("bob").skip(origin)
     assert all_show(sim, {"after"})
     assert {sim[name].document("status", LWWRegister).value for name in sim.up()} == {None}
@@ -135,7 +134,7 @@ def test_a_quarantine_ends_by_itself_when_the_event_applies(monkeypatch):
 
 def test_only_who_may_write_everything_takes_back_what_others_wrote():
     """A forged skip of an agent that some rule binds is refused at every merge."""
-    rules = Rules(writers={"prices/": ["ada"]})
+    rules = AccessPolicy(writers={"prices/": ["ada"]})
     assert rules.may_write("ada", SKIPPED)
     assert not rules.may_write("eve", SKIPPED)
     sim = met(Simulation(["ada", "bob", "eve"], 246, rules=rules))
@@ -153,7 +152,7 @@ def test_removals_that_wait_for_what_they_remove_are_no_poison(monkeypatch):
     """DoomedFullError: refused for now, the origin is not stopped."""
     writer, kernel = Kernel("ada~1"), Kernel("bob~1")
     added = writer.document("set", ORSet).add("x")
-    intake = Intake(kernel, Rules(), 1 << 20)
+    intake = Intake(kernel, AccessPolicy(), 1 << 20)
 
     def full(_: Kernel, __: Delta) -> Change:
         raise DoomedFullError(frozenset({"cyd~1"}), 0)
@@ -187,7 +186,7 @@ def test_a_quarantine_holds_so_many_origins_and_the_next_when_there_is_room(monk
         raise CRDTError("cannot be joined")
 
     monkeypatch.setattr(Kernel, "apply", apply)
-    intake = Intake(Kernel("ada~1"), Rules(), Config().delta_bytes_max)
+    intake = Intake(Kernel("ada~1"), AccessPolicy(), Config().delta_bytes_max)
     for number in range(QUARANTINED_MAX):
         data = Kernel(f"eve~{number}").document("set", ORSet).add(number).encode()
         assert intake.take(data, "bob~1").outcome is Outcome.POISON
