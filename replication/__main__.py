@@ -5,7 +5,7 @@
     python -m replication set order/42/status paid --peer 127.0.0.1:7001
 
 Theory of operation. `up` is an agent until SIGTERM. Every other verb asks the agent that `--peer`
-names and is answered by it alone (`transport.desk`): a `set` is that agent's own write, durable on
+names and is answered by it alone (`transport.admin`): a `set` is that agent's own write, durable on
 its disk when the command returns, and on `--copies N` others if asked for. So verbs cost no
 identity, work across a partition exactly as far as their agent does, and may be used in loops.
 `backup`, `restore` and `doctor JOURNAL` work on files of agents that do not run.

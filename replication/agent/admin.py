@@ -1,4 +1,4 @@
-"""What an operator may see and do at a running agent; `transport.desk` carries it over HTTP.
+"""What an operator may see and do at a running agent; `transport.admin` carries it over HTTP.
 
 Theory of operation. An operator's write is the agent's own write: it takes the agent's next dot,
 is durable when the order is answered, and gossips like any other. A cut is the agent's refusal to
@@ -14,7 +14,7 @@ from crdt.errors import CRDTError
 from crdt.explain import explain
 from replication.agent.metrics import exposition, status
 from replication.errors import OrderRefusedError
-from replication.transport.desk import Page
+from replication.transport.admin import Page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

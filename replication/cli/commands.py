@@ -11,13 +11,13 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from replication.agent import logs
 from replication.agent.agent import Agent
 from replication.cli import doctor as diagnosis
+from replication.cli import logs
 from replication.errors import ConfigError, JournalUnreadableError
 from replication.journal.sqlite import SqliteJournal
 from replication.options import keys_of, tls_contexts
-from replication.transport.desk import DeskClient
+from replication.transport.admin import DeskClient
 
 if TYPE_CHECKING:
     import argparse

@@ -18,7 +18,7 @@ from replication.errors import (
 )
 from replication.journal.base import rebuild
 from replication.journal.sqlite import SqliteJournal
-from replication.transport.desk import DeskClient
+from replication.transport.admin import DeskClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

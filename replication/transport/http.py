@@ -23,8 +23,8 @@ from aiohttp import web
 from replication.errors import ListenError, PeerUnreachableError
 from replication.protocol.caller import Caller
 from replication.protocol.keyring import Keyring
+from replication.transport.admin import DeskServer
 from replication.transport.base import PATH, LineNews, Serve, Traffic, split_address
-from replication.transport.desk import DeskServer
 from replication.transport.websocket import Lines
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
-    from replication.transport.desk import Desk
+    from replication.transport.admin import Desk
 
 Application = web.Application
 PROOF = "X-Convoca-Proof"

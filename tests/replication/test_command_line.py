@@ -13,7 +13,7 @@ import pytest
 
 from replication import Agent
 from replication.__main__ import main, shown
-from replication.transport.desk import DeskClient
+from replication.transport.admin import DeskClient
 from tests.replication.test_testing import contexts
 
 pytestmark = pytest.mark.processes
