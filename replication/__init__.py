@@ -6,9 +6,8 @@ same machine in virtual time. `replication.protocol` is the sans-IO half; see do
 
 import logging
 
-from replication.agent.agent import Agent
+from replication.agent.agent import Agent, MemberView
 from replication.agent.bounded import Bounded
-from replication.agent.member_view import MemberView
 from replication.agent.subscription import Event, Touched
 from replication.config import Config
 from replication.errors import (

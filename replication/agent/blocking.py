@@ -16,14 +16,13 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from replication.agent.agent import Agent
+from replication.agent.agent import Agent, MemberView
 from replication.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from replication.agent.member_view import MemberView
     from replication.agent.subscription import Event
     from replication.agent.watch import Watch
     from replication.version import Version

@@ -1,15 +1,35 @@
-"""Executes the effects of one replica: the only loop of an agent.
+"""The runtime of an agent: socket, disk and clock around one replica, and the only loop.
 
-Theory of operation. Steps (frames, answers, failures) queue in an inbox; local writes pile up in
-the machine. One task drains both, at its own pace, and executes what comes out in the order of the
-fields of `Effects`: one journal transaction for all of it (group commit), then the frames, then the
-subscribers. While a commit is under way the next steps gather, so a slow disk makes batches larger
-and a slow peer stalls nobody.
+Theory of operation. *The loop.* Steps (frames, answers, failures) queue in an inbox; local writes
+pile up in the machine. One task drains both, at its own pace, and executes what comes out in the
+order of the fields of `Effects`: one journal transaction for all of it (group commit), then the
+frames, then the subscribers. While a commit is under way the next steps gather, so a slow disk
+makes batches larger and a slow peer stalls nobody:
 
-If a transaction fails, nothing of it was sent and nothing will be until a retry succeeded: rows are
-kept, their frames are dropped (the exchanges count as failed), and `failure` makes local writes
-raise. Meanwhile peers that ask are answered from a second kernel, rebuilt from the journal: what is
-durable here goes on spreading.
+    frame, answer, line --> inbox --+
+    local write --> kernel ---------+--> drain --> journal --> frames --> subscribers --> waiters
+    clock --> tick -----------------+      ^                                                |
+                                           +------------------- next turn ------------------+
+
+*A failing disk.* If a transaction fails, nothing of it was sent and nothing will be until a retry
+succeeded: rows are kept, their frames are dropped (the exchanges count as failed), and `failure`
+makes local writes raise. Meanwhile peers that ask are answered from a second kernel, rebuilt from
+the journal: what is durable here goes on spreading.
+
+*A life.* A runtime exists from `open` to `close`, and an agent that starts again gets another one.
+What is opened, in this order, and given back if a later step fails:
+
+    address     peers are told it, so it must be known before the machine is made; and a start
+                that cannot listen must not leave a new journal behind. A frame that comes before
+                the machine is there is answered `busy`.
+    journal     it says who we are, and refuses a second process. Read in a thread: it may be long.
+    machine     from what the journal held, under a new boot id.
+    permission  the kernel asks this runtime before each local write, from the first one on.
+    loop        last, because whatever it executes needs all of the above.
+
+A close is a promise with a time limit: flush, push what peers lack to two of them, say goodbye,
+stop the loop, then let go of socket and disk. It is carried through even if its caller is
+cancelled, and a second caller waits for the first.
 """
 
 from __future__ import annotations
@@ -17,20 +37,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets as tokens
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
+from replication.agent.assembly import assemble
 from replication.agent.vitals import Vitals
-from replication.errors import JournalFailedError, JournalUnreadableError, PeerUnreachableError
-from replication.journal.base import Entry, leased, rebuild
+from replication.errors import (
+    ClosedError,
+    JournalFailedError,
+    JournalUnreadableError,
+    NotYetError,
+    PeerUnreachableError,
+)
+from replication.journal.base import Entry, boot, leased, rebuild
 from replication.protocol import standing
 from replication.protocol.effects import NOTHING, Effects, Published, Row, Send
+from replication.protocol.wire import BOOT_BYTES
+from replication.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from crdt import Kernel
+    from replication.agent.assembly import ReplicaSettings
+    from replication.agent.watch import Watchers
     from replication.config import Config
     from replication.journal.base import Journal
     from replication.protocol.caller import Caller
@@ -41,48 +75,53 @@ if TYPE_CHECKING:
 logger = logging.getLogger("replication")
 
 STEPS_PER_COMMIT = 32
+INBOX_STEPS_MAX = 4096  # frames and answers waiting for the loop; over it a frame is answered 503
+CLOSE_TIMEOUT_S = 5.0  # what is not sent by then is in the journal
 HELD_LOOK_S = 0.05  # how often a loop that a batch holds looks whether it is over
 SNAPSHOT_ABOVE_BYTES = 4 * 1024 * 1024
 BOOK_EVERY_S = 5.0
 
 
-class Driver:
-    """Loop, disk thread and outgoing exchanges of one agent.
+class AgentRuntime:
+    """What runs while an agent does: its machine (`replica`), loop, disk thread and exchanges.
+
+    Made by `open`. `accepts` until its close begins: whether frames and local writes are taken.
 
     Args:
-        now_s: monotonic seconds.
-        publish: called after commit, for every change, in order, with the vector committed.
+        address: where peers reach it.
         lease: own sequence numbers reserved so far.
-        wall_ms: what arrivals are noted with.
+        watchers: told of every change after its commit, in order, with the vector committed.
     """
 
     def __init__(
         self,
+        name: str,
         replica: Replica,
         journal: Journal,
         transport: Transport,
         *,
+        address: str,
         config: Config,
-        now_s: Callable[[], float],
-        publish: Callable[[Published, dict[str, int]], None],
+        watchers: Watchers,
         lease: int,
-        wall_ms: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.name = name
+        self.replica = replica
+        self.address = address
+        self.accepts = True
         self.failure: JournalFailedError | None = None
-        self.vitals = Vitals(now_s, wall_ms)
-        self.disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._replica = replica
+        self.vitals = Vitals(time.monotonic, wall_ms)
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._journal = journal
         self._transport = transport
         self._config = config
-        self._now_s = now_s
-        self._publish = publish
+        self._watchers = watchers
         self._lease = lease
         self._leased_to = replica.id
         self._log_bytes = 0
         self._snapshot_bytes = 0
         self._book = replica.members.address_book()
-        self._book_s = now_s()
+        self._book_s = time.monotonic()
         self._inbox: deque[Callable[[float], Effects]] = deque()
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
@@ -95,16 +134,133 @@ class Driver:
         self._stopping = False
         self._retry_s = 0.0
         self._not_before_s = 0.0  # after a step that raised, time stands still for a moment
+        self._closing: asyncio.Task[None] | None = None
         replica.on_write = self._wake.set
+        replica.kernel.before_write = self._check_writable
+        self._loop = asyncio.create_task(self._run(), name=f"agent {name}")
+
+    # ------------------------------------------------------------------------------ life
+
+    @classmethod
+    async def open(
+        cls,
+        name: str,
+        settings: ReplicaSettings,
+        *,
+        journal: Journal,
+        transport: Transport,
+        watchers: Watchers,
+        address: str = "",
+    ) -> Self:
+        """Bind the address, open the journal, begin to gossip; the order is told above.
+
+        `address` is where peers reach the agent, if not where the transport listens.
+
+        Raises:
+            JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
+        """
+        runtime: Self | None = None  # the socket is open before there is one
+
+        async def serve(frame: bytes, caller: Caller) -> tuple[int, bytes]:
+            return (503, b"") if runtime is None else await runtime.serve(frame, caller)
+
+        def line_news(via: str, up: bool) -> None:  # noqa: FBT001 - the callback's news
+            if runtime is not None and runtime.accepts:
+                runtime.call(partial(runtime.replica.line, via, up=up))
+
+        fresh = f"{name}~{tokens.token_hex(8)}"
+        try:
+            bound = await transport.listen(serve, line_news)
+            booted = await asyncio.to_thread(boot, journal, fresh, wall_ms)
+        except BaseException:
+            await transport.close()
+            raise
+        address = address or bound
+        replica = assemble(
+            settings,
+            booted,
+            boot=tokens.token_bytes(BOOT_BYTES),
+            address=address,
+            now_s=time.monotonic(),
+        )
+        runtime = cls(
+            name,
+            replica,
+            journal,
+            transport,
+            address=address,
+            config=settings.config,
+            watchers=watchers,
+            lease=booted.lease,
+        )
+        return runtime
+
+    async def close(self) -> None:
+        """Flush, push to two peers what they lack, say goodbye, stop; at most `CLOSE_TIMEOUT_S`."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name=f"agent {self.name} closes")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self.accepts = False
+        replica, half_s = self.replica, CLOSE_TIMEOUT_S / 2
+        with contextlib.suppress(Exception):
+            await self.until(lambda: replica.durable == dict(replica.kernel.vector), half_s)
+        self.call(replica.part)
+        await self._exchanges_over(half_s / 2)
+        self.call(replica.leave)
+        await self._exchanges_over(half_s / 2)
+        self._stopping = True  # the turn under way is the last one, and saves what is unsaved
+        self.vitals.heartbeat.stop()
+        self._wake.set()
+        await self._loop
+        self._watchers.close()  # before the transport: streams of changes end in order
+        await self._transport.close()
+        await self._release()
+
+    async def _exchanges_over(self, timeout_s: float) -> None:
+        """Wait until every exchange of ours is over, at most `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._deliveries or self._inbox:
+                    if self._deliveries:
+                        await asyncio.wait(self._deliveries)
+                    await asyncio.sleep(0)
+        except TimeoutError:
+            return
+
+    async def _release(self) -> None:
+        """Cut exchanges and end the disk thread."""
+        for task in list(self._deliveries):
+            task.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_result((503, b""))
+        await asyncio.get_running_loop().run_in_executor(self._disk, self._journal.close)
+        self._disk.shutdown(wait=False)
+
+    def _check_writable(self) -> None:
+        """The kernel asks before every local write."""
+        if not self.accepts:
+            raise ClosedError(f"agent {self.name!r} is not running")
+        if self.failure is not None:
+            raise self._refusal()
 
     # ------------------------------------------------------------------------------ the loop
 
-    async def run(self) -> None:
-        """Until `stop`: wait, drain, execute."""
+    async def _run(self) -> None:
+        """Until the close stops it: wait, drain, execute, wake who waits.
+
+        A turn takes at most `STEPS_PER_COMMIT` steps, so that no flood of frames delays the commit
+        of a local write by more than that. While a batch is open the loop only looks: a drain would
+        show half of it to peers and journal. What comes out of a turn is executed before the next
+        one begins, so effects never overtake each other.
+        """
         self.vitals.heartbeat.start()
         while not self._stopping:
             await self._pause()
-            if self._replica.kernel.in_batch:  # half of one must not be seen by anybody
+            if self.replica.kernel.in_batch:  # half of one must not be seen by anybody
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HELD_LOOK_S):  # a rolled back batch wakes nobody
                         await self._wake.wait()
@@ -116,9 +272,9 @@ class Driver:
 
     async def _pause(self) -> None:
         """Sleep until there is a step, a local write, or something due."""
-        due_s = self._replica.wake_s if self.failure is None else self._retry_s
+        due_s = self.replica.wake_s if self.failure is None else self._retry_s
         due_s = max(due_s, self._not_before_s)
-        wait_s = due_s - self._now_s()
+        wait_s = due_s - time.monotonic()
         if self._inbox or wait_s <= 0:
             await asyncio.sleep(0)
             return
@@ -130,20 +286,24 @@ class Driver:
 
     def _drain(self) -> Effects:
         self._wake.clear()
-        now_s = self._now_s()
+        now_s = time.monotonic()
         steps = [self._inbox.popleft() for _ in range(min(len(self._inbox), STEPS_PER_COMMIT))]
         if self.failure is None:
-            due = now_s >= max(self._replica.wake_s, self._not_before_s)
-            steps.append(self._replica.tick if due else self._replica.flush)
+            due = now_s >= max(self.replica.wake_s, self._not_before_s)
+            steps.append(self.replica.tick if due else self.replica.flush)
         return sum((self._taken(step, now_s) for step in steps), NOTHING)
 
     def _taken(self, step: Callable[[float], Effects], now_s: float) -> Effects:
-        """The effects of a step; a fault in one must not end the loop, and with it the agent."""
+        """The effects of a step; a fault in one must not end the loop, and with it the agent.
+
+        The clock of the machine waits a moment then: a tick that raises is due again at once, and
+        would turn the loop into a spin.
+        """
         try:
             return step(now_s)
         except Exception:
             logger.exception("step-raised")  # its exchange will run out of time
-            self._replica.counts["step:raised"] += 1
+            self.replica.counts["step:raised"] += 1
             self._not_before_s = now_s + self._config.journal_retry_s
             return NOTHING
 
@@ -155,11 +315,11 @@ class Driver:
         self._vector = effects.vector or self._vector
         self._unpublished += effects.publish
         try:
-            if self.failure is None or self._now_s() >= self._retry_s:
+            if self.failure is None or time.monotonic() >= self._retry_s:
                 await self._persist()
                 self._recover()
         except JournalFailedError as error:
-            self._retry_s = self._now_s() + self._config.journal_retry_s
+            self._retry_s = time.monotonic() + self._config.journal_retry_s
             if self.failure is None:
                 for send in effects.send:
                     self._drop(send)
@@ -171,7 +331,7 @@ class Driver:
             changes, self._unpublished = self._unpublished, []
             reached = dict(self._vector) if changes else {}
             for change in changes:
-                self._publish(change, reached)
+                self._watchers.publish(change, reached)
 
     async def _degrade(self, error: JournalFailedError) -> None:
         """Go read-only; from now on peers are told of what the journal holds, and nothing more."""
@@ -180,27 +340,27 @@ class Driver:
         durable: Kernel | None = None
         try:
             recovered = await asyncio.get_running_loop().run_in_executor(
-                self.disk, self._journal.read
+                self._disk, self._journal.read
             )
-            durable = rebuild(recovered, self._replica.id, None)
+            durable = rebuild(recovered, self.replica.id, None)
         except JournalUnreadableError as unreadable:
             facts = {"why": str(unreadable)}
             logger.error("journal-unreadable", extra={"facts": facts})  # noqa: TRY400 - an operator wants the line, not our stack
-        self._replica.degrade(durable)
+        self.replica.degrade(durable)
 
     def _recover(self) -> None:
         if self.failure is not None:
             logger.warning("writable-again")
             self.failure = None
-            self._replica.recover()
+            self.replica.recover()
 
     async def _persist(self) -> None:
         """One transaction for everything unsaved, with the vector it leads to."""
         book = self._news_of_book()
-        renewed = self._replica.id != self._leased_to
+        renewed = self.replica.id != self._leased_to
         if not (self._unsaved or book is not None or renewed or self.failure):
             return
-        kernel, vector = self._replica.kernel, self._vector
+        kernel, vector = self.replica.kernel, self._vector
         if kernel.replica != self._leased_to:
             self._leased_to, self._lease = kernel.replica, 0
         own = vector.get(kernel.replica, 0)
@@ -212,22 +372,24 @@ class Driver:
         rows, self._unsaved = self._unsaved, []
         entry = Entry(rows, vector, kernel.replica, lease, snapshot, book)
         try:
-            await asyncio.get_running_loop().run_in_executor(self.disk, self._journal.append, entry)
+            await asyncio.get_running_loop().run_in_executor(
+                self._disk, self._journal.append, entry
+            )
         except JournalFailedError:
             self._unsaved = rows + self._unsaved
             raise
         self._lease = lease
         if snapshot:
             self._log_bytes, self._snapshot_bytes = 0, len(snapshot)
-        self.vitals.committed(kernel.replica, self._replica.durable, vector)
-        self._replica.persisted(vector)
+        self.vitals.committed(kernel.replica, self.replica.durable, vector)
+        self.replica.persisted(vector)
 
     def _news_of_book(self) -> tuple[MemberClaim, ...] | None:
-        now_s = self._now_s()
+        now_s = time.monotonic()
         if now_s - self._book_s < BOOK_EVERY_S and not self._stopping:
             return None
         self._book_s = now_s
-        book = self._replica.members.address_book()
+        book = self.replica.members.address_book()
         if book == self._book:
             return None
         self._book = book
@@ -237,14 +399,14 @@ class Driver:
 
     async def serve(self, frame: bytes, caller: Caller) -> tuple[int, bytes]:
         """A peer's request: (status, answer), once everything the answer shows is durable."""
-        if len(self._inbox) >= self._config.inbox_steps_max or self._stopping:
+        if len(self._inbox) >= INBOX_STEPS_MAX or not self.accepts:
             return 503, b""
         self._exchange += 1
         exchange = self._exchange
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._answers[exchange] = answer
         self.vitals.queued["inbound"] += len(frame)
-        self.call(lambda now_s: self._replica.receive(frame, now_s, exchange, caller))
+        self.call(lambda now_s: self.replica.receive(frame, now_s, exchange, caller))
         try:
             return await answer
         finally:
@@ -274,7 +436,7 @@ class Driver:
         """
         exchange = send.exchange
         if send.address:
-            self.call(lambda now_s: self._replica.failed(exchange, now_s))
+            self.call(lambda now_s: self.replica.failed(exchange, now_s))
         else:
             waiting = self._answers.get(send.exchange)
             if waiting is not None and not waiting.done():
@@ -289,9 +451,9 @@ class Driver:
             level = logging.DEBUG if isinstance(error, PeerUnreachableError) else logging.WARNING
             facts = {"peer": send.address, "why": str(error)}
             logger.log(level, "no-answer", extra={"facts": facts})
-            self.call(lambda now_s: self._replica.failed(exchange, now_s))
+            self.call(lambda now_s: self.replica.failed(exchange, now_s))
         else:
-            self.call(lambda now_s: self._replica.answered(exchange, answer, now_s))
+            self.call(lambda now_s: self.replica.answered(exchange, answer, now_s))
         finally:
             self.vitals.queued["outbound"] -= len(send.frame)
 
@@ -306,7 +468,7 @@ class Driver:
         if reached():
             return True
         if self.failure is not None:
-            raise self.refusal()
+            raise self._refusal()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((reached, waiter))
         self._wake.set()
@@ -319,12 +481,12 @@ class Driver:
             self._waiters = [pair for pair in self._waiters if pair[1] is not waiter]
         return True
 
-    def refusal(self) -> JournalFailedError:
+    def _refusal(self) -> JournalFailedError:
         """A fresh error that says why this agent is read-only."""
         return JournalFailedError(str(self.failure))
 
     def _satisfy(self) -> None:
-        replica = self._replica
+        replica = self.replica
         members, eager = replica.members, replica.eager
         self.vitals.spread(lambda v: standing.holders(members, eager, v) == len(members.current()))
         for reached, waiter in self._waiters:
@@ -333,32 +495,14 @@ class Driver:
             if reached():
                 waiter.set_result(None)
             elif self.failure is not None:
-                waiter.set_exception(self.refusal())
+                waiter.set_exception(self._refusal())
 
-    async def settle(self, timeout_s: float) -> None:
-        """Wait until every exchange of ours is over, at most `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self._deliveries or self._inbox:
-                    if self._deliveries:
-                        await asyncio.wait(self._deliveries)
-                    await asyncio.sleep(0)
-        except TimeoutError:
-            return
+    async def durable(self, token: Version, timeout_s: float | None) -> None:
+        """Until the events of a token are on this disk; JournalFailedError, NotYetError."""
+        if not await self.until(lambda: token <= Version(self.replica.durable), timeout_s):
+            raise NotYetError("durable", reached=0, wanted=1)
 
-    def stop(self) -> None:
-        """End the loop after its current turn; what is unsaved is saved by that turn."""
-        self._stopping = True
-        self.vitals.heartbeat.stop()
-        self._wake.set()
 
-    async def release(self) -> None:
-        """Cut exchanges and end the disk thread."""
-        for task in list(self._deliveries):
-            task.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_result((503, b""))
-        await asyncio.get_running_loop().run_in_executor(self.disk, self._journal.close)
-        self.disk.shutdown(wait=False)
+def wall_ms() -> int:
+    """Milliseconds since 1970, by the wall."""
+    return time.time_ns() // 1_000_000
