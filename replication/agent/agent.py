@@ -35,8 +35,8 @@ from crdt.errors import CRDTError
 from replication.agent.admin import Console
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
-from replication.agent.driver import AgentRuntime
 from replication.agent.read_only import barred
+from replication.agent.runtime import AgentRuntime
 from replication.agent.watch import Watch, Watchers, missed_since
 from replication.config import Config
 from replication.errors import (

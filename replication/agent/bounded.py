@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt import BoundedCounter
-    from replication.agent.driver import AgentRuntime
+    from replication.agent.runtime import AgentRuntime
 
 
 class Bounded:
