@@ -8,7 +8,7 @@ import logging
 
 from replication.agent.agent import Agent, MemberView
 from replication.agent.bounded import Bounded
-from replication.agent.subscription import Event, Touched
+from replication.agent.watch import ChangeEvent, Touched
 from replication.config import Config
 from replication.errors import (
     ClosedError,
@@ -35,10 +35,10 @@ logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unle
 __all__ = [
     "Agent",
     "Bounded",
+    "ChangeEvent",
     "ClosedError",
     "Config",
     "ConfigError",
-    "Event",
     "Faults",
     "ForbiddenWriteError",
     "JournalError",

@@ -35,7 +35,7 @@ from crdt.errors import CRDTError
 from replication.agent.admin import Console
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
-from replication.agent.read_only import barred
+from replication.agent.read_only import read_only_view
 from replication.agent.runtime import AgentRuntime
 from replication.agent.watch import Watch, Watchers, missed_since
 from replication.config import Config
@@ -265,7 +265,7 @@ class Agent:
         why = f"{name!r} is not {self.name}'s to write"
         try:
             if not self.rules.may_write(self.name, name):
-                return barred(self.kernel, name, kind, why)
+                return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
         except (AttributeError, CRDTError, TypeError) as error:
             raise UnknownDocumentTypeError(f"{kind!r} is no document type") from error
