@@ -25,16 +25,15 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
-from replication.agent.admin import Console
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
+from replication.agent.metrics import AdminHandlers, MemberView
 from replication.agent.read_only import read_only_view
 from replication.agent.runtime import AgentRuntime
 from replication.agent.watch import Watch, Watchers, missed_since
@@ -66,31 +65,10 @@ if TYPE_CHECKING:
     from replication.agent.vitals import Vitals
     from replication.journal.base import Journal
     from replication.options import Secret
-    from replication.protocol.membership import Member
     from replication.transport.base import Transport
     from replication.transport.http import Application
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
-
-
-@dataclass(frozen=True, slots=True)
-class MemberView:
-    """A peer as this agent sees it: a snapshot, not the row that gossip works on.
-
-    `heard_s` is seconds since its last frame.
-    """
-
-    id: str
-    name: str
-    address: str
-    status: Status
-    heard_s: float
-
-    @classmethod
-    def of(cls, member: Member, now_s: float) -> MemberView:
-        """The view of a row at a moment."""
-        heard_s = now_s - member.heard_s
-        return cls(member.replica, member.name, member.address, member.status, heard_s)
 
 
 class Agent:
@@ -148,7 +126,7 @@ class Agent:
                 self.config,
                 server_tls=server_tls,
                 client_tls=client_tls,
-                desk=Console(self),
+                admin=AdminHandlers(self),
                 keys=keys,
                 hubs=kept,
             )

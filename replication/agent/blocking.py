@@ -16,13 +16,14 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from replication.agent.agent import Agent, MemberView
+from replication.agent.agent import Agent
 from replication.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
+    from replication.agent.metrics import MemberView
     from replication.agent.watch import ChangeEvent, Watch
     from replication.version import Version
 

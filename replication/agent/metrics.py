@@ -1,32 +1,319 @@
-"""What an operator wants to see of one agent: `/metrics` (Prometheus text) and `/status` (JSON).
+"""What an operator may see and do at a running agent; `transport.admin` carries it over HTTP.
 
-Theory of operation. Everything here is read from the agent when it is asked for; an idle scraper
-costs nothing. Names follow Prometheus' conventions: base units, `_total` for counters. `/status` is
-one agent's view of the cluster, for people and scripts. One table, `FAMILIES`, names every metric,
-its type and its meaning; the operations guide is checked against it.
+Theory of operation. *Seeing.* `/metrics` (Prometheus text) and `/status` (JSON) are read from the
+agent when they are asked for; an idle scraper costs nothing. Names follow Prometheus' conventions:
+base units, `_total` for counters. `/status` is one agent's view of the cluster, for people and
+scripts. One table, `FAMILIES`, names every metric, its type and its meaning; the operations guide
+is checked against it. `/documents` and `/explain` show values, and are for operators alone.
+
+*Doing.* An operator's write is the agent's own write: it takes the agent's next dot, is durable
+when the order is answered, and gossips like any other. A cut is the agent's refusal to talk to a
+peer, both ways; it lives in memory and ends with `heal` or with the process.
+
+An agent hands itself to its handlers, so they name what they need of it as an interface
+(`Administered`) instead of importing it: all that can be seen and done from outside stands there.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from crdt.errors import CRDTError
+from crdt.explain import explain
 from replication.agent.vitals import BUCKETS_S
+from replication.errors import OrderRefusedError
+from replication.transport.admin import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from replication.agent.agent import Agent
+    from crdt import Kernel, LWWRegister, ORSet, PNCounter
     from replication.agent.vitals import Vitals
+    from replication.agent.watch import Watch
+    from replication.protocol.membership import Member
+    from replication.protocol.messages import Status
+    from replication.version import Version
 
 Sample = tuple[dict[str, str], float]
 
+TIMEOUT_S_MAX = 60.0
 REDUNDANT = "redundant"
 REFUSED = "refused:"
 REFUSED_BY_PEER = "refused-by-peer:"
 
 
-def status(agent: Agent) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A peer as an agent sees it: a snapshot, not the row that gossip works on.
+
+    `heard_s` is seconds since its last frame.
+    """
+
+    id: str
+    name: str
+    address: str
+    status: Status
+    heard_s: float
+
+    @classmethod
+    def of(cls, member: Member, now_s: float) -> MemberView:
+        """The view of a row at a moment."""
+        heard_s = now_s - member.heard_s
+        return cls(member.replica, member.name, member.address, member.status, heard_s)
+
+
+class Administered(Protocol):
+    """What handlers need of an agent. Each member means what `Agent` says of it."""
+
+    name: str
+
+    # -- seeing
+
+    @property
+    def id(self) -> str:
+        """The id that it writes under."""
+
+    @property
+    def address(self) -> str:
+        """Where peers reach it."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Its state."""
+
+    @property
+    def vitals(self) -> Vitals:
+        """Its instruments."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether its journal fails."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of frames."""
+
+    def digest(self) -> bytes:
+        """Equal where states are."""
+
+    def members(self) -> list[MemberView]:
+        """Peers that it knows."""
+
+    def lag(self) -> dict[str, int]:
+        """Member -> events that it is not known to have."""
+
+    def behind(self) -> dict[str, tuple[int, float]]:
+        """Origin -> events lacked here, and for how long."""
+
+    def stands(self) -> dict[str, int]:
+        """Member -> up to which of the agent's own events it has."""
+
+    def bytes_by_kind(self) -> dict[tuple[str, str], int]:
+        """(direction, kind of message) -> bytes."""
+
+    def counts(self) -> dict[str, int]:
+        """How often what happened."""
+
+    def blocked(self) -> list[str]:
+        """Peers that it is cut off from."""
+
+    def quarantine(self) -> dict[str, str]:
+        """Origins that are stopped, and why."""
+
+    def watch(self, prefix: str) -> Watch:
+        """Changes from now on."""
+
+    # -- doing
+
+    def counter(self, name: str) -> PNCounter:
+        """A counter to write."""
+
+    def register(self, name: str) -> LWWRegister:
+        """A register to write."""
+
+    def orset(self, name: str) -> ORSet:
+        """A set to write."""
+
+    def version(self) -> Version:
+        """A token for what was written."""
+
+    async def durable(self, token: Version, timeout_s: float) -> None:
+        """Until it is on this disk."""
+
+    async def replicated(self, token: Version, n: int, timeout_s: float) -> int:
+        """Until it is on `n` others."""
+
+    def block(self, peer: str) -> None:
+        """Cut a peer off."""
+
+    def unblock(self, peer: str) -> None:
+        """End that."""
+
+    def retire(self, peer: str) -> None:
+        """Declare a member gone."""
+
+    def skip(self, origin: str) -> None:
+        """Give up an event in quarantine."""
+
+
+class AdminHandlers:
+    """Answers the operators of one agent."""
+
+    def __init__(self, agent: Administered) -> None:
+        self._agent = agent
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Path -> what a GET of it shows."""
+        agent = self._agent
+        return {
+            "/status": Endpoint("application/json", lambda _: json.dumps(status(agent))),
+            "/metrics": Endpoint("text/plain", lambda _: exposition(agent)),
+            "/documents": Endpoint("application/json", self._documents, private=True),
+            "/explain": Endpoint("application/json", self._explain, private=True),
+        }
+
+    # ------------------------------------------------------------------------------ seeing
+
+    def _documents(self, query: Mapping[str, str]) -> str:
+        """{type: value} of the documents of a name; all names if none is asked for."""
+        agent = self._agent
+        documents = list(agent.kernel.documents())
+        if "name" not in query:
+            return json.dumps(sorted({name for name, _ in documents}))
+        found = {
+            kind.__name__: plain(agent.kernel.document(name, kind).value)
+            for name, kind in documents
+            if name == query["name"]
+        }
+        if not found:
+            raise OrderRefusedError(
+                f"there is no document {query['name']!r}", hint="`get` without a name lists them"
+            )
+        return json.dumps(found)
+
+    def _explain(self, query: Mapping[str, str]) -> str:
+        """Every known write of the documents of a name, and its fate."""
+        agent = self._agent
+        return json.dumps(
+            [
+                {
+                    "type": line.type,
+                    "place": line.place,
+                    "value": plain(line.value),
+                    "fate": line.fate,
+                    "writer": line.dot.replica,
+                    "seq": line.dot.seq,
+                    "written_ms": line.written_ms,
+                    "durable_here_ms": agent.vitals.arrived_ms(line.dot.replica, line.dot.seq),
+                    "by": f"{line.by.replica}:{line.by.seq}" if line.by else "",
+                }
+                for line in explain(agent.kernel, query.get("name", ""))
+            ]
+        )
+
+    async def follow(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Changes from now on, as `Agent.watch` gives them."""
+        async for event in self._agent.watch(prefix):
+            for document in event.documents:
+                yield {
+                    "name": document.name,
+                    "type": document.type.__name__,
+                    "keys": sorted(map(str, document.keys or ())),
+                    "cause": event.cause,
+                    "lagged": event.lagged,
+                }
+
+    # ------------------------------------------------------------------------------ doing
+
+    async def execute(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Carry out an order; what came of it.
+
+        Raises:
+            ReplicationError: it was refused, and nothing changed, or its time ran out (NotYetError:
+                the write stands).
+        """
+        verb, agent = order.get("verb"), self._agent
+        if verb in {"cut", "heal", "retire"}:
+            peer = _text(order, "peer")
+            {"cut": agent.block, "heal": agent.unblock, "retire": agent.retire}[verb](peer)
+            return {"peer": peer}
+        if agent.kernel.in_batch:
+            raise OrderRefusedError("a batch is open here", hint="try again")
+        try:
+            if verb == "skip":
+                agent.skip(_text(order, "peer"))
+            else:
+                self._write(verb, _text(order, "name"), order.get("value"))
+        except CRDTError as error:
+            raise OrderRefusedError(str(error)) from error
+        token = agent.version()
+        timeout_s = min(_number(order, "timeout_s", 10.0), TIMEOUT_S_MAX)
+        copies = int(_number(order, "copies", 0))
+        await agent.durable(token, timeout_s)
+        if copies:
+            await agent.replicated(token, copies, timeout_s)
+        return {"writer": agent.id, "version": token.encode()}
+
+    def _write(self, verb: object, name: str, value: Any) -> None:
+        agent = self._agent
+        match verb:
+            case "set":
+                agent.register(name).set(value)
+            case "add":
+                agent.orset(name).add(_element(value))
+            case "remove":
+                agent.orset(name).remove(_element(value))
+            case "inc":
+                if type(value) is not int:
+                    raise OrderRefusedError(f"{value!r} is no whole number")
+                agent.counter(name).increment(value)
+            case _:
+                raise OrderRefusedError(f"{verb!r} is no order")
+
+
+def plain(value: Any) -> Any:
+    """A value of `crdt` as JSON can show it: sets sorted, bytes as hex, times as text."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return [plain(item) for item in sorted(value, key=repr)]
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def _element(value: Any) -> Any:
+    """A JSON value as an element of a set: lists become tuples."""
+    return tuple(map(_element, value)) if isinstance(value, list) else value
+
+
+def _text(order: Mapping[str, Any], field: str) -> str:
+    value = order.get(field)
+    if not isinstance(value, str) or not value:
+        raise OrderRefusedError(f"the order lacks a {field}")
+    return value
+
+
+def _number(order: Mapping[str, Any], field: str, default: float) -> float:
+    value = order.get(field, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise OrderRefusedError(f"{field} is a number of at least 0")
+    return value
+
+
+# ------------------------------------------------------------------------------ status
+
+
+def status(agent: Administered) -> dict[str, Any]:
     """One agent's view, as JSON-ready data. O(members + origins)."""
     lag, behind, vitals = agent.lag(), agent.behind(), agent.vitals
     return {
@@ -61,12 +348,15 @@ def status(agent: Agent) -> dict[str, Any]:
     }
 
 
-def exposition(agent: Agent) -> str:
+# ------------------------------------------------------------------------------ metrics
+
+
+def exposition(agent: Administered) -> str:
     """The metrics of one agent in Prometheus' text format 0.0.4."""
     return "\n".join(_lines(agent)) + "\n"
 
 
-def _lines(agent: Agent) -> Iterator[str]:
+def _lines(agent: Administered) -> Iterator[str]:
     label = {"agent": agent.name}
     for name, (kind, text, samples) in FAMILIES.items():
         yield f"# HELP convoca_{name} {text}"
@@ -97,7 +387,7 @@ def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-# ------------------------------------------------------------------------------ samples
+# -- samples
 
 
 def _by(key: str, values: dict[str, float]) -> Iterator[Sample]:
@@ -108,29 +398,29 @@ def _one(value: float) -> Iterator[Sample]:
     yield {}, value
 
 
-def _bytes(agent: Agent) -> Iterator[Sample]:
+def _bytes(agent: Administered) -> Iterator[Sample]:
     for (direction, kind), size in sorted(agent.bytes_by_kind().items()):
         yield {"direction": direction, "kind": kind}, size
 
 
-def _member_seconds(agent: Agent) -> dict[str, float]:
+def _member_seconds(agent: Administered) -> dict[str, float]:
     stands = agent.stands()
     return {member: agent.vitals.lag_s(agent.id, seq) for member, seq in stands.items()}
 
 
-def _rejections(agent: Agent) -> Iterator[Sample]:
+def _rejections(agent: Administered) -> Iterator[Sample]:
     for kind, count in sorted(agent.counts().items()):
         for prefix, by in ((REFUSED, "here"), (REFUSED_BY_PEER, "peer")):
             if kind.startswith(prefix):
                 yield {"by": by, "code": kind.removeprefix(prefix)}, count
 
 
-def _events(agent: Agent) -> dict[str, float]:
+def _events(agent: Administered) -> dict[str, float]:
     apart = (REDUNDANT, REFUSED, REFUSED_BY_PEER)
     return {k: float(n) for k, n in agent.counts().items() if not k.startswith(apart)}
 
 
-def _members(agent: Agent) -> dict[str, float]:
+def _members(agent: Administered) -> dict[str, float]:
     states = [member.status.name.lower() for member in agent.members()]
     return {state: float(states.count(state)) for state in states}
 
@@ -138,7 +428,7 @@ def _members(agent: Agent) -> dict[str, float]:
 CONVERGENCE = (
     "From durable here until every member told that it is durable there, per commit of own writes."
 )
-Family = tuple[str, str, "Callable[[Agent], Iterator[Sample]]"]
+Family = tuple[str, str, "Callable[[Administered], Iterator[Sample]]"]
 FAMILIES: dict[str, Family] = {
     "lag_events": (
         "gauge",

@@ -3,8 +3,10 @@
 Theory of operation. A view writes through the `writer` of the kernel that it was attached to, and
 so do the children that it hands out. A read-only view is attached to a stand-in whose writer has
 every reading attribute of the real one and refuses the ways of writing. A check in the kernel's own
-writer would be shorter, but every write of every replica would pay for it, inside a batch too. So what peers would refuse at their merge (and what would stop
-this agent's origin there for good) is refused before it happens, with a typed error.
+writer would be shorter, but every write of every replica would pay for it, inside a batch too.
+
+So what peers would refuse at their merge (and what would stop this agent's origin there for good)
+is refused before it happens, with a typed error.
 """
 
 from __future__ import annotations

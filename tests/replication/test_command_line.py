@@ -13,7 +13,7 @@ import pytest
 
 from replication import Agent
 from replication.__main__ import main, shown
-from replication.transport.admin import DeskClient
+from replication.transport.admin import AdminClient
 from tests.replication.test_testing import contexts
 
 pytestmark = pytest.mark.processes
@@ -196,8 +196,8 @@ async def test_a_second_sigterm_stops_at_once(tmp_path):
         *["--log-level", "info"],
     )
     try:
-        client = DeskClient(told["address"])
-        while not json.loads(await client.page("/status"))["members"]:  # noqa: ASYNC110 - no event
+        client = AdminClient(told["address"])
+        while not json.loads(await client.get("/status"))["members"]:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
         bob.send_signal(signal.SIGSTOP)
         ada.send_signal(signal.SIGTERM)
