@@ -6,9 +6,9 @@ same machine in virtual time. `replication.protocol` is the sans-IO half; see do
 
 import logging
 
+from replication.agent.admin import MemberView
 from replication.agent.agent import Agent
 from replication.agent.bounded import Bounded
-from replication.agent.metrics import MemberView
 from replication.agent.watch import ChangeEvent, Touched
 from replication.config import Config
 from replication.errors import (

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
+from replication.agent.admin import AdminHandlers, MemberView
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
-from replication.agent.metrics import AdminHandlers, MemberView
 from replication.agent.read_only import read_only_view
 from replication.agent.runtime import AgentRuntime
 from replication.agent.watch import Watch, Watchers, missed_since

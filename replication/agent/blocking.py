@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from replication.agent.metrics import MemberView
+    from replication.agent.admin import MemberView
     from replication.agent.watch import ChangeEvent, Watch
     from replication.version import Version
 
