@@ -1,4 +1,4 @@
-"""What the verbs of `python -m replication` do; see there."""
+"""What the verbs of `python -m replication` do, each one function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from replication.agent.agent import Agent
+from replication.agent import Agent
 from replication.cli import doctor as diagnosis
 from replication.cli import logs
 from replication.errors import ConfigError, JournalUnreadableError

@@ -33,7 +33,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crdt import Delta
-from replication.agent.assembly import ReplicaSettings, assemble
+from replication.agent import ReplicaSettings, assemble
 from replication.config import Config
 from replication.errors import JournalFailedError
 from replication.journal.base import Entry, boot, leased

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from replication import Agent
-from replication.__main__ import main, shown
+from replication.cli.command_line import main, shown
 from replication.transport.admin import AdminClient
 from tests.replication.test_testing import contexts
 
