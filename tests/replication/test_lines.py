@@ -19,7 +19,7 @@ from replication.protocol.link import ANSWER, ASK, HEAD_BYTES, LAST, PIECE_BYTES
 from replication.protocol.messages import Ack, Probe, Push
 from replication.protocol.wire import Wire
 from replication.transport.websocket import PIECE_MAX, PROOF
-from tests.replication.test_agent import SECRET, until
+from tests.replication.agent.test_agent import SECRET, until
 
 CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
 """So slow that what comes soon was pushed."""

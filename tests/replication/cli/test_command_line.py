@@ -14,7 +14,7 @@ import pytest
 from replication import Agent
 from replication.cli.command_line import main, shown
 from replication.transport.admin import AdminClient
-from tests.replication.test_testing import contexts
+from tests.replication.testing.test_kit import contexts
 
 pytestmark = pytest.mark.processes
 SECRET = "a shared secret"
