@@ -2,45 +2,75 @@
 
 The front door: an `Agent` per process (or several), its errors, and the simulation that tests the
 same machine in virtual time. `replication.protocol` is the sans-IO half; see docs/protocol.md.
+
+A name is looked up when it is first asked for: the pytest plugin lies behind this door, too, and
+must not load sockets into every test run of a machine.
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from replication.agent.agent import Agent
-from replication.agent.bounded import Bounded
-from replication.agent.member_view import MemberView
-from replication.agent.subscription import Event, Touched
-from replication.config import Config
-from replication.errors import (
-    ClosedError,
-    ConfigError,
-    ForbiddenWriteError,
-    JournalError,
-    JournalFailedError,
-    JournalHeldError,
-    JournalUnreadableError,
-    ListenError,
-    NotYetError,
-    ReplicationError,
-    SecretRequiredError,
-    UnacknowledgedError,
-    UnknownDocumentTypeError,
-    UnknownPeerError,
-)
-from replication.protocol.policy import AccessPolicy
-from replication.testing.simulation import Faults, Simulation
-from replication.version import Version
+if TYPE_CHECKING:
+    from replication.agent import Agent, Bounded, ChangeEvent, MemberView, Touched
+    from replication.config import Config
+    from replication.errors import (
+        ClosedError,
+        ConfigError,
+        ForbiddenWriteError,
+        JournalError,
+        JournalFailedError,
+        JournalHeldError,
+        JournalUnreadableError,
+        ListenError,
+        NotYetError,
+        ReplicationError,
+        SecretRequiredError,
+        UnacknowledgedError,
+        UnknownDocumentTypeError,
+        UnknownPeerError,
+    )
+    from replication.protocol import AccessPolicy
+    from replication.testing import Faults, Simulation
+    from replication.version import Version
 
 logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unless asked
+
+ROOMS = {
+    "AccessPolicy": "protocol",
+    "Agent": "agent",
+    "Bounded": "agent",
+    "ChangeEvent": "agent",
+    "ClosedError": "errors",
+    "Config": "config",
+    "ConfigError": "errors",
+    "Faults": "testing",
+    "ForbiddenWriteError": "errors",
+    "JournalError": "errors",
+    "JournalFailedError": "errors",
+    "JournalHeldError": "errors",
+    "JournalUnreadableError": "errors",
+    "ListenError": "errors",
+    "MemberView": "agent",
+    "NotYetError": "errors",
+    "ReplicationError": "errors",
+    "SecretRequiredError": "errors",
+    "Simulation": "testing",
+    "Touched": "agent",
+    "UnacknowledgedError": "errors",
+    "UnknownDocumentTypeError": "errors",
+    "UnknownPeerError": "errors",
+    "Version": "version",
+}
 
 __all__ = [
     "AccessPolicy",
     "Agent",
     "Bounded",
+    "ChangeEvent",
     "ClosedError",
     "Config",
     "ConfigError",
-    "Event",
     "Faults",
     "ForbiddenWriteError",
     "JournalError",
@@ -59,3 +89,14 @@ __all__ = [
     "UnknownPeerError",
     "Version",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

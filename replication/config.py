@@ -3,11 +3,13 @@
 Theory of operation. A limit stands on everything that can grow or wait, its unit is the last word
 of its name, and what happens at the limit is written beside it. One frozen `Config` serves an
 agent, a simulation and a benchmark alike, so a number that is tuned is tuned everywhere.
+What a single room uses and nobody tunes is a constant of that room.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from replication.errors import ConfigError
 
@@ -38,8 +40,6 @@ class Config:
     # -- eager push: how fast a local write is seen elsewhere
     eager_peers_max: int = 4
     """A local write goes to so many peers at once; gossip brings it to the others."""
-    told_max: int = 32
-    """Hashes of already told peers in a push; receivers forward to others, once."""
 
     # -- sizes
     delta_bytes_target: int = 256 * KIB
@@ -68,8 +68,6 @@ class Config:
     # -- queues
     inbound_exchanges_max: int = 8
     """More are answered 503 with Retry-After."""
-    inbox_steps_max: int = 4096
-    """Frames and answers waiting for the loop; over it a frame is answered 503."""
     outbox_bytes_max: int = 4 * MIB
     """Waiting to be written on one kept connection. Over it nothing more is handed to it: the peer
     needs a diff, which coalesces and is computed when there is room."""
@@ -87,7 +85,6 @@ class Config:
     """Queued per subscriber; over it changes are conflated per document and `lagged` is set."""
     members_max: int = 4096
     """Members known; unknown ones beyond it are ignored."""
-    members_per_frame: int = 8
 
     # -- waits
     connect_timeout_s: float = 2.0
@@ -96,21 +93,22 @@ class Config:
     """aiohttp's default of 300 s would let a hung peer hold an exchange for five minutes."""
     stalled_s: float = 30.0
     """A kept connection that takes nothing for so long is dropped; its agent dials again."""
-    close_timeout_s: float = 5.0
-    """Flush and last push at close; what is not sent by then is in the journal."""
     journal_retry_s: float = 1.0
     """Between two attempts to persist after a failure."""
 
     # -- failure detection (SWIM; Lifeguard's local health stretches both)
     probe_interval_s: float = 1.0
     probe_timeout_s: float = 0.5
-    indirect_probes: int = 3
-    suspicion_factor: float = 4.0
-    """Suspicion lasts `factor * max(1, log10(members))` intervals before it becomes `dead`."""
-    local_health_max: int = 8
 
-    # -- identity and clock
-    seq_lease: int = 1000
+    # -- constants: nobody has had a reason to set them, so nobody can
+    told_max: ClassVar[int] = 32
+    """Hashes of peers that have a push already; receivers forward it to others, once."""
+    members_per_frame: ClassVar[int] = 8
+    indirect_probes: ClassVar[int] = 3
+    suspicion_factor: ClassVar[float] = 4.0
+    """Suspicion lasts `factor * max(1, log10(members))` intervals before it becomes `dead`."""
+    local_health_max: ClassVar[int] = 8
+    seq_lease: ClassVar[int] = 1000
     """Own sequence numbers reserved on disk at a time, so that a crash never reuses one."""
 
     def __post_init__(self) -> None:
@@ -135,5 +133,5 @@ class Config:
             raise ConfigError("0 < gossip_interval_s <= gossip_interval_max_s must hold")
         if self.connect_timeout_s > self.total_timeout_s:
             raise ConfigError("connect_timeout_s must not exceed total_timeout_s")
-        if self.seq_lease < 1 or self.fanout < 1:
-            raise ConfigError("seq_lease and fanout must be at least 1")
+        if self.fanout < 1:
+            raise ConfigError("fanout must be at least 1")

@@ -1,43 +1,181 @@
-"""What an operator may see and do at a running agent; `transport.desk` carries it over HTTP.
+"""What an operator may see and do at a running agent; `transport.admin` carries it over HTTP.
 
-Theory of operation. An operator's write is the agent's own write: it takes the agent's next dot,
-is durable when the order is answered, and gossips like any other. A cut is the agent's refusal to
-talk to a peer, both ways; it lives in memory and ends with `heal` or with the process.
+Theory of operation. *Seeing.* `/metrics` (Prometheus text) and `/status` (JSON) are read from the
+agent when they are asked for; an idle scraper costs nothing. Names follow Prometheus' conventions:
+base units, `_total` for counters. `/status` is one agent's view of the cluster, for people and
+scripts. One table, `FAMILIES`, names every metric, its type and its meaning; the operations guide
+is checked against it. `/documents` and `/explain` show values, and are for operators alone.
+
+*Doing.* An operator's write is the agent's own write: it takes the agent's next dot, is durable
+when the order is answered, and gossips like any other. A cut is the agent's refusal to talk to a
+peer, both ways; it lives in memory and ends with `heal` or with the process.
+
+An agent hands itself to its handlers, so they name what they need of it as an interface
+(`Administered`) instead of importing it: all that can be seen and done from outside stands there.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crdt.errors import CRDTError
 from crdt.explain import explain
-from replication.agent.metrics import exposition, status
+from replication.agent.vitals import BUCKETS_S
 from replication.errors import OrderRefusedError
-from replication.transport.desk import Page
+from replication.transport import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from replication.agent.agent import Agent
+    from crdt import Kernel, LWWRegister, ORSet, PNCounter
+    from replication.agent.vitals import Vitals
+    from replication.agent.watch import Watch
+    from replication.protocol import Member, Status
+    from replication.version import Version
+
+Sample = tuple[dict[str, str], float]
 
 TIMEOUT_S_MAX = 60.0
+REDUNDANT = "redundant"
+REFUSED = "refused:"
+REFUSED_BY_PEER = "refused-by-peer:"
 
 
-class Console:
-    """The desk of one agent."""
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A peer as an agent sees it: a snapshot, not the row that gossip works on.
 
-    def __init__(self, agent: Agent) -> None:
+    `heard_s` is seconds since its last frame.
+    """
+
+    id: str
+    name: str
+    address: str
+    status: Status
+    heard_s: float
+
+    @classmethod
+    def of(cls, member: Member, now_s: float) -> MemberView:
+        """The view of a row at a moment."""
+        heard_s = now_s - member.heard_s
+        return cls(member.replica, member.name, member.address, member.status, heard_s)
+
+
+class Administered(Protocol):
+    """What handlers need of an agent. Each member means what `Agent` says of it."""
+
+    name: str
+
+    # -- seeing
+
+    @property
+    def id(self) -> str:
+        """The id that it writes under."""
+
+    @property
+    def address(self) -> str:
+        """Where peers reach it."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """Its state."""
+
+    @property
+    def vitals(self) -> Vitals:
+        """Its instruments."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether its journal fails."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of frames."""
+
+    def digest(self) -> bytes:
+        """Equal where states are."""
+
+    def members(self) -> list[MemberView]:
+        """Peers that it knows."""
+
+    def lag(self) -> dict[str, int]:
+        """Member -> events that it is not known to have."""
+
+    def behind(self) -> dict[str, tuple[int, float]]:
+        """Origin -> events lacked here, and for how long."""
+
+    def stands(self) -> dict[str, int]:
+        """Member -> up to which of the agent's own events it has."""
+
+    def bytes_by_kind(self) -> dict[tuple[str, str], int]:
+        """(direction, kind of message) -> bytes."""
+
+    def counts(self) -> dict[str, int]:
+        """How often what happened."""
+
+    def blocked(self) -> list[str]:
+        """Peers that it is cut off from."""
+
+    def quarantine(self) -> dict[str, str]:
+        """Origins that are stopped, and why."""
+
+    def watch(self, prefix: str) -> Watch:
+        """Changes from now on."""
+
+    # -- doing
+
+    def counter(self, name: str) -> PNCounter:
+        """A counter to write."""
+
+    def register(self, name: str) -> LWWRegister:
+        """A register to write."""
+
+    def orset(self, name: str) -> ORSet:
+        """A set to write."""
+
+    def version(self) -> Version:
+        """A token for what was written."""
+
+    async def durable(self, token: Version, timeout_s: float) -> None:
+        """Until it is on this disk."""
+
+    async def replicated(self, token: Version, n: int, timeout_s: float) -> int:
+        """Until it is on `n` others."""
+
+    def block(self, peer: str) -> None:
+        """Cut a peer off."""
+
+    def unblock(self, peer: str) -> None:
+        """End that."""
+
+    def retire(self, peer: str) -> None:
+        """Declare a member gone."""
+
+    def skip(self, origin: str) -> None:
+        """Give up an event in quarantine."""
+
+
+class AdminHandlers:
+    """Answers the operators of one agent."""
+
+    def __init__(self, agent: Administered) -> None:
         self._agent = agent
 
-    def pages(self) -> Mapping[str, Page]:
-        """Path -> page."""
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Path -> what a GET of it shows."""
         agent = self._agent
         return {
-            "/status": Page("application/json", lambda _: json.dumps(status(agent))),
-            "/metrics": Page("text/plain", lambda _: exposition(agent)),
-            "/documents": Page("application/json", self._documents, private=True),
-            "/explain": Page("application/json", self._explain, private=True),
+            "/status": Endpoint("application/json", lambda _: json.dumps(status(agent))),
+            "/metrics": Endpoint("text/plain", lambda _: exposition(agent)),
+            "/documents": Endpoint("application/json", self._documents, private=True),
+            "/explain": Endpoint("application/json", self._explain, private=True),
         }
 
     # ------------------------------------------------------------------------------ seeing
@@ -93,7 +231,7 @@ class Console:
 
     # ------------------------------------------------------------------------------ doing
 
-    async def obey(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def execute(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
         """Carry out an order; what came of it.
 
         Raises:
@@ -169,3 +307,198 @@ def _number(order: Mapping[str, Any], field: str, default: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
         raise OrderRefusedError(f"{field} is a number of at least 0")
     return value
+
+
+# ------------------------------------------------------------------------------ status
+
+
+def status(agent: Administered) -> dict[str, Any]:
+    """One agent's view, as JSON-ready data. O(members + origins)."""
+    lag, behind, vitals = agent.lag(), agent.behind(), agent.vitals
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "address": agent.address,
+        "read_only": agent.read_only,
+        "digest": agent.digest().hex(),
+        "vector": dict(agent.kernel.vector),
+        "behind": {
+            origin: {"events": events, "seconds": round(since_s, 3)}
+            for origin, (events, since_s) in behind.items()
+        },
+        "members": [
+            {
+                "id": member.id,
+                "address": member.address,
+                "status": member.status.name.lower(),
+                "heard_s": round(member.heard_s, 3) if member.heard_s < 1e9 else None,
+                "lag_events": lag.get(member.id),
+            }
+            for member in agent.members()
+        ],
+        "cut": agent.blocked(),
+        "bytes": {"sent": agent.bytes_sent, "received": agent.bytes_received},
+        "queued_bytes": dict(vitals.queued),
+        "loop_lag_s": round(vitals.heartbeat.recent_s, 4),
+        "converging_s": round(vitals.converging_s, 3),
+        "counts": agent.counts(),
+        "state": agent.kernel.stats(),
+        "quarantine": agent.quarantine(),
+    }
+
+
+# ------------------------------------------------------------------------------ metrics
+
+
+def exposition(agent: Administered) -> str:
+    """The metrics of one agent in Prometheus' text format 0.0.4."""
+    return "\n".join(_lines(agent)) + "\n"
+
+
+def _lines(agent: Administered) -> Iterator[str]:
+    label = {"agent": agent.name}
+    for name, (kind, text, samples) in FAMILIES.items():
+        yield f"# HELP convoca_{name} {text}"
+        yield f"# TYPE convoca_{name} {kind}"
+        for labels, value in samples(agent):
+            yield f"convoca_{name}{_labels(label | labels)} {value:g}"
+    yield from _convergence(label, agent.vitals)
+
+
+def _convergence(label: dict[str, str], vitals: Vitals) -> Iterator[str]:
+    """The one histogram."""
+    name, counts = "convoca_convergence_seconds", vitals.convergence.counts
+    yield f"# HELP {name} {CONVERGENCE}"
+    yield f"# TYPE {name} histogram"
+    bounds = [*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"]
+    for bound, count in zip(bounds, accumulate(counts), strict=True):
+        yield f"{name}_bucket{_labels(label | {'le': bound})} {count}"
+    yield f"{name}_sum{_labels(label)} {vitals.convergence.total_s:g}"
+    yield f"{name}_count{_labels(label)} {sum(counts)}"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items()) + "}"
+
+
+def _escaped(text: str) -> str:
+    """A label value, by the text format's rules."""
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+# -- samples
+
+
+def _by(key: str, values: dict[str, float]) -> Iterator[Sample]:
+    return (({key: name}, value) for name, value in sorted(values.items()))
+
+
+def _one(value: float) -> Iterator[Sample]:
+    yield {}, value
+
+
+def _bytes(agent: Administered) -> Iterator[Sample]:
+    for (direction, kind), size in sorted(agent.bytes_by_kind().items()):
+        yield {"direction": direction, "kind": kind}, size
+
+
+def _member_seconds(agent: Administered) -> dict[str, float]:
+    stands = agent.stands()
+    return {member: agent.vitals.lag_s(agent.id, seq) for member, seq in stands.items()}
+
+
+def _rejections(agent: Administered) -> Iterator[Sample]:
+    for kind, count in sorted(agent.counts().items()):
+        for prefix, by in ((REFUSED, "here"), (REFUSED_BY_PEER, "peer")):
+            if kind.startswith(prefix):
+                yield {"by": by, "code": kind.removeprefix(prefix)}, count
+
+
+def _events(agent: Administered) -> dict[str, float]:
+    apart = (REDUNDANT, REFUSED, REFUSED_BY_PEER)
+    return {k: float(n) for k, n in agent.counts().items() if not k.startswith(apart)}
+
+
+def _members(agent: Administered) -> dict[str, float]:
+    states = [member.status.name.lower() for member in agent.members()]
+    return {state: float(states.count(state)) for state in states}
+
+
+CONVERGENCE = (
+    "From durable here until every member told that it is durable there, per commit of own writes."
+)
+Family = tuple[str, str, "Callable[[Administered], Iterator[Sample]]"]
+FAMILIES: dict[str, Family] = {
+    "lag_events": (
+        "gauge",
+        "Events that peers told of and this agent lacks, by their origin.",
+        lambda a: _by("origin", {o: float(n) for o, (n, _) in a.behind().items()}),
+    ),
+    "lag_seconds": (
+        "gauge",
+        "Since when this agent lacks events of an origin that it was told of.",
+        lambda a: _by("origin", {o: s for o, (_, s) in a.behind().items()}),
+    ),
+    "member_lag_events": (
+        "gauge",
+        "Events of this agent's state that a member is not known to have.",
+        lambda a: _by("member", dict[str, float](a.lag())),
+    ),
+    "member_lag_seconds": (
+        "gauge",
+        "Age of the oldest write of this agent that a member is not known to have.",
+        lambda a: _by("member", _member_seconds(a)),
+    ),
+    "converging_seconds": (
+        "gauge",
+        "Age of the oldest write of this agent that is durable here and not at every member.",
+        lambda a: _one(a.vitals.converging_s),
+    ),
+    "bytes_total": ("counter", "Bytes of frames, without HTTP headers, by message.", _bytes),
+    "redundant_entries_total": (
+        "counter",
+        "Events that came though they were here already.",
+        lambda a: _one(a.counts().get(REDUNDANT, 0)),
+    ),
+    "queue_bytes": (
+        "gauge",
+        "Frames that wait for an answer: of a peer (outbound) or of this agent (inbound).",
+        lambda a: _by("queue", dict[str, float](a.vitals.queued)),
+    ),
+    "rejections_total": (
+        "counter",
+        "Frames that were refused, by code; by whom: here, or by the peer.",
+        _rejections,
+    ),
+    "quarantined_origins": (
+        "gauge",
+        "Origins stopped at an event that cannot be applied.",
+        lambda a: _one(len(a.quarantine())),
+    ),
+    "quarantined_entries": (
+        "gauge",
+        "Events of quarantined origins that peers told of and that wait.",
+        lambda a: _one(sum(n for o, (n, _) in a.behind().items() if o in a.quarantine())),
+    ),
+    "loop_lag_seconds": (
+        "gauge",
+        "By how much the event loop was late, at worst in the last 30 s.",
+        lambda a: _one(a.vitals.heartbeat.recent_s),
+    ),
+    "members": ("gauge", "Members by status.", lambda a: _by("status", _members(a))),
+    "state": (
+        "gauge",
+        "Size of the local state, by what is counted.",
+        lambda a: _by("what", dict[str, float](a.kernel.stats())),
+    ),
+    "read_only": (
+        "gauge",
+        "1 while the journal fails and writes are refused.",
+        lambda a: _one(a.read_only),
+    ),
+    "events_total": (
+        "counter",
+        "What else happened so often, by kind.",
+        lambda a: _by("kind", _events(a)),
+    ),
+}

@@ -1,54 +1,67 @@
-"""The agent: a replica with a body - socket, disk and clock.
+"""The agent: a replica with socket, disk and clock.
 
 Theory of operation. Reads and writes go straight to the kernel of the local replica: they never
-wait and never fail because of a peer. A `Driver` makes them durable and spreads them. What a caller
-can wait for is a *token* (`version()`): durable here, durable on n others, known to everyone.
+wait and never fail because of a peer. An `AgentRuntime` makes them durable and spreads them. A
+caller can wait for a *token* (`version()`): durable here, durable on n others, known to everyone.
 
     async with Agent("sales", listen="127.0.0.1:7001", peers=["127.0.0.1:7002"]) as agent:
         agent.counter("stock/widget").increment(5)
         await agent.durable(agent.version())
 
-What it consists of, and how it starts and stops, is in `body`; this module is what an author calls.
+A write happened when its mutator returned; a wait changes nothing but what its caller knows.
+Conditions are asked after every commit, none of them polls, and each wait that runs out of time
+says how far things had got.
+
+What operators decide does not happen by itself. A verdict of the failure detector steers traffic
+only; that a member is gone for good, or an event not worth waiting for, is somebody's decision, and
+each is refused if it names what this agent does not know. Cutting a peer off is of this agent and
+this run; retiring and skipping are told to everybody and never taken back.
+
+This module is what an author calls. What runs between `start` and `close` is one `AgentRuntime`:
+how it is opened and closed, in which order and why, is told in `runtime`.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
 from crdt.errors import CRDTError
-from replication.agent import operating, waiting
-from replication.agent.admin import Console
+from replication.agent.admin import AdminHandlers, MemberView
+from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
-from replication.agent.member_view import MemberView
-from replication.agent.read_only import barred
-from replication.agent.runtime import Body
+from replication.agent.read_only import read_only_view
+from replication.agent.runtime import AgentRuntime
 from replication.agent.watch import Watch, Watchers, missed_since
 from replication.config import Config
-from replication.errors import UnknownDocumentTypeError
-from replication.journal.memory import MemoryJournal
-from replication.journal.sqlite import SqliteJournal
+from replication.errors import (
+    ClosedError,
+    ForbiddenWriteError,
+    NotYetError,
+    UnknownDocumentTypeError,
+    UnknownPeerError,
+)
+from replication.journal import MemoryJournal, SqliteJournal
 from replication.options import check_reach, checked_name, keyring_of
-from replication.protocol.policy import AccessPolicy
-from replication.transport.base import PATH, split_address
-from replication.transport.http import HttpTransport, checked_addresses
+from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of
+from replication.transport import PATH, HttpTransport, checked_addresses, split_address
 from replication.version import Version
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from crdt import Kernel
     from crdt.kernel.kernel import DocumentType
     from replication.agent.vitals import Vitals
-    from replication.journal.base import Journal
+    from replication.journal import Journal
     from replication.options import Secret
-    from replication.transport.base import Transport
-    from replication.transport.http import Application
+    from replication.transport import Application, Transport
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
 
@@ -108,30 +121,27 @@ class Agent:
                 self.config,
                 server_tls=server_tls,
                 client_tls=client_tls,
-                desk=Console(self),
+                admin=AdminHandlers(self),
                 keys=keys,
                 hubs=kept,
             )
-        self._transport = transport
-        self._watchers = Watchers(self.config.subscription_events_max)
         if isinstance(journal, str | Path):
             journal = SqliteJournal(journal)
-        self._body = Body(
-            name=self.name,
-            journal=journal or MemoryJournal(),
-            transport=transport,
-            config=self.config,
+        self._transport = transport
+        self._journal = journal or MemoryJournal()
+        self._watchers = Watchers(self.config.subscription_events_max)
+        self._address = address
+        self._settings = ReplicaSettings(
             cluster=cluster,
             namespace=namespace,
             keys=keys,
+            config=self.config,
             rules=self.rules,
             dice=random.Random(seed),  # noqa: S311 - spreads load, guards nothing
-            peers=checked_addresses(peers),
+            seeds=checked_addresses(peers),
             hubs=kept,
-            address=address,
-            publish=self._watchers.publish,
-            stopped=self._watchers.close,
         )
+        self._runtime: AgentRuntime | None = None
 
     # ------------------------------------------------------------------------------ life
 
@@ -141,20 +151,35 @@ class Agent:
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
         """
-        await self._body.start()
+        self._runtime = await AgentRuntime.open(
+            self.name,
+            self._settings,
+            journal=self._journal,
+            transport=self._transport,
+            watchers=self._watchers,
+            address=self._address,
+        )
+        self._address = self._runtime.address
         return self
 
     async def close(self) -> None:
-        """Flush, push to two peers what they lack, say goodbye, stop; at most `close_timeout_s`.
+        """Flush, push to two peers what they lack, say goodbye, stop; at most 5 s.
 
         It is carried through even if the caller is cancelled; a second call waits for the first.
         """
-        await self._body.close()
+        if self._runtime is not None:
+            await self._runtime.close()
+
+    def _running(self) -> AgentRuntime:
+        """What runs now; ClosedError before the start and after the close."""
+        if self._runtime is None or not self._runtime.accepts:
+            raise ClosedError(f"agent {self.name!r} is not running")
+        return self._runtime
 
     @property
     def address(self) -> str:
         """Where peers reach this agent; known from `start` on if the port was left open."""
-        return self._body.address
+        return self._address
 
     def mount(self, app: Application, path: str = PATH) -> None:
         """Serve peers from an aiohttp application; it starts and closes this agent.
@@ -192,7 +217,7 @@ class Agent:
 
         Its `decrement` is awaited: it returns when it is durable here.
         """
-        return Bounded(self._view(name, BoundedCounter.at_least(minimum)), self._body.running)
+        return Bounded(self._view(name, BoundedCounter.at_least(minimum)), self._running)
 
     def document(self, name: str, kind: DocumentType[D]) -> D:
         """The document (name, kind); one name with two types is two documents.
@@ -213,7 +238,7 @@ class Agent:
         why = f"{name!r} is not {self.name}'s to write"
         try:
             if not self.rules.may_write(self.name, name):
-                return barred(self.kernel, name, kind, why)
+                return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
         except (AttributeError, CRDTError, TypeError) as error:
             raise UnknownDocumentTypeError(f"{kind!r} is no document type") from error
@@ -227,13 +252,18 @@ class Agent:
         Raises:
             BatchTooLargeError: over `batch_bytes_max`; rolled back, nothing changed.
         """
-        self._body.running()
+        self._running()
         return self.kernel.batch()
 
     @property
     def kernel(self) -> Kernel:
-        """The state itself, for reading and for types of your own."""
-        return self._body.kernel
+        """The state itself, for reading and for types of your own.
+
+        It can be read after the close, too; ClosedError before the start.
+        """
+        if self._runtime is None:
+            raise ClosedError(f"agent {self.name!r} was not started")
+        return self._runtime.replica.kernel
 
     @property
     def id(self) -> str:
@@ -257,7 +287,7 @@ class Agent:
             JournalFailedError: it failed; the writes stay visible here and are retried.
             NotYetError: the time ran out; not a rollback.
         """
-        await waiting.durable(*self._body.running(), token or self.version(), timeout_s)
+        await self._running().durable(token or self.version(), timeout_s)
 
     async def replicated(self, token: Version, n: int, timeout_s: float | None = None) -> int:
         """Wait until `n` other agents have the events of `token` on their disks; how many have.
@@ -265,21 +295,39 @@ class Agent:
         Raises:
             NotYetError: the time ran out; not a rollback.
         """
-        return await waiting.spread(
-            *self._body.running(), token, wanted=lambda: n, what="replicated", timeout_s=timeout_s
-        )
+        return await self._spread(token, lambda: n, "replicated", timeout_s)
 
     async def stable(self, token: Version, timeout_s: float | None = None) -> int:
         """Wait until every current member, dead ones included, has the events of `token`."""
-        running = self._body.running()
-        everyone = running[1].members.current
-        return await waiting.spread(
-            *running, token, wanted=lambda: len(everyone()), what="stable", timeout_s=timeout_s
-        )
+        everyone = self._running().replica.members.current
+        return await self._spread(token, lambda: len(everyone()), "stable", timeout_s)
+
+    async def _spread(
+        self, token: Version, wanted: Callable[[], int], what: str, timeout_s: float | None
+    ) -> int:
+        """Until so many others have the events of a token on their disks; how many have."""
+        runtime = self._running()
+        replica = runtime.replica
+        replica.scheduler.hurry(time.monotonic())
+
+        def reached() -> int:
+            return replica.acknowledgements.holders(token.vector)
+
+        if not await runtime.until(lambda: reached() >= wanted(), timeout_s):
+            raise NotYetError(what, reached=reached(), wanted=wanted())
+        return reached()
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
-        await waiting.seen(*self._body.running(), token, timeout_s)
+        runtime = self._running()
+        replica = runtime.replica
+        replica.scheduler.hurry(time.monotonic())
+
+        def lacks() -> dict[str, int]:
+            return token.beyond(Version(replica.kernel.vector))
+
+        if not await runtime.until(lambda: not lacks(), timeout_s):
+            raise NotYetError("seen", reached=0, wanted=1, missing=lacks())
 
     async def read(
         self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
@@ -312,55 +360,69 @@ class Agent:
 
     def members(self) -> list[MemberView]:
         """Peers that this agent knows, gone ones included; O(members)."""
-        replica = self._body.running()[1]
+        replica = self._running().replica
         return [MemberView.of(m, time.monotonic()) for m in replica.members.everyone()]
 
     def lag(self) -> dict[str, int]:
         """Per current member: events of this agent's state that it is not known to have."""
-        replica = self._body.running()[1]
+        replica = self._running().replica
         return replica.acknowledgements.lag(replica.kernel.vector)
 
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers told more of: (events lacked here, seconds since the first)."""
-        replica = self._body.running()[1]
+        replica = self._running().replica
         return replica.behind.lag(replica.kernel.vector, time.monotonic())
 
     def stands(self) -> dict[str, int]:
         """Per current member: up to which of this agent's own events it told to have durably."""
-        replica = self._body.running()[1]
+        replica = self._running().replica
         peer, own = replica.peers.peer, self.id
         return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
 
     @property
     def vitals(self) -> Vitals:
         """Delays, queues and arrivals, as measured since the start."""
-        return self._body.running()[0].vitals
+        return self._running().vitals
 
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.
 
         Should it return, it takes a new incarnation. UnknownPeerError if nobody is known so.
         """
-        operating.retire(*self._body.running(), peer)
+        runtime = self._running()
+        found = runtime.replica.members.find(peer)
+        if not found:
+            raise UnknownPeerError(f"{peer!r} is no known member")
+        for member in found:
+            leave = partial(runtime.replica.leave, status=Status.RETIRED, who=member.replica)
+            runtime.call(leave)
 
     def block(self, peer: str) -> None:
         """Cut this agent off from a peer (a name, id or address), both ways, until `unblock`.
 
         For maintenance and fault injection: exchanges fail as if the network were partitioned.
         """
-        self._body.running()[1].exchanges.blocked.add(peer)
+        self._running().replica.exchanges.blocked.add(peer)
 
     def unblock(self, peer: str) -> None:
         """End a `block`, with the very string given to it; UnknownPeerError if there is none."""
-        operating.unblock(self._body.running()[1], peer, time.monotonic())
+        replica = self._running().replica
+        if peer not in replica.exchanges.blocked:
+            raise UnknownPeerError(f"{peer!r} is not blocked")
+        replica.exchanges.blocked.discard(peer)
+        replica.scheduler.hurry(time.monotonic())
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""
-        return sorted(self._body.running()[1].exchanges.blocked)
+        return sorted(self._running().replica.exchanges.blocked)
 
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped before an event that cannot be applied: origin -> why."""
-        return operating.quarantine(self._body.running()[1])
+        stopped = {}
+        for origin, held in self._running().replica.gossip.intake.quarantine.items():
+            first, last = held.span
+            stopped[origin] = f"{first}-{last}: {held.why}"
+        return stopped
 
     def skip(self, origin: str) -> None:
         """Give up the event at which `origin` stands in quarantine, here and everywhere.
@@ -373,12 +435,18 @@ class Agent:
             ForbiddenWriteError: the rules keep this agent from writing something.
             JournalFailedError: this agent is read-only. Nothing changed, in all three cases.
         """
-        operating.skip(self._body.running()[1], origin)
+        replica = self._running().replica
+        if origin not in replica.gossip.intake.quarantine:
+            raise UnknownPeerError(f"{origin!r} is not in quarantine")
+        name = agent_of(replica.id)
+        if not self.rules.may_write(name, SKIPPED):
+            raise ForbiddenWriteError(f"the rules do not let {name} take back what others wrote")
+        replica.skip(origin)
 
     @property
     def read_only(self) -> bool:
         """Whether local writes are refused now, because the journal failed."""
-        return self._body.running()[0].failure is not None
+        return self._running().failure is not None
 
     @property
     def bytes_sent(self) -> int:
@@ -392,8 +460,8 @@ class Agent:
 
     def bytes_by_kind(self) -> dict[tuple[str, str], int]:
         """(direction, kind of message) -> bytes of frames; refused ones are left out."""
-        return dict(self._body.running()[1].exchanges.wire.bytes_by_kind)
+        return dict(self._running().replica.exchanges.wire.bytes_by_kind)
 
     def counts(self) -> dict[str, int]:
         """How often what happened: exchanges, deltas by outcome, refusals by code."""
-        return dict(self._body.running()[1].counts)
+        return dict(self._running().replica.counts)

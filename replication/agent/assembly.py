@@ -1,49 +1,58 @@
 """Puts a replica together from what a journal held; for the agent and the simulation alike.
 
 Theory of operation. The two shells differ in where time, dice and bytes come from, and in nothing
-else: they build the very same machine here, so what the simulation shows holds for the agent.
+else: they build the very same machine here, so what the simulation shows holds for the agent. What
+an author said once is `ReplicaSettings`; what each boot finds anew are the arguments of `assemble`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replication.protocol.replica import Replica
-from replication.protocol.wire import Wire
+from replication.protocol import Replica, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from replication.config import Config
-    from replication.journal.base import Booted
-    from replication.protocol.keyring import Keyring
-    from replication.protocol.membership import Dice
-    from replication.protocol.policy import AccessPolicy
+    from replication.journal import Booted
+    from replication.protocol import AccessPolicy, Dice, Keyring
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSettings:
+    """What its author decided about a replica, the same in each of its boots.
+
+    Attributes:
+        cluster, namespace: frames of others are refused.
+        keys: that frames are sealed and opened with.
+        rules: who may bring and write what.
+        dice: of gossip.
+        seeds: addresses to find the cluster by.
+        hubs: addresses that a line is kept to.
+    """
+
+    cluster: str
+    namespace: str
+    keys: Keyring
+    config: Config
+    rules: AccessPolicy
+    dice: Dice
+    seeds: tuple[str, ...] = ()
+    hubs: tuple[str, ...] = ()
+
+
 def assemble(
-    booted: Booted,
-    *,
-    cluster: str,
-    namespace: str,
-    keys: Keyring,
-    boot: bytes,
-    config: Config,
-    dice: Dice,
-    address: str,
-    now_s: float,
-    seeds: Iterable[str],
-    hubs: Iterable[str] = (),
-    rules: AccessPolicy,
+    settings: ReplicaSettings, booted: Booted, *, boot: bytes, address: str, now_s: float
 ) -> Replica:
     """The machine of one boot; `boot` are 8 random bytes that no other boot uses."""
+    config, rules = settings.config, settings.rules
     wire = Wire(
-        cluster=cluster,
-        namespace=namespace,
-        keys=keys,
+        cluster=settings.cluster,
+        namespace=settings.namespace,
+        keys=settings.keys,
         boot=boot,
         config=config,
         rules=rules.digest,
@@ -53,12 +62,12 @@ def assemble(
         booted.kernel,
         wire=wire,
         config=config,
-        dice=dice,
+        dice=settings.dice,
         address=address,
         incarnation=booted.recovered.boots * BOOTS_PER_INCARNATION,
         now_s=now_s,
-        seeds=seeds,
-        hubs=hubs,
+        seeds=settings.seeds,
+        hubs=settings.hubs,
         policy=rules,
         book=booted.recovered.book,
         chunks=booted.chunks(),

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
 
-    from replication.agent.member_view import MemberView
-    from replication.agent.subscription import Event
-    from replication.agent.watch import Watch
+    from replication.agent.admin import MemberView
+    from replication.agent.watch import ChangeEvent, Watch
     from replication.version import Version
 
 T = TypeVar("T")
@@ -79,20 +78,20 @@ class BlockingWatch:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> ChangeEvent:
         """The next event, however long that takes."""
         if (event := self.take()) is None:
             raise StopIteration
         return event
 
-    def take(self, timeout_s: float | None = None) -> Event | None:
+    def take(self, timeout_s: float | None = None) -> ChangeEvent | None:
         """The next event; None at the end.
 
         Raises:
             TimeoutError: none came in time; nothing is lost by that.
         """
 
-        async def taken() -> Event | None:
+        async def taken() -> ChangeEvent | None:
             async with asyncio.timeout(timeout_s):
                 return await anext(self._watch, None)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.errors import BatchOpenError
-from replication.agent import waiting
 from replication.errors import JournalFailedError, UnacknowledgedError
 from replication.version import Version
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt import BoundedCounter
-    from replication.agent.driver import Driver
-    from replication.protocol.replica import Replica
+    from replication.agent.runtime import AgentRuntime
 
 
 class Bounded:
@@ -31,7 +29,7 @@ class Bounded:
 
     __slots__ = ("_running", "_view")
 
-    def __init__(self, view: BoundedCounter, running: Callable[[], tuple[Driver, Replica]]) -> None:
+    def __init__(self, view: BoundedCounter, running: Callable[[], AgentRuntime]) -> None:
         self._view = view
         self._running = running
 
@@ -69,7 +67,8 @@ class Bounded:
             UnacknowledgedError: made, and not durable; see there.
             NotYetError: the time ran out; it stands, and `agent.durable()` goes on waiting.
         """
-        driver, replica = self._running()
+        runtime = self._running()
+        replica = runtime.replica
         if replica.kernel.in_batch:
             raise BatchOpenError("a decrement waits for the disk, and a batch holds the disk up")
         if not self._view.decrement(amount):
@@ -77,7 +76,7 @@ class Bounded:
         mine = replica.id
         token = Version({mine: replica.kernel.vector[mine]})
         try:
-            await waiting.durable(driver, replica, token, timeout_s)
+            await runtime.durable(token, timeout_s)
         except JournalFailedError as error:
             raise UnacknowledgedError(amount, str(error)) from error
 

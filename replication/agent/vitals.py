@@ -1,6 +1,6 @@
 """How an agent is doing, as far as it cannot be read from its state: delays, queues, arrivals.
 
-Theory of operation. The driver tells what happened (a commit, a frame that waits, a frame that is
+Theory of operation. The runtime reports what happened (a commit, a frame that waits, one that is
 gone); whoever scrapes reads. Everything is bounded, costs O(1) per commit and origin, and is
 forgotten with the process. Times are monotonic seconds, except for arrivals, which people read.
 

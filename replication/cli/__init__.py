@@ -1,1 +1,21 @@
-"""What the verbs of `python -m replication` do."""
+"""What `python -m replication` does: run an agent, or look into a running one and give it orders.
+
+    python -m replication up ada --listen 127.0.0.1:7001 --journal ada.db
+    python -m replication members --peer 127.0.0.1:7001
+    python -m replication set order/42/status paid --peer 127.0.0.1:7001
+
+Theory of operation. `up` is an agent until SIGTERM. Every other verb asks the agent that `--peer`
+names and is answered by it alone (`AdminClient`): a `set` is that agent's own write, durable on its
+disk when the command returns, and on `--copies N` others if asked for. So verbs cost no identity,
+work across a partition exactly as far as their agent does, and may be used in loops. `backup`,
+`restore` and `doctor JOURNAL` work on files of agents that do not run.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 timeout. Errors are one line on stderr.
+
+`command_line` reads arguments and shows answers, `commands` does what the verbs say, `doctor` looks
+for what does not add up, and `logs` writes the log lines of `up`.
+"""
+
+from replication.cli.command_line import main
+
+__all__ = ["main"]

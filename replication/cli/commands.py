@@ -1,4 +1,4 @@
-"""What the verbs of `python -m replication` do; see there."""
+"""What the verbs of `python -m replication` do, each one function."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from replication.agent import logs
-from replication.agent.agent import Agent
+from replication.agent import Agent
 from replication.cli import doctor as diagnosis
+from replication.cli import logs
 from replication.errors import ConfigError, JournalUnreadableError
-from replication.journal.sqlite import SqliteJournal
+from replication.journal import SqliteJournal
 from replication.options import keys_of, tls_contexts
-from replication.transport.desk import DeskClient
+from replication.transport import AdminClient
 
 if TYPE_CHECKING:
     import argparse
@@ -78,14 +78,14 @@ async def _up(options: argparse.Namespace) -> None:
 async def _get(options: argparse.Namespace) -> Any:
     """The value of a document; {type: value} if several types share the name; all names."""
     if options.name is None:
-        return json.loads(await _client(options).page("/documents"))
-    found = json.loads(await _client(options).page("/documents", name=options.name))
+        return json.loads(await _client(options).get("/documents"))
+    found = json.loads(await _client(options).get("/documents", name=options.name))
     return next(iter(found.values())) if len(found) == 1 else found
 
 
 async def _explain(options: argparse.Namespace) -> Any:
     """Who wrote it, when, and what lost."""
-    lines = json.loads(await _client(options).page("/explain", name=options.name))
+    lines = json.loads(await _client(options).get("/explain", name=options.name))
     if not lines:
         raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
     return [
@@ -152,7 +152,7 @@ async def _about_peer(options: argparse.Namespace) -> None:
 
 
 async def _status(options: argparse.Namespace) -> dict[str, Any]:
-    page: dict[str, Any] = json.loads(await _client(options).page("/status"))
+    page: dict[str, Any] = json.loads(await _client(options).get("/status"))
     return page
 
 
@@ -168,7 +168,7 @@ async def _stats(options: argparse.Namespace) -> Any:
 
 async def _diff(options: argparse.Namespace) -> Any:
     one, other = [
-        json.loads(await _client(options, peer).page("/status"))
+        json.loads(await _client(options, peer).get("/status"))
         for peer in (options.one, options.other)
     ]
     rows = [
@@ -179,9 +179,9 @@ async def _diff(options: argparse.Namespace) -> Any:
     return rows or ("equal" if one["digest"] == other["digest"] else "equal vectors, not states!")
 
 
-def _client(options: argparse.Namespace, peer: str = "") -> DeskClient:
+def _client(options: argparse.Namespace, peer: str = "") -> AdminClient:
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
-    return DeskClient(peer or options.peer, keys_of(_secret(options)), options.timeout, tls)
+    return AdminClient(peer or options.peer, keys_of(_secret(options)), options.timeout, tls)
 
 
 def _secret(options: argparse.Namespace) -> list[str] | None:

@@ -16,9 +16,8 @@ from replication.errors import (
     PeerUnreachableError,
     UnhealthyError,
 )
-from replication.journal.base import rebuild
-from replication.journal.sqlite import SqliteJournal
-from replication.transport.desk import DeskClient
+from replication.journal import SqliteJournal, rebuild
+from replication.transport import AdminClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +58,12 @@ async def of_cluster(address: str, keys: tuple[bytes, ...], timeout_s: float) ->
         PeerUnreachableError: `address` itself does not answer.
         UnhealthyError: with every finding, if there is any.
     """
-    first = json.loads(await DeskClient(address, keys, timeout_s).page("/status"))
+    first = json.loads(await AdminClient(address, keys, timeout_s).get("/status"))
     pages, findings = [first], []
     alive = [m for m in first["members"] if m["status"] in {"alive", "suspect"} and m["address"]]
     for member in alive[:MEMBERS_ASKED_MAX]:
         try:
-            page = await DeskClient(member["address"], keys, timeout_s).page("/status")
+            page = await AdminClient(member["address"], keys, timeout_s).get("/status")
             pages.append(json.loads(page))
         except (PeerUnreachableError, NotYetError) as error:
             findings.append(f"{member['id']}: does not answer: {error}")

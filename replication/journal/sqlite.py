@@ -28,8 +28,7 @@ from pathlib import Path
 
 from replication.errors import JournalFailedError, JournalHeldError, JournalUnreadableError
 from replication.journal.base import Entry, Recovered
-from replication.protocol.effects import Row
-from replication.protocol.messages import MemberClaim, Status
+from replication.protocol import MemberClaim, Row, Status
 
 FORMAT = 1
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

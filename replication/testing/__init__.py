@@ -1,8 +1,16 @@
 """For tests of your own: real agents without sockets, clusters in virtual time, random histories.
 
-What each name is for stands in its room: `agents` (real agents on a switchboard), `simulation`
-(replicas in virtual time), `cluster_histories` (random histories with faults and an oracle). Names
-are looked up when asked for, so that a simulation does not load the kit of `crdt.testing`.
+Theory of operation. Three levels, from most like production to most under control:
+
+    agents              real agents - loop, journal in memory, the whole protocol - on a switchboard
+    simulation          replicas in virtual time over a seeded network that loses, repeats, delays,
+                        damages and cuts; no code of yours runs in it but what you write to kernels
+    cluster_histories   random histories of such clusters, with faults, for the oracle of
+                        `crdt.testing`
+
+The pytest plugin brings the fixtures `cluster` and `virtual_clock`. Names are looked up when they
+are asked for, so that a simulation does not load the kit of `crdt.testing`, and a test run that
+uses no fixture of the plugin loads nothing at all.
 """
 
 from importlib import import_module

@@ -1,17 +1,15 @@
-"""For tests of your own: clusters without sockets, and clusters in virtual time.
+"""Real agents without sockets, and the time that a test turns by hand.
 
-Theory of operation. Two levels. `local_agents` starts real agents - loop, journal in memory, the
-whole protocol - on a switchboard in the running event loop: your code runs as in production,
-without a port. `replication.Simulation` steps replicas in virtual time over a seeded network that
-loses, repeats, delays, damages and cuts; no code of yours runs in it but what you write to kernels.
+Theory of operation. `local_agents` starts real agents - loop, journal in memory, the whole protocol
+- on a switchboard in the running event loop: your code runs as in production, without a port.
 
     async def test_my_agents():
         async with local_agents("ada", "bob") as (ada, bob):
             ada.counter("n").increment(1)
             await equal(ada, bob)
 
-`cluster_history` makes random histories of such clusters, for the oracle of `crdt.testing`. The
-pytest plugin brings the fixtures `cluster` and `virtual_clock`.
+A `VirtualClock` drives the clusters of one test (`simulation`) together, and whatever else of yours
+takes a clock.
 """
 
 from __future__ import annotations
@@ -20,33 +18,15 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
-from replication.agent.agent import Agent
+from replication.agent import Agent
 from replication.errors import NotYetError
-from replication.testing.cluster_histories import (
-    SETTLE_S,
-    ClusterHistory,
-    cluster_history,
-    cluster_plan,
-    shrink_cluster,
-)
 from replication.testing.simulation import EPOCH_MS, Faults, Simulation
-from replication.transport.memory import Switchboard
+from replication.transport import Switchboard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from replication.config import Config
-
-__all__ = [
-    "SETTLE_S",
-    "ClusterHistory",
-    "VirtualClock",
-    "cluster_history",
-    "cluster_plan",
-    "equal",
-    "local_agents",
-    "shrink_cluster",
-]
 
 LOOK_EVERY_S = 0.005
 

@@ -35,7 +35,7 @@ from replication.errors import ReplicationError
 from replication.testing.simulation import Faults, Simulation
 
 if TYPE_CHECKING:
-    from replication.journal.memory import MemoryJournal
+    from replication.journal import MemoryJournal
 
 SETTLE_S = 90.0  # of virtual time that a healed cluster is given to become equal
 SHRINK_ATTEMPTS_MAX = 400  # a cluster takes some 100 ms

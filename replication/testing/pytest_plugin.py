@@ -7,6 +7,9 @@
         assert "x" in sim["bob"].document("tags", ORSet)
 
 When the test has passed, every cluster of it is healed and given time, and has to end equal.
+
+Every pytest run on a machine with this package imports this module, so it loads nothing else before
+a fixture is asked for.
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replication.testing import SETTLE_S, VirtualClock
+from replication import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from replication.config import Config
+    from replication.testing.agents import VirtualClock
     from replication.testing.simulation import Faults, Simulation
 
 
 @pytest.fixture
 def virtual_clock() -> VirtualClock:
     """Time that passes when the test says so; call it for milliseconds, e.g. as `clock=`."""
-    return VirtualClock()
+    return testing.VirtualClock()
 
 
 @pytest.fixture
@@ -46,4 +50,6 @@ def cluster(virtual_clock: VirtualClock) -> Iterator[Callable[..., Simulation]]:
         for name, body in sim.bodies.items():
             if body.replica is None:
                 sim.start(name)
-        assert sim.settle(SETTLE_S), f"agents differ after {SETTLE_S:.0f} s of peace"
+        assert sim.settle(testing.SETTLE_S), (
+            f"agents differ after {testing.SETTLE_S:.0f} s of peace"
+        )

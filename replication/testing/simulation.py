@@ -33,16 +33,22 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from crdt import Delta
-from replication.agent.assembly import assemble
+from replication.agent import ReplicaSettings, assemble
 from replication.config import Config
 from replication.errors import JournalFailedError
-from replication.journal.base import Entry, boot, leased
-from replication.journal.memory import MemoryJournal
-from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
-from replication.protocol.keyring import Keyring
-from replication.protocol.link import ANONYMOUS, PeerConnection
-from replication.protocol.policy import AccessPolicy
-from replication.protocol.replica import Replica
+from replication.journal import Entry, MemoryJournal, boot, leased
+from replication.protocol import (
+    ANONYMOUS,
+    NOTHING,
+    OWN,
+    AccessPolicy,
+    Effects,
+    Keyring,
+    PeerConnection,
+    Published,
+    Replica,
+    Send,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -174,20 +180,19 @@ class Simulation:
         body.leased_to = booted.kernel.replica
         body.life += 1
         body.waiting, body.committing, body.asked = [], False, {}
-        body.replica = assemble(
-            booted,
+        boot_id = self.dice.randbytes(8)
+        settings = ReplicaSettings(
             cluster="simulated",
             namespace="default",
             keys=self._keys,
-            boot=self.dice.randbytes(8),
             config=self.config,
-            dice=random.Random(self.dice.random()),
-            address="" if body.hub else name,
-            now_s=self.now_s,
-            seeds=() if body.hub else self._seeds,
-            hubs=(body.hub,) if body.hub else (),
             rules=self.rules,
+            dice=random.Random(self.dice.random()),
+            seeds=() if body.hub else tuple(self._seeds),
+            hubs=(body.hub,) if body.hub else (),
         )
+        address = "" if body.hub else name
+        body.replica = assemble(settings, booted, boot=boot_id, address=address, now_s=self.now_s)
         life = body.life
         body.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
         self._later(0, lambda: self._ring(name, life))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replication.errors import ConfigError
-from replication.protocol.link import PeerConnection
+from replication.protocol import PeerConnection
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

@@ -21,10 +21,9 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import ListenError, PeerUnreachableError
-from replication.protocol.keyring import Keyring
-from replication.protocol.link import PeerConnection
+from replication.protocol import Keyring, PeerConnection
+from replication.transport.admin import AdminServer
 from replication.transport.base import PATH, LineNews, Serve, Traffic, split_address
-from replication.transport.desk import DeskServer
 from replication.transport.websocket import Lines
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
-    from replication.transport.desk import Desk
+    from replication.transport.admin import Handlers
 
 Application = web.Application
 PROOF = "X-Convoca-Proof"
@@ -89,7 +88,7 @@ class HttpTransport:
         listen: `host:port[/path]`; port 0 takes a free one; "" does not listen.
         config: limits and timeouts.
         server_tls, client_tls: contexts for TLS (and mutual TLS); None is plain HTTP.
-        desk: what operators see and ask for, if this transport serves any.
+        admin: what operators see and ask for, if this transport serves any.
         keys: with them, a body over `unauthenticated_bytes_max` is read, and a line accepted,
             only if a header proves that its sender knows one.
         hubs: addresses to keep a WebSocket to.
@@ -102,14 +101,14 @@ class HttpTransport:
         *,
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
-        desk: Desk | None = None,
+        admin: Handlers | None = None,
         keys: Keyring | None = None,
         hubs: Iterable[str] = (),
     ) -> None:
         self.traffic = Traffic()
         self._keys = keys or Keyring()
         tokens = self._keys.cluster or self._keys.own
-        self._desk = DeskServer(desk, tokens) if desk is not None else None
+        self._admin = AdminServer(admin, tokens) if admin is not None else None
         self._hubs = tuple(hubs)
         self._lines = Lines(config, self._keys, self.traffic)
         self._listen = listen
@@ -136,8 +135,8 @@ class HttpTransport:
         host, port, path = split_address(self._listen)
         app = web.Application(client_max_size=self._config.body_bytes_max)
         self._route(app, path)
-        if self._desk is not None:
-            self._desk.add_to(app.router)
+        if self._admin is not None:
+            self._admin.add_to(app.router)
         runner = web.AppRunner(
             app, access_log=None, auto_decompress=False, shutdown_timeout=0.5, keepalive_timeout=75
         )

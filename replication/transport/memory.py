@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
-from replication.protocol.link import ANONYMOUS
+from replication.protocol import ANONYMOUS
 from replication.transport.base import LineNews, Serve, Traffic
 
 

@@ -30,14 +30,14 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import BusyError, FrameError, PeerUnreachableError
-from replication.protocol.link import HEAD_BYTES, PIECE_BYTES, Came, Link, PeerConnection
+from replication.protocol import HEAD_BYTES, PIECE_BYTES, Came, Link, PeerConnection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
     from replication.config import Config
-    from replication.protocol.keyring import Keyring
+    from replication.protocol import Keyring
     from replication.transport.base import LineNews, Serve, Traffic
 
 logger = logging.getLogger("replication")

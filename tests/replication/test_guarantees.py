@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from replication import Agent
-from replication.agent.metrics import FAMILIES, exposition
+from replication.agent.admin import FAMILIES, exposition
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")

@@ -199,8 +199,8 @@ async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
         "ada", listen=f"127.0.0.1:{port}", peers=[f"localhost:{port}"], config=config
     ) as ada:
         before = ada.id
-        replica = ada._body.replica
-        driver = ada._body.driver
+        replica = ada._runtime.replica
+        driver = ada._runtime
         assert await driver.until(lambda: replica.counts["refused:myself"] > 0, 10)
         assert await driver.until(lambda: not replica.scheduler.seeds, 10)
         assert ada.id == before

@@ -123,7 +123,7 @@ class Stopwatch:
 
     def __init__(self, agent: Agent) -> None:
         self.worst_piece_s = self.worst_frame_s = 0.0
-        self.replica = agent._body.replica
+        self.replica = agent._runtime.replica
 
     def __enter__(self) -> Self:
         run, receive = asyncio.Handle._run, self.replica.receive

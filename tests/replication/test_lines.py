@@ -19,7 +19,7 @@ from replication.protocol.link import ANSWER, ASK, HEAD_BYTES, LAST, PIECE_BYTES
 from replication.protocol.messages import Ack, Probe, Push
 from replication.protocol.wire import Wire
 from replication.transport.websocket import PIECE_MAX, PROOF
-from tests.replication.test_agent import SECRET, until
+from tests.replication.agent.test_agent import SECRET, until
 
 CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
 """So slow that what comes soon was pushed."""
@@ -188,7 +188,7 @@ async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path):
     async with hub, Agent("fast", listen="", hubs=[hub.address], secret=SECRET) as fast:
         slow = SlowConsumer(hub.address)
         await slow.start()
-        transport, replica = hub._transport, hub._body.replica
+        transport, replica = hub._transport, hub._runtime.replica
         await until(lambda: any(m.name == "slow" for m in hub.members()))
         row = next(m for m in replica.members.live() if m.name == "slow")
         line = transport._lines.get(row.reach)
@@ -219,7 +219,7 @@ async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written()
     ):
         await until(lambda: hub.members() and nat.members())
         await nat.seen(hub.version(), timeout_s=10)
-        replica = hub._body.replica
+        replica = hub._runtime.replica
         peer = replica.peers.peer(nat.id)
         peer.pushing = True  # as if one were under way to somebody slow
         opened = hub.counts().get("exchange:opened", 0)

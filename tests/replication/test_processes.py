@@ -145,7 +145,7 @@ async def test_a_process_that_hangs_costs_the_others_nothing(tmp_path):
                 ada.counter("n").increment(1)
                 written += 1
                 await ada.replicated(ada.version(), 1, LIMIT_S)
-                waiting.append(len(ada._body.replica.exchanges))
+                waiting.append(len(ada._runtime.replica.exchanges))
             assert bob.counter("n").value == written
             assert max(waiting) <= SYNCS_MAX + 6, "its syncs, a push, a probe; and those of bob"
             with pytest.raises(NotYetError):

@@ -17,7 +17,7 @@ from replication.errors import (
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Ack, ChunkWanted, Push, Refused
 from replication.protocol.policy import agent_of
-from tests.replication.test_agent import SECRET, until
+from tests.replication.agent.test_agent import SECRET, until
 from tests.replication.test_hostile import Stranger
 
 RULES = AccessPolicy(

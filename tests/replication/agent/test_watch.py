@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from replication.agent.subscription import Feed
+from replication.agent.watch import Feed
 
 
 def change(*documents: tuple[str, set | None]) -> SimpleNamespace:

@@ -9,8 +9,8 @@ import pytest
 
 from replication import Agent, JournalUnreadableError
 from tests.disk_faults import BROKEN, FULL, faulty_disk
+from tests.replication.agent.test_agent import until
 from tests.replication.processes import start
-from tests.replication.test_agent import until
 
 SECRET = "a shared secret"
 

@@ -22,8 +22,8 @@ from replication.journal.base import rebuild
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.transport.memory import Switchboard
-from tests.replication.test_agent import until
-from tests.replication.test_command_line import say
+from tests.replication.agent.test_agent import until
+from tests.replication.cli.test_command_line import say
 
 if TYPE_CHECKING:
     from replication.journal.base import Journal

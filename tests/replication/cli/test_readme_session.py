@@ -15,7 +15,7 @@ import pytest
 
 from tests.replication.ports import free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LINE = re.compile(r"^terminal-(\d)\$ (.*)$")
 
 

@@ -12,9 +12,9 @@ import sys
 import pytest
 
 from replication import Agent
-from replication.__main__ import main, shown
-from replication.transport.desk import DeskClient
-from tests.replication.test_testing import contexts
+from replication.cli.command_line import main, shown
+from replication.transport.admin import AdminClient
+from tests.replication.testing.test_kit import contexts
 
 pytestmark = pytest.mark.processes
 SECRET = "a shared secret"
@@ -196,8 +196,8 @@ async def test_a_second_sigterm_stops_at_once(tmp_path):
         *["--log-level", "info"],
     )
     try:
-        client = DeskClient(told["address"])
-        while not json.loads(await client.page("/status"))["members"]:  # noqa: ASYNC110 - no event
+        client = AdminClient(told["address"])
+        while not json.loads(await client.get("/status"))["members"]:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
         bob.send_signal(signal.SIGSTOP)
         ada.send_signal(signal.SIGTERM)

@@ -204,7 +204,7 @@ async def test_a_fault_in_one_step_does_not_end_the_agent(monkeypatch, caplog):
         Agent("bob", transport=board.transport("bob:1"), peers=["ada:1"], config=config) as bob,
     ):
         await bob.seen(ada.version(), timeout_s=10)
-        replica = ada._body.replica
+        replica = ada._runtime.replica
         sound = replica.tick
 
         def faulty(now_s: float):

@@ -7,8 +7,8 @@ import pytest
 from replication import Agent, JournalFailedError, UnknownPeerError
 from replication.journal.memory import MemoryJournal
 from replication.transport.memory import Switchboard
-from tests.replication.test_agent import until
-from tests.replication.test_command_line import say
+from tests.replication.agent.test_agent import until
+from tests.replication.cli.test_command_line import say
 from tests.simulation.test_skips import poison
 
 

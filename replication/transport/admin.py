@@ -1,14 +1,15 @@
-"""The operator's door of an agent, over HTTP: pages, orders, and a stream of changes.
+"""The operators' door of an agent, over HTTP: what can be seen, orders, and a stream of changes.
 
-Theory of operation. Whoever runs an agent looks into it and tells it things without becoming a
+Theory of operation. Whoever runs an agent looks into it and gives it orders without becoming a
 member: a member would be gossiped about, would carry events across a partition, and each of its
-lives would stay in every vector. So `GET` shows a page, `POST /orders` has the agent itself write,
-cut or heal, and `GET /changes` streams what changes, one JSON line each.
+lives would stay in every vector. So a `GET` of an endpoint shows something, `POST /orders` has the
+agent itself write, cut or heal, and `GET /changes` streams what changes, one JSON line each. What
+there is to see and to execute is the agent's to say (`Handlers`; `agent.admin` holds them).
 
-Two tokens derived from the cluster secret open it, neither of which reveals the secret: the page
-token shows sizes and lags (for scrapers; readers on this machine need none), the order token shows
-values and gives orders. Without a secret only this machine may ask. A web page may never: its
-browser names it in `Origin`, and a name that was rebound to loopback is no loopback name.
+Two tokens derived from the cluster secret open the door, neither of which reveals the secret: the
+page token shows sizes and lags (for scrapers; readers on this machine need none), the order token
+shows values and gives orders. Without a secret only this machine may ask. A web page may never: its
+browser names it in `Origin`, and a name that was rebound to loopback is not a loopback name.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ERRORS: dict[type[ReplicationError], HTTPStatus] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Endpoint:
     """What a GET shows. `private` ones hold values: they need the order token."""
 
     content_type: str
@@ -54,13 +55,13 @@ class Page:
     private: bool = False
 
 
-class Desk(Protocol):
-    """What an agent offers its operators."""
+class Handlers(Protocol):
+    """The port: what an agent offers its operators."""
 
-    def pages(self) -> Mapping[str, Page]:
-        """Path -> page."""
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Path -> what a GET of it shows."""
 
-    async def obey(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def execute(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
         """Carry out an order.
 
         Raises:
@@ -71,32 +72,32 @@ class Desk(Protocol):
         """Changes of documents from now on, until the agent closes."""
 
 
-class DeskServer:
-    """Serves one desk."""
+class AdminServer:
+    """Serves the operators of one agent."""
 
-    def __init__(self, desk: Desk, keys: tuple[bytes, ...]) -> None:
-        self._desk = desk
-        self._pages = desk.pages()
+    def __init__(self, handlers: Handlers, keys: tuple[bytes, ...]) -> None:
+        self._handlers = handlers
+        self._endpoints = handlers.endpoints()
         self._page_tokens = [page_token((key,)) for key in keys]
         self._order_tokens = [order_token((key,)) for key in keys]
         self._followers = 0
 
     def add_to(self, router: web.UrlDispatcher) -> None:
-        """Put the routes of this desk beside those of the peers."""
-        for path in self._pages:
+        """Put these routes beside those of the peers."""
+        for path in self._endpoints:
             router.add_get(path, self._show)
         router.add_post("/orders", self._order)
         router.add_get("/changes", self._changes)
 
     async def _show(self, request: web.Request) -> web.Response:
-        page = self._pages[request.path]
-        if not (self._commands(request) if page.private else self._reads(request)):
+        endpoint = self._endpoints[request.path]
+        if not (self._commands(request) if endpoint.private else self._reads(request)):
             return web.Response(status=HTTPStatus.FORBIDDEN)
         try:
-            text = page.render(request.query)
+            text = endpoint.render(request.query)
         except ReplicationError as error:
             return _refused(error)
-        return web.Response(text=text, content_type=page.content_type)
+        return web.Response(text=text, content_type=endpoint.content_type)
 
     async def _order(self, request: web.Request) -> web.Response:
         if not self._commands(request):
@@ -109,7 +110,7 @@ class DeskServer:
             order = json.loads(await request.read())
             if not isinstance(order, dict):
                 raise OrderRefusedError("an order is a JSON object")
-            return web.json_response(await self._desk.obey(order))
+            return web.json_response(await self._handlers.execute(order))
         except ValueError as error:
             return _refused(OrderRefusedError(f"not JSON, or out of range: {error}"))
         except ReplicationError as error:
@@ -122,7 +123,7 @@ class DeskServer:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
         self._followers += 1
         try:
-            changes = self._desk.follow(request.query.get("prefix", ""))
+            changes = self._handlers.follow(request.query.get("prefix", ""))
             stream = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
             await stream.prepare(request)
             async for change in changes:  # bounded and conflating: a slow reader costs nothing
@@ -150,21 +151,21 @@ def _shows(request: web.Request, tokens: list[str]) -> bool:
 
 def _refused(error: ReplicationError) -> web.Response:
     status = ERRORS.get(type(error), HTTPStatus.BAD_REQUEST)
-    told = {"code": error.code, "text": str(error), "hint": error.hint}
-    return web.json_response({"error": told}, status=status)
+    facts = {"code": error.code, "text": str(error), "hint": error.hint}
+    return web.json_response({"error": facts}, status=status)
 
 
 # ------------------------------------------------------------------------------ the other side
 
 
 @dataclass(frozen=True, slots=True)
-class DeskClient:
-    """Talks to the desk of one agent.
+class AdminClient:
+    """An operator: asks one agent, and gives it orders.
 
     Args:
         address: where the agent listens.
         keys: of the cluster secret; () without one.
-        timeout_s: of each page and order, and between two changes none at all.
+        timeout_s: of each question and order, and between two changes none at all.
         tls: for an agent that listens with TLS; None is plain HTTP.
     """
 
@@ -173,8 +174,8 @@ class DeskClient:
     timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
 
-    async def page(self, path: str, **query: str) -> str:
-        """The text of a page.
+    async def get(self, path: str, **query: str) -> str:
+        """What an endpoint shows.
 
         Raises:
             PeerUnreachableError: nobody answers there, or it is no agent.
@@ -184,11 +185,11 @@ class DeskClient:
         return await self._ask("GET", path, params=query)
 
     async def order(self, verb: str, **order: Any) -> Any:
-        """Have the agent do something; its answer. Errors as of `page`."""
+        """Have the agent do something; its answer. Errors as of `get`."""
         return json.loads(await self._ask("POST", "/orders", json={"verb": verb, **order}))
 
     async def changes(self, prefix: str) -> AsyncIterator[Any]:
-        """Changes as they come, until the agent stops. Errors as of `page`."""
+        """Changes as they come, until the agent stops. Errors as of `get`."""
         timeout = aiohttp.ClientTimeout(connect=self.timeout_s)
         try:
             async with (
@@ -238,8 +239,8 @@ class DeskClient:
                 f"{self.address} refuses us", hint="pass --secret-file with the cluster's secret"
             )
         try:
-            told = json.loads(text)["error"]
-            reason, hint = str(told["text"]), str(told["hint"])
+            error_facts = json.loads(text)["error"]
+            reason, hint = str(error_facts["text"]), str(error_facts["hint"])
         except (ValueError, KeyError, TypeError) as error:
             raise PeerUnreachableError(f"{self.address} answered {response.status}") from error
         if response.status == HTTPStatus.GATEWAY_TIMEOUT:

@@ -1,0 +1,145 @@
+"""Reads the arguments of `python -m replication`, and shows what came of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replication.cli import commands
+from replication.errors import NotYetError, ReplicationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = "Run an agent, or look into a running one and give it orders."
+ASKING = {
+    "get": "show a document, or the names of all",
+    "set": "write a register",
+    "add": "add an element to a set",
+    "remove": "remove an element from a set",
+    "inc": "increment a counter",
+    "watch": "print changes of documents until interrupted",
+    "explain": "who wrote a document, when, and what lost",
+    "status": "one agent's view of the cluster",
+    "members": "who is in the cluster, and how far behind",
+    "stats": "the size of an agent's state and what it counted",
+    "cut": "cut an agent off from another one, both ways, until `heal`",
+    "heal": "end a `cut`",
+    "retire": "declare a member gone for good",
+    "skip": "give up the event before which an origin stands in quarantine, everywhere",
+}
+WRITING = {"set", "add", "remove", "inc"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m replication", description=DESCRIPTION)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--secret-file", type=Path, help="the cluster secret; on a second line the previous one"
+    )
+    shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
+    shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
+    shared.add_argument("--tls-ca", type=Path, metavar="PEM", help="whom to trust (mutual TLS)")
+    shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
+    shared.add_argument("-o", "--output", choices=["table", "json", "plain"], default="table")
+    _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
+    for verb, text in ASKING.items():
+        sub = verbs.add_parser(verb, parents=[shared], help=text)
+        sub.add_argument("--peer", required=True, metavar="HOST:PORT", help="the agent to ask")
+        if verb == "get":
+            sub.add_argument("name", nargs="?")
+        elif verb == "watch":
+            sub.add_argument("name", nargs="?", default="", metavar="prefix")
+        elif verb == "explain" or verb in WRITING:
+            sub.add_argument("name")
+        elif verb in {"cut", "heal", "retire"}:
+            sub.add_argument("other", metavar="member", help="a name, id or address")
+        elif verb == "skip":
+            sub.add_argument("other", metavar="origin", help="as `status` shows it in quarantine")
+        if verb in WRITING:
+            if verb == "inc":
+                sub.add_argument("value", nargs="?", default="1")
+            else:
+                sub.add_argument("value")
+            sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
+            sub.add_argument(
+                "--copies", type=int, default=0, metavar="N", help="wait until N others have it"
+            )
+    diff = verbs.add_parser("diff", parents=[shared], help="compare the states of two agents")
+    diff.add_argument("one", metavar="HOST:PORT")
+    diff.add_argument("other", metavar="HOST:PORT")
+    backup = verbs.add_parser("backup", parents=[shared], help="copy a journal, without identity")
+    backup.add_argument("journal", type=Path)
+    backup.add_argument("target", type=Path)
+    restore = verbs.add_parser("restore", parents=[shared], help="put a backup in place")
+    restore.add_argument("backup", type=Path)
+    restore.add_argument("target", type=Path)
+    doctor = verbs.add_parser("doctor", parents=[shared], help="does it add up?")
+    doctor.add_argument("journal", type=Path, nargs="?", help="of an agent that does not run")
+    doctor.add_argument("--peer", metavar="HOST:PORT", help="an agent, and all that it knows")
+    return top
+
+
+def _add_up(up: argparse.ArgumentParser) -> None:
+    up.add_argument("name")
+    up.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    up.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
+    up.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    up.add_argument(
+        "--hub", action="append", default=[], metavar="HOST:PORT", help="keep a WebSocket to it"
+    )
+    up.add_argument("--journal", type=Path)
+    up.add_argument("--cluster", default="convoca")
+    up.add_argument("--namespace", default="default")
+    up.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    up.add_argument("--log-format", choices=["text", "json"], default="text")
+
+
+def shown(answer: object, output: str) -> str:
+    """An answer as the user asked to see it."""
+    if output == "json":
+        return json.dumps(answer, default=str, ensure_ascii=False)
+    if isinstance(answer, dict):
+        width = max((len(str(key)) for key in answer), default=0) if output == "table" else 0
+        return "\n".join(f"{key!s:<{width}} {value}" for key, value in answer.items())
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        columns = list(answer[0])
+        rows = [[str(row[column]) for column in columns] for row in answer]
+        if output == "plain":
+            return "\n".join("\t".join(row) for row in rows)
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        lines = [columns, *rows]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+    if isinstance(answer, list):
+        return "\n".join(map(str, answer))
+    return str(answer)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        answer = asyncio.run(commands.run(options))
+    except NotYetError as error:
+        print(f"error: {error} (hint: {error.hint})", file=sys.stderr)  # noqa: T201 - a command line prints
+        return 3
+    except ReplicationError as error:
+        print(f"error: {error} (hint: {error.hint})", file=sys.stderr)  # noqa: T201 - a command line prints
+        return 1
+    except OSError as error:
+        print(f"error: {error} (hint: check the path)", file=sys.stderr)  # noqa: T201 - a command line prints
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    if answer is not None:
+        print(shown(answer, options.output))  # noqa: T201 - a command line prints
+    return 0
