@@ -250,14 +250,14 @@ class SqliteJournal:
         """Give back the unused lease - a clean stop, so the identity may go on -, then the hold."""
         if self._db is not None:
             if self._written is not None:
-                self._settle(self._written)
+                self._give_back_lease(self._written)
             self._db.close()
             self._db, self._written = None, None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _settle(self, last: Entry) -> None:
+    def _give_back_lease(self, last: Entry) -> None:
         own = last.vector.get(last.replica, 0)
         try:
             self._remember(lease=own, commits=self._commits + 1)

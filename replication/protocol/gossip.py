@@ -123,7 +123,6 @@ class Gossip:
             since = peer.believed if fresh else VersionVector(peer.believed) | widespread
             target = self.config.greeting_bytes_target
             data = self._encoded(since, target, now_s, whole=not fresh)
-        # The claims are last: each one given out counts as told, so only a frame may take them.
         greeting = Sync(digest, self.members.gossip(full=full), data)
         self.open(member.reach, member.replica, greeting, now_s)
 
@@ -387,7 +386,7 @@ class Gossip:
     ) -> bytes:
         """Events above a vector; nothing if there are none, or if only chunks could tell them.
 
-        With `whole`, nothing if not all of them can be told.
+        With `whole`, nothing if not all of them fit.
         """
         try:
             room = min(bytes_target, self.bandwidth.room(now_s))

@@ -1,7 +1,7 @@
 """Who is in the cluster, as far as this replica knows.
 
 Theory of operation. SWIM's dissemination component (Das, Gupta, Motivala 2002, section 4): claims
-about members travel piggybacked on other messages, the ones told least often first, each about
+about members travel piggybacked on other messages, the ones sent least often first, each about
 `3 log2 N` times. A claim carries the SWIM incarnation of its subject; only the subject raises it.
 Order of claims about one member: higher incarnation wins, at equal incarnation the graver status
 (`Status` is numbered so). A member that hears itself suspected refutes with a higher incarnation.
@@ -277,9 +277,9 @@ class Membership:
     # -------------------------------------------------------------------------- telling
 
     def gossip(self, *, full: bool = False) -> tuple[MemberClaim, ...]:
-        """Claims to piggyback: the least told first; nothing once all were told enough.
+        """Claims to piggyback: the least sent first; nothing once all were sent often enough.
 
-        With `full` this replica introduces itself, whatever was told before.
+        With `full` this replica introduces itself, whatever was sent before.
         """
         enough = 3 * math.ceil(math.log2(len(self._rows) + 1))
         fresh = sorted(

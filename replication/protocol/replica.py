@@ -255,9 +255,9 @@ class Replica:
     def leave(self, now_s: float, status: Status = Status.LEFT, who: str = "") -> Effects:
         """Tell some peers that this replica (or a member that is retired) is gone for good."""
         claim = self.members.depart(who or self.id, status, now_s)
-        told = Leave(() if claim is None else (claim,))
+        goodbye = Leave(() if claim is None else (claim,))
         for member in self.scheduler.some(self.members.live(), 3):
-            self.gossip.open(member.reach, member.replica, told, now_s)
+            self.gossip.open(member.reach, member.replica, goodbye, now_s)
         return self._take(now_s)
 
     def part(self, now_s: float) -> Effects:
@@ -382,10 +382,10 @@ class Replica:
         self.gossip.failed(opened)
         self._relayed(self.prober.concluded(exchange, opened, answer=None))
 
-    def _relayed(self, told: tuple[Relay, Probed] | None) -> None:
+    def _relayed(self, result: tuple[Relay, Probed] | None) -> None:
         """Answer a peer that asked us to probe in its place."""
-        if told is not None:
-            relay, probed = told
+        if result is not None:
+            relay, probed = result
             sealed = self._wire.seal(self.id, probed, answers=relay.number, to=relay.principal)
             self._pending.answer(sealed, relay.exchange)
 
