@@ -17,13 +17,11 @@ from replication import (
     UnacknowledgedError,
     UnknownDocumentTypeError,
 )
-from replication.agent.blocking import BlockingAgent
+from replication.agent import BlockingAgent
 from replication.journal.base import rebuild
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal
 from replication.transport.memory import Switchboard
-from tests.replication.agent.test_agent import until
-from tests.replication.cli.test_command_line import say
 
 if TYPE_CHECKING:
     from replication.journal.base import Journal
@@ -48,7 +46,7 @@ def on_disk(journal: Journal, minimum: int = 0) -> int:
     return kernel.document("seats", BoundedCounter.at_least(minimum)).value
 
 
-async def test_a_decrement_returns_when_it_is_durable_and_not_before():
+async def test_a_decrement_returns_when_it_is_durable_and_not_before(until):
     """[crdt 15] it is seen here at once; its caller hears of it after the commit."""
     journal = HeldJournal()
     async with Agent("ada", journal=journal, transport=Switchboard().transport("a:1")) as ada:
@@ -70,7 +68,7 @@ async def test_a_decrement_returns_when_it_is_durable_and_not_before():
         assert on_disk(journal) == 6
 
 
-async def test_a_decrement_that_cannot_be_persisted_says_so_and_is_told_to_nobody():
+async def test_a_decrement_that_cannot_be_persisted_says_so_and_is_told_to_nobody(until):
     """[crdt 15] made but not acknowledged; the next one is refused; a retry settles the first."""
     board, journal = Switchboard(), MemoryJournal()
     ada = Agent("ada", journal=journal, transport=board.transport("a:1"))
@@ -96,7 +94,7 @@ async def test_a_decrement_that_cannot_be_persisted_says_so_and_is_told_to_nobod
         await until(lambda: bob.bounded("seats").value == 7)
 
 
-async def test_what_is_not_held_here_cannot_be_taken_here():
+async def test_what_is_not_held_here_cannot_be_taken_here(until):
     """Concurrent callers share the rights of one agent; a transfer brings more."""
     board = Switchboard()
     ada = Agent("ada", transport=board.transport("a:1"))
@@ -152,7 +150,7 @@ def test_the_synchronous_twin_decrements_durably(tmp_path):
     journal.close()
 
 
-async def test_a_bound_is_part_of_what_is_listed(capsys):
+async def test_a_bound_is_part_of_what_is_listed(say):
     """`get` and watchers name the document with its bound, so what they read is its value."""
     async with Agent("ada") as ada:
         seats = ada.bounded("seats", 5)
@@ -161,4 +159,4 @@ async def test_a_bound_is_part_of_what_is_listed(capsys):
         ((seen,),) = [(await anext(watch)).documents]
         assert seen.type == BoundedCounter.at_least(5)
         assert ada.kernel.document(seen.name, seen.type).value == 7
-        assert await say(capsys, "get", "seats", "--peer", ada.address) == (0, "7", "")
+        assert await say("get", "seats", "--peer", ada.address) == (0, "7", "")

@@ -9,7 +9,6 @@ import pytest
 
 from replication import Agent, JournalUnreadableError
 from tests.disk_faults import BROKEN, FULL, faulty_disk
-from tests.replication.agent.test_agent import until
 from tests.replication.processes import start
 
 SECRET = "a shared secret"
@@ -17,7 +16,7 @@ SECRET = "a shared secret"
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("fault", "says"), [(FULL, "full"), (BROKEN, "I/O")], ids=["full", "EIO"])
-async def test_a_failing_disk_stops_writes_and_nothing_else(tmp_path, fault, says):
+async def test_a_failing_disk_stops_writes_and_nothing_else(tmp_path, fault, says, until):
     """[replication 18] (real files) disk full; EIO on fsync.
 
     Writes fail by type; reads go on, and so does the gossip of what is durable; what the disk did

@@ -1,18 +1,23 @@
-"""Giving an event up by hand: the agent's verb, and the command line's."""
+"""What operators decide: whom an agent talks to, who is gone for good, what is given up."""
 
 from __future__ import annotations
 
 import pytest
 
-from replication import Agent, JournalFailedError, UnknownPeerError
+from replication import (
+    Agent,
+    JournalFailedError,
+    NotYetError,
+    UnknownPeerError,
+)
 from replication.journal.memory import MemoryJournal
 from replication.transport.memory import Switchboard
-from tests.replication.agent.test_agent import until
-from tests.replication.cli.test_command_line import say
 from tests.simulation.test_skips import poison
 
+SECRET = "a secret of this test"
 
-async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_path, capsys):
+
+async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_path, until, say):
     """[replication 24] `skip ORIGIN` is durable when it returns, and outlives a restart."""
     async with Agent("ada") as ada:
         peers = [ada.address]
@@ -27,9 +32,9 @@ async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_pat
             assert set(bob.orset("set")) == {"one"}
             with pytest.raises(UnknownPeerError):
                 bob.skip(bob.id)
-            code, _, err = await say(capsys, "skip", "nobody", "--peer", bob.address)
+            code, _, err = await say("skip", "nobody", "--peer", bob.address)
             assert (code, "not in quarantine" in err) == (1, True)
-            code, out, _ = await say(capsys, "skip", ada.id, "--peer", bob.address)
+            code, out, _ = await say("skip", ada.id, "--peer", bob.address)
             assert (code, out) == (0, "")
             assert bob.quarantine() == {}
             await until(lambda: set(ada.orset("set")) == {"one", "three"})
@@ -43,7 +48,7 @@ async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_pat
             assert cyd.quarantine() == {}
 
 
-async def test_a_read_only_agent_skips_nothing(monkeypatch):
+async def test_a_read_only_agent_skips_nothing(monkeypatch, until):
     """A decision that cannot be recorded is refused, and the origin stays where it was."""
     board, journal = Switchboard(), MemoryJournal()
     ada = Agent("ada", transport=board.transport("ada:1"))
@@ -62,3 +67,43 @@ async def test_a_read_only_agent_skips_nothing(monkeypatch):
         await until(lambda: not bob.read_only)
         bob.skip(ada.id)
         await until(lambda: set(ada.orset("set")) == set(bob.orset("set")) == {"unsaved"})
+
+
+async def test_a_retired_member_is_not_waited_for_and_returns_as_somebody_new(until):
+    """`stable` counts dead members until they are retired; a retired one re-incarnates."""
+    async with Agent("ada", secret=SECRET) as ada:
+        async with Agent("bob", secret=SECRET, peers=[ada.address]) as bob:
+            await until(lambda: len(ada.members()) == 1 and len(bob.members()) == 1)
+            before = bob.id
+            ada.block("bob")
+            ada.counter("n").increment(1)
+            with pytest.raises(NotYetError):
+                await ada.stable(ada.version(), timeout_s=0.3)
+            ada.retire("bob")
+            assert await ada.stable(ada.version(), timeout_s=5) == 0
+            ada.unblock("bob")
+            await until(lambda: bob.id != before)
+            await until(lambda: bob.counter("n").value == 1)
+        with pytest.raises(UnknownPeerError):
+            ada.retire("nobody")
+
+
+async def test_a_blocked_peer_is_cut_off_both_ways(until):
+    """Fault injection: nothing passes in either direction until `unblock`."""
+    async with (
+        Agent("ada", secret=SECRET) as ada,
+        Agent("bob", secret=SECRET, peers=[ada.address]) as bob,
+    ):
+        await until(lambda: ada.members() and bob.members())
+        ada.block("bob")
+        ada.counter("n").increment(1)
+        bob.counter("n").increment(10)
+        bob_token = bob.version()
+        with pytest.raises(NotYetError):
+            await ada.seen(bob_token, timeout_s=1.5)
+        assert bob.counter("n").value == 10
+        ada.unblock("bob")
+        await ada.seen(bob_token, timeout_s=10)
+        await until(lambda: bob.counter("n").value == 11)
+        with pytest.raises(UnknownPeerError):
+            ada.unblock("bob")

@@ -1,15 +1,18 @@
-"""Session guarantees: a token carried from agent to agent, and a watch taken up again."""
+"""What a caller can wait for: events durable here, elsewhere, everywhere, or seen here."""
 
 from __future__ import annotations
-
-import asyncio
 
 import pytest
 
 from crdt import ORSet, PNCounter, ResettableCounter
-from replication import NotYetError, UnknownPeerError, Version
-from replication.agent.blocking import BlockingAgent
+from replication import (
+    Agent,
+    NotYetError,
+    Version,
+)
 from replication.testing import local_agents
+
+SECRET = "a secret of this test"
 
 
 async def test_a_read_at_least_shows_what_the_token_names():
@@ -51,109 +54,20 @@ async def test_increments_of_one_commit_stay_apart():
         assert total.value == 2
 
 
-async def test_a_watch_goes_on_where_it_stopped():
-    """What came meanwhile is one folded event; then changes come as they are made, each once."""
-    async with local_agents("ada") as (ada,):
-        watch = ada.watch("order/")
-        ada.register("order/1").set("new")
-        assert (await anext(watch)).cause == "local"
-        token = watch.token
-        await watch.aclose()
-        ada.register("order/1").set("paid")
-        ada.register("order/2").set("new")
-        ada.register("stock/1").set(7)
-        await ada.durable()
-        again = ada.watch("order/", after=token)
-        missed = await anext(again)
-        assert (missed.cause, missed.lagged, missed.everything) == ("resume", True, False)
-        assert sorted(d.name for d in missed.documents) == ["order/1", "order/2"]
-        ada.register("order/3").set("new")
-        event = await anext(again)
-        assert (event.cause, [d.name for d in event.documents]) == ("local", ["order/3"])
-        last = ada.watch("order/", after=again.token)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await anext(last)
-
-
-async def test_a_token_is_not_ahead_of_what_was_handed_out():
-    """Stopped before it took an event, a watcher is told of it again: at least once, never less."""
-    async with local_agents("ada") as (ada,):
-        watch = ada.watch()
-        ada.register("a").set(1)
-        ada.register("b").set(1)
-        await ada.durable()
-        await anext(watch)
-        again = ada.watch(after=watch.token)
-        assert "b" in {d.name for d in (await anext(again)).documents}
-
-
-async def test_a_resumed_watch_tells_what_vanished():
-    """A document that was emptied is named; overwrites elsewhere do not hide which it was."""
-    async with local_agents("ada") as (ada,):
-        ada.orset("order/1").add("x")
-        ada.orset("order/2").add("y")
-        await ada.durable()
+async def test_tokens_say_what_is_durable_replicated_and_stable(until):
+    """durable: this disk; replicated: n others' disks; a timeout is not a rollback and says so."""
+    async with (
+        Agent("ada", secret=SECRET) as ada,
+        Agent("bob", secret=SECRET, peers=[ada.address]) as bob,
+    ):
+        await until(lambda: len(ada.members()) == 1)
+        ada.counter("n").increment(1)
         token = ada.version()
-        ada.orset("order/1").remove("x")
-        event = await anext(ada.watch("order/", after=token))
-        assert not event.everything
-        assert [(d.name, d.type) for d in event.documents] == [("order/1", ORSet)]
-
-
-async def test_a_resumed_watch_says_when_the_history_is_gone():
-    """Removal records are a cache: without them all documents are named, the others are empty."""
-    async with local_agents("ada") as (ada,):
-        ada.orset("order/1").add("x")
-        ada.orset("order/2").add("y")
-        await ada.durable()
-        token = ada.version()
-        ada.orset("order/1").remove("x")
-        ada.kernel.drop_records()
-        event = await anext(ada.watch("order/", after=token))
-        assert event.everything
-        assert [d.name for d in event.documents] == ["order/2"]
-
-
-async def test_a_watch_goes_on_at_another_agent():
-    """A token of ada resumes at bob, also when bob has not seen all of it yet."""
-    async with local_agents("ada", "bob") as (ada, bob):
-        watch = ada.watch()
-        ada.register("one").set(1)
-        await anext(watch)
-        await bob.seen(ada.version(), timeout_s=10)
-        bob.block("ada")
-        ada.register("two").set(2)
-        await anext(watch)
-        other = bob.watch(after=watch.token)
-        bob.unblock("ada")
-        ada.register("three").set(3)
-        names: set[str] = set()
-        async with asyncio.timeout(10):
-            while "three" not in names:
-                names |= {d.name for d in (await anext(other)).documents}
-        assert "one" not in names
-
-
-def test_the_synchronous_twin_reads_at_least_and_resumes():
-    """The same tokens from threads without a loop; a watch ends with its agent."""
-    with BlockingAgent("ada") as ada, BlockingAgent("bob", peers=[ada.address]) as bob:
-        watch = bob.watch("n")
-        ada.counter("n").increment(3)
-        seen = bob.read("n", PNCounter, at_least=ada.version(), timeout_s=10)
-        assert seen.value == 3
-        event = watch.take(timeout_s=10)
-        assert [d.name for d in event.documents] == ["n"]
-        with pytest.raises(TimeoutError):
-            watch.take(timeout_s=0.05)
-        token = watch.token
-        watch.close()
-        assert list(watch) == []
-        bob.counter("n").increment(1)
-        again = bob.watch("n", after=token)
-        assert next(again).cause == "resume"
-        with pytest.raises(NotYetError):
-            ada.read("n", PNCounter, at_least=Version({"nobody~1": 9}), timeout_s=0.05)
-        assert bob.quarantine() == {}
-        with pytest.raises(UnknownPeerError):
-            bob.skip(ada.id)
+        await ada.durable(token)
+        assert await ada.replicated(token, n=1, timeout_s=10) == 1
+        assert await ada.stable(token, timeout_s=10) == 1
+        assert set(ada.lag().values()) == {0}
+        with pytest.raises(NotYetError, match="the write stands") as waited:
+            await ada.replicated(token, n=2, timeout_s=0.05)
+        assert (waited.value.reached, waited.value.wanted) == (1, 2)
+        assert Version.decode(token.encode()) <= bob.version()

@@ -1,10 +1,18 @@
-"""The feed of one subscriber: whole changes, bounded memory, honest about lagging."""
+"""Watching: whole changes in bounded memory, honest about lagging, taken up again after a break."""
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
+import pytest
+
+from crdt import ORSet
+from replication import Agent
 from replication.agent.watch import Feed
+from replication.testing import local_agents
+
+SECRET = "a secret of this test"
 
 
 def change(*documents: tuple[str, set | None]) -> SimpleNamespace:
@@ -50,3 +58,133 @@ def test_causes_that_were_folded_are_called_several():
     for cause in ("local", "remote", "local", "remote"):
         feed.offer(change(("x", {1})), cause)
     assert feed.take().cause in {"several", "local"}
+
+
+async def test_a_batch_is_one_change_to_its_watchers():
+    """watch: whole batches, only the prefix, local and remote told apart."""
+    async with (
+        Agent("ada", secret=SECRET) as ada,
+        Agent("bob", secret=SECRET, peers=[ada.address]) as bob,
+    ):
+        local, remote = aiter(ada.watch("order/")), aiter(bob.watch("order/"))
+        first, second = asyncio.ensure_future(anext(local)), asyncio.ensure_future(anext(remote))
+        await asyncio.sleep(0)
+        ada.counter("elsewhere").increment(1)
+        with ada.batch():
+            ada.register("order/42/status").set("paid")
+            ada.orset("order/42/tags").add("gift")
+        here = await asyncio.wait_for(first, 10)
+        there = await asyncio.wait_for(second, 10)
+        names = {"order/42/status", "order/42/tags"}
+        assert {d.name for d in here.documents} == {d.name for d in there.documents} == names
+        assert (here.cause, there.cause) == ("local", "remote")
+        await local.aclose()
+        await remote.aclose()
+
+
+async def test_watching_ends_when_the_agent_closes():
+    """A watcher is not left hanging."""
+    agent = await Agent("ada").start()
+    feed = aiter(agent.watch())
+    waiting = asyncio.ensure_future(anext(feed, None))
+    await asyncio.sleep(0)
+    await agent.close()
+    assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_a_watch_holds_from_its_call_on_and_survives_a_timeout():
+    """Changes before the first step are seen; giving up one wait does not end the subscription."""
+    async with Agent("ada") as ada:
+        watch = ada.watch("n")
+        ada.counter("n").increment(1)
+        assert (await asyncio.wait_for(anext(watch), 10)).documents
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 0.01)
+        ada.counter("n").increment(1)
+        assert (await asyncio.wait_for(anext(watch), 10)).documents
+        await watch.aclose()
+        assert [event async for event in watch] == []
+
+
+async def test_a_watch_goes_on_where_it_stopped():
+    """What came meanwhile is one folded event; then changes come as they are made, each once."""
+    async with local_agents("ada") as (ada,):
+        watch = ada.watch("order/")
+        ada.register("order/1").set("new")
+        assert (await anext(watch)).cause == "local"
+        token = watch.token
+        await watch.aclose()
+        ada.register("order/1").set("paid")
+        ada.register("order/2").set("new")
+        ada.register("stock/1").set(7)
+        await ada.durable()
+        again = ada.watch("order/", after=token)
+        missed = await anext(again)
+        assert (missed.cause, missed.lagged, missed.everything) == ("resume", True, False)
+        assert sorted(d.name for d in missed.documents) == ["order/1", "order/2"]
+        ada.register("order/3").set("new")
+        event = await anext(again)
+        assert (event.cause, [d.name for d in event.documents]) == ("local", ["order/3"])
+        last = ada.watch("order/", after=again.token)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(last)
+
+
+async def test_a_token_is_not_ahead_of_what_was_handed_out():
+    """Stopped before it took an event, a watcher is told of it again: at least once, never less."""
+    async with local_agents("ada") as (ada,):
+        watch = ada.watch()
+        ada.register("a").set(1)
+        ada.register("b").set(1)
+        await ada.durable()
+        await anext(watch)
+        again = ada.watch(after=watch.token)
+        assert "b" in {d.name for d in (await anext(again)).documents}
+
+
+async def test_a_resumed_watch_tells_what_vanished():
+    """A document that was emptied is named; overwrites elsewhere do not hide which it was."""
+    async with local_agents("ada") as (ada,):
+        ada.orset("order/1").add("x")
+        ada.orset("order/2").add("y")
+        await ada.durable()
+        token = ada.version()
+        ada.orset("order/1").remove("x")
+        event = await anext(ada.watch("order/", after=token))
+        assert not event.everything
+        assert [(d.name, d.type) for d in event.documents] == [("order/1", ORSet)]
+
+
+async def test_a_resumed_watch_says_when_the_history_is_gone():
+    """Removal records are a cache: without them all documents are named, the others are empty."""
+    async with local_agents("ada") as (ada,):
+        ada.orset("order/1").add("x")
+        ada.orset("order/2").add("y")
+        await ada.durable()
+        token = ada.version()
+        ada.orset("order/1").remove("x")
+        ada.kernel.drop_records()
+        event = await anext(ada.watch("order/", after=token))
+        assert event.everything
+        assert [d.name for d in event.documents] == ["order/2"]
+
+
+async def test_a_watch_goes_on_at_another_agent():
+    """A token of ada resumes at bob, also when bob has not seen all of it yet."""
+    async with local_agents("ada", "bob") as (ada, bob):
+        watch = ada.watch()
+        ada.register("one").set(1)
+        await anext(watch)
+        await bob.seen(ada.version(), timeout_s=10)
+        bob.block("ada")
+        ada.register("two").set(2)
+        await anext(watch)
+        other = bob.watch(after=watch.token)
+        bob.unblock("ada")
+        ada.register("three").set(3)
+        names: set[str] = set()
+        async with asyncio.timeout(10):
+            while "three" not in names:
+                names |= {d.name for d in (await anext(other)).documents}
+        assert "one" not in names

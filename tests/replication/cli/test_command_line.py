@@ -14,7 +14,6 @@ import pytest
 from replication import Agent
 from replication.cli.command_line import main, shown
 from replication.transport.admin import AdminClient
-from tests.replication.testing.test_kit import contexts
 
 pytestmark = pytest.mark.processes
 SECRET = "a shared secret"
@@ -33,43 +32,36 @@ async def run(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode().strip(), err.decode().strip()
 
 
-async def say(capsys, *arguments: str) -> tuple[int, str, str]:
-    """The same command in a thread of this process: quick, and as real but for the process."""
-    code = await asyncio.to_thread(main, arguments)
-    told = capsys.readouterr()
-    return code, told.out.strip(), told.err.strip()
-
-
-async def test_people_read_and_write_a_running_agent(tmp_path, capsys):
+async def test_people_read_and_write_a_running_agent(tmp_path, say):
     """set, add, remove, inc, get: each is the agent's own write, durable when the verb returns."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
     async with Agent("ada", secret=SECRET, journal=tmp_path / "ada.db") as ada:
         to = ["--peer", ada.address, "--secret-file", str(secret)]
         assert await run("set", "order/1", "paid", *to) == (0, "", "")
-        assert await say(capsys, "inc", "stock", "5", *to) == (0, "", "")
-        assert await say(capsys, "inc", "stock", "-2", *to) == (0, "", "")
-        assert await say(capsys, "add", "tags", "new", *to) == (0, "", "")
-        assert await say(capsys, "add", "tags", '["a", 1]', "--json", *to) == (0, "", "")
-        assert await say(capsys, "remove", "tags", "new", *to) == (0, "", "")
+        assert await say("inc", "stock", "5", *to) == (0, "", "")
+        assert await say("inc", "stock", "-2", *to) == (0, "", "")
+        assert await say("add", "tags", "new", *to) == (0, "", "")
+        assert await say("add", "tags", '["a", 1]', "--json", *to) == (0, "", "")
+        assert await say("remove", "tags", "new", *to) == (0, "", "")
         assert ada.register("order/1").value == "paid"
-        assert (await say(capsys, "get", "order/1", *to))[1] == "paid"
-        assert (await say(capsys, "get", "stock", *to))[1] == "3"
-        assert json.loads((await say(capsys, "get", "tags", "-o", "json", *to))[1]) == [["a", 1]]
-        assert (await say(capsys, "get", *to))[1].split() == ["order/1", "stock", "tags"]
+        assert (await say("get", "order/1", *to))[1] == "paid"
+        assert (await say("get", "stock", *to))[1] == "3"
+        assert json.loads((await say("get", "tags", "-o", "json", *to))[1]) == [["a", 1]]
+        assert (await say("get", *to))[1].split() == ["order/1", "stock", "tags"]
         assert list(ada.kernel.vector) == [ada.id], "a verb costs no identity"
-        told = json.loads((await say(capsys, "inc", "stock", "-o", "json", *to))[1])
+        told = json.loads((await say("inc", "stock", "-o", "json", *to))[1])
         assert told["writer"] == ada.id
-        code, out, err = await say(capsys, "get", "nothing", *to)
+        code, out, err = await say("get", "nothing", *to)
         assert (code, out) == (1, "")
         assert err.startswith("error: there is no document 'nothing'")
-        code, _, err = await say(capsys, "inc", "stock", "--copies", "1", "--timeout", "0.2", *to)
+        code, _, err = await say("inc", "stock", "--copies", "1", "--timeout", "0.2", *to)
         assert code == 3
         assert "the write stands" in err
         assert ada.counter("stock").value == 5
 
 
-async def test_explain_names_writers_times_and_losers(capsys):
+async def test_explain_names_writers_times_and_losers(say):
     """Two agents write one register while cut: the answer says whose write lost, and to whom."""
     async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
         ada.register("status").set("draft")
@@ -80,7 +72,7 @@ async def test_explain_names_writers_times_and_losers(capsys):
         ada.register("status").set("cancelled")
         ada.unblock("bob")
         await bob.seen(ada.version(), 20)
-        code, out, _ = await say(capsys, "explain", "status", "-o", "json", "--peer", bob.address)
+        code, out, _ = await say("explain", "status", "-o", "json", "--peer", bob.address)
         assert code == 0
         shown_, lost, *replaced = json.loads(out)
         assert (shown_["value"], shown_["fate"]) == ('"cancelled"', "shown")
@@ -89,32 +81,32 @@ async def test_explain_names_writers_times_and_losers(capsys):
         assert shown_["durable here"].startswith("20")
         assert (lost["value"], lost["fate"]) == ('"paid"', f"lost to {ada.id}:2")
         assert {line["writer"] for line in replaced} == {f"{ada.id}:1"}
-        code, out, _ = await say(capsys, "explain", "status", "--peer", bob.address)
+        code, out, _ = await say("explain", "status", "--peer", bob.address)
         assert out.splitlines()[0].split()[:4] == ["type", "place", "value", "fate"]
-        assert (await say(capsys, "explain", "nothing", "--peer", bob.address))[0] == 1
+        assert (await say("explain", "nothing", "--peer", bob.address))[0] == 1
 
 
-async def test_cut_heal_members_diff_stats_and_doctor_tell_of_a_partition(capsys):
+async def test_cut_heal_members_diff_stats_and_doctor_tell_of_a_partition(say):
     """A cut is seen by diff and doctor (exit code 1), and both are content after heal."""
     async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
         await bob.seen(ada.version(), 10)
         ada.counter("n").increment(1)
         await ada.replicated(ada.version(), 1, 10)
-        assert await say(capsys, "cut", "bob", "--peer", ada.address) == (0, "", "")
+        assert await say("cut", "bob", "--peer", ada.address) == (0, "", "")
         ada.counter("n").increment(1)
         await ada.durable()
-        code, out, _ = await say(capsys, "diff", ada.address, bob.address, "-o", "json")
+        code, out, _ = await say("diff", ada.address, bob.address, "-o", "json")
         assert (code, json.loads(out)) == (0, [{"origin": ada.id, ada.id: 2, bob.id: 1}])
-        code, _, err = await say(capsys, "doctor", "--peer", bob.address)
+        code, _, err = await say("doctor", "--peer", bob.address)
         assert code == 1
         assert "ada: cut off from bob by an operator" in err
-        assert await say(capsys, "heal", "bob", "--peer", ada.address) == (0, "", "")
-        assert (await say(capsys, "heal", "bob", "--peer", ada.address))[0] == 1  # there is none
+        assert await say("heal", "bob", "--peer", ada.address) == (0, "", "")
+        assert (await say("heal", "bob", "--peer", ada.address))[0] == 1  # there is none
         await bob.seen(ada.version(), 20)
-        assert (await say(capsys, "diff", ada.address, bob.address))[1] == "equal"
-        out = (await say(capsys, "members", "-o", "json", "--peer", ada.address))[1]
+        assert (await say("diff", ada.address, bob.address))[1] == "equal"
+        out = (await say("members", "-o", "json", "--peer", ada.address))[1]
         assert [member["id"] for member in json.loads(out)] == [bob.id]
-        out = (await say(capsys, "stats", "-o", "json", "--peer", ada.address))[1]
+        out = (await say("stats", "-o", "json", "--peer", ada.address))[1]
         assert json.loads(out)["entries"] == 1
 
 
@@ -152,7 +144,7 @@ async def up(*arguments: str) -> tuple[asyncio.subprocess.Process, dict]:
     return process, json.loads(await asyncio.wait_for(process.stdout.readline(), 30))
 
 
-async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_path, capsys):
+async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_path, say):
     """[replication 28] SIGTERM: leaves, flushes, last push to two peers, a clean stop within 5 s.
 
     Then backup, restore and doctor on what it left.
@@ -165,8 +157,8 @@ async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_
         )
         while len(bob.members()) < 2 or len(cyd.members()) < 2:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
-        assert (await say(capsys, "add", "tags", "x", "--peer", started["address"]))[0] == 0
-        code, _, err = await say(capsys, "backup", journal, backup)
+        assert (await say("add", "tags", "x", "--peer", started["address"]))[0] == 0
+        code, _, err = await say("backup", journal, backup)
         assert code == 1
         assert "held by another process" in err
         process.send_signal(signal.SIGTERM)
@@ -180,10 +172,10 @@ async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_
             m.name: m.status.name for m in cyd.members()
         }
         assert left["ada"] == "LEFT"
-    assert (await say(capsys, "backup", journal, backup))[0] == 0
-    assert (await say(capsys, "restore", backup, journal))[0] == 1  # nothing is overwritten
-    assert (await say(capsys, "restore", backup, str(tmp_path / "new.db")))[0] == 0
-    code, out, _ = await say(capsys, "doctor", str(tmp_path / "new.db"), "-o", "json")
+    assert (await say("backup", journal, backup))[0] == 0
+    assert (await say("restore", backup, journal))[0] == 1  # nothing is overwritten
+    assert (await say("restore", backup, str(tmp_path / "new.db")))[0] == 0
+    code, out, _ = await say("doctor", str(tmp_path / "new.db"), "-o", "json")
     found = json.loads(out)
     assert (code, found["verdict"], found["continuous"]) == (0, "adds up", False)
 
@@ -229,25 +221,25 @@ async def test_a_second_sigterm_stops_at_once(tmp_path):
         (["set", "x", "{", "--json", "--peer", "127.0.0.1:9"], 1),
     ],
 )
-async def test_a_bad_command_is_one_line_and_a_code(arguments, code, capsys):
+async def test_a_bad_command_is_one_line_and_a_code(arguments, code, say):
     """Never a traceback: 1 for what failed, 2 for what was said wrongly."""
     if code == 2:
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
         return
-    got, out, err = await say(capsys, *arguments)
+    got, out, err = await say(*arguments)
     assert got == code
     assert out == ""
     assert len(err.splitlines()) == 1
     assert err.startswith("error: ")
 
 
-async def test_an_agent_that_does_not_answer_is_a_timeout(capsys):
+async def test_an_agent_that_does_not_answer_is_a_timeout(say):
     """Exit code 3, not a hang."""
     with socket.create_server(("127.0.0.1", 0)) as hung:  # the kernel accepts, nobody answers
         address = f"127.0.0.1:{hung.getsockname()[1]}"
-        code, _, err = await say(capsys, "get", "x", "--peer", address, "--timeout", "0.2")
+        code, _, err = await say("get", "x", "--peer", address, "--timeout", "0.2")
     assert code == 3
     assert address in err
 
@@ -271,9 +263,9 @@ async def started(*arguments: str) -> tuple[asyncio.subprocess.Process, dict[str
     return process, json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
 
 
-async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, capsys):
+async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, say, tls_contexts):
     """Two agents from PEM files, one of them dialling out only; a verb needs a certificate too."""
-    contexts(tmp_path, "all")
+    tls_contexts("all")
     pem, key = str(tmp_path / "all.pem"), str(tmp_path / "all.key")
     tls = ["--tls-cert", pem, "--tls-key", key, "--tls-ca", pem]
     old, both = tmp_path / "old", tmp_path / "both"
@@ -286,17 +278,17 @@ async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, 
     )
     try:
         known = [*tls, "--secret-file", str(old)]
-        code, _, err = await say(capsys, "set", "x", "1", "--copies", "1", *to, *known)
+        code, _, err = await say("set", "x", "1", "--copies", "1", *to, *known)
         assert (code, err) == (0, ""), "the previous secret still opens"
-        assert (await say(capsys, "get", "x", *to, *tls, "--secret-file", str(both)))[1] == "1"
+        assert (await say("get", "x", *to, *tls, "--secret-file", str(both)))[1] == "1"
         for stranger in (["--secret-file", str(old)], [*known[-2:], "--tls-ca", pem]):
-            code, out, err = await say(capsys, "get", "x", *to, *stranger)
+            code, out, err = await say("get", "x", *to, *stranger)
             assert (code, out) == (1, "")
             assert err.startswith(f"error: {said['address']}: ")
-        code, out, err = await say(capsys, "get", "x", *to, "--tls-cert", str(old))
+        code, out, err = await say("get", "x", *to, "--tls-cert", str(old))
         assert (code, out) == (1, "")
         assert err.startswith("error: TLS cannot be set up: ")
-        code, out, err = await say(capsys, "up", "eve", "--tls-ca", pem)
+        code, out, err = await say("up", "eve", "--tls-ca", pem)
         assert (code, out) == (1, "")
         assert "needs a certificate" in err
     finally:

@@ -17,9 +17,9 @@ from replication.errors import (
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Ack, ChunkWanted, Push, Refused
 from replication.protocol.policy import agent_of
-from tests.replication.agent.test_agent import SECRET, until
-from tests.replication.test_hostile import Stranger
+from tests.replication.protocol.test_hostile import Stranger
 
+SECRET = "a secret of this test"
 RULES = AccessPolicy(
     relays={"ada", "bob"}, writers={"prices/": {"ada"}, "prices/open/": {"ada", "leaf"}}
 )
@@ -182,7 +182,7 @@ async def test_a_document_that_is_not_mine_to_write_can_only_be_read():
         assert leaf.version().vector == {leaf.id: 1}
 
 
-async def test_an_agent_with_its_own_key_speaks_for_itself_and_nobody_else():
+async def test_an_agent_with_its_own_key_speaks_for_itself_and_nobody_else(until):
     """It knows neither the secret nor others' keys; its hub takes its name from its key."""
     rules = AccessPolicy(relays={"hub"})
     hub = Agent("hub", secret=SECRET, principals={"leaf": "leaf's own key"}, rules=rules)

@@ -19,8 +19,8 @@ from replication.protocol.link import ANSWER, ASK, HEAD_BYTES, LAST, PIECE_BYTES
 from replication.protocol.messages import Ack, Probe, Push
 from replication.protocol.wire import Wire
 from replication.transport.websocket import PIECE_MAX, PROOF
-from tests.replication.agent.test_agent import SECRET, until
 
+SECRET = "a secret of this test"
 CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
 """So slow that what comes soon was pushed."""
 
@@ -85,7 +85,7 @@ def test_a_link_refuses_what_follows_no_protocol(pieces, error):
 # ------------------------------------------------------------------------------ agents
 
 
-async def test_an_agent_behind_a_nat_is_pushed_to_over_its_own_connection():
+async def test_an_agent_behind_a_nat_is_pushed_to_over_its_own_connection(until):
     """It listens nowhere; its hub pushes to it at once, both ways, and on behalf of others."""
     async with (
         Agent("hub", secret=SECRET, config=CALM) as hub,
@@ -169,7 +169,7 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path):
+async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path, until):
     """[replication 12] (real socket) what waits for it is bounded, and after `stalled_s` it is cut.
 
     Others are served meanwhile, at once. Pushes that ran out of time pile up in its outbox until
@@ -211,7 +211,7 @@ async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path):
         slow.socket.close()
 
 
-async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written():
+async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written(until):
     """[replication 12] (coalesced) hundreds of writes while one push is out make one push more."""
     async with (
         Agent("hub", secret=SECRET, config=CALM) as hub,

@@ -1,0 +1,50 @@
+"""Agents over TLS, which a user has to be able to try out."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from replication import AccessPolicy, Agent, NotYetError
+from replication.testing import equal
+
+
+@pytest.mark.processes
+async def test_agents_talk_over_mutual_tls(tmp_path, tls_contexts):
+    """Contexts of the standard library; who has no certificate of ours is not listened to."""
+    server, client = tls_contexts("all")
+    anonymous = ssl.create_default_context(cafile=str(tmp_path / "all.pem"))
+    async with (
+        Agent("ada", server_tls=server, client_tls=client) as ada,
+        Agent("bob", server_tls=server, client_tls=client, peers=[ada.address]) as bob,
+        Agent("nat", listen="", client_tls=client, hubs=[ada.address]) as nat,
+        Agent("eve", server_tls=server, client_tls=anonymous, peers=[ada.address]) as eve,
+    ):
+        ada.counter("n").increment(1)
+        await bob.seen(ada.version(), timeout_s=10)
+        await nat.seen(ada.version(), timeout_s=10)
+        await equal(ada, bob, nat)
+        with pytest.raises(NotYetError):
+            await eve.seen(ada.version(), timeout_s=1)
+        assert {member.name for member in ada.members()} == {"bob", "nat"}
+
+
+@pytest.mark.processes
+async def test_a_certificate_speaks_for_the_agent_that_it_names(tmp_path, tls_contexts):
+    """`AccessPolicy.certified`: a principal is the certificate's name, by POST and WebSocket."""
+    rules = AccessPolicy(certified=True, relays={"hub"})
+    server, client = tls_contexts("leaf")
+    away = {"listen": "", "client_tls": client, "rules": rules}
+    async with Agent("hub", server_tls=server, rules=rules) as hub:
+        async with Agent("leaf", hubs=[hub.address], **away) as leaf:
+            leaf.counter("n").increment(1)
+            await hub.seen(leaf.version(), timeout_s=10)
+            hub.counter("n").increment(1)
+            await leaf.seen(hub.version(), timeout_s=10)
+        async with Agent("hob", hubs=[hub.address], **away) as hob:
+            hob.counter("n").increment(100)
+            with pytest.raises(NotYetError):
+                await hub.seen(hob.version(), timeout_s=1)
+            assert hub.counts()["refused:forbidden"] > 0
+            assert {m.name for m in hub.members()} == {"leaf"}
