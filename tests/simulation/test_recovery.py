@@ -11,7 +11,7 @@ from crdt import Delta, LWWMap, LWWRegister, ORSet
 from crdt.errors import CRDTError
 from replication import Config, Faults, Simulation
 from tests.scale import rounds
-from tests.simulation.test_scenarios import FIVE, add, elements, met
+from tests.simulation.clusters import FIVE, add, elements, met
 
 if TYPE_CHECKING:
     from replication.journal.memory import MemoryJournal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
@@ -19,7 +18,6 @@ from replication.protocol.messages import (
     ChunkGiven,
     Digest,
     MemberClaim,
-    Message,
     Push,
     Refused,
     Status,
@@ -27,32 +25,7 @@ from replication.protocol.messages import (
     Tier,
 )
 from replication.protocol.wire import Envelope, Wire
-
-if TYPE_CHECKING:
-    from replication.protocol.effects import Send
-
-SECRET = b"simulated secret"
-
-
-class Stranger:
-    """Somebody who knows the secret and follows no protocol."""
-
-    def __init__(self, sim: Simulation, name: str = "mal~0000000000000000") -> None:
-        self.sim, self.name = sim, name
-        self.wire = Wire(
-            cluster="simulated", namespace="default", keys=Keyring((SECRET,)),
-            boot=sim.dice.randbytes(8),
-            config=Config(), rules=sim.rules.digest,
-        )  # fmt: skip
-
-    def ask(self, target: str, message: Message) -> Message:
-        """One request; the answer, after the target's whole step."""
-        replica = self.sim.replica(target)
-        frame = self.wire.seal(self.name, message)
-        sends: tuple[Send, ...] = replica.receive(frame, self.sim.now_s, 10**6).send
-        replica.check()
-        (answer,) = [send for send in sends if not send.address]
-        return self.wire.open(answer.frame).message
+from tests.replication.stranger import Stranger
 
 
 @pytest.fixture
