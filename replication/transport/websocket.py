@@ -198,7 +198,7 @@ class Lines:
         self._traffic = traffic
         self._lines: dict[str, Line] = {}
         self._accepted = 0
-        self._keepers: list[asyncio.Task[None]] = []
+        self._dialers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._dice = random.Random()  # noqa: S311 - spreads load, guards nothing
 
@@ -238,7 +238,7 @@ class Lines:
     ) -> None:
         """Dial a hub now, and again whenever the line ends, until `close`."""
         work = self._kept(address, url, tls, serve, line_news)
-        self._keepers.append(asyncio.create_task(work, name=f"line to {address}"))
+        self._dialers.append(asyncio.create_task(work, name=f"line to {address}"))
 
     async def _kept(
         self, address: str, url: str, tls: ssl.SSLContext | None, serve: Serve, line_news: LineNews
@@ -284,10 +284,10 @@ class Lines:
 
     async def close(self) -> None:
         """End all lines, and dial no more. Accepted ones end with their server."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        self._keepers.clear()
+        for dialer in self._dialers:
+            dialer.cancel()
+        await asyncio.gather(*self._dialers, return_exceptions=True)
+        self._dialers.clear()
         if self._session is not None:
             await self._session.close()
             self._session = None
