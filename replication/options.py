@@ -29,7 +29,9 @@ def checked_name(name: str) -> str:
     """
     fits = 0 < len(name) <= NAME_LENGTH_MAX
     if not fits or not all(c.isalnum() or c in "-_." for c in name):
-        raise ConfigError(f"{name!r} is no agent name: 1 to 64 letters, digits, '-', '_' or '.'")
+        raise ConfigError(
+            f"{name!r} is not an agent's name: 1 to 64 letters, digits, '-', '_' or '.'"
+        )
     return name
 
 
@@ -92,7 +94,7 @@ def tls_contexts(
             asks its clients for certificates as well: mutual TLS.
 
     Raises:
-        ConfigError: a file is missing, unreadable or no PEM; or a key came without certificate.
+        ConfigError: a file is missing, unreadable or not PEM; or a key came without certificate.
     """
     if certificate is None and authority is None:
         if key is not None:

@@ -68,7 +68,7 @@ class Journal(Protocol):
 
         Raises:
             JournalHeldError: another process has it.
-            JournalUnreadableError: it is damaged or no journal; it was left as it is.
+            JournalUnreadableError: it is damaged or not a journal; it was left as it is.
         """
 
     def append(self, entry: Entry) -> None:

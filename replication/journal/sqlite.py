@@ -112,7 +112,7 @@ class SqliteJournal:
         if not fresh:
             ours = db.execute("PRAGMA application_id").fetchone()[0]
             if ours != APPLICATION_ID:
-                raise JournalUnreadableError(f"{self._path} is a database, but no journal")
+                raise JournalUnreadableError(f"{self._path} is a database, but not a journal")
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version != FORMAT:
                 raise JournalUnreadableError(
@@ -264,7 +264,7 @@ class SqliteJournal:
             self._commits += 1
             self._testify()
         except (sqlite3.Error, OSError):
-            return  # a stop that is not on the disk is no clean stop
+            return  # a stop that is not on the disk was not a clean one
 
     def _held(self) -> int:
         if self._lock is None:

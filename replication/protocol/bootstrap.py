@@ -138,12 +138,12 @@ class Receiver:
         """Join a chunk; the change it made (None: it was known) and what to ask for next.
 
         Raises:
-            MalformedFrameError: the chunk is none; nothing changed.
+            MalformedFrameError: it is not the chunk asked for, or not one at all; nothing changed.
         """
         try:
             chunk = Chunk.decode(given.data)
         except CRDTError as error:
-            raise MalformedFrameError(f"no chunk: {error}") from error
+            raise MalformedFrameError(f"not a chunk: {error}") from error
         if (chunk.set_id, chunk.index) != (given.set_id, given.index):
             raise MalformedFrameError("the chunk is not the one that its message says")
         if given.set_id != self.set_id:

@@ -81,8 +81,9 @@ class Effects:
         publish    persist of this and earlier      a subscriber may tell the world, too
         notices    at once                          an operator wants to know of a disk that hangs
 
-    Sends need not wait for each other, nor publications for sends. If a persist fails, the sends of
-    that step are dropped (each is an exchange that failed), and its rows are tried again.
+    Sends need not wait for each other, nor publications for sends. While a persist fails nothing of
+    its step, or of a later one, may leave: rows are kept and tried again; frames may be dropped, as
+    the network might do, if the machine hears that their exchanges failed.
     """
 
     persist: tuple[Row, ...] = ()

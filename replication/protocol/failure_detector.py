@@ -9,6 +9,12 @@ Lifeguard (Dadgar et al. 2018): a member that is slow itself sees everybody fail
 when own probes fail or when others suspect us, falls when probes succeed, and stretches interval
 and timeout by `health + 1`: a blocked event loop accuses nobody.
 
+    a probe, by the time since it began            what the detector says
+    an answer, or any frame of the member          `heard`: over, health falls by one
+    timeout * (health + 1)                         `helpers`: ask these, once
+    interval * (health + 1)                        `verdict`: suspect it, health rises by one
+    (the loop was away for a probe timeout)        `stalled`: the wait starts anew, health rises
+
 `FailureDetector` makes these choices and sends nothing; `Prober` carries them out as exchanges. A
 probe that a peer asks us to make in its place (`Probe.target`) is answered only when the target
 answered us or ran out of time, so the peer's exchange waits in the prober meanwhile. What the

@@ -103,7 +103,7 @@ class Gossip:
 
             vectors compared since `widespread`   all above the belief, cut at the greeting's bytes
             not lately, or never                  all above belief and `widespread`, or nothing: a
-                                                  piece of that is no news, and what is older is
+                                                  piece of that is not news; what is older is
                                                   history, whose extent only the answer tells
             a push to it is under way             nothing: the push brings it - unless it was silent
                                                   for as long as a partner of a round may be

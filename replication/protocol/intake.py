@@ -114,7 +114,7 @@ class Intake:
         """Apply an encoded delta as far as it is sound; O(its size).
 
         Raises:
-            MalformedFrameError: the bytes are no delta; nothing changed.
+            MalformedFrameError: the bytes are not a delta; nothing changed.
             ForbiddenError: the rules refuse it; nothing changed.
             BusyError: a local batch is open, or too many removals wait for what they remove;
                 nothing changed.
@@ -122,7 +122,7 @@ class Intake:
         try:
             delta = Delta.decode(data, self.weight_max)
         except CRDTError as error:
-            raise MalformedFrameError(f"no delta: {error}") from error
+            raise MalformedFrameError(f"not a delta: {error}") from error
         if self.kernel.in_batch:
             raise BusyError("a local batch is open")
         ranges: Ranges = tuple(delta.ranges)

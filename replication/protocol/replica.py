@@ -72,12 +72,12 @@ class Replica:
         book: members as of the last run; chunks: of a bootstrap that it did not finish.
         policy: who may say what; the same on every replica.
 
-    The parts below it, each with what it alone may change:
+    Its parts, each with the question that it answers; each changes its own state alone:
 
-        kernel       the state                          members    who is in the cluster
-        gossip       what comes in, who is told         prober     who is probed, and when
-        scheduler    when to gossip, with whom          peers      what each peer is known to have
-        exchanges    requests under way                 identity   the id under which we write
+        kernel       what is the value?                 members    who is in the cluster?
+        gossip       what comes in, what goes out?      prober     who is to be probed, or suspected?
+        scheduler    when to gossip, and with whom?     peers      what does each peer have?
+        exchanges    which requests are under way?      identity   may we go on under this id?
 
     `_pending` is the one place where they leave what the step produced; `_take` empties it.
     """

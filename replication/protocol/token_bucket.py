@@ -22,7 +22,7 @@ LEAST_S = 0.1
 
 @dataclass(slots=True)
 class TokenBucket:
-    """One per replica. `bytes_per_s` 0 is no limit."""
+    """One per replica. `bytes_per_s` 0 means without limit."""
 
     bytes_per_s: float
     _bytes: float = 0.0

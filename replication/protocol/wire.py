@@ -185,7 +185,7 @@ def _parse_members(value: object) -> tuple[MemberClaim, ...]:
         except ValueError:
             continue  # a status of a later release says nothing to this one
         if _natural(incarnation) > INCARNATION_MAX:
-            continue  # nobody lives so long; and its subject could not refute it
+            continue  # nobody lives that long; and its subject could not refute it
         claims.append(MemberClaim(_name(replica), _name(address), _natural(incarnation), known))
     return tuple(claims)
 

@@ -84,7 +84,7 @@ class SimulatedAgent:
     hub: str = ""
     """Behind a NAT: the only one that can ask it, over a connection that it keeps."""
     stalled_until_s: float = 0.0
-    """So long its event loop is away: what happens to it happens then."""
+    """Until then its event loop is away: what happens to it happens then."""
     replica: Replica | None = None
     life: int = 0
     """Counts starts: events of an earlier life find nobody."""
@@ -206,7 +206,7 @@ class Simulation:
         self._hang_up(agent)
 
     def stall(self, name: str, seconds: float) -> None:
-        """The event loop of an agent is away: frames wait for so long, and timers come first."""
+        """The event loop of an agent is away: frames wait that long, and timers come first."""
         agent = self.agents[name]
         agent.stalled_until_s = self.now_s + seconds
         self._later(seconds, partial(self._step, name, agent.life, lambda r: r.tick(self.now_s)))

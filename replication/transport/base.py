@@ -53,7 +53,9 @@ def split_address(address: str) -> tuple[str, int, str]:
     place, slash, path = address.partition("/")
     host, colon, port = place.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
-        raise ConfigError(f"{address!r} is no address", hint="write host:port, e.g. 127.0.0.1:7001")
+        raise ConfigError(
+            f"{address!r} is not an address", hint="write host:port, e.g. 127.0.0.1:7001"
+        )
     return host.strip("[]"), int(port), slash + path if slash else PATH
 
 

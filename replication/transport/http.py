@@ -50,12 +50,12 @@ class Circuit:
 
 
 def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses without the empty ones; ConfigError if one is none."""
+    """Addresses without the empty ones; ConfigError if one is not an address."""
     return tuple(address for address in addresses if address and split_address(address))
 
 
 def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
-    """Why a POST is none of a peer's; a web page is the one to keep out, wherever it runs.
+    """Why a POST is not a peer's; a web page is the one to keep out, wherever it runs.
 
     A browser lets any page POST plain text to loopback, but names the page in `Origin`, and asks
     before it sends our media type.
