@@ -75,7 +75,7 @@ class Replica:
     Its parts, each with the question that it answers; each changes its own state alone:
 
         kernel       what is the value?                 members    who is in the cluster?
-        gossip       what comes in, what goes out?      prober     who is to be probed, or suspected?
+        gossip       what comes in, what goes out?      prober     whom to probe, or to suspect?
         scheduler    when to gossip, and with whom?     peers      what does each peer have?
         exchanges    which requests are under way?      identity   may we go on under this id?
 
