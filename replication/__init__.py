@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replication.agent import Agent, Bounded, ChangeEvent, MemberView, Touched
+    from replication.agent import Agent, Bounded, ChangedDocument, ChangeEvent, MemberView
     from replication.config import Config
     from replication.errors import (
         ClosedError,
@@ -56,7 +56,7 @@ ROOMS = {
     "Rules": "protocol.rules",
     "SecretRequiredError": "errors",
     "Simulation": "testing",
-    "Touched": "agent",
+    "ChangedDocument": "agent",
     "UnacknowledgedError": "errors",
     "UnknownDocumentTypeError": "errors",
     "UnknownPeerError": "errors",
@@ -67,6 +67,7 @@ __all__ = [
     "Agent",
     "Bounded",
     "ChangeEvent",
+    "ChangedDocument",
     "ClosedError",
     "Config",
     "ConfigError",
@@ -83,7 +84,6 @@ __all__ = [
     "Rules",
     "SecretRequiredError",
     "Simulation",
-    "Touched",
     "UnacknowledgedError",
     "UnknownDocumentTypeError",
     "UnknownPeerError",
