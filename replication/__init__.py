@@ -30,13 +30,14 @@ if TYPE_CHECKING:
         UnknownDocumentTypeError,
         UnknownPeerError,
     )
-    from replication.protocol.rules import Rules
+    from replication.protocol import AccessPolicy
     from replication.testing import Faults, Simulation
     from replication.version import Version
 
 logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unless asked
 
 ROOMS = {
+    "AccessPolicy": "protocol",
     "Agent": "agent",
     "Bounded": "agent",
     "ChangeEvent": "agent",
@@ -53,7 +54,6 @@ ROOMS = {
     "MemberView": "agent",
     "NotYetError": "errors",
     "ReplicationError": "errors",
-    "Rules": "protocol.rules",
     "SecretRequiredError": "errors",
     "Simulation": "testing",
     "ChangedDocument": "agent",
@@ -64,6 +64,7 @@ ROOMS = {
 }
 
 __all__ = [
+    "AccessPolicy",
     "Agent",
     "Bounded",
     "ChangeEvent",
@@ -81,7 +82,6 @@ __all__ = [
     "MemberView",
     "NotYetError",
     "ReplicationError",
-    "Rules",
     "SecretRequiredError",
     "Simulation",
     "UnacknowledgedError",

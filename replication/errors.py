@@ -229,7 +229,7 @@ class ForbiddenWriteError(ReplicationError, PermissionError):
     """The rules do not let this agent write that document; nothing changed."""
 
     code: ClassVar[str] = "forbidden-write"
-    hint = "the rules name who may: see Rules.writers"
+    hint = "the rules name who may: see AccessPolicy.writers"
 
 
 class NotYetError(ReplicationError, TimeoutError):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from replication.errors import ConfigError, SecretRequiredError
-from replication.protocol.keyring import Keyring
+from replication.protocol import Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ from crdt.errors import CRDTError
 from crdt.explain import explain
 from replication.agent.vitals import BUCKETS_S
 from replication.errors import OrderRefusedError
-from replication.transport.admin import Endpoint
+from replication.transport import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from crdt import Kernel, LWWRegister, ORSet, PNCounter
     from replication.agent.vitals import Vitals
     from replication.agent.watch import Watch
-    from replication.protocol.membership import Member
-    from replication.protocol.messages import Status
+    from replication.protocol import Member, Status
     from replication.version import Version
 
 Sample = tuple[dict[str, str], float]

@@ -45,14 +45,10 @@ from replication.errors import (
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
-from replication.journal.memory import MemoryJournal
-from replication.journal.sqlite import SqliteJournal
+from replication.journal import MemoryJournal, SqliteJournal
 from replication.options import check_reach, checked_name, keyring_of
-from replication.protocol import standing
-from replication.protocol.messages import Status
-from replication.protocol.rules import SKIPPED, Rules, agent_of
-from replication.transport.base import PATH, split_address
-from replication.transport.http import HttpTransport, checked_addresses
+from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of
+from replication.transport import PATH, HttpTransport, checked_addresses, split_address
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -63,10 +59,9 @@ if TYPE_CHECKING:
     from crdt import Kernel
     from crdt.kernel.kernel import DocumentType
     from replication.agent.vitals import Vitals
-    from replication.journal.base import Journal
+    from replication.journal import Journal
     from replication.options import Secret
-    from replication.transport.base import Transport
-    from replication.transport.http import Application
+    from replication.transport import Application, Transport
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
 
@@ -103,7 +98,7 @@ class Agent:
         secret: Secret | None = None,
         key: Secret | None = None,
         principals: Mapping[str, Secret] | None = None,
-        rules: Rules | None = None,
+        rules: AccessPolicy | None = None,
         cluster: str = "convoca",
         namespace: str = "default",
         config: Config | None = None,
@@ -115,7 +110,7 @@ class Agent:
     ) -> None:
         self.name = checked_name(name)
         self.config = config or Config()
-        self.rules = rules or Rules()
+        self.rules = rules or AccessPolicy()
         keys = keyring_of(secret, key, principals)
         kept = checked_addresses(hubs)
         if transport is None:
@@ -313,10 +308,10 @@ class Agent:
         """Until so many others have the events of a token on their disks; how many have."""
         runtime = self._running()
         replica = runtime.replica
-        replica.rounds.hurry(time.monotonic())
+        replica.scheduler.hurry(time.monotonic())
 
         def reached() -> int:
-            return standing.holders(replica.members, replica.eager, token.vector)
+            return replica.acknowledgements.holders(token.vector)
 
         if not await runtime.until(lambda: reached() >= wanted(), timeout_s):
             raise NotYetError(what, reached=reached(), wanted=wanted())
@@ -326,7 +321,7 @@ class Agent:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
         runtime = self._running()
         replica = runtime.replica
-        replica.rounds.hurry(time.monotonic())
+        replica.scheduler.hurry(time.monotonic())
 
         def lacks() -> dict[str, int]:
             return token.beyond(Version(replica.kernel.vector))
@@ -371,7 +366,7 @@ class Agent:
     def lag(self) -> dict[str, int]:
         """Per current member: events of this agent's state that it is not known to have."""
         replica = self._running().replica
-        return standing.lag(replica.members, replica.eager, replica.kernel.vector)
+        return replica.acknowledgements.lag(replica.kernel.vector)
 
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers know more of: (events lacked here, seconds since the first)."""
@@ -381,7 +376,7 @@ class Agent:
     def stands(self) -> dict[str, int]:
         """Per current member: up to which of this agent's own events it has on its disk."""
         replica = self._running().replica
-        peer, own = replica.eager.peer, self.id
+        peer, own = replica.peers.peer, self.id
         return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
 
     @property
@@ -415,7 +410,7 @@ class Agent:
         if peer not in replica.exchanges.blocked:
             raise UnknownPeerError(f"{peer!r} is not blocked")
         replica.exchanges.blocked.discard(peer)
-        replica.rounds.hurry(time.monotonic())
+        replica.scheduler.hurry(time.monotonic())
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""
@@ -424,7 +419,7 @@ class Agent:
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped before an event that cannot be applied: origin -> why."""
         stopped = {}
-        for origin, held in self._running().replica.entropy.intake.quarantine.items():
+        for origin, held in self._running().replica.gossip.intake.quarantine.items():
             first, last = held.span
             stopped[origin] = f"{first}-{last}: {held.why}"
         return stopped
@@ -441,7 +436,7 @@ class Agent:
             JournalFailedError: this agent is read-only. Nothing changed, in all three cases.
         """
         replica = self._running().replica
-        if origin not in replica.entropy.intake.quarantine:
+        if origin not in replica.gossip.intake.quarantine:
             raise UnknownPeerError(f"{origin!r} is not in quarantine")
         name = agent_of(replica.id)
         if not self.rules.may_write(name, SKIPPED):

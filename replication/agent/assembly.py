@@ -10,15 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replication.protocol.replica import Replica
-from replication.protocol.wire import Wire
+from replication.protocol import Replica, Wire
 
 if TYPE_CHECKING:
     from replication.config import Config
-    from replication.journal.base import Booted
-    from replication.protocol.keyring import Keyring
-    from replication.protocol.membership import Dice
-    from replication.protocol.rules import Rules
+    from replication.journal import Booted
+    from replication.protocol import AccessPolicy, Dice, Keyring
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""
@@ -41,7 +38,7 @@ class ReplicaSettings:
     namespace: str
     keys: Keyring
     config: Config
-    rules: Rules
+    rules: AccessPolicy
     dice: Dice
     seeds: tuple[str, ...] = ()
     hubs: tuple[str, ...] = ()
@@ -71,7 +68,7 @@ def assemble(
         now_s=now_s,
         seeds=settings.seeds,
         hubs=settings.hubs,
-        rules=rules,
+        policy=rules,
         book=booted.recovered.book,
         chunks=booted.chunks(),
     )

@@ -53,10 +53,8 @@ from replication.errors import (
     NotYetError,
     PeerUnreachableError,
 )
-from replication.journal.base import Entry, boot, leased, rebuild
-from replication.protocol import standing
-from replication.protocol.effects import NOTHING, Effects, Published, Row, Send
-from replication.protocol.wire import BOOT_BYTES
+from replication.journal import Entry, boot, leased, rebuild
+from replication.protocol import BOOT_BYTES, NOTHING, Effects, Published, Row, Send
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -66,11 +64,9 @@ if TYPE_CHECKING:
     from replication.agent.assembly import ReplicaSettings
     from replication.agent.watch import Watchers
     from replication.config import Config
-    from replication.journal.base import Journal
-    from replication.protocol.caller import Caller
-    from replication.protocol.messages import MemberClaim
-    from replication.protocol.replica import Replica
-    from replication.transport.base import Transport
+    from replication.journal import Journal
+    from replication.protocol import MemberClaim, PeerConnection, Replica
+    from replication.transport import Transport
 
 logger = logging.getLogger("replication")
 
@@ -161,7 +157,7 @@ class AgentRuntime:
         """
         runtime: Self | None = None  # the socket is open before there is one
 
-        async def serve(frame: bytes, caller: Caller) -> tuple[int, bytes]:
+        async def serve(frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
             return (503, b"") if runtime is None else await runtime.serve(frame, caller)
 
         def line_news(via: str, up: bool) -> None:  # noqa: FBT001 - the callback's news
@@ -397,7 +393,7 @@ class AgentRuntime:
 
     # ------------------------------------------------------------------------------ exchanges
 
-    async def serve(self, frame: bytes, caller: Caller) -> tuple[int, bytes]:
+    async def serve(self, frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
         """A peer's request: (status, answer), once everything the answer shows is durable."""
         if len(self._inbox) >= INBOX_STEPS_MAX or not self.accepts:
             return 503, b""
@@ -487,8 +483,8 @@ class AgentRuntime:
 
     def _satisfy(self) -> None:
         replica = self.replica
-        members, eager = replica.members, replica.eager
-        self.vitals.spread(lambda v: standing.holders(members, eager, v) == len(members.current()))
+        members, holders = replica.members, replica.acknowledgements.holders
+        self.vitals.spread(lambda v: holders(v) == len(members.current()))
         for reached, waiter in self._waiters:
             if waiter.done():
                 continue

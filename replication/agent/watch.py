@@ -28,14 +28,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from replication.protocol.rules import SKIPPED
+from replication.protocol import SKIPPED
 from replication.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from crdt import Change, Kernel
-    from replication.protocol.effects import Published
+    from replication.protocol import Published
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from replication.agent import Agent
 from replication.cli import doctor as diagnosis
 from replication.cli import logs
 from replication.errors import ConfigError, JournalUnreadableError
-from replication.journal.sqlite import SqliteJournal
+from replication.journal import SqliteJournal
 from replication.options import keys_of, tls_contexts
-from replication.transport.admin import AdminClient
+from replication.transport import AdminClient
 
 if TYPE_CHECKING:
     import argparse

@@ -16,9 +16,8 @@ from replication.errors import (
     PeerUnreachableError,
     UnhealthyError,
 )
-from replication.journal.base import rebuild
-from replication.journal.sqlite import SqliteJournal
-from replication.transport.admin import AdminClient
+from replication.journal import SqliteJournal, rebuild
+from replication.transport import AdminClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

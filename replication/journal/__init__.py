@@ -1,1 +1,31 @@
-"""Durability of one replica. A journal is never shared: it belongs to one process at a time."""
+"""Durability of one replica. A journal is never shared: it belongs to one process at a time.
+
+Theory of operation. `Journal` is the port: a log of encoded deltas, the vector that they add up to,
+and the identity that wrote them, changed by one transaction at a time. `boot` brings a kernel back
+from one, under an id that it may write with; `rebuild` only looks. `MemoryJournal` is the
+specification in the fewest lines, `SqliteJournal` one file on a disk that may lose its power.
+"""
+
+from replication.journal.base import (
+    Booted,
+    Entry,
+    Journal,
+    Recovered,
+    boot,
+    leased,
+    rebuild,
+)
+from replication.journal.memory import MemoryJournal
+from replication.journal.sqlite import SqliteJournal
+
+__all__ = [
+    "Booted",
+    "Entry",
+    "Journal",
+    "MemoryJournal",
+    "Recovered",
+    "SqliteJournal",
+    "boot",
+    "leased",
+    "rebuild",
+]

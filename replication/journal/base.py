@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Protocol
 from crdt import Chunk, Delta, Kernel
 from crdt.errors import CRDTError
 from replication.errors import JournalUnreadableError
-from replication.protocol.effects import CHUNK, OWN, Row
+from replication.protocol import CHUNK, OWN, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from replication.protocol.messages import MemberClaim
+    from replication.protocol import MemberClaim
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,7 @@ from pathlib import Path
 
 from replication.errors import JournalFailedError, JournalHeldError, JournalUnreadableError
 from replication.journal.base import Entry, Recovered
-from replication.protocol.effects import Row
-from replication.protocol.messages import MemberClaim, Status
+from replication.protocol import MemberClaim, Row, Status
 
 FORMAT = 1
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -251,14 +250,14 @@ class SqliteJournal:
         """Give back the unused lease - a clean stop, so the identity may go on -, then the hold."""
         if self._db is not None:
             if self._written is not None:
-                self._settle(self._written)
+                self._give_back_lease(self._written)
             self._db.close()
             self._db, self._written = None, None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def _settle(self, last: Entry) -> None:
+    def _give_back_lease(self, last: Entry) -> None:
         own = last.vector.get(last.replica, 0)
         try:
             self._remember(lease=own, commits=self._commits + 1)

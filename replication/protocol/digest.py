@@ -24,7 +24,7 @@ from replication.protocol.wire import vector_hash
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from replication.protocol.eager import Peer
+    from replication.protocol.peers import Peer
 
 
 FROZEN_LEAST = 16
@@ -35,8 +35,7 @@ def opening(
     mine: Mapping[str, int], peer: Peer, full_every: int, current: Collection[str]
 ) -> Digest:
     """The digest that opens an exchange with `peer`; `current` members' ids. O(origins)."""
-    peer.exchanges += 1
-    if peer.exchanges % full_every == 1:
+    if peer.greeted() % full_every == 1:
         return whole(mine, peer, current)
     changed = _changed(mine, peer)
     if not changed:
@@ -77,7 +76,7 @@ def full(mine: Mapping[str, int]) -> Digest:
     return Digest(vector_hash(mine), Tier.FULL, dict(mine))
 
 
-def told(request: Digest, mine: Mapping[str, int]) -> dict[str, int]:
+def reported(request: Digest, mine: Mapping[str, int]) -> dict[str, int]:
     """What `request` says of the vector of its sender, with what its hash of the rest proves."""
     return {**(_rest(request, mine) or {}), **request.vector}
 

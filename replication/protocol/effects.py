@@ -12,13 +12,14 @@ Effects concatenate, so a shell may commit many steps in one transaction (group 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from crdt import Change
+    from crdt import Change, Delta, Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,29 @@ class Published:
 class Effects:
     """Duties of one or more steps, in order: persist, then send, then publish.
 
-    `vector` is what the rows of this and all earlier steps add up to; it is persisted with them. It
-    is part of the effects because the kernel may be ahead by the time a shell gets to its disk.
+    What has to be over before what (the contract of raft's `Ready`, as a table):
+
+        duty       not before                       because
+        persist    persist of earlier steps         a vector is never ahead of its rows
+        send       persist of this and earlier      a frame shows the vector, and a peer keeps a dot
+        publish    persist of this and earlier      a subscriber may tell the world, too
+        notices    at once                          an operator wants to know of a disk that hangs
+
+    Sends need not wait for each other, nor publications for sends. If a persist fails, the sends of
+    that step are dropped (each is an exchange that failed), and its rows are tried again.
     """
 
     persist: tuple[Row, ...] = ()
+    """Before all else: rows of the journal, one transaction with `vector`."""
     send: tuple[Send, ...] = ()
+    """After persist, in any order."""
     publish: tuple[Published, ...] = ()
+    """After persist, in this order; the agent does it last."""
     notices: tuple[Notice, ...] = ()
+    """At any time."""
     vector: Mapping[str, int] = field(default_factory=dict)
+    """With persist: what the rows of this and all earlier steps add up to. It is part of the
+    effects because the kernel may be ahead by the time a shell gets to its disk."""
 
     def __add__(self, later: Effects) -> Effects:
         """Both, the left one first."""
@@ -97,3 +112,92 @@ class Effects:
 
 
 NOTHING = Effects()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One local mutation or batch: the events first..last of an origin, encoded."""
+
+    origin: str
+    first: int
+    last: int
+    data: bytes
+
+    def covers(self, since: Mapping[str, int], applied: Mapping[str, int]) -> bool:
+        """Whether it is all that lies above `since`, for the origins named there; O(origins)."""
+        return all(
+            (seq, applied.get(origin, 0)) == (self.first - 1, self.last)
+            if origin == self.origin
+            else seq >= applied.get(origin, 0)
+            for origin, seq in since.items()
+        )
+
+
+@dataclass(slots=True)
+class Pending:
+    """What the current step produced so far; `take` turns it into the step's effects.
+
+    Whoever changes the state says here what happened, by the method of that name; what follows
+    from it - a row, a publication, that there is news for peers - is decided in this one place.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Of events since the start, for operators; no step takes them."""
+    written: Written | None = None
+    """The one local write of this step, as long as nothing came on top of it; else None."""
+    wrote: bool = False
+    """Whether there are local writes to spread."""
+    learned: bool = False
+    """Whether there are remote events that were not here before."""
+    _rows: list[Row] = field(default_factory=list)
+    _answers: list[Send] = field(default_factory=list)
+    _published: list[Published] = field(default_factory=list)
+    _notices: list[Notice] = field(default_factory=list)
+
+    def write(self, delta: Delta, change: Change) -> None:
+        """A local mutation or batch; encoded here, once, for the journal and for its pushes."""
+        data = delta.encode()
+        self._keep(Row(OWN, data), change, "local")
+        ((origin, first, last),) = delta.ranges
+        self.written = None if self.wrote else Written(origin, first, last, data)
+        self.wrote = True
+
+    def merge(self, data: bytes, change: Change) -> None:
+        """A delta of a peer was applied."""
+        self._keep(Row(DELTA, data), change, "remote")
+        self.learned, self.written = True, None
+
+    def join(self, data: bytes, change: Change) -> None:
+        """A chunk of a peer's state was joined."""
+        self._keep(Row(CHUNK, data), change, "bootstrap")
+        self.learned, self.written = True, None
+
+    def _keep(self, row: Row, change: Change, cause: str) -> None:
+        self._rows.append(row)
+        if change:
+            self._published.append(Published(change, cause))
+
+    def answer(self, frame: bytes, exchange: int, status: int = 200) -> None:
+        """A peer's request is answered."""
+        self._answers.append(Send("", frame, exchange, status))
+
+    def notice(self, code: str, /, **data: str) -> None:
+        """Something for an operator happened."""
+        self._notices.append(Notice(code, tuple(data.items())))
+
+    def spread(self) -> None:
+        """The news of this step were handed on."""
+        self.wrote = self.learned = False
+
+    def take(self, requests: Sequence[Send], kernel: Kernel) -> Effects:
+        """The effects, and an empty slate; the kernel's vector is what the rows add up to."""
+        effects = Effects(
+            tuple(self._rows),
+            (*self._answers, *requests),
+            tuple(self._published),
+            tuple(self._notices),
+            dict(kernel.vector) if self._rows else {},
+        )
+        self._rows, self._answers, self._published, self._notices = [], [], [], []
+        self.written = None
+        return effects

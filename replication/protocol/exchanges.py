@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
 from replication.protocol.messages import Sync
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class Exchanges:
     members: Membership
     blocked: set[str] = field(default_factory=set)
     """Names, ids or addresses that this replica neither sends to nor listens to."""
-    sends: list[Send] = field(default_factory=list)
+    _sends: list[Send] = field(default_factory=list)
     _open: dict[int, Opened] = field(default_factory=dict)
     last: int = 0
     """The number of the exchange opened last."""
@@ -94,8 +94,13 @@ class Exchanges:
             now_s + self.config.total_timeout_s,
             dict(shown),
         )
-        self.sends.append(Send(address, frame, self.last))
+        self._sends.append(Send(address, frame, self.last))
         return True
+
+    def handed_out(self) -> list[Send]:
+        """The frames sealed since the last call; from now on the shell has them."""
+        sends, self._sends = self._sends, []
+        return sends
 
     def waiting(self, address: str, kind: type[Message], before_s: float) -> int:
         """How many of a kind, opened until then, wait for an answer from there; O(open ones)."""

@@ -8,6 +8,11 @@ the member is suspected. Any authenticated frame from a member counts as its ans
 Lifeguard (Dadgar et al. 2018): a member that is slow itself sees everybody fail. `health` rises
 when own probes fail or when others suspect us, falls when probes succeed, and stretches interval
 and timeout by `health + 1`: a blocked event loop accuses nobody.
+
+`FailureDetector` makes these choices and sends nothing; `Prober` carries them out as exchanges. A
+probe that a peer asks us to make in its place (`Probe.target`) is answered only when the target
+answered us or ran out of time, so the peer's exchange waits in the prober meanwhile. What the
+others are told of a verdict, and how a suspicion ends, is `membership`'s.
 """
 
 from __future__ import annotations
@@ -15,11 +20,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from replication.protocol.messages import Probe, Probed
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from replication.config import Config
-    from replication.protocol.membership import Dice, Member
+    from replication.protocol.exchanges import Exchanges, Opened
+    from replication.protocol.membership import Dice, Member, Membership
+    from replication.protocol.messages import MemberClaim
+    from replication.protocol.peers import Peers
 
 
 @dataclass(slots=True)
@@ -111,3 +121,77 @@ class FailureDetector:
         self.health = min(self.config.local_health_max, self.health + 1)
         if self.probing is not None:
             self.probing.started_s += late_s
+
+
+# ----------------------------------------------------------------------------- probes on the wire
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A peer's exchange that waits for our probe of its target."""
+
+    exchange: int
+    number: int
+    principal: str
+
+
+@dataclass(slots=True)
+class Prober:
+    """One per replica."""
+
+    detector: FailureDetector
+    members: Membership
+    exchanges: Exchanges
+    peers: Peers
+    _relays: dict[int, Relay] = field(default_factory=dict)
+
+    def met(self, replica: str, claims: Iterable[MemberClaim], now_s: float, via: str = "") -> None:
+        """An authenticated frame: its sender lives, and its claims are worth a look."""
+        incarnation = self.members.me.incarnation
+        self.members.learn(claims, now_s)
+        if self.members.me.incarnation != incarnation:
+            self.detector.accused()
+        self.detector.heard(replica)
+        replaced = self.members.heard(replica, now_s, via)
+        if replaced is not None:
+            self.peers.forget(replaced.replica)
+
+    def step(self, vector: Mapping[str, int], now_s: float) -> list[str]:
+        """Begin, help and judge probes; the ids of members that became `dead`."""
+        live = self.members.live()
+        target = self.detector.begin(live, now_s)
+        if target is not None:
+            probe = Probe(members=self.members.gossip())
+            self.exchanges.open(target.reach, target.replica, probe, vector, now_s)
+        helpers = self.detector.helpers(live, now_s)
+        if helpers and self.detector.probing is not None:
+            probe = Probe(self.detector.probing.replica)
+            for helper in helpers:
+                self.exchanges.open(helper.reach, helper.replica, probe, vector, now_s)
+        suspect = self.detector.verdict(now_s)
+        if suspect is not None:
+            self.members.suspect(suspect, now_s)
+        for replica in self.members.forget_gone(now_s):
+            self.peers.forget(replica)
+        return [member.replica for member in self.members.expire(now_s)]
+
+    def relay(
+        self, target: str, waiting: Relay, vector: Mapping[str, int], now_s: float
+    ) -> Probed | None:
+        """Probe `target` for a peer; None while the answer is awaited."""
+        row = self.members.get(target)
+        if row is None or not row.reach:
+            return Probed(reached=False)
+        if not self.exchanges.open(row.reach, target, Probe(), vector, now_s):
+            return Probed(reached=False)
+        self._relays[self.exchanges.last] = waiting
+        return None
+
+    def concluded(
+        self, exchange: int, opened: Opened, *, answer: Probed | None
+    ) -> tuple[Relay, Probed] | None:
+        """A probe of ours was answered or failed; what to tell a peer that waits for it."""
+        if answer is not None and answer.reached and isinstance(opened.request, Probe):
+            self.detector.heard(opened.request.target or opened.replica)
+        waiting = self._relays.pop(exchange, None)
+        return None if waiting is None else (waiting, Probed(reached=answer is not None))

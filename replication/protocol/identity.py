@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.errors import ForbiddenError, IdentityConflictError, OwnFrameError
-from replication.protocol.effects import Notice
-from replication.protocol.rules import agent_of
+from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,15 +84,17 @@ class Identity:
         me = self.kernel.replica
         return vector.get(me, 0) > self.kernel.vector.get(me, 0)
 
-    def renew(self, why: str, now_s: float) -> list[Notice]:
-        """Go on under a new incarnation, if one is due; views of documents stay valid.
+    def renew(self, now_s: float) -> tuple[str, str] | None:
+        """Go on under a new incarnation, if one is due; the old id and the new one.
+
+        Views of documents stay valid.
 
         Each costs every vector an origin, so a peer that keeps claiming impossible events of ours
         is believed ever more rarely.
         """
         if now_s - self._renewed_s < self._wait_s:
             self.counts["re-incarnation:too-soon"] += 1
-            return []
+            return None
         self.counts["re-incarnated"] += 1
         self._renewed_s = now_s
         self._wait_s = min(max(2 * self._wait_s, RENEW_WAIT_S), RENEW_WAIT_S_MAX)
@@ -101,4 +102,4 @@ class Identity:
         fresh = f"{agent_of(old)}~{self.dice.getrandbits(64):016x}"
         self.kernel.reincarnate(fresh)
         self.members.reincarnated(fresh, now_s)
-        return [Notice("re-incarnated", (("old", old), ("new", fresh), ("why", why)))]
+        return old, fresh

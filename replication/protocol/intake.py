@@ -8,35 +8,66 @@ entirely is counted and dropped without touching the disk.
 A delta whose application raises is taken apart batch by batch: what is sound goes in, and the
 origin of the first batch that raises is quarantined there. Its vector stops, its later events wait
 at their owners, all other origins go on, until the batch applies - it is tried whenever it comes
-again - or an operator gives it up: what was given up is left out on the way in (see `skips`).
+again - or an operator gives it up: what was given up is left out on the way in.
 
 Before any of this the rules of the cluster are asked: one refused event refuses the whole delta.
+
+A *skip*, the giving up of a quarantined event, is meant for the whole cluster, so it is an event
+itself, of the agent where it was made, recorded and gossiped like any write: it adds (origin,
+first, last) to a grow-only set, and it kills the entries of the event given up, and whatever that
+event had killed. So it is journalled, gossiped, merged and handed to newcomers by the machinery
+that carries everything else, and states are equal once it is everywhere:
+
+    who had applied the event        loses its entries
+    who stands before it             leaves it out (`without`) and goes on with what follows
+    who meets it later, in any cut   leaves it out as well
+
+The event is named by the numbers of what it says, never by the range that happened to carry it.
+What it had replaced is not restored: an agent that applied it knows nothing of that any more.
+
+A skip takes back what somebody else wrote; where there are rules it is for agents that no rule
+keeps from writing anything (`AccessPolicy.may_write`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from crdt import Delta, GSet
+from crdt import Delta, GSet, Run
 from crdt.errors import CRDTError, DoomedFullError
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
-from replication.protocol import skips
-from replication.protocol.bodies import ORIGINS_MAX
-from replication.protocol.rules import SKIPPED
-from replication.protocol.skips import Held
+from replication.protocol.policy import SKIPPED
+from replication.protocol.wire import ORIGINS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crdt import Change, Kernel
-    from replication.protocol.eager import Ranges
-    from replication.protocol.rules import Rules
+    from replication.protocol.peers import Ranges
+    from replication.protocol.policy import AccessPolicy
 
 
 QUARANTINED_MAX = 64
 """Origins in quarantine at once; one more stops all the same, and is held when there is room."""
+
+
+GivenUp = dict[str, list[tuple[int, int]]]
+"""Origin -> what was given up of it, as ranges of numbers."""
+
+
+class Held(NamedTuple):
+    """The batch before which an origin stands, and why it would not apply."""
+
+    batch: Delta
+    why: str
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last number of what it says."""
+        (run,) = self.batch.runs
+        return (run.rows[0][0], run.rows[-1][0]) if run.rows else (run.first, run.last)
 
 
 class Outcome(Enum):
@@ -70,13 +101,13 @@ class Intake:
     """Checks and applies; keeps the quarantine. One per replica."""
 
     kernel: Kernel
-    rules: Rules
+    policy: AccessPolicy
     weight_max: int
     """Bytes that a delta may weigh: building more events than fit would hold the loop."""
     quarantine: dict[str, Held] = field(default_factory=dict)
     """origin -> the batch that would not apply, one per origin and at most `batch_bytes_max`; of
     `QUARANTINED_MAX` origins."""
-    _gone: skips.GivenUp = field(default_factory=dict)
+    _gone: GivenUp = field(default_factory=dict)
     _gone_count: int = 0
 
     def take(self, data: bytes, sender: str) -> Taken:
@@ -95,15 +126,15 @@ class Intake:
         if self.kernel.in_batch:
             raise BusyError("a local batch is open")
         ranges: Ranges = tuple(delta.ranges)
-        self.rules.check_sender(sender, (origin for origin, _, _ in ranges))
+        self.policy.check_sender(sender, (origin for origin, _, _ in ranges))
         mine = self.kernel.vector
         refused = self._refused(ranges, mine)
         if refused is not None:
             redundant = _known(ranges, mine) if refused is Outcome.KNOWN else 0
             return Taken(refused, ranges, redundant=redundant)
-        self.rules.check_events(delta, self.kernel.documents_at)
+        self.policy.check_events(delta, self.kernel.documents_at)
         if self.given_up:
-            kept = skips.without(delta, self.given_up, mine)
+            kept = without(delta, self.given_up, mine)
             delta, data = kept, data if kept is delta else kept.encode()
         if not any(origin in self.quarantine for origin, _, _ in ranges):
             try:
@@ -135,11 +166,11 @@ class Intake:
         return None
 
     @property
-    def given_up(self) -> skips.GivenUp:
+    def given_up(self) -> GivenUp:
         """What operators gave up, by origin; O(1) unless there is news."""
         elements = self.kernel.document(SKIPPED, GSet)
         if len(elements) != self._gone_count:  # it only grows
-            self._gone, self._gone_count = skips.given_up(elements), len(elements)
+            self._gone, self._gone_count = given_up(elements), len(elements)
         return self._gone
 
     def release(self) -> Applied:
@@ -148,7 +179,7 @@ class Intake:
         for origin, held in list(self.quarantine.items()):
             mine = self.kernel.vector
             ((_, _, last),) = held.batch.ranges
-            left = skips.without(held.batch, self.given_up, mine)
+            left = without(held.batch, self.given_up, mine)
             if mine.get(origin, 0) >= last:  # it came another way, as part of a state
                 del self.quarantine[origin]
             elif left is not held.batch:
@@ -199,3 +230,64 @@ def _gaps(ranges: Ranges, mine: Mapping[str, int]) -> bool:
             return True
         reach[origin] = max(stands, last)
     return False
+
+
+# ------------------------------------------------------------------------------------------ skips
+
+
+def record_skip(kernel: Kernel, origin: str, held: Held) -> None:
+    """Write the decision down, as a view would; the kernel's listeners take part. O(batch).
+
+    Raises:
+        BatchOpenError: a local batch is open; nothing changed.
+        DoomedFullError: the event removed too much that is unknown here; nothing changed.
+    """
+    if kernel.before_write is not None:
+        kernel.before_write()
+    (run,) = held.batch.runs
+    mine = kernel.vector
+    seq = mine.get(kernel.replica, 0) + 1
+    kills = {(origin, *held.span)}
+    for row in run.rows:
+        kills.update(kill for kill in row[5] if kill[0] != kernel.replica or kill[2] < seq)
+    (added,) = GSet(kernel.replica).add((origin, *held.span)).runs[0].rows
+    event = (seq, (SKIPPED, GSet.type_name), *added[2:5], tuple(sorted(kills)))
+    delta = Delta((Run(kernel.replica, seq, seq, (event,)),))
+    delta = Delta.decode(delta.encode())  # whatever peers would refuse is refused here
+    change = kernel.replay(delta)
+    if kernel.on_delta is not None:
+        kernel.on_delta(delta, change)
+
+
+def given_up(elements: Iterable[object]) -> GivenUp:
+    """What the elements of the set name; those that make no sense name nothing. O(elements)."""
+    found: GivenUp = {}
+    for element in elements:
+        match element:
+            case (str(origin), int(first), int(last)) if 0 < first <= last:
+                found.setdefault(origin, []).append((first, last))
+    return found
+
+
+def without(delta: Delta, gone: GivenUp, mine: Mapping[str, int]) -> Delta:
+    """The delta with nothing said at the numbers given up above a vector; itself if none are in it.
+
+    O(runs), and O(events) of the runs that hold some.
+    """
+    if not any(_met(run, gone, mine) for run in delta.runs):
+        return delta
+    return Delta(tuple(_thinned(run, _met(run, gone, mine)) for run in delta.runs))
+
+
+def _met(run: Run, gone: GivenUp, mine: Mapping[str, int]) -> list[tuple[int, int]]:
+    least = max(run.first, mine.get(run.origin, 0) + 1)
+    return [
+        (low, high) for low, high in gone.get(run.origin, ()) if low <= run.last and high >= least
+    ]
+
+
+def _thinned(run: Run, met: Sequence[tuple[int, int]]) -> Run:
+    if not met:
+        return run
+    rows = tuple(row for row in run.rows if not any(low <= row[0] <= high for low, high in met))
+    return Run(run.origin, run.first, run.last, rows, run.batches)

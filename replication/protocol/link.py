@@ -13,6 +13,10 @@ coalesce: the peer "needs a diff"), and answers are replaced by an empty one, wh
 to try later. The shell writes piece by piece and gives the connection up when one piece makes no
 progress for `stalled_s`. Nothing here knows what a frame says; the replica behind it is the same
 as behind a POST.
+
+A frame says who its sender claims to be. Two more facts are known only to the connection that it
+came over, kept or not: where its sender can be asked in turn while that connection lasts (the only
+way to an agent behind a NAT), and which names a client certificate proves: `PeerConnection`.
 """
 
 from __future__ import annotations
@@ -25,6 +29,23 @@ from replication.errors import BusyError, FrameTooLargeError, MalformedFrameErro
 HEAD_BYTES = 9
 PIECE_BYTES = 64 * 1024
 ASK, ANSWER, LAST = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnection:
+    """The far end of a connection.
+
+    Attributes:
+        via: while it stays connected, requests to it may be sent there; "" for nowhere.
+        names: that its client certificate proves; empty without one.
+    """
+
+    via: str = ""
+    names: frozenset[str] = frozenset()
+
+
+ANONYMOUS = PeerConnection()
+"""One of which nothing is known: a request over plain HTTP, whose sender cannot be asked back."""
 
 
 @dataclass(frozen=True, slots=True)

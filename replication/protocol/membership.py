@@ -1,10 +1,22 @@
 """Who is in the cluster, as far as this replica knows.
 
 Theory of operation. SWIM's dissemination component (Das, Gupta, Motivala 2002, section 4): claims
-about members travel piggybacked on other messages, the ones told least often first, each about
+about members travel piggybacked on other messages, the ones sent least often first, each about
 `3 log2 N` times. A claim carries the SWIM incarnation of its subject; only the subject raises it.
 Order of claims about one member: higher incarnation wins, at equal incarnation the graver status
 (`Status` is numbered so). A member that hears itself suspected refutes with a higher incarnation.
+
+    status     becomes      when
+    ALIVE      SUSPECT      probes, direct and indirect, went unanswered, or the only connection to
+                            it ended; or so it is claimed
+    SUSPECT    DEAD         `suspicion_s` went by, or so it is claimed
+    SUSPECT    ALIVE        a frame of its own came (others are not told of this), or it refuted
+    DEAD       ALIVE        the claim with a higher incarnation
+    any of     LEFT         it said so, or its agent goes on under another id at the same address
+    the above
+    LEFT       ALIVE        a claim of a higher incarnation: it started again
+    LEFT       forgotten    `LEFT_KEPT_S` went by
+    any        RETIRED      an operator said so; nothing leads out of it
 
 Verdicts steer traffic only: **dead is not gone**. A dead member is still tried now and then, keeps
 its place in the address book, and comes back with one refutation. Leaving is explicit; whoever left
@@ -31,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEFT_KEPT_S = 3600.0
-"""So long a member that left is remembered, lest an old claim brings it back."""
+"""A member that left is remembered for this long, lest an old claim brings it back."""
 
 
 class Dice(Protocol):
@@ -57,7 +69,8 @@ class Member:
     status: Status
     since_s: float
     heard_s: float = -math.inf
-    told: int = 0
+    sent: int = 0
+    """How many frames carried this claim; news begin anew."""
     via: str = ""
     """Where it can be asked while it stays connected here; never told to others."""
 
@@ -152,7 +165,7 @@ class Membership:
         row.incarnation = max(claim.incarnation, row.incarnation)
         row.status = claim.status
         row.address = claim.address or row.address
-        row.told = 0
+        row.sent = 0
         return row
 
     def _has_room(self, now_s: float) -> bool:
@@ -178,7 +191,7 @@ class Membership:
         if not loud_enough or not (moved or (grave and claim.incarnation >= self.me.incarnation)):
             return None
         self.me.incarnation = claim.incarnation + 1
-        self.me.told = 0
+        self.me.sent = 0
         return self.me
 
     def heard(self, replica: str, now_s: float, via: str = "") -> Member | None:
@@ -200,7 +213,7 @@ class Membership:
         for other in self.current():
             same_agent = other.name == row.name and other.address == row.address
             if other is not row and same_agent:
-                other.status, other.since_s, other.told = Status.LEFT, now_s, 0
+                other.status, other.since_s, other.sent = Status.LEFT, now_s, 0
                 return other
         return None
 
@@ -218,7 +231,7 @@ class Membership:
         """A probe, direct and indirect, went unanswered."""
         row = self._rows.get(replica)
         if row is not None and row.status is Status.ALIVE:
-            row.status, row.since_s, row.told = Status.SUSPECT, now_s, 0
+            row.status, row.since_s, row.sent = Status.SUSPECT, now_s, 0
 
     def suspicion_s(self) -> float:
         """How long a suspicion lasts: `factor * max(1, log10 N)` probe intervals (Lifeguard)."""
@@ -232,7 +245,7 @@ class Membership:
             m for m in self.everyone() if m.status is Status.SUSPECT and now_s - m.since_s >= limit
         ]
         for row in expired:
-            row.status, row.since_s, row.told = Status.DEAD, now_s, 0
+            row.status, row.since_s, row.sent = Status.DEAD, now_s, 0
         return expired
 
     def forget_gone(self, now_s: float) -> list[str]:
@@ -251,7 +264,7 @@ class Membership:
         row = self._rows.get(replica)
         if row is None:
             return None
-        row.status, row.since_s, row.told = status, now_s, 0
+        row.status, row.since_s, row.sent = status, now_s, 0
         return row.claim()
 
     def reincarnated(self, replica: str, now_s: float) -> None:
@@ -259,23 +272,23 @@ class Membership:
         old, self.retired = self.me, False
         self.me = Member(replica, old.address, old.incarnation + 1, Status.ALIVE, now_s, now_s)
         self._rows[replica] = self.me
-        old.status, old.since_s, old.told = Status.LEFT, now_s, 0
+        old.status, old.since_s, old.sent = Status.LEFT, now_s, 0
 
     # -------------------------------------------------------------------------- telling
 
     def gossip(self, *, full: bool = False) -> tuple[MemberClaim, ...]:
-        """Claims to piggyback: the least told first; nothing once all were told enough.
+        """Claims to piggyback: the least sent first; nothing once all were sent often enough.
 
-        With `full` this replica introduces itself, whatever was told before.
+        With `full` this replica introduces itself, whatever was sent before.
         """
         enough = 3 * math.ceil(math.log2(len(self._rows) + 1))
         fresh = sorted(
-            (m for m in self._rows.values() if m.told < enough), key=lambda m: (m.told, m.replica)
+            (m for m in self._rows.values() if m.sent < enough), key=lambda m: (m.sent, m.replica)
         )[: self._config.members_per_frame]
         if full and self.me not in fresh:
             fresh.insert(0, self.me)
         for row in fresh:
-            row.told += 1
+            row.sent += 1
         return tuple(row.claim() for row in fresh)
 
     def address_book(self) -> tuple[MemberClaim, ...]:

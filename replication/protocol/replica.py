@@ -6,7 +6,7 @@ taken from it, offered to a peer, or refused. Its invariants, checked by `check(
 * the vector that a frame shows is that of everything in this or an earlier `persist`;
 * a range of an origin is applied only if it starts at or below our vector + 1, so the vector never
   jumps a gap and a peer's answer "I stand at 5" is always true;
-* a local write is pushed at once to a few peers (`eager`), and anti-entropy repairs whatever was
+* a local write is pushed at once to a few peers (`peers`), and anti-entropy repairs whatever was
   lost: convergence depends on nothing but that pairs keep exchanging (see `messages`);
 * a frame that is refused changed nothing, and its sender is told why.
 
@@ -25,14 +25,13 @@ from replication.errors import (
     MalformedFrameError,
     OwnFrameError,
 )
-from replication.protocol.anti_entropy import AntiEntropy, Pending
-from replication.protocol.behind import Behind
-from replication.protocol.caller import SOMEBODY, Caller
-from replication.protocol.eager import EagerPush
-from replication.protocol.effects import OWN, Effects, Notice, Published, Row, Send
+from replication.protocol.effects import Effects, Pending
 from replication.protocol.exchanges import Exchanges, Opened
-from replication.protocol.failure_detector import FailureDetector
+from replication.protocol.failure_detector import FailureDetector, Prober, Relay
+from replication.protocol.gossip import Gossip
+from replication.protocol.gossip_scheduler import GossipScheduler
 from replication.protocol.identity import Identity
+from replication.protocol.link import ANONYMOUS, PeerConnection
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
     Ack,
@@ -49,9 +48,8 @@ from replication.protocol.messages import (
     Sync,
     Synced,
 )
-from replication.protocol.prober import Prober, Relay
-from replication.protocol.rounds import Rounds
-from replication.protocol.rules import Rules
+from replication.protocol.peers import Acknowledgements, Behind, Peers
+from replication.protocol.policy import AccessPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -72,7 +70,16 @@ class Replica:
         incarnation: SWIM incarnation to start at, above that of any earlier boot.
         seeds: addresses to try; hubs: those that a connection is kept to.
         book: members as of the last run; chunks: of a bootstrap that it did not finish.
-        rules: who may say what; the same on every replica.
+        policy: who may say what; the same on every replica.
+
+    The parts below it, each with what it alone may change:
+
+        kernel       the state                          members    who is in the cluster
+        gossip       what comes in, who is told         prober     who is probed, and when
+        scheduler    when to gossip, with whom          peers      what each peer is known to have
+        exchanges    requests under way                 identity   the id under which we write
+
+    `_pending` is the one place where they leave what the step produced; `_take` empties it.
     """
 
     def __init__(
@@ -89,30 +96,52 @@ class Replica:
         book: Iterable[MemberClaim] = (),
         chunks: Iterable[bytes] = (),
         hubs: Iterable[str] = (),
-        rules: Rules | None = None,
+        policy: AccessPolicy | None = None,
     ) -> None:
         self.kernel = kernel
-        self.rules = rules or Rules()
-        self._hubs = frozenset(hubs)
         self.config = config
+        self.policy = policy or AccessPolicy()
+        self._wire = wire
+        self.bandwidth = wire.bandwidth
+        self._pending = Pending()
+        self.counts = self._pending.counts
+        # What the journal brought back is durable; nothing else may be shown to peers.
+        self.durable: dict[str, int] = dict(kernel.vector)
+
+        # Who there is. The book comes before the seeds are asked, so that a cluster that restarts
+        # as a whole finds itself. A hub is a seed, too: it is dialled, and then greeted by `line`.
+        self._hubs = frozenset(hubs)
         self.members = Membership(kernel.replica, address, incarnation, config, now_s)
         self.members.learn(book, now_s)
-        self.eager = EagerPush(config, dice)
+        self.peers, self.behind = Peers(config, dice), Behind()
+        self.acknowledgements = Acknowledgements(self.members, self.peers)
+        self.identity = Identity(kernel, self.members, dice, wire.boot, self.counts)
+
+        # What is said to them, and when. The first round is due at once, the first probe only an
+        # interval later: right after a start everybody is silent.
         self.exchanges = Exchanges(config, wire, self.members)
         detector = FailureDetector(config, dice, next_s=now_s + config.probe_interval_s)
-        self.prober = Prober(detector, self.members, self.exchanges, self.eager)
+        self.prober = Prober(detector, self.members, self.exchanges, self.peers)
         seeds = tuple(sorted({*seeds, *self._hubs} - {address}))
-        self.rounds = Rounds(config, dice, seeds, now_s, dict(kernel.vector))
-        self.allowance = wire.allowance
-        self.durable: dict[str, int] = dict(kernel.vector)
-        self._wire = wire
-        self._pending, self.behind = Pending(), Behind()
-        self.counts = self._pending.counts
-        self.identity = Identity(kernel, self.members, dice, wire.boot, self.counts)
-        self.entropy = self._entropy_of(kernel)
-        self.entropy.receiver.kept(chunks)
-        self._live = self.entropy
-        self.mute = self._local_news = False
+        self.scheduler = GossipScheduler(config, dice, seeds, now_s, dict(kernel.vector))
+
+        # Two names for one object: while the journal fails, `gossip` is another one, over a kernel
+        # of what is durable, and `_live` waits, with its quarantine and its bootstrap.
+        self._live = self.gossip = Gossip(
+            kernel,
+            config,
+            self.peers,
+            self.exchanges,
+            self.members,
+            self._pending,
+            self.policy,
+            self.bandwidth,
+        )
+        self._live.receiver.kept(chunks)
+        self._mute = False
+        """Not even what is durable can be read: peers are told `busy`."""
+
+        # Last of all: from here on a local write calls back.
         self.on_write: Callable[[], None] | None = None
         kernel.on_delta = self._wrote
 
@@ -124,9 +153,9 @@ class Replica:
     @property
     def wake_s(self) -> float:
         """When `tick` has something to do; an earlier or later call does no harm."""
-        due = min(self.rounds.wake_s, self.prober.detector.wake_s)
-        if self.allowance.bytes_per_s and self.eager.due():
-            due = min(due, self.allowance.ready_s())
+        due = min(self.scheduler.wake_s, self.prober.detector.wake_s)
+        if self.bandwidth.bytes_per_s and self.peers.due():
+            due = min(due, self.bandwidth.ready_s())
         return min(due, self.exchanges.next_s(due))
 
     # ------------------------------------------------------------------------------ steps
@@ -136,7 +165,7 @@ class Replica:
         return self._take(now_s)
 
     def receive(
-        self, frame: bytes, now_s: float, exchange: int, caller: Caller = SOMEBODY
+        self, frame: bytes, now_s: float, exchange: int, connection: PeerConnection = ANONYMOUS
     ) -> Effects:
         """A peer's request; one send, now or (a relayed probe) later, answers `exchange`."""
         status, number, principal = 200, 0, ""
@@ -144,17 +173,17 @@ class Replica:
         try:
             envelope = self._wire.open(frame)
             number, principal = envelope.number, envelope.principal
-            self.identity.vouch(envelope.replica, principal, self.rules.names_of(caller))
-            if self.mute or self.exchanges.is_blocked(envelope.replica):
+            self.identity.vouch(envelope.replica, principal, self.policy.names_of(connection))
+            if self._mute or self.exchanges.is_blocked(envelope.replica):
                 raise BusyError("this peer is blocked here, or the journal failed")
-            answer = self._answer(envelope, now_s, exchange, caller.via)
+            answer = self._answer(envelope, now_s, exchange, connection.via)
         except FrameError as error:
             self.counts[f"refused:{error.code}"] += 1
             status = error.status
             answer = Refused(error.status, error.code, str(error))
         if answer is not None:
             sealed = self._wire.seal(self.id, answer, answers=number, to=principal)
-            self._pending.answers.append(Send("", sealed, exchange, status))
+            self._pending.answer(sealed, exchange, status)
         return self._take(now_s)
 
     def answered(self, exchange: int, frame: bytes, now_s: float) -> Effects:
@@ -167,9 +196,7 @@ class Replica:
             self.identity.vouch(envelope.replica, envelope.principal)
             if envelope.answers != opened.number and type(envelope.message) is not Refused:
                 raise MalformedFrameError("the answer belongs to another request")
-            if self.entropy.read_only or self.exchanges.is_blocked(
-                envelope.replica, opened.address
-            ):
+            if self.gossip.read_only or self.exchanges.is_blocked(envelope.replica, opened.address):
                 raise BusyError("this peer is blocked here, or the journal failed")
             self._conclude(exchange, opened, envelope, now_s)
         except FrameError as error:
@@ -191,9 +218,10 @@ class Replica:
         for exchange, opened in self.exchanges.expired(now_s):
             self.counts["exchange:timeout"] += 1
             self._gave_up(exchange, opened)
-        self._pending.notices += self.prober.step(self.kernel.vector, now_s)
-        whom = self.rounds.begin(self.kernel.vector, self.members, now_s)
-        self.entropy.gossip(whom, self.rounds.settled, now_s)
+        for dead in self.prober.step(self.kernel.vector, now_s):
+            self._pending.notice("dead", member=dead)
+        whom = self.scheduler.begin(self.kernel.vector, self.members, now_s)
+        self.gossip.gossip(whom, self.scheduler.widespread, now_s)
         return self._take(now_s)
 
     def persisted(self, vector: Mapping[str, int]) -> None:
@@ -205,20 +233,19 @@ class Replica:
 
         Without a kernel of what is durable (the disk cannot even be read) peers are told `busy`.
         """
-        self.entropy = self._entropy_of(durable or self.kernel, read_only=True)
-        self.entropy.intake.quarantine = self._live.intake.quarantine
-        self.mute = durable is None
+        self.gossip = self._live.durable_only(durable or self.kernel)
+        self._mute = durable is None
 
     def recover(self) -> None:
         """The journal works again, and has everything."""
-        self.entropy, self.mute = self._live, False
+        self.gossip, self._mute = self._live, False
 
     def line(self, via: str, now_s: float, *, up: bool) -> Effects:
         """A kept connection began (a hub is told who we are) or ended (its far end is lost)."""
         if not up:
             self.members.hung_up(via, now_s)
         elif via in self._hubs:
-            self.entropy.greet_stranger(via, now_s)
+            self.gossip.greet_stranger(via, now_s)
         return self._take(now_s)
 
     def skip(self, origin: str) -> None:
@@ -228,15 +255,15 @@ class Replica:
     def leave(self, now_s: float, status: Status = Status.LEFT, who: str = "") -> Effects:
         """Tell some peers that this replica (or a member that is retired) is gone for good."""
         claim = self.members.depart(who or self.id, status, now_s)
-        told = Leave(() if claim is None else (claim,))
-        for member in self.rounds.some(self.members.live(), 3):
-            self.entropy.open(member.reach, member.replica, told, now_s)
+        goodbye = Leave(() if claim is None else (claim,))
+        for member in self.scheduler.some(self.members.live(), 3):
+            self.gossip.open(member.reach, member.replica, goodbye, now_s)
         return self._take(now_s)
 
     def part(self, now_s: float) -> Effects:
         """The last push before a stop: whatever peers lack of our own events, to two of them."""
-        for member in self.rounds.some(self.members.live(), 2):
-            self.entropy.greet(member, self.rounds.settled, now_s)
+        for member in self.scheduler.some(self.members.live(), 2):
+            self.gossip.greet(member, self.scheduler.widespread, now_s)
         return self._take(now_s)
 
     def check(self) -> None:
@@ -258,12 +285,12 @@ class Replica:
         self._admit(envelope, now_s)
         match message:
             case Sync():
-                answer = self.entropy.answer(sender, message, now_s)  # refused: nothing was learned
+                answer = self.gossip.answer(sender, message, now_s)  # refused: nothing was learned
                 self.prober.met(sender, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
                 return answer
             case Push():
-                ranges = self.entropy.take_in(message.delta, sender, message.told)
+                ranges = self.gossip.take_in(message.delta, sender, message.told)
                 self.prober.met(sender, (), now_s, via)
                 stands = self.kernel.vector  # made anew by each look at it
                 return Ack({o: stands.get(o, 0) for o, _, _ in ranges})
@@ -278,7 +305,7 @@ class Replica:
                 return Ack({})
             case ChunkWanted():
                 self.prober.met(sender, (), now_s, via)
-                return self.entropy.give(sender, message, now_s)
+                return self.gossip.give(sender, message, now_s)
             case Synced() | Ack() | Probed() | ChunkGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
         assert_never(message)
@@ -288,35 +315,31 @@ class Replica:
     def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
         """The answer to a request of ours."""
         message, sender = envelope.message, envelope.replica
-        self.rounds.answered(opened)
+        self.scheduler.answered(opened)
         via = opened.address if opened.address in self._hubs else ""
         match message:
             case Synced():
                 self.prober.met(sender, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
-                self.entropy.synced(opened, sender, message, now_s)
+                self.gossip.synced(opened, sender, message, now_s)
             case Ack():
                 self.prober.met(sender, (), now_s)
                 self._compare(message.vector, sender, now_s)
-                told = opened.request.told if isinstance(opened.request, Push) else ()
-                self.eager.done(sender, message.vector, self.kernel.vector, told)
+                self.gossip.acknowledged(opened, sender, message)
             case ChunkGiven():
                 self.prober.met(sender, (), now_s)
-                self.entropy.chunk(opened, sender, message, now_s)
+                self.gossip.chunk(opened, sender, message, now_s)
             case Probed():
                 self.prober.met(sender, message.members, now_s)
                 self._relayed(self.prober.concluded(exchange, opened, answer=message))
             case Refused():
                 if message.code == IdentityConflictError.code:
-                    self._pending.notices += self.identity.renew(
-                        f"refused by {sender}: {message.text}", now_s
-                    )
+                    self._renew(f"refused by {sender}: {message.text}", now_s)
                 if message.code == OwnFrameError.code:
-                    self.rounds.forget(opened.address)
+                    self.scheduler.forget(opened.address)
                 self.counts[f"refused-by-peer:{message.code}"] += 1
                 if message.status != BusyError.status:
-                    facts = (("peer", opened.address), ("code", message.code))
-                    self._pending.notices.append(Notice("peer-refused", facts))
+                    self._pending.notice("peer-refused", peer=opened.address, code=message.code)
                 self._gave_up(exchange, opened)
             case _:
                 raise MalformedFrameError("a request came where an answer was expected")
@@ -329,68 +352,52 @@ class Replica:
             self.identity.admit(envelope.replica, envelope.boot)
         except IdentityConflictError:
             if envelope.replica == self.id:
-                self._pending.notices += self.identity.renew("somebody else uses this id", now_s)
+                self._renew("somebody else uses this id", now_s)
             raise
+
+    def _renew(self, why: str, now_s: float) -> None:
+        """Go on under a new incarnation, if one is due."""
+        renewed = self.identity.renew(now_s)
+        if renewed is not None:
+            old, new = renewed
+            self._pending.notice("re-incarnated", old=old, new=new, why=why)
 
     def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
         self.behind.heard(vector, self.kernel.vector, now_s)
         if self.identity.outrun(vector):
-            why = f"{sender} holds events of ours that this journal lost"
-            self._pending.notices += self.identity.renew(why, now_s)
+            self._renew(f"{sender} holds events of ours that this journal lost", now_s)
 
     # ------------------------------------------------------------------------------ events
 
     def _wrote(self, delta: Delta, change: Change) -> None:
         """The kernel's listener: one local mutation or batch."""
-        self._pending.rows.append(Row(OWN, delta.encode()))
-        if change:
-            self._pending.published.append(Published(change, "local"))
-        self._local_news = True
+        self._pending.write(delta, change)
         if self.on_write is not None:
             self.on_write()
 
     # ------------------------------------------------------------------------------ sending
 
-    def _entropy_of(self, kernel: Kernel, *, read_only: bool = False) -> AntiEntropy:
-        return AntiEntropy(
-            kernel,
-            self.config,
-            self.eager,
-            self.exchanges,
-            self.members,
-            self._pending,
-            self.rules,
-            self.allowance,
-            read_only=read_only,
-        )
-
     def _gave_up(self, exchange: int, opened: Opened) -> None:
         """No useful answer: forget what was assumed about it; gossip will repair the rest."""
-        if isinstance(opened.request, Push):
-            self.eager.done(opened.replica, None, {}, ())
-        if isinstance(opened.request, ChunkWanted):
-            self.entropy.receiver.stop()
+        self.gossip.failed(opened)
         self._relayed(self.prober.concluded(exchange, opened, answer=None))
 
-    def _relayed(self, told: tuple[Relay, Probed] | None) -> None:
+    def _relayed(self, result: tuple[Relay, Probed] | None) -> None:
         """Answer a peer that asked us to probe in its place."""
-        if told is not None:
-            relay, probed = told
+        if result is not None:
+            relay, probed = result
             sealed = self._wire.seal(self.id, probed, answers=relay.number, to=relay.principal)
-            self._pending.answers.append(Send("", sealed, relay.exchange))
+            self._pending.answer(sealed, relay.exchange)
 
     def _take(self, now_s: float) -> Effects:
         """End of a step: push the news, hand out what accumulated."""
-        if self._local_news:
-            self.eager.spread([self.id], self.members.live())
-        if self._local_news or self.entropy.news:
-            self.rounds.news(now_s)
+        if self._pending.wrote:
+            self.peers.spread([self.id], self.members.live())
+        if self._pending.wrote or self._pending.learned:
+            self.scheduler.news(now_s)
         if self.members.retired:
-            self._pending.notices += self.identity.renew(
-                "declared gone for good by an operator", now_s
-            )
-        self._local_news = self.entropy.news = False
-        if not self.entropy.read_only:
-            self.entropy.push_news(now_s)
-        requests, self.exchanges.sends = self.exchanges.sends, []
-        return self._pending.take(requests, self.kernel)
+            self._renew("declared gone for good by an operator", now_s)
+        self._pending.spread()
+        if not self.gossip.read_only:
+            self.gossip.push_news(now_s)
+        return self._pending.take(self.exchanges.handed_out(), self.kernel)

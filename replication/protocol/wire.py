@@ -11,9 +11,13 @@ counts the frames of one boot: a sliding window per boot id accepts each number 
 the number of the request that this frame answers. Unknown trailing fields are ignored; unknown
 kinds are an own error so that the machine can count and skip them.
 
-Parse, don't validate: behind `Wire.open` there is no `Any`. Every shape and size is checked here,
-forged lengths allocate nothing because each msgpack limit is set to what the frame could hold, and
-a compressed body (flag 1, zlib) declares its size, which is checked before inflating.
+Parse, don't validate: behind `Wire.open` there is no `Any`. Every shape, type and size is checked
+here, field by field; forged lengths allocate nothing because each msgpack limit is set to what the
+frame could hold, and a compressed body (flag 1, zlib) declares its size, which is checked before
+inflating. Fields are positional, and trailing ones belong to a later release.
+
+The module has three parts: how each message looks as plain lists and back, with the numbered table
+of kinds at its end; `Wire`, which seals and opens; and the hashes that travel in messages.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import hashlib
 import zlib
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
@@ -34,16 +38,34 @@ from replication.errors import (
     UnsupportedVersionError,
     WrongClusterError,
 )
-from replication.protocol.allowance import Allowance
-from replication.protocol.bodies import BY_NUMBER, BY_TYPE, name, natural, need, row
-from replication.protocol.messages import carries_state
+from replication.protocol.messages import (
+    INCARNATION_MAX,
+    Ack,
+    ChunkGiven,
+    ChunkWanted,
+    Digest,
+    Leave,
+    MemberClaim,
+    Message,
+    Probe,
+    Probed,
+    Push,
+    Refused,
+    Status,
+    Sync,
+    Synced,
+    Tier,
+    carries_state,
+)
+from replication.protocol.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from replication.config import Config
     from replication.protocol.keyring import Keyring
-    from replication.protocol.messages import Message
+
+T = TypeVar("T")
 
 VERSION = 1
 COMPRESSED = 1
@@ -53,6 +75,9 @@ BODY_ITEMS_MAX = 50_000
 """Items of all lists and maps of a body together: their number is time on the loop."""
 WINDOW = 1024
 BOOTS_MAX = 4096
+ORIGINS_MAX = 10_000
+COUNT_MAX = (1 << 63) - 1
+NAME_BYTES_MAX = 256
 
 
 class UnknownKindError(MalformedFrameError):
@@ -110,7 +135,152 @@ def _unpack(data: bytes, items_max: int) -> object:
         raise MalformedFrameError(f"not msgpack: {type(error).__name__}") from error
 
 
-# -------------------------------------------------------------------------- sealing and opening
+# ------------------------------------------------------------------------------ messages as lists
+
+
+def _members(claims: tuple[MemberClaim, ...]) -> list[list[Any]]:
+    return [[c.replica, c.address, c.incarnation, int(c.status)] for c in claims]
+
+
+def _digest(digest: Digest) -> list[Any]:
+    rest = [digest.rest] if digest.rest else []
+    return [digest.hash, int(digest.tier), dict(digest.vector), *rest]
+
+
+def _need(value: object, kind: type[T]) -> T:
+    """The value, which has to be of exactly this type."""
+    if type(value) is not kind:
+        raise MalformedFrameError(f"a {kind.__name__} was expected, not {type(value).__name__}")
+    return value
+
+
+def _natural(value: object) -> int:
+    """A count."""
+    number = _need(value, int)
+    if not 0 <= number <= COUNT_MAX:
+        raise MalformedFrameError("a count is negative or beyond 63 bits")
+    return number
+
+
+def _name(value: object) -> str:
+    """An id or an address."""
+    text = _need(value, str)
+    if len(text) > NAME_BYTES_MAX:
+        raise MalformedFrameError(f"a name is longer than {NAME_BYTES_MAX} characters")
+    return text
+
+
+def _parse_vector(value: object) -> dict[str, int]:
+    if len(_need(value, dict)) > ORIGINS_MAX:
+        raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
+    return {_name(k): _natural(v) for k, v in _need(value, dict).items()}
+
+
+def _parse_members(value: object) -> tuple[MemberClaim, ...]:
+    claims = []
+    for claim in _need(value, list):
+        replica, address, incarnation, status = _row(claim, 4)
+        try:
+            known = Status(_natural(status))
+        except ValueError:
+            continue  # a status of a later release says nothing to this one
+        if _natural(incarnation) > INCARNATION_MAX:
+            continue  # nobody lives so long; and its subject could not refute it
+        claims.append(MemberClaim(_name(replica), _name(address), _natural(incarnation), known))
+    return tuple(claims)
+
+
+def _parse_digest(value: object) -> Digest:
+    digest, tier, vector = _row(value, 3)
+    if _natural(tier) > max(Tier):
+        raise MalformedFrameError(f"unknown digest tier {tier!r}")
+    fields = _need(value, list)
+    rest = _need(fields[3], bytes) if tier == Tier.CURRENT and len(fields) > 3 else b""
+    return Digest(_need(digest, bytes), Tier(tier), _parse_vector(vector), rest)
+
+
+def _row(value: object, length: int) -> list[Any]:
+    """The first `length` fields; trailing ones belong to a later release."""
+    fields = _need(value, list)
+    if len(fields) < length:
+        raise MalformedFrameError(f"{length} fields were expected, {len(fields)} came")
+    return fields[:length]
+
+
+def _parse_synced(body: object) -> Synced:
+    digest, delta, more, reset, members = _row(body, 5)
+    return Synced(
+        _parse_digest(digest),
+        _need(delta, bytes),
+        _need(more, bool),
+        _need(reset, bool),
+        _parse_members(members),
+    )
+
+
+def _parse_sync(body: object) -> Sync:
+    digest, members, delta = _row(body, 3)
+    return Sync(_parse_digest(digest), _parse_members(members), _need(delta, bytes))
+
+
+def _parse_push(body: object) -> Push:
+    delta, told = _row(body, 2)
+    return Push(_need(delta, bytes), tuple(_natural(t) for t in _need(told, list)))
+
+
+def _parse_probe(body: object) -> Probe:
+    target, members = _row(body, 2)
+    return Probe(_name(target), _parse_members(members))
+
+
+def _parse_probed(body: object) -> Probed:
+    reached, members = _row(body, 2)
+    return Probed(_need(reached, bool), _parse_members(members))
+
+
+def _parse_wanted(body: object) -> ChunkWanted:
+    set_id, index = _row(body, 2)
+    return ChunkWanted(_need(set_id, bytes), _natural(index))
+
+
+def _parse_given(body: object) -> ChunkGiven:
+    set_id, index, total, data = _row(body, 4)
+    return ChunkGiven(_need(set_id, bytes), _natural(index), _natural(total), _need(data, bytes))
+
+
+def _parse_refused(body: object) -> Refused:
+    status, code, text = _row(body, 3)
+    return Refused(_natural(status), _name(code), _need(text, str))
+
+
+# The numbered table of kinds: a number, once given, is never reused.
+_TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Message]], ...] = (
+    (1, Sync, lambda m: [_digest(m.digest), _members(m.members), m.delta], _parse_sync),
+    (
+        2,
+        Synced,
+        lambda m: [_digest(m.digest), m.delta, m.more, m.reset, _members(m.members)],
+        _parse_synced,
+    ),
+    (3, Push, lambda m: [m.delta, list(m.told)], _parse_push),
+    (4, Ack, lambda m: [dict(m.vector)], lambda b: Ack(_parse_vector(_row(b, 1)[0]))),
+    (5, Probe, lambda m: [m.target, _members(m.members)], _parse_probe),
+    (6, Probed, lambda m: [m.reached, _members(m.members)], _parse_probed),
+    (7, ChunkWanted, lambda m: [m.set_id, m.index], _parse_wanted),
+    (
+        8,
+        ChunkGiven,
+        lambda m: [m.set_id, m.index, m.total, m.data],
+        _parse_given,
+    ),
+    (9, Leave, lambda m: [_members(m.members)], lambda b: Leave(_parse_members(_row(b, 1)[0]))),
+    (10, Refused, lambda m: [m.status, m.code, m.text], _parse_refused),
+)
+_BY_TYPE = {kind: (number, render) for number, kind, render, _ in _TABLE}
+_BY_NUMBER = {number: parse for number, _, _, parse in _TABLE}
+
+
+# ---------------------------------------------------------------------------- sealing and opening
 
 
 class Wire:
@@ -121,7 +291,7 @@ class Wire:
         keys: none for loopback.
         boot: 8 bytes that no other boot uses.
         config: limits.
-        rules: digest of the rules that this end checks; b"" for none.
+        rules: digest of the access policy that this end checks; b"" for none.
     """
 
     __slots__ = (
@@ -133,7 +303,7 @@ class Wire:
         "_number",
         "_rules",
         "_windows",
-        "allowance",
+        "bandwidth",
         "bytes_by_kind",
     )
 
@@ -154,7 +324,7 @@ class Wire:
         self._boot = boot
         self._config = config
         self._number = 0
-        self.allowance = Allowance(config.bandwidth_bytes_per_s)
+        self.bandwidth = TokenBucket(config.bandwidth_bytes_per_s)
         self.bytes_by_kind: Counter[tuple[str, str]] = Counter()
         """(direction, kind of message) -> bytes of frames, the refused ones left out."""
         # boot id -> (highest number seen, bitmap of the WINDOW numbers below it)
@@ -180,7 +350,7 @@ class Wire:
             to: the name of its receiver, who may have a key of its own.
         """
         self._number += 1
-        number, render = BY_TYPE[type(message)]
+        number, render = _BY_TYPE[type(message)]
         body = cast("bytes", msgpack.packb(render(message)))
         flags = 0
         if len(body) > self._config.compress_above_bytes:
@@ -195,7 +365,7 @@ class Wire:
         frame += self._keys.trailer(frame, to)
         self.bytes_by_kind["sent", type(message).__name__.lower()] += len(frame)
         if carries_state(message):
-            self.allowance.spend(len(frame))
+            self.bandwidth.spend(len(frame))
         return frame
 
     def open(self, frame: bytes) -> Envelope:
@@ -208,28 +378,28 @@ class Wire:
             raise FrameTooLargeError(f"a frame of {len(frame)} bytes is over the limit")
         signed, principal = self._keys.opened(frame)
         outer = _unpack(signed, OUTER_ITEMS_MAX)
-        version = row(outer, 1)[0]
+        version = _row(outer, 1)[0]
         if version != VERSION:
-            raise UnsupportedVersionError(natural(version), VERSION, VERSION)
-        _, cluster, kind, flags, source, namespace, body = row(outer, 7)
+            raise UnsupportedVersionError(_natural(version), VERSION, VERSION)
+        _, cluster, kind, flags, source, namespace, body = _row(outer, 7)
         if (cluster, namespace) != (self._cluster, self._namespace):
             raise WrongClusterError(
                 f"the frame is for {str(cluster)[:40]!r}/{str(namespace)[:40]!r}, "
                 f"this is {self._cluster!r}/{self._namespace!r}"
             )
-        replica, boot, number, answers = row(source, 4)
-        if len(need(boot, bytes)) != BOOT_BYTES:
+        replica, boot, number, answers = _row(source, 4)
+        if len(_need(boot, bytes)) != BOOT_BYTES:
             raise MalformedFrameError("a boot id has 8 bytes")
-        self._admit(principal.encode() + boot, natural(number))
+        self._admit(principal.encode() + boot, _natural(number))
         if [self._rules] != [*source[4:5], b""][:1]:
             raise RulesDifferError("the sender checks other rules than this agent does")
-        parse = BY_NUMBER.get(natural(kind))
+        parse = _BY_NUMBER.get(_natural(kind))
         if parse is None:
             raise UnknownKindError(f"kind {kind} is not known here")
-        body = self._inflated(need(body, bytes), natural(flags))
+        body = self._inflated(_need(body, bytes), _natural(flags))
         message = parse(_unpack(body, BODY_ITEMS_MAX))
         self.bytes_by_kind["received", type(message).__name__.lower()] += len(frame)
-        return Envelope(name(replica), boot, number, natural(answers), message, principal)
+        return Envelope(_name(replica), boot, number, _natural(answers), message, principal)
 
     def _inflated(self, body: bytes, flags: int) -> bytes:
         if not flags & COMPRESSED:
@@ -265,6 +435,9 @@ class Wire:
         self._windows.move_to_end(boot)
         if len(self._windows) > BOOTS_MAX:
             self._windows.popitem(last=False)
+
+
+# ----------------------------------------------------------------------------------------- hashes
 
 
 def vector_hash(vector: Mapping[str, int]) -> bytes:

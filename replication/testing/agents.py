@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from replication.agent import Agent
 from replication.errors import NotYetError
 from replication.testing.simulation import EPOCH_MS, Faults, Simulation
-from replication.transport.memory import Switchboard
+from replication.transport import Switchboard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

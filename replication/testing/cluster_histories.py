@@ -35,7 +35,7 @@ from replication.errors import ReplicationError
 from replication.testing.simulation import Faults, Simulation
 
 if TYPE_CHECKING:
-    from replication.journal.memory import MemoryJournal
+    from replication.journal import MemoryJournal
 
 SETTLE_S = 90.0  # of virtual time that a healed cluster is given to become equal
 SHRINK_ATTEMPTS_MAX = 400  # a cluster takes some 100 ms
@@ -176,7 +176,7 @@ class ClusterHistory:
         self._note_arrivals()
 
     def _is_up(self, index: int) -> bool:
-        return self.sim.bodies[self.names[index]].replica is not None
+        return self.sim.agents[self.names[index]].replica is not None
 
     def _note_arrivals(self) -> None:
         """A row for every operation that an agent has learned of since the last step."""
@@ -253,8 +253,8 @@ class ClusterHistory:
         return True
 
     def _do_backup(self, step: Step) -> bool:
-        body = self.sim.bodies[self.names[step.replica]]
-        self._backups[step.replica] = _copied(body.journal, step), body.name
+        agent = self.sim.agents[self.names[step.replica]]
+        self._backups[step.replica] = _copied(agent.journal, step), agent.name
         return True
 
     def _do_restore(self, step: Step) -> bool:
@@ -262,21 +262,21 @@ class ClusterHistory:
         return backup is not None and self._replace_disk(step.replica, *backup)
 
     def _do_clone(self, step: Step) -> bool:
-        origin = self.sim.bodies[self.names[step.peer]]
+        origin = self.sim.agents[self.names[step.peer]]
         disk = _copied(origin.journal, step)
         return self._replace_disk(step.replica, disk, origin.name)
 
     def _replace_disk(self, index: int, disk: MemoryJournal, owner: str) -> bool:
         """Crash an agent and go on with another disk, if what is lost is safe on somebody's."""
-        body = self.sim.bodies[self.names[index]]
+        agent = self.sim.agents[self.names[index]]
         self._do_crash(Step("crash", index))
-        held = body.journal.read().vector
+        held = agent.journal.read().vector
         others = [
-            other.journal.read().vector for other in self.sim.bodies.values() if other is not body
+            other.journal.read().vector for other in self.sim.agents.values() if other is not agent
         ]
         if any(all(other.get(o, 0) >= seq for o, seq in held.items()) for other in others):
-            body.journal = disk.copy(continuous=disk.read().continuous)
-            body.name = owner
+            agent.journal = disk.copy(continuous=disk.read().continuous)
+            agent.name = owner
         self.sim.start(self.names[index])
         return True
 

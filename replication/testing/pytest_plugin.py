@@ -47,8 +47,8 @@ def cluster(virtual_clock: VirtualClock) -> Iterator[Callable[..., Simulation]]:
     for sim in virtual_clock.clusters:
         sim.heal()
         sim.faults = type(sim.faults)()
-        for name, body in sim.bodies.items():
-            if body.replica is None:
+        for name, agent in sim.agents.items():
+            if agent.replica is None:
                 sim.start(name)
         assert sim.settle(testing.SETTLE_S), (
             f"agents differ after {testing.SETTLE_S:.0f} s of peace"

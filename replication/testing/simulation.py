@@ -36,13 +36,19 @@ from crdt import Delta
 from replication.agent import ReplicaSettings, assemble
 from replication.config import Config
 from replication.errors import JournalFailedError
-from replication.journal.base import Entry, boot, leased
-from replication.journal.memory import MemoryJournal
-from replication.protocol.caller import SOMEBODY, Caller
-from replication.protocol.effects import NOTHING, OWN, Effects, Published, Send
-from replication.protocol.keyring import Keyring
-from replication.protocol.replica import Replica
-from replication.protocol.rules import Rules
+from replication.journal import Entry, MemoryJournal, boot, leased
+from replication.protocol import (
+    ANONYMOUS,
+    NOTHING,
+    OWN,
+    AccessPolicy,
+    Effects,
+    Keyring,
+    PeerConnection,
+    Published,
+    Replica,
+    Send,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,7 +74,7 @@ class Faults:
 
 
 @dataclass(slots=True)
-class Body:
+class SimulatedAgent:
     """One agent of the simulation: its disk, and while it is up, its replica."""
 
     address: str
@@ -111,20 +117,20 @@ class Simulation:
         config: Config | None = None,
         *,
         secret: bytes = b"simulated secret",
-        rules: Rules | None = None,
+        rules: AccessPolicy | None = None,
     ) -> None:
         self.now_s = 0.0
         self.faults = faults or Faults()
         self.config = config or Config()
         self.dice = random.Random(seed)
-        self.bodies: dict[str, Body] = {}
+        self.agents: dict[str, SimulatedAgent] = {}
         self.dots: set[tuple[str, int]] = set()
         self.acknowledged: dict[str, int] = {}
         self.bytes_sent = 0
         self.frames_sent = 0
         self._cuts: set[tuple[str, str]] = set()
         self._keys = Keyring((secret,) if secret else ())
-        self.rules = rules or Rules()
+        self.rules = rules or AccessPolicy()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         names = list(names)
@@ -140,13 +146,13 @@ class Simulation:
 
     def replica(self, name: str) -> Replica:
         """The machine of a running agent."""
-        if (replica := self.bodies[name].replica) is None:
+        if (replica := self.agents[name].replica) is None:
             raise LookupError(f"{name} is down")
         return replica
 
     def up(self) -> list[str]:
         """Names of running agents."""
-        return [name for name, body in self.bodies.items() if body.replica is not None]
+        return [name for name, agent in self.agents.items() if agent.replica is not None]
 
     def add(
         self,
@@ -162,18 +168,20 @@ class Simulation:
         With a `hub`, nobody else can reach it there: it sits behind a NAT.
         """
         journal = journal or MemoryJournal()
-        self.bodies[address] = Body(address, name or address, journal, skew_ms, hub)
+        self.agents[address] = SimulatedAgent(address, name or address, journal, skew_ms, hub)
         self.start(address)
 
     def start(self, name: str) -> None:
         """Start an agent on what its disk holds."""
-        body = self.bodies[name]
-        fresh = f"{body.name}~{self.dice.getrandbits(64):016x}"
-        booted = boot(body.journal, fresh, lambda: EPOCH_MS + int(self.now_s * 1000) + body.skew_ms)
-        body.lease = booted.lease
-        body.leased_to = booted.kernel.replica
-        body.life += 1
-        body.waiting, body.committing, body.asked = [], False, {}
+        agent = self.agents[name]
+        fresh = f"{agent.name}~{self.dice.getrandbits(64):016x}"
+        booted = boot(
+            agent.journal, fresh, lambda: EPOCH_MS + int(self.now_s * 1000) + agent.skew_ms
+        )
+        agent.lease = booted.lease
+        agent.leased_to = booted.kernel.replica
+        agent.life += 1
+        agent.waiting, agent.committing, agent.asked = [], False, {}
         boot_id = self.dice.randbytes(8)
         settings = ReplicaSettings(
             cluster="simulated",
@@ -182,32 +190,32 @@ class Simulation:
             config=self.config,
             rules=self.rules,
             dice=random.Random(self.dice.random()),
-            seeds=() if body.hub else tuple(self._seeds),
-            hubs=(body.hub,) if body.hub else (),
+            seeds=() if agent.hub else tuple(self._seeds),
+            hubs=(agent.hub,) if agent.hub else (),
         )
-        address = "" if body.hub else name
-        body.replica = assemble(settings, booted, boot=boot_id, address=address, now_s=self.now_s)
-        life = body.life
-        body.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
+        address = "" if agent.hub else name
+        agent.replica = assemble(settings, booted, boot=boot_id, address=address, now_s=self.now_s)
+        life = agent.life
+        agent.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
         self._later(0, lambda: self._ring(name, life))
 
     def crash(self, name: str) -> None:
         """Stop at once; what was not persisted is gone, peers hear nothing."""
-        (body := self.bodies[name]).replica = None
-        body.journal.lose_hold()
-        self._hang_up(body)
+        (agent := self.agents[name]).replica = None
+        agent.journal.lose_hold()
+        self._hang_up(agent)
 
     def stall(self, name: str, seconds: float) -> None:
         """The event loop of an agent is away: frames wait for so long, and timers come first."""
-        body = self.bodies[name]
-        body.stalled_until_s = self.now_s + seconds
-        self._later(seconds, partial(self._step, name, body.life, lambda r: r.tick(self.now_s)))
+        agent = self.agents[name]
+        agent.stalled_until_s = self.now_s + seconds
+        self._later(seconds, partial(self._step, name, agent.life, lambda r: r.tick(self.now_s)))
 
-    def _hang_up(self, body: Body) -> None:
+    def _hang_up(self, agent: SimulatedAgent) -> None:
         """The connection that an agent behind a NAT keeps to its hub ends."""
-        hub = self.bodies.get(body.hub)
+        hub = self.agents.get(agent.hub)
         if hub is not None:
-            via = f"line:{body.address}"
+            via = f"line:{agent.address}"
             ended = partial(Replica.line, via=via, now_s=self.now_s, up=False)
             self._later(0, partial(self._step, hub.address, hub.life, ended))
 
@@ -218,8 +226,8 @@ class Simulation:
         self._cuts.add((one, other))
         if not one_way:
             self._cuts.add((other, one))
-        for body in (b for b in self.bodies.values() if {b.address, b.hub} == {one, other}):
-            self._hang_up(body)
+        for agent in (b for b in self.agents.values() if {b.address, b.hub} == {one, other}):
+            self._hang_up(agent)
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut every link between members of different groups."""
@@ -243,20 +251,20 @@ class Simulation:
 
     def _arrive(self, name: str, life: int, number: int, target: str, frame: bytes) -> None:
         over_line, target = target.startswith("line:"), target.removeprefix("line:")
-        body, caller = self.bodies.get(target), SOMEBODY
-        if body is None or body.replica is None or (name, target) in self._cuts:
+        agent, connection = self.agents.get(target), ANONYMOUS
+        if agent is None or agent.replica is None or (name, target) in self._cuts:
             return
-        if over_line != bool(body.hub) or (over_line and body.hub != name):
+        if over_line != bool(agent.hub) or (over_line and agent.hub != name):
             return  # behind a NAT: only its hub asks it, over the connection that it keeps
-        if self.bodies[name].hub == target:
-            caller = Caller(via=f"line:{name}")
-        body.exchanges += 1
-        exchange = body.exchanges
-        body.asked[exchange] = (name, life, number)
-        self._step(target, body.life, lambda r: r.receive(frame, self.now_s, exchange, caller))
+        if self.agents[name].hub == target:
+            connection = PeerConnection(via=f"line:{name}")
+        agent.exchanges += 1
+        exchange = agent.exchanges
+        agent.asked[exchange] = (name, life, number)
+        self._step(target, agent.life, lambda r: r.receive(frame, self.now_s, exchange, connection))
 
     def _answer(self, target: str, send: Send) -> None:
-        asker = self.bodies[target].asked.pop(send.exchange, None)
+        asker = self.agents[target].asked.pop(send.exchange, None)
         if asker is not None:
             for frame, delay_s in self._travel(send.frame):
                 self._later(delay_s, partial(self._answered, *asker, frame))
@@ -286,76 +294,76 @@ class Simulation:
     # ------------------------------------------------------------------------------ steps
 
     def _step(self, name: str, life: int, step: Callable[[Replica], Effects]) -> None:
-        body = self.bodies[name]
-        if body.replica is None or body.life != life:
+        agent = self.agents[name]
+        if agent.replica is None or agent.life != life:
             return
-        away_s = body.stalled_until_s - self.now_s
+        away_s = agent.stalled_until_s - self.now_s
         if away_s > 0:
             self._later(away_s, partial(self._step, name, life, step))
             return
-        effects = step(body.replica)
-        body.replica.check()
+        effects = step(agent.replica)
+        agent.replica.check()
         if effects:
-            body.waiting.append(effects)
-            self._commit(body)
+            agent.waiting.append(effects)
+            self._commit(agent)
 
     def _flush(self, name: str, life: int) -> None:
         self._step(name, life, lambda r: r.flush(self.now_s))
 
     def _ring(self, name: str, life: int) -> None:
         """The timer of a replica; it rings again when the machine says so."""
-        body = self.bodies[name]
-        if body.replica is None or body.life != life:
+        agent = self.agents[name]
+        if agent.replica is None or agent.life != life:
             return
         self._step(name, life, lambda r: r.tick(self.now_s))
-        wake_s = max(body.replica.wake_s, body.stalled_until_s)
+        wake_s = max(agent.replica.wake_s, agent.stalled_until_s)
         self._later(max(0.001, wake_s - self.now_s), lambda: self._ring(name, life))
 
-    def _commit(self, body: Body) -> None:
+    def _commit(self, agent: SimulatedAgent) -> None:
         """Begin a transaction for everything that waits, unless one is under way."""
-        if body.committing or body.replica is None or not body.waiting:
+        if agent.committing or agent.replica is None or not agent.waiting:
             return
-        batch, body.waiting = body.waiting, []
+        batch, agent.waiting = agent.waiting, []
         joined = sum(batch, NOTHING)
         if not joined.persist:
-            self._dispatch(body, body.life, joined)
+            self._dispatch(agent, agent.life, joined)
             return
         rows, vector = joined.persist, joined.vector
-        if body.replica.id != body.leased_to:
-            body.leased_to, body.lease = body.replica.id, 0
-        own = vector.get(body.replica.id, 0)
-        lease = leased(own, body.lease, self.config.seq_lease)
-        book = body.replica.members.address_book()
-        entry = Entry(rows, vector, body.replica.id, lease, book=book)
-        body.committing = True
+        if agent.replica.id != agent.leased_to:
+            agent.leased_to, agent.lease = agent.replica.id, 0
+        own = vector.get(agent.replica.id, 0)
+        lease = leased(own, agent.lease, self.config.seq_lease)
+        book = agent.replica.members.address_book()
+        entry = Entry(rows, vector, agent.replica.id, lease, book=book)
+        agent.committing = True
         wait_s = self.dice.uniform(*self.faults.disk_s)
-        self._later(wait_s, partial(self._committed, body, body.life, joined, entry))
+        self._later(wait_s, partial(self._committed, agent, agent.life, joined, entry))
 
-    def _committed(self, body: Body, life: int, effects: Effects, entry: Entry) -> None:
-        replica = body.replica
-        if replica is None or body.life != life:
+    def _committed(self, agent: SimulatedAgent, life: int, effects: Effects, entry: Entry) -> None:
+        replica = agent.replica
+        if replica is None or agent.life != life:
             return  # crashed before the disk had it
-        body.committing = False
+        agent.committing = False
         try:
-            body.journal.append(entry)
+            agent.journal.append(entry)
         except JournalFailedError:
-            body.waiting = [effects, *body.waiting]
-            self._later(self.config.journal_retry_s, lambda: self._commit(body))
+            agent.waiting = [effects, *agent.waiting]
+            self._later(self.config.journal_retry_s, lambda: self._commit(agent))
             return
-        body.lease = entry.lease
+        agent.lease = entry.lease
         replica.persisted(entry.vector)
         self._witness(replica.id, entry)
-        self._dispatch(body, life, effects)
-        self._commit(body)
+        self._dispatch(agent, life, effects)
+        self._commit(agent)
 
-    def _dispatch(self, body: Body, life: int, effects: Effects) -> None:
+    def _dispatch(self, agent: SimulatedAgent, life: int, effects: Effects) -> None:
         """Everything these effects show is durable: send, then publish."""
         for send in effects.send:
             if send.address:
-                self._request(body.address, life, send)
+                self._request(agent.address, life, send)
             else:
-                self._answer(body.address, send)
-        body.published += effects.publish
+                self._answer(agent.address, send)
+        agent.published += effects.publish
 
     def _witness(self, replica: str, entry: Entry) -> None:
         """No dot twice; remember what was acknowledged."""

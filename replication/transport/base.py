@@ -6,8 +6,8 @@ the request, waits with limits (connect, read, total), and returns the answer or
 because frames authenticate themselves.
 
 A transport may keep a connection over which requests travel both ways. Each request comes with its
-`Caller`: the place (`via`) at which its sender can be asked in turn, however it is reached, and the
-names that its client certificate proves.
+`PeerConnection`: the place (`via`) at which its sender can be asked in turn, however it is reached,
+and the names that its client certificate proves.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replication.errors import ConfigError
-from replication.protocol.caller import Caller
+from replication.protocol import PeerConnection
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 
-Serve = Callable[[bytes, Caller], Awaitable[tuple[int, bytes]]]
+Serve = Callable[[bytes, PeerConnection], Awaitable[tuple[int, bytes]]]
 """Takes a request frame, returns (HTTP status, answer frame)."""
 
 LineNews = Callable[[str, bool], None]

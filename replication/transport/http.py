@@ -21,8 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import ListenError, PeerUnreachableError
-from replication.protocol.caller import Caller
-from replication.protocol.keyring import Keyring
+from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
 from replication.transport.base import PATH, LineNews, Serve, Traffic, split_address
 from replication.transport.websocket import Lines
@@ -190,8 +189,8 @@ class HttpTransport:
             async with asyncio.timeout(self._config.total_timeout_s):
                 frame = await request.read()
                 self.traffic.received += len(frame)
-                caller = Caller(names=_certified_names(request))
-                status, answer = await self._serve(frame, caller)
+                connection = PeerConnection(names=_certified_names(request))
+                status, answer = await self._serve(frame, connection)
         except TimeoutError:
             return web.Response(status=HTTPStatus.REQUEST_TIMEOUT)
         finally:

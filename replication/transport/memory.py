@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
-from replication.protocol.caller import SOMEBODY
+from replication.protocol import ANONYMOUS
 from replication.transport.base import LineNews, Serve, Traffic
 
 
@@ -46,7 +46,7 @@ class MemoryTransport:
         if serve is None:
             raise PeerUnreachableError(f"nobody listens at {address}")
         self.traffic.sent += len(frame)
-        _, answer = await serve(frame, SOMEBODY)
+        _, answer = await serve(frame, ANONYMOUS)
         self.traffic.received += len(answer)
         return answer
 

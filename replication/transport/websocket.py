@@ -30,15 +30,14 @@ import aiohttp
 from aiohttp import web
 
 from replication.errors import BusyError, FrameError, PeerUnreachableError
-from replication.protocol.caller import Caller
-from replication.protocol.link import HEAD_BYTES, PIECE_BYTES, Came, Link
+from replication.protocol import HEAD_BYTES, PIECE_BYTES, Came, Link, PeerConnection
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
     from replication.config import Config
-    from replication.protocol.keyring import Keyring
+    from replication.protocol import Keyring
     from replication.transport.base import LineNews, Serve, Traffic
 
 logger = logging.getLogger("replication")
@@ -98,13 +97,16 @@ class Line:
             raise PeerUnreachableError("the other end is busy")
         return came
 
-    async def run(self, serve: Serve, caller: Caller) -> None:
+    async def run(self, serve: Serve, connection: PeerConnection) -> None:
         """Carry exchanges both ways until the connection ends."""
-        tasks = {asyncio.create_task(self._read(serve, caller)), asyncio.create_task(self._write())}
+        tasks = {
+            asyncio.create_task(self._read(serve, connection)),
+            asyncio.create_task(self._write()),
+        }
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for error in filter(None, (task.exception() for task in done)):
-                self._note("line-failed", caller, str(error))
+                self._note("line-failed", connection, str(error))
         finally:
             for task in tasks | self._serving:
                 task.cancel()
@@ -115,8 +117,8 @@ class Line:
             await self._close()
 
     @staticmethod
-    def _note(code: str, caller: Caller, why: str) -> None:
-        logger.info(code, extra={"facts": {"peer": caller.via, "why": why}})
+    def _note(code: str, connection: PeerConnection, why: str) -> None:
+        logger.info(code, extra={"facts": {"peer": connection.via, "why": why}})
 
     async def _close(self) -> None:
         with contextlib.suppress(TimeoutError, OSError, aiohttp.ClientError):
@@ -146,19 +148,19 @@ class Line:
             self._abort()
             raise
 
-    async def _read(self, serve: Serve, caller: Caller) -> None:
+    async def _read(self, serve: Serve, connection: PeerConnection) -> None:
         while True:
             while self.link.full:
                 self._written.clear()
                 await self._written.wait()
             message = await self._socket.receive()
             if message.type is not aiohttp.WSMsgType.BINARY:
-                self._note("line-ended", caller, f"{message.type.name} {message.data}")
+                self._note("line-ended", connection, f"{message.type.name} {message.data}")
                 return  # closed, or not one of ours
             try:
                 came = self.link.receive(message.data)
             except FrameError as error:
-                self._note("line-refused", caller, str(error))
+                self._note("line-refused", connection, str(error))
                 return
             if came is None:
                 continue
@@ -169,16 +171,16 @@ class Line:
                     waiting.set_result(came.frame)
                 continue
             await self._room.acquire()
-            task = asyncio.create_task(self._serve(came, serve, caller))
+            task = asyncio.create_task(self._serve(came, serve, connection))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
 
-    async def _serve(self, came: Came, serve: Serve, caller: Caller) -> None:
+    async def _serve(self, came: Came, serve: Serve, connection: PeerConnection) -> None:
         status, answer = int(HTTPStatus.REQUEST_TIMEOUT), b""
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.total_timeout_s):
-                    status, answer = await serve(came.frame, caller)
+                    status, answer = await serve(came.frame, connection)
         finally:
             self._room.release()
         self._distrusted = self._distrusted or status == HTTPStatus.UNAUTHORIZED
@@ -225,8 +227,10 @@ class Lines:
         transport = request.transport
         abort = transport.abort if transport is not None else lambda: None
         self._accepted += 1
-        caller = Caller(f"line:{self._accepted}", names)
-        await self._run(Line(socket, self._config, self._traffic, abort), caller, serve, line_news)
+        connection = PeerConnection(f"line:{self._accepted}", names)
+        await self._run(
+            Line(socket, self._config, self._traffic, abort), connection, serve, line_news
+        )
         return socket
 
     def keep(
@@ -260,21 +264,23 @@ class Lines:
                     )
                 pause_s = REDIAL_S
                 line = Line(socket, self._config, self._traffic, lambda: None)
-                await self._run(line, Caller(address), serve, line_news)
+                await self._run(line, PeerConnection(address), serve, line_news)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 facts = {"peer": address, "why": type(error).__name__}
                 logger.debug("no-line", extra={"facts": facts})
             await asyncio.sleep(pause_s * (0.5 + self._dice.random()))
             pause_s = min(2 * pause_s, REDIAL_S_MAX)
 
-    async def _run(self, line: Line, caller: Caller, serve: Serve, line_news: LineNews) -> None:
-        self._lines[caller.via] = line
-        line_news(caller.via, True)
+    async def _run(
+        self, line: Line, connection: PeerConnection, serve: Serve, line_news: LineNews
+    ) -> None:
+        self._lines[connection.via] = line
+        line_news(connection.via, True)
         try:
-            await line.run(serve, caller)
+            await line.run(serve, connection)
         finally:
-            del self._lines[caller.via]
-            line_news(caller.via, False)
+            del self._lines[connection.via]
+            line_news(connection.via, False)
 
     async def close(self) -> None:
         """End all lines, and dial no more. Accepted ones end with their server."""

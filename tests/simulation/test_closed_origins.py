@@ -6,11 +6,9 @@ from crdt import Kernel, ORSet
 from replication import Config, Simulation
 from replication.journal.base import Entry
 from replication.journal.memory import MemoryJournal
-from replication.protocol.digest import FROZEN_LEAST, answering, lower_bound, opening, told
-from replication.protocol.eager import Peer
+from replication.protocol.digest import FROZEN_LEAST
 from replication.protocol.effects import DELTA, Row
-from replication.protocol.messages import Tier
-from tests.simulation.test_scenarios import met
+from tests.simulation.clusters import met
 
 CLOSED = 200
 
@@ -56,34 +54,6 @@ def test_hundreds_of_closed_incarnations_hardly_cost_bandwidth():
     """They travel whole when two meet; later as one hash. Within a tenth of a cluster without."""
     few, many = bytes_of_a_while(cluster(0)), bytes_of_a_while(cluster(CLOSED))
     assert many <= 1.1 * few, f"{many} bytes against {few}"
-
-
-def test_a_lost_origin_is_found_under_the_hash():
-    """Two that differ only in what is not named learn so by the hash, and exchange all of it."""
-    mine = {f"old~{number}": 5 for number in range(FROZEN_LEAST)} | {"ada~1": 9, "bob~1": 3}
-    theirs, now = mine | {"bob~1": 4}, {"ada~1", "bob~1"}
-    peer = Peer(shown=dict(mine), introduced=True)
-    peer.exchanges = 10
-    digest = opening(mine, peer, 10, now)
-    assert (digest.tier, digest.vector) == (Tier.CURRENT, {"ada~1": 9, "bob~1": 3})
-    other = Peer(shown=dict(mine), introduced=True)
-    assert told(digest, theirs) == lower_bound(digest, theirs, other) == mine
-    assert answering(theirs, other, digest, now).vector == {"ada~1": 9, "bob~1": 4}
-    theirs |= {"old~0": 6}
-    assert told(digest, theirs) == {"ada~1": 9, "bob~1": 3}
-    assert lower_bound(digest, theirs, other) == {"ada~1": 9, "bob~1": 3}
-    answer = answering(theirs, other, digest, now)
-    assert (answer.tier, answer.vector) == (Tier.FULL, theirs)
-
-
-def test_a_newcomer_and_a_small_cluster_get_every_origin_by_name():
-    """Before two met, and while a hash would save nothing."""
-    mine = {f"old~{number}": 5 for number in range(FROZEN_LEAST)}
-    assert opening(mine, Peer(), 10, ()).tier is Tier.FULL
-    peer = Peer(shown=dict(mine), introduced=True)
-    assert opening(dict(list(mine.items())[1:]), peer, 10, ()).tier is Tier.FULL
-    peer = Peer(shown=dict(mine), introduced=True)
-    assert opening(mine, peer, 10, ()).tier is Tier.CURRENT
 
 
 def test_agents_restarted_many_times_still_converge():

@@ -49,7 +49,7 @@ def test_histories_do_what_they_are_named_for():
     happened = {each.step.kind for run in runs for each in run.trace}
     assert happened >= {"write", "deliver", "cut", "isolate", "mend", "crash", "start"}
     assert happened >= {"backup", "restore", "clone"}
-    assert any(body.name != address for run in runs for address, body in run.sim.bodies.items())
+    assert any(agent.name != address for run in runs for address, agent in run.sim.agents.items())
 
 
 def test_a_disk_that_forgets_is_caught_shrunk_and_drawn(monkeypatch):

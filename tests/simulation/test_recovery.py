@@ -11,7 +11,7 @@ from crdt import Delta, LWWMap, LWWRegister, ORSet
 from crdt.errors import CRDTError
 from replication import Config, Faults, Simulation
 from tests.scale import rounds
-from tests.simulation.test_scenarios import FIVE, add, elements, met
+from tests.simulation.clusters import FIVE, add, elements, met
 
 if TYPE_CHECKING:
     from replication.journal.memory import MemoryJournal
@@ -89,8 +89,8 @@ def test_a_join_cut_for_good_ends_equal_by_vectors_only(cut_after):
         sim.run(0.01)
     sim.cut("bob", "ada")
     sim.run(6)
-    assert not bob.entropy.receiver.active
-    sim.replica("ada").entropy.config = Config()  # from now on it answers with deltas
+    assert not bob.gossip.receiver.active
+    sim.replica("ada").gossip.config = Config()  # from now on it answers with deltas
     sim.heal()
     came = bob.counts["chunk:new"]
     assert sim.settle(60)
@@ -175,12 +175,12 @@ def test_a_disk_rolled_back_to_a_running_moment_is_somebody_new():
     sim = met(Simulation(["ada", "bob"], 13))
     add(sim, "ada", "before")
     assert sim.settle(10)
-    backup = sim.bodies["ada"].journal.copy(continuous=True)
+    backup = sim.agents["ada"].journal.copy(continuous=True)
     for number in range(3):
         add(sim, "ada", f"lost {number}")
     assert sim.settle(10)
     sim.crash("ada")
-    sim.bodies["ada"].journal = backup
+    sim.agents["ada"].journal = backup
     sim.start("ada")
     add(sim, "ada", "new")
     assert sim.settle(30)
@@ -192,13 +192,13 @@ def test_a_restored_backup_is_recognised_by_its_peers():
     sim = met(Simulation(["ada", "bob"], 7))
     add(sim, "ada", "before")
     assert sim.settle(10)
-    backup = stopped(sim.bodies["ada"].journal.copy(continuous=True))
+    backup = stopped(sim.agents["ada"].journal.copy(continuous=True))
     for number in range(40):
         add(sim, "ada", number)
     assert sim.settle(10)
     old = sim.replica("ada").id
     sim.crash("ada")
-    sim.bodies["ada"].journal = backup
+    sim.agents["ada"].journal = backup
     sim.start("ada")
     assert sim.replica("ada").id == old
     assert sim.settle(30)
@@ -215,12 +215,12 @@ def test_a_restored_backup_alone_starts_as_somebody_new():
     add(sim, "ada", "before")
     assert sim.settle(10)
     old = sim.replica("ada").id
-    backup = sim.bodies["ada"].journal.copy()
+    backup = sim.agents["ada"].journal.copy()
     add(sim, "ada", "lost here, known to bob")
     assert sim.settle(10)
     sim.crash("ada")
     sim.cut("ada", "bob")
-    sim.bodies["ada"].journal = backup
+    sim.agents["ada"].journal = backup
     sim.start("ada")
     assert sim.replica("ada").id != old
     add(sim, "ada", "after")
@@ -250,7 +250,7 @@ def test_two_hosts_with_one_identity_both_take_a_new_one(peers, dialled, monkeyp
     sim.run(10)
     old = sim.replica("ada").id
     monkeypatch.setattr(Simulation, "_answer", seen_on_the_wire)
-    clone = stopped(sim.bodies["ada"].journal.copy(continuous=True))
+    clone = stopped(sim.agents["ada"].journal.copy(continuous=True))
     sim.add("twin", journal=clone, name="ada")
     assert sim.replica("twin").id == old
     everything = {"shared", "from ada", "from twin"}
@@ -295,7 +295,7 @@ def test_a_poisonous_event_stops_its_origin_and_nobody_else(monkeypatch):
     sim.run(20)
     assert elements(sim, "cyd") == {"one", "bob one", "bob poison", "bob three"}
     assert sim["cyd"].vector[poisoned] == 1
-    assert list(sim.replica("cyd").entropy.intake.quarantine) == [poisoned]
+    assert list(sim.replica("cyd").gossip.intake.quarantine) == [poisoned]
     assert elements(sim, "bob") == elements(sim, "ada")
 
 

@@ -10,23 +10,7 @@ from crdt import ORSet, PNCounter
 from replication import Faults, Simulation
 from replication.protocol.messages import Status
 from tests.scale import rounds
-
-FIVE = ["ada", "bob", "cyd", "dan", "eve"]
-
-
-def add(sim: Simulation, name: str, element: object) -> None:
-    sim[name].document("set", ORSet).add(element)
-
-
-def elements(sim: Simulation, name: str) -> set:
-    return set(sim[name].document("set", ORSet))
-
-
-def met(sim: Simulation) -> Simulation:
-    """The cluster after everybody knows everybody."""
-    sim.run(10)
-    assert all(len(sim.replica(name).members.live()) == len(sim.up()) - 1 for name in sim.up())
-    return sim
+from tests.simulation.clusters import FIVE, add, elements, met
 
 
 def time_to_equal(faults: Faults, seed: int) -> float:
@@ -79,8 +63,8 @@ def test_a_gap_is_refused_and_asked_for():
     sim.cut("ada", "bob")
     add(sim, "ada", 5)
     sim.run(0.01)
-    ada.eager.peer(bob.id).raise_belief(((ada.id, 6, 6),))  # a wrong guess: 6 was lost
-    ada.eager.peer(bob.id).pushing = False
+    ada.peers.peer(bob.id).raise_belief(((ada.id, 6, 6),))  # a wrong guess: 6 was lost
+    ada.peers.peer(bob.id).pushing = False
     sim.heal()
     before_s = sim.now_s
     add(sim, "ada", 6)

@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
-
-from crdt import CRDTError, Delta, DoomedFullError, GSet, Kernel, LWWRegister, ORSet, Run
-from replication import Config, Rules, Simulation
-from replication.errors import BusyError
-from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome
-from replication.protocol.rules import SKIPPED, agent_of
-from replication.protocol.skips import given_up, without
-from tests.simulation.test_scenarios import met
-
-if TYPE_CHECKING:
-    from crdt import Change
-
-
-def poison(monkeypatch, names: set[str], origin: str, *seqs: int) -> None:
-    """Agents of these names cannot apply what these events say."""
-    sound = Kernel.apply
-
-    def apply(self: Kernel, delta: Delta) -> Change:
-        told = {row[0] for run in delta.runs if run.origin == origin for row in run.rows}
-        if agent_of(self.replica) in names and not told.isdisjoint(seqs):
-            raise CRDTError("cannot be joined")
-        return sound(self, delta)
-
-    monkeypatch.setattr(Kernel, "apply", apply)
+from crdt import GSet, LWWRegister, ORSet
+from replication import AccessPolicy, Config, Simulation
+from replication.protocol.intake import given_up
+from replication.protocol.policy import SKIPPED
+from tests.simulation.clusters import met, poison
 
 
 def add(sim: Simulation, name: str, *elements: str) -> None:
@@ -41,7 +19,7 @@ def elements(sim: Simulation, name: str) -> set[str]:
 
 
 def quarantined(sim: Simulation, name: str) -> set[str]:
-    return set(sim.replica(name).entropy.intake.quarantine)
+    return set(sim.replica(name).gossip.intake.quarantine)
 
 
 def all_show(sim: Simulation, expected: set[str]) -> bool:
@@ -113,7 +91,7 @@ def test_a_batch_is_given_up_as_a_whole_with_what_it_replaced(monkeypatch):
     add(sim, "ada", "after")
     sim.run(5)
     assert sim["bob"].document("status", LWWRegister).value == "old"
-    assert sim.replica("bob").entropy.intake.quarantine[origin].span == (2, 3)
+    assert sim.replica("bob").gossip.intake.quarantine[origin].span == (2, 3)
     sim.replica("bob").skip(origin)
     assert all_show(sim, {"after"})
     assert {sim[name].document("status", LWWRegister).value for name in sim.up()} == {None}
@@ -135,7 +113,7 @@ def test_a_quarantine_ends_by_itself_when_the_event_applies(monkeypatch):
 
 def test_only_who_may_write_everything_takes_back_what_others_wrote():
     """A forged skip of an agent that some rule binds is refused at every merge."""
-    rules = Rules(writers={"prices/": ["ada"]})
+    rules = AccessPolicy(writers={"prices/": ["ada"]})
     assert rules.may_write("ada", SKIPPED)
     assert not rules.may_write("eve", SKIPPED)
     sim = met(Simulation(["ada", "bob", "eve"], 246, rules=rules))
@@ -147,53 +125,3 @@ def test_only_who_may_write_everything_takes_back_what_others_wrote():
     sim.run(20)
     assert sim["bob"].document("prices/tea", LWWRegister).value == 4
     assert not sim["bob"].document(SKIPPED, GSet)
-
-
-def test_removals_that_wait_for_what_they_remove_are_no_poison(monkeypatch):
-    """DoomedFullError: refused for now, the origin is not stopped."""
-    writer, kernel = Kernel("ada~1"), Kernel("bob~1")
-    added = writer.document("set", ORSet).add("x")
-    intake = Intake(kernel, Rules(), 1 << 20)
-
-    def full(_: Kernel, __: Delta) -> Change:
-        raise DoomedFullError(frozenset({"cyd~1"}), 0)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Kernel, "apply", full)
-        with pytest.raises(BusyError):
-            intake.take(added.encode(), "ada~1")
-    assert intake.take(added.encode(), "ada~1").outcome is Outcome.NEW
-
-
-def test_what_was_given_up_is_left_out_and_nothing_else():
-    """By number, above what is here already; a delta without such events stays the same object."""
-    kernel = Kernel("ada~1")
-    for number in range(4):
-        kernel.document("set", ORSet).add(number)
-    delta = kernel.delta_since({})
-    gone = given_up([("ada~1", 2, 3), ("bob~1", 1, 9), "junk", ("ada~1", 0, 1), ("ada~1", 4)])
-    assert gone == {"ada~1": [(2, 3)], "bob~1": [(1, 9)]}
-    left = without(delta, gone, {})
-    assert left.ranges == delta.ranges
-    assert [row[0] for run in left.runs for row in run.rows] == [1, 4]
-    assert without(delta, gone, {"ada~1": 3}) is delta
-    assert without(Delta((Run("cyd~1", 1, 9),)), gone, {}).runs[0].origin == "cyd~1"
-
-
-def test_a_quarantine_holds_so_many_origins_and_the_next_when_there_is_room(monkeypatch):
-    """Every new origin with a batch that no one can apply used to be held, without an end."""
-
-    def apply(kernel: Kernel, delta: Delta) -> Change:
-        raise CRDTError("cannot be joined")
-
-    monkeypatch.setattr(Kernel, "apply", apply)
-    intake = Intake(Kernel("ada~1"), Rules(), Config().delta_bytes_max)
-    for number in range(QUARANTINED_MAX):
-        data = Kernel(f"eve~{number}").document("set", ORSet).add(number).encode()
-        assert intake.take(data, "bob~1").outcome is Outcome.POISON
-    last = Kernel("eve~last").document("set", ORSet).add("last").encode()
-    assert intake.take(last, "bob~1").applied == ()
-    assert (len(intake.quarantine), "eve~last" in intake.quarantine) == (QUARANTINED_MAX, False)
-    del intake.quarantine["eve~0"]
-    assert intake.take(last, "bob~1").outcome is Outcome.POISON
-    assert "eve~last" in intake.quarantine

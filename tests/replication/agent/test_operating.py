@@ -12,7 +12,7 @@ from replication import (
 )
 from replication.journal.memory import MemoryJournal
 from replication.transport.memory import Switchboard
-from tests.simulation.test_skips import poison
+from tests.simulation.clusters import poison
 
 SECRET = "a secret of this test"
 

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from replication import Agent, NotYetError, Rules
+from replication import AccessPolicy, Agent, NotYetError
 from replication.testing import equal
 
 
@@ -32,8 +32,8 @@ async def test_agents_talk_over_mutual_tls(tmp_path, tls_contexts):
 
 @pytest.mark.processes
 async def test_a_certificate_speaks_for_the_agent_that_it_names(tmp_path, tls_contexts):
-    """`Rules.certified`: a principal is the name in the certificate, over POST and WebSocket."""
-    rules = Rules(certified=True, relays={"hub"})
+    """`AccessPolicy.certified`: a principal is the certificate's name, by POST and WebSocket."""
+    rules = AccessPolicy(certified=True, relays={"hub"})
     server, client = tls_contexts("leaf")
     away = {"listen": "", "client_tls": client, "rules": rules}
     async with Agent("hub", server_tls=server, rules=rules) as hub:

@@ -13,9 +13,8 @@ import aiohttp
 import pytest
 
 from replication import Agent, Config
-from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
 from replication.protocol.keyring import Keyring
-from replication.protocol.link import ANSWER, ASK, HEAD_BYTES, LAST, PIECE_BYTES, Came, Link
+from replication.protocol.link import ASK, LAST, Link
 from replication.protocol.messages import Ack, Probe, Push
 from replication.protocol.wire import Wire
 from replication.transport.websocket import PIECE_MAX, PROOF
@@ -25,64 +24,8 @@ CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
 """So slow that what comes soon was pushed."""
 
 
-def pieces_of(link: Link) -> list[bytes]:
-    return list(iter(link.take, None))
-
-
-# ------------------------------------------------------------------------------ the sans-IO half
-
-
-def test_both_ends_of_a_link_ask_and_answer_side_by_side():
-    """Requests and answers cross; a long frame travels in pieces; numbers tell which is which."""
-    one, two = Link(1 << 20, 1 << 20), Link(1 << 20, 1 << 20)
-    long = bytes(range(256)) * 1000
-    assert (one.ask(long), one.ask(b"second"), two.ask(b"theirs")) == (1, 2, 1)
-    came = [two.receive(piece) for piece in pieces_of(one)]
-    assert [c for c in came if c] == [Came(1, long, is_answer=False), Came(2, b"second", False)]
-    assert max(map(len, pieces_of(two))) <= PIECE_MAX
-    two.answer(2, b"answer")
-    assert one.receive(two.take()) == Came(2, b"answer", is_answer=True)
-    assert one.outbox_bytes == two.outbox_bytes == 0
-
-
-def test_a_full_outbox_takes_no_request_and_answers_with_nothing():
-    """Bounded: a request is refused, an answer becomes an empty one, and room comes by writing."""
-    link = Link(outbox_bytes_max=1000, frame_bytes_max=1000)
-    link.ask(b"x" * 900)
-    assert link.full
-    with pytest.raises(BusyError):
-        link.ask(b"x" * 200)
-    link.answer(7, b"x" * 200)
-    assert [len(piece) - HEAD_BYTES for piece in pieces_of(link)] == [900, 0]
-    assert not link.full
-    link.ask(b"x" * 900)
-
-
 def piece(kind: int, number: int, part: bytes) -> bytes:
     return bytes([kind]) + number.to_bytes(8, "big") + part
-
-
-@pytest.mark.parametrize(
-    ("pieces", "error"),
-    [
-        ([b""], MalformedFrameError),
-        ([piece(7, 1, b"x")], MalformedFrameError),
-        ([piece(ASK, 1, b"")], MalformedFrameError),  # endless empty pieces would cost memory
-        ([piece(ASK | LAST, 1, b"x" * (PIECE_BYTES + 1))], MalformedFrameError),
-        ([piece(ASK, 1, b"x" * PIECE_BYTES), piece(ANSWER | LAST, 1, b"x")], MalformedFrameError),
-        ([piece(ASK, 1, b"x" * PIECE_BYTES)] * 3, FrameTooLargeError),
-    ],
-)
-def test_a_link_refuses_what_follows_no_protocol(pieces, error):
-    """Typed, and before anything is put together."""
-    link = Link(1 << 20, frame_bytes_max=2 * PIECE_BYTES)
-    for part in pieces[:-1]:
-        assert link.receive(part) is None
-    with pytest.raises(error):
-        link.receive(pieces[-1])
-
-
-# ------------------------------------------------------------------------------ agents
 
 
 async def test_an_agent_behind_a_nat_is_pushed_to_over_its_own_connection(until):
@@ -220,14 +163,14 @@ async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written(u
         await until(lambda: hub.members() and nat.members())
         await nat.seen(hub.version(), timeout_s=10)
         replica = hub._runtime.replica
-        peer = replica.eager.peer(nat.id)
+        peer = replica.peers.peer(nat.id)
         peer.pushing = True  # as if one were under way to somebody slow
         opened = hub.counts().get("exchange:opened", 0)
         for number in range(300):
             hub.register("last").set(number)
         await hub.durable(timeout_s=10)
         assert len(peer.dirty) == 1, "an outbox is a set of origins"
-        replica.eager.done(nat.id, None, {}, ())
+        replica.peers.push_failed(nat.id)
         hub.register("last").set(300)
         await nat.seen(hub.version(), timeout_s=4)
         assert hub.counts()["exchange:opened"] - opened <= 3

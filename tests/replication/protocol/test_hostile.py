@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
@@ -19,7 +18,6 @@ from replication.protocol.messages import (
     ChunkGiven,
     Digest,
     MemberClaim,
-    Message,
     Push,
     Refused,
     Status,
@@ -27,32 +25,7 @@ from replication.protocol.messages import (
     Tier,
 )
 from replication.protocol.wire import Envelope, Wire
-
-if TYPE_CHECKING:
-    from replication.protocol.effects import Send
-
-SECRET = b"simulated secret"
-
-
-class Stranger:
-    """Somebody who knows the secret and follows no protocol."""
-
-    def __init__(self, sim: Simulation, name: str = "mal~0000000000000000") -> None:
-        self.sim, self.name = sim, name
-        self.wire = Wire(
-            cluster="simulated", namespace="default", keys=Keyring((SECRET,)),
-            boot=sim.dice.randbytes(8),
-            config=Config(), rules=sim.rules.digest,
-        )  # fmt: skip
-
-    def ask(self, target: str, message: Message) -> Message:
-        """One request; the answer, after the target's whole step."""
-        replica = self.sim.replica(target)
-        frame = self.wire.seal(self.name, message)
-        sends: tuple[Send, ...] = replica.receive(frame, self.sim.now_s, 10**6).send
-        replica.check()
-        (answer,) = [send for send in sends if not send.address]
-        return self.wire.open(answer.frame).message
+from tests.replication.stranger import Stranger
 
 
 @pytest.fixture
@@ -159,7 +132,7 @@ def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
     """Counterexample: a chunk was taken as the answer to a Sync."""
     ada = sim.replica("ada")
     chunk = sim["bob"].chunks(1000).chunks[0]
-    ada.entropy.greet(ada.members.live()[0], {}, sim.now_s)
+    ada.gossip.greet(ada.members.live()[0], {}, sim.now_s)
     number = ada.exchanges.last
     opened = ada.exchanges.take(number)
     given = ChunkGiven(chunk.set_id, 0, 1, chunk.encode())
@@ -202,6 +175,6 @@ async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
         replica = ada._runtime.replica
         driver = ada._runtime
         assert await driver.until(lambda: replica.counts["refused:myself"] > 0, 10)
-        assert await driver.until(lambda: not replica.rounds.seeds, 10)
+        assert await driver.until(lambda: not replica.scheduler.seeds, 10)
         assert ada.id == before
         assert ada.members() == []

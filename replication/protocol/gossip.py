@@ -9,134 +9,118 @@ nothing that waits for a slow peer is ever kept.
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from crdt import Delta, VersionVector
 from crdt.errors import BelowFloorError
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
-from replication.protocol import skips, standing
 from replication.protocol.bootstrap import Donor, Receiver
-from replication.protocol.effects import (
-    CHUNK,
-    DELTA,
-    Effects,
-    Notice,
-    Published,
-    Row,
-    Send,
+from replication.protocol.gossip_scheduler import REPLACED_AFTER
+from replication.protocol.intake import Intake, Outcome, record_skip
+from replication.protocol.messages import (
+    Ack,
+    ChunkGiven,
+    ChunkWanted,
+    Digest,
+    Push,
+    Sync,
+    Synced,
+    Tier,
 )
-from replication.protocol.intake import Intake, Outcome
-from replication.protocol.messages import ChunkGiven, ChunkWanted, Digest, Push, Sync, Synced, Tier
-from replication.protocol.rounds import REPLACED_AFTER
-from replication.protocol.rules import agent_of
+from replication.protocol.peers import Acknowledgements
+from replication.protocol.policy import agent_of
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from crdt import Kernel
     from replication.config import Config
-    from replication.protocol.allowance import Allowance
-    from replication.protocol.eager import EagerPush, Ranges
+    from replication.protocol.effects import Pending
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
     from replication.protocol.messages import Message
-    from replication.protocol.rules import Rules
-
-
-WITHHELD_MAX = 3
-"""So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
-
-
-@dataclass(slots=True)
-class Pending:
-    """What the current step produced so far; `take` turns it into the step's effects."""
-
-    rows: list[Row] = field(default_factory=list)
-    answers: list[Send] = field(default_factory=list)
-    published: list[Published] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def take(self, requests: Sequence[Send], kernel: Kernel) -> Effects:
-        """The effects, and an empty slate; the kernel's vector is what the rows add up to."""
-        effects = Effects(
-            tuple(self.rows),
-            (*self.answers, *requests),
-            tuple(self.published),
-            tuple(self.notices),
-            dict(kernel.vector) if self.rows else {},
-        )
-        self.rows, self.answers, self.published, self.notices = [], [], [], []
-        return effects
+    from replication.protocol.peers import Peers, Ranges
+    from replication.protocol.policy import AccessPolicy
+    from replication.protocol.token_bucket import TokenBucket
 
 
 @dataclass(slots=True)
-class AntiEntropy:
-    """One per replica."""
+class Gossip:
+    """One per replica; a second one, `durable_only`, while its journal fails."""
 
     kernel: Kernel
     config: Config
-    eager: EagerPush
+    peers: Peers
     exchanges: Exchanges
     members: Membership
     pending: Pending
-    rules: Rules
-    allowance: Allowance
+    policy: AccessPolicy
+    bandwidth: TokenBucket
     intake: Intake = field(init=False)
     donor: Donor = field(init=False)
     receiver: Receiver = field(init=False)
     read_only: bool = False
     """What peers bring is left with them: the journal cannot take it."""
-    news: bool = False
-    """Remote events came since the last plan of pushes."""
     _stable: dict[str, int] = field(default_factory=dict)
     """Up to which removals were forgotten when there last were too many."""
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.kernel, self.rules, self.config.delta_bytes_max)
+        self.intake = Intake(self.kernel, self.policy, self.config.delta_bytes_max)
         self.donor = Donor(self.kernel, self.config)
         self.receiver = Receiver(self.kernel, self.config)
+
+    def durable_only(self, kernel: Kernel) -> Gossip:
+        """One that tells peers of what `kernel` holds, and takes nothing in; same quarantine."""
+        twin = replace(self, kernel=kernel, read_only=True, _stable={})
+        twin.intake.quarantine = self.intake.quarantine
+        return twin
 
     # ------------------------------------------------------------------------------ syncs
 
     def gossip(
-        self, whom: tuple[list[Member], list[str]], settled: Mapping[str, int], now_s: float
+        self, whom: tuple[list[Member], list[str]], widespread: Mapping[str, int], now_s: float
     ) -> None:
         """One round with members and strangers; it forgets removals that all members have."""
         for member in whom[0]:
-            self.greet(member, settled, now_s)
+            self.greet(member, widespread, now_s)
         for address in whom[1]:
             self.greet_stranger(address, now_s)
         records_max = self.config.removal_records_bytes_stable
         if whom[0] and self.kernel.stats()["records_bytes"] > records_max:
-            stable = standing.stable(self.members, self.eager, self.kernel.vector)
+            stable = Acknowledgements(self.members, self.peers).stable(self.kernel.vector)
             if stable != self._stable:
                 self.kernel.drop_records(stable)
                 self._stable = stable
 
-    def greet(self, member: Member, settled: Mapping[str, int], now_s: float) -> None:
-        """Open a push-pull exchange with a member; `settled` is what all but surely everybody has.
+    def greet(self, member: Member, widespread: Mapping[str, int], now_s: float) -> None:
+        """Open a push-pull exchange with a member; `widespread` is what all but surely all have.
 
-        It brings what the member is known to lack; if nothing fresh is known, all that came after
-        `settled`, so that one frame that arrives is enough for news. What is too much for that is
-        history: the answer tells how much of it is lacked. A newcomer may have to ask for chunks.
-        What a push is bringing is left to it, unless it was silent for as long as a partner may be.
+        A greeting asks by its digest, and may bring events along, so that one frame that arrives is
+        enough for news. Which ones:
+
+            vectors compared since `widespread`   all above the belief, cut at the greeting's bytes
+            not lately, or never                  all above belief and `widespread`, or nothing: a
+                                                  piece of that is no news, and what is older is
+                                                  history, whose extent only the answer tells
+            a push to it is under way             nothing: the push brings it - unless it was silent
+                                                  for as long as a partner of a round may be
+            it said nothing yet, and we have      nothing: it may have to ask for chunks, and scraps
+            more than chunks are made for         of a large state would only delay that
         """
-        peer = self.eager.peer(member.replica)
+        peer = self.peers.peer(member.replica)
         every = self.config.digest_full_every
         digest = digests.opening(self.kernel.vector, peer, every, self.members.writing())
         full = digest.whole or not peer.introduced
-        data = b""
         few = sum(self.kernel.vector.values()) <= self.config.chunks_above_events
         lately_s = now_s - REPLACED_AFTER * self.config.gossip_interval_s
         lost = peer.pushing and self.exchanges.waiting(member.reach, Push, lately_s)
+        data = b""
         if (peer.known or few) and (lost or not peer.pushing):
-            fresh = peer.compared_since(settled)
-            since = peer.believed if fresh else VersionVector(peer.believed) | settled
+            fresh = peer.compared_since(widespread)
+            since = peer.believed if fresh else VersionVector(peer.believed) | widespread
             target = self.config.greeting_bytes_target
             data = self._encoded(since, target, now_s, whole=not fresh)
         greeting = Sync(digest, self.members.gossip(full=full), data)
@@ -149,22 +133,20 @@ class AntiEntropy:
 
     def answer(self, replica: str, request: Sync, now_s: float) -> Synced:
         """Take what the peer brought; what its vector lacks, cut at the byte budget."""
-        peer = self.eager.peer(replica)
+        peer = self.peers.peer(replica)
         if request.delta and not self.read_only:
             self.take_in(request.delta, replica, ())
         mine = self.kernel.vector
         theirs = digests.lower_bound(request.digest, mine, peer)
         answer = digests.answering(mine, peer, request.digest, self.members.writing())
         equal = answer.hash == request.digest.hash
-        peer.told(mine if equal else digests.told(request.digest, mine), exact=True)
-        peer.shown = dict(mine)
         full = request.digest.whole or not peer.introduced
+        peer.compared(mine if equal else digests.reported(request.digest, mine), shown=mine)
         claims = self.members.gossip(full=full)
-        peer.introduced = True
         if equal or (request.digest.tier is Tier.HASH and not peer.known):
             return Synced(answer, members=claims)
         theirs = self._offered(theirs)
-        room = min(self.config.delta_bytes_target, self.allowance.room(now_s))
+        room = min(self.config.delta_bytes_target, self.bandwidth.room(now_s))
         try:
             if self._relays and self._lacks_much(theirs, mine):
                 return Synced(digests.full(mine), reset=True, members=claims)
@@ -177,7 +159,7 @@ class AntiEntropy:
     @property
     def _relays(self) -> bool:
         """Whether this replica brings others' events, too; a leaf does not."""
-        return self.rules.may_relay(agent_of(self.kernel.replica))
+        return self.policy.may_relay(agent_of(self.kernel.replica))
 
     def _offered(self, theirs: Mapping[str, int]) -> dict[str, int]:
         """A peer's vector, as if it had whatever a leaf may not bring it."""
@@ -194,16 +176,27 @@ class AntiEntropy:
         return sum(mine.values()) > self.config.chunks_above_events
 
     def synced(self, opened: Opened, replica: str, answer: Synced, now_s: float) -> None:
-        """Take what the peer gave, ask for what it still has, push what it lacks."""
+        """Take what the peer gave, ask for what it still has, push what it lacks.
+
+        In this order, because each step needs the vector that the one before left behind:
+
+        1. What it has, it said; what it was shown is my vector *when I asked*: whatever came since
+           is not covered by equal hashes.
+        2. Its delta is taken in. From here on `mine` is the vector after it.
+        3. It cannot tell by deltas (`reset`): ask for chunks, if that is worth it.
+        4. It has more: ask for just these origins (`WANTED`) - but only if that leads on. Either
+           it has not been asked yet (it compared hashes and sent nothing), or its answer was cut
+           *and* brought us forward; otherwise two replicas would ask each other in circles.
+        5. It lacks something: push it - unless the answer is a bare hash, which says nothing of
+           what it has, or a push is under way, or it is new and will rather ask for chunks.
+        """
         request = opened.request
         if not isinstance(request, Sync):
             raise MalformedFrameError("a sync was answered that was not asked")
-        peer = self.eager.peer(replica)
+        peer = self.peers.peer(replica)
         equal = answer.digest.hash == request.digest.hash
-        theirs = digests.told(answer.digest, self.kernel.vector)
-        peer.told(opened.shown if equal else theirs, exact=True)
-        peer.shown = dict(opened.shown)
-        peer.introduced = True
+        theirs = digests.reported(answer.digest, self.kernel.vector)
+        peer.compared(opened.shown if equal else theirs, shown=opened.shown)
         if equal:
             return
         before = self.kernel.vector
@@ -214,17 +207,16 @@ class AntiEntropy:
             for wanted in self.receiver.reset(opened.address, answer.digest.vector, now_s):
                 self.open(opened.address, replica, wanted, now_s)
         lacking = {o: mine.get(o, 0) for o, s in peer.known.items() if s > mine.get(o, 0)}
-        if not self.rules.may_relay(agent_of(replica)):
+        if not self.policy.may_relay(agent_of(replica)):  # of a leaf only its own events
             lacking = {o: s for o, s in lacking.items() if agent_of(o) == agent_of(replica)}
         unasked = request.digest.tier is not Tier.WANTED and not answer.delta and not answer.reset
         if lacking and (unasked or (answer.more and mine != before)):
             digest = Digest(vector_hash(mine), Tier.WANTED, lacking)
             self.open(opened.address, replica, Sync(digest), now_s)
-        if answer.digest.tier is not Tier.HASH and not peer.pushing:
-            if self._relays and self._lacks_much(peer.known, mine) and peer.withheld < WITHHELD_MAX:
-                peer.withheld += 1  # it will ask for chunks, unless it cannot reach us
-            else:
-                self._push(opened.address, replica, peer.believed, (), now_s)
+        if answer.digest.tier is Tier.HASH or peer.pushing:
+            return
+        if not (self._relays and self._lacks_much(peer.known, mine) and peer.withhold()):
+            self._push(opened.address, replica, peer.believed, now_s)
 
     # ------------------------------------------------------------------------------ taking in
 
@@ -245,20 +237,16 @@ class AntiEntropy:
         pending.counts[f"delta:{taken.outcome.value}"] += 1
         pending.counts["bytes:delta"] += len(data)
         pending.counts["redundant"] += taken.redundant
-        self.eager.credit(taken.ranges, sender, self.members.live(), told)
+        self.peers.credit(taken.ranges, sender, self.members.live(), told)
         if taken.outcome is Outcome.POISON:
-            pending.notices.append(Notice("quarantined", (("from", sender), ("why", taken.why))))
+            pending.notice("quarantined", **{"from": sender, "why": taken.why})
         for row, change in taken.applied:
-            pending.rows.append(Row(DELTA, row))
-            if change:
-                pending.published.append(Published(change, "remote"))
+            pending.merge(row, change)
         self.skip_given_up()
-        if taken.applied:
-            self.news = True
-            if told:  # a push; what a sync brings spreads by syncs
-                origins = [origin for origin, _, _ in taken.ranges]
-                known = [*told, *map(self.eager.hash_of, (sender, self.kernel.replica))]
-                self.eager.spread(origins, self.members.live(), known)
+        if taken.applied and told:  # a push; what a sync brings spreads by syncs
+            origins = [origin for origin, _, _ in taken.ranges]
+            known = [*told, *map(self.peers.hash_of, (sender, self.kernel.replica))]
+            self.peers.spread(origins, self.members.live(), known)
         return taken.ranges
 
     def give_up(self, origin: str) -> None:
@@ -269,7 +257,7 @@ class AntiEntropy:
         """
         held = self.intake.quarantine.get(origin)
         if held is not None:
-            skips.record(self.kernel, origin, held)
+            record_skip(self.kernel, origin, held)
             self.skip_given_up()
 
     def skip_given_up(self) -> None:
@@ -278,14 +266,10 @@ class AntiEntropy:
             return
         held = dict(self.intake.quarantine)
         for row, change in self.intake.release():
-            self.pending.rows.append(Row(DELTA, row))
-            if change:
-                self.pending.published.append(Published(change, "remote"))
-            self.news = True
+            self.pending.merge(row, change)
         for origin in held.keys() - self.intake.quarantine.keys():
             first, last = held[origin].span
-            facts = (("origin", origin), ("events", f"{first}-{last}"))
-            self.pending.notices.append(Notice("skipped", facts))
+            self.pending.notice("skipped", origin=origin, events=f"{first}-{last}")
 
     def give(self, replica: str, wanted: ChunkWanted, now_s: float) -> ChunkGiven:
         """The chunk that a peer asks for.
@@ -297,10 +281,10 @@ class AntiEntropy:
         self.receiver.may_donate()
         if not self._relays:
             raise ForbiddenError("a leaf does not speak for others; ask a relay")
-        if not self.allowance.room(now_s):
+        if not self.bandwidth.room(now_s):
             self.donor.keep(wanted, now_s)
             raise BusyError("the bandwidth cap is reached; go on a moment later")
-        self.eager.peer(replica).withheld = 0
+        self.peers.peer(replica).asked_for_chunks()
         return self.donor.give(wanted, now_s)
 
     def chunk(self, opened: Opened, replica: str, given: ChunkGiven, now_s: float) -> None:
@@ -310,7 +294,7 @@ class AntiEntropy:
             MalformedFrameError: nobody asked for it.
             ForbiddenError: it comes from a leaf.
         """
-        if not self.rules.may_relay(agent_of(replica)):
+        if not self.policy.may_relay(agent_of(replica)):
             raise ForbiddenError(f"{replica} is a leaf and brought a state of others")
         asked = opened.request
         if not isinstance(asked, ChunkWanted) or (
@@ -319,11 +303,8 @@ class AntiEntropy:
             raise MalformedFrameError("a chunk came that was not asked for")
         change, wanted = self.receiver.take(given)
         if change is not None:
-            self.pending.rows.append(Row(CHUNK, given.data))
+            self.pending.join(given.data, change)
             self.pending.counts["chunk:new"] += 1
-            self.news = True
-        if change:
-            self.pending.published.append(Published(change, "bootstrap"))
         for request in wanted:
             if not self.open(opened.address, replica, request, now_s):
                 self.receiver.stop()
@@ -332,41 +313,62 @@ class AntiEntropy:
 
     def push_news(self, now_s: float) -> None:
         """Make the pushes that are due; peers that lack the same share one encoding."""
-        if not self.eager.due():
+        if not self.peers.due():
             return
         live = self.members.live()
         applied = self.kernel.vector
         encoded: dict[tuple[tuple[str, int], ...], bytes] = {}
         ready = self.exchanges.ready()
-        while ready and self.allowance.room(now_s):
-            wave = min(ready, 1) if self.allowance.bytes_per_s else ready
-            plans = self.eager.plan(live, applied, wave)
+        while ready and self.bandwidth.room(now_s):
+            wave = min(ready, 1) if self.bandwidth.bytes_per_s else ready
+            plans = self.peers.plan(live, applied, wave)
             if not plans:
                 return
             ready -= len(plans)
             for plan in plans:
                 key = tuple(sorted(plan.since.items()))
                 if key not in encoded:
-                    since = {**applied, **plan.since}
-                    encoded[key] = self._encoded(since, self.config.delta_bytes_target, now_s)
-                message = Push(encoded[key], plan.told)
-                peer = self.eager.peer(plan.peer.replica)
-                peer.pushing = bool(encoded[key]) and self.open(
-                    plan.peer.reach, plan.peer.replica, message, now_s
+                    encoded[key] = self._news(plan.since, applied, now_s)
+                self._push_bytes(
+                    plan.peer.reach, plan.peer.replica, Push(encoded[key], plan.told), now_s
                 )
+
+    def _news(self, since: Mapping[str, int], applied: Mapping[str, int], now_s: float) -> bytes:
+        """What a peer lacks that has all but what is above `since`; the journal's bytes, if it can.
+
+        A write that this step made, and nothing else, is encoded already: for the journal.
+        """
+        written = self.pending.written
+        if written is not None and written.covers(since, applied):
+            return written.data
+        return self._encoded({**applied, **since}, self.config.delta_bytes_target, now_s)
 
     def _push(
         self,
         address: str,
         replica: str,
         since: Mapping[str, int],
-        told: tuple[int, ...],
         now_s: float,
     ) -> None:
         data = self._encoded(since, self.config.delta_bytes_target, now_s)
         if data:
-            opened = self.open(address, replica, Push(data, told), now_s)
-            self.eager.peer(replica).pushing = opened
+            self._push_bytes(address, replica, Push(data), now_s)
+
+    def _push_bytes(self, address: str, replica: str, push: Push, now_s: float) -> None:
+        sent = bool(push.delta) and self.open(address, replica, push, now_s)
+        self.peers.opened(replica, sent=sent)
+
+    def acknowledged(self, opened: Opened, replica: str, ack: Ack) -> None:
+        """A push was answered with the vector that its receiver durably has."""
+        told = opened.request.told if isinstance(opened.request, Push) else ()
+        self.peers.pushed(replica, ack.vector, self.kernel.vector, told)
+
+    def failed(self, opened: Opened) -> None:
+        """An exchange got no useful answer: forget what was assumed; gossip repairs the rest."""
+        if isinstance(opened.request, Push):
+            self.peers.push_failed(opened.replica)
+        if isinstance(opened.request, ChunkWanted):
+            self.receiver.stop()
 
     def _delta(self, since: Mapping[str, int], room: int) -> tuple[Delta, bool]:
         """Events above a vector, cut at `room` bytes; and whether there are more.
@@ -384,10 +386,10 @@ class AntiEntropy:
     ) -> bytes:
         """Events above a vector; nothing if there are none, or if only chunks could tell them.
 
-        With `whole`, nothing if not all of them can be told.
+        With `whole`, nothing if not all of them fit.
         """
         try:
-            room = min(bytes_target, self.allowance.room(now_s))
+            room = min(bytes_target, self.bandwidth.room(now_s))
             delta, more = self._delta(self._offered(since), room)
         except BelowFloorError:
             return b""

@@ -21,7 +21,7 @@ LEAST_S = 0.1
 
 
 @dataclass(slots=True)
-class Allowance:
+class TokenBucket:
     """One per replica. `bytes_per_s` 0 is no limit."""
 
     bytes_per_s: float

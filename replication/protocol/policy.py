@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from crdt import Delta
-    from replication.protocol.caller import Caller
+    from replication.protocol.link import PeerConnection
 
 Dots = tuple[str, int, int]
 DIGEST_BYTES = 8
 SEQ_MAX = 1 << 62
 SKIPPED = "_convoca/skipped"
-"""The document of events given up (`skips`), which takes back what others wrote."""
+"""The document of events given up (`intake`), which takes back what others wrote."""
 
 
 def agent_of(replica: str) -> str:
@@ -48,7 +48,7 @@ def agent_of(replica: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class AccessPolicy:
     """The rules of a cluster; the same on every agent.
 
     Args:
@@ -65,16 +65,16 @@ class Rules:
     @property
     def digest(self) -> bytes:
         """Eight bytes that are equal for equal rules; b"" for none at all."""
-        if self == Rules():
+        if self == AccessPolicy():
             return b""
         relays = None if self.relays is None else sorted(self.relays)
         writers = {prefix: sorted(names) for prefix, names in sorted(self.writers.items())}
         text = json.dumps([relays, writers, self.certified])
         return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
-    def names_of(self, caller: Caller) -> frozenset[str] | None:
+    def names_of(self, connection: PeerConnection) -> frozenset[str] | None:
         """The names that a sender may use by its certificate; None where none is asked for."""
-        return caller.names if self.certified else None
+        return connection.names if self.certified else None
 
     def may_relay(self, name: str) -> bool:
         """Whether the agent of that name may bring events of others."""
@@ -105,6 +105,8 @@ class Rules:
     def check_events(self, delta: Delta, documents_of: Callable[[Dots], set[str | None]]) -> None:
         """Raise ForbiddenError if an event touches a document that its origin may not write.
 
+        To touch is to write an entry there or to kill one. O(events + killed ranges x log events).
+
         Args:
             delta: what came.
             documents_of: the documents of the live entries among some dots; None stands for dots
@@ -112,7 +114,15 @@ class Rules:
         """
         if not self.writers:
             return
-        brought = {
+        # A removal says which dots it kills, not of which document they were. Each dot is in one of
+        # two places, and both have to be asked, since neither knows what the other holds:
+        #
+        #     covered by this delta     the run of its origin says what it wrote, if it lives
+        #     anywhere else             the state says what it holds, and whether it saw the dot
+        #
+        # A dot of the delta must not be looked up in the state: it is not applied yet, and "never
+        # seen" would refuse a delta that brings an entry and its removal together.
+        written = {
             run.origin: [(event.seq, event.path[0]) for event in run.events if event.path]
             for run in delta.runs
         }
@@ -120,21 +130,21 @@ class Rules:
         for run in delta.runs:
             name = agent_of(run.origin)
             if not self.is_bound(name):
-                continue
+                continue  # it may write everything: nothing to look up
             for event in run.events:
                 touched: set[str | None] = {event.path[0]} if event.path else set()
                 for origin, first, last in event.kills:
+                    # Within the delta: seqs ascend, so the killed ones are one slice. Beyond its
+                    # origins `low` and `high` lie above any seq: all dots are anywhere else.
+                    seqs = written.get(origin, [])
+                    start, stop = bisect_left(seqs, (first,)), bisect_left(seqs, (last + 1,))
+                    touched.update(document for _, document in seqs[start:stop])
+                    # Anywhere else: what of first..last lies below the run, and what lies above.
                     low, high = covered.get(origin, (SEQ_MAX, SEQ_MAX))
-                    known = brought.get(origin, [])
-                    touched.update(
-                        document
-                        for _, document in known[
-                            bisect_left(known, (first,)) : bisect_left(known, (last + 1,))
-                        ]
-                    )
-                    for dots in ((first, min(last, low - 1)), (max(first, high + 1), last)):
-                        if dots[0] <= dots[1]:
-                            touched |= documents_of((origin, *dots))
+                    below, above = (first, min(last, low - 1)), (max(first, high + 1), last)
+                    for begin, end in (below, above):
+                        if begin <= end:
+                            touched |= documents_of((origin, begin, end))
                 self._check(run.origin, event.seq, touched)
 
     def _check(self, origin: str, seq: int, documents: Iterable[str | None]) -> None:

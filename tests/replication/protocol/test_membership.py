@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from replication.config import Config
-from replication.protocol.failure_detector import FailureDetector
 from replication.protocol.membership import Membership
 from replication.protocol.messages import MemberClaim, Status
 
@@ -102,39 +99,3 @@ def test_gossip_tells_news_first_and_falls_silent_when_all_is_told():
     assert told[-1] == ()
     members.suspect("bob~1", 5.0)
     assert [c.replica for c in members.gossip()] == ["bob~1"]
-
-
-def test_every_member_is_probed_once_per_turn():
-    """Shuffled round robin: the time to first detection is bounded."""
-    members = table()
-    detector = FailureDetector(CONFIG, random.Random(1))
-    probed = []
-    for second in range(4):
-        probed.append(detector.begin(members.live(), float(second)).replica)
-        detector.heard(probed[-1])
-    assert sorted(probed[:2]) == sorted(probed[2:]) == ["bob~1", "eve~1"]
-
-
-def test_silence_asks_helpers_first_and_only_then_accuses():
-    """Direct timeout -> indirect probes -> end of the interval -> suspicion."""
-    members = table()
-    detector = FailureDetector(CONFIG, random.Random(1))
-    target = detector.begin(members.live(), 0.0)
-    assert detector.helpers(members.live(), 0.4) == []
-    helpers = detector.helpers(members.live(), 0.5)
-    assert target.replica not in {m.replica for m in helpers}
-    assert detector.helpers(members.live(), 0.6) == []
-    assert detector.verdict(0.9) is None
-    assert detector.verdict(1.0) == target.replica
-
-
-def test_a_blocked_loop_accuses_nobody():
-    """[replication 26] (the detector's part) after 2 s away waits start anew, health stretches."""
-    members = table()
-    detector = FailureDetector(CONFIG, random.Random(1))
-    detector.begin(members.live(), 0.0)
-    detector.stalled(2.0)
-    assert detector.verdict(2.5) is None
-    assert detector.timeout_s() == 2 * CONFIG.probe_timeout_s
-    detector.heard(detector.probing.replica)
-    assert detector.timeout_s() == CONFIG.probe_timeout_s

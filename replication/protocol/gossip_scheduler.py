@@ -10,8 +10,8 @@ A partner that did not answer within half an interval - its frames were lost, it
 the connection - is replaced by another one, once per round: what an exchange costs on a bad network
 is time, and a round has time left. Without loss nothing is replaced and nothing is paid.
 
-After `SETTLED_ROUNDS` rounds a write has reached practically everybody. `settled` is a vector that
-is at least so old: an exchange with somebody of whom we know nothing fresh brings what came since.
+After `WIDESPREAD_ROUNDS` rounds a write has reached practically everybody. `widespread` is a vector
+at least that old: an exchange with somebody of whom we know nothing fresh brings what came since.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ REVISIT = 0.1
 REPLACED_AFTER = 0.5
 """Share of the interval within which a partner is to answer; far above any round trip."""
 
-SETTLED_ROUNDS = 8
+WIDESPREAD_ROUNDS = 8
 """A thousand replicas are equal after 6 rounds; a hundred that lose half of all frames, too."""
 
 
 @dataclass(slots=True)
-class Rounds:
+class GossipScheduler:
     """The schedule of one replica. Time and dice are arguments."""
 
     config: Config
     dice: Dice
     seeds: tuple[str, ...]
     due_s: float
-    settled: Mapping[str, int]
-    """My vector as of at least `SETTLED_ROUNDS` rounds ago, at most twice that; or of the start."""
+    widespread: Mapping[str, int]
+    """My vector of at least `WIDESPREAD_ROUNDS` rounds ago, at most twice that; or of the start."""
     interval_s: float = 0.0
-    _settling: Mapping[str, int] = field(init=False)
+    _spreading: Mapping[str, int] = field(init=False)
     _count: int = 0
     _before: dict[str, int] = field(default_factory=dict)
     _asked: frozenset[str] = frozenset()
@@ -59,7 +59,7 @@ class Rounds:
     _replace_s: float = math.inf
 
     def __post_init__(self) -> None:
-        self._settling = self.settled
+        self._spreading = self.widespread
 
     @property
     def wake_s(self) -> float:
@@ -97,8 +97,8 @@ class Rounds:
             return self._replacements(members, now_s), []
         idle = vector == self._before
         self._before = dict(vector)
-        if self._count % SETTLED_ROUNDS == 0:
-            self.settled, self._settling = self._settling, self._before
+        if self._count % WIDESPREAD_ROUNDS == 0:
+            self.widespread, self._spreading = self._spreading, self._before
         self._count += 1
         pace = self.config.gossip_interval_s
         self.interval_s = (

@@ -16,7 +16,7 @@ from replication.transport.http import MEDIA_TYPE, HttpTransport, split_address
 from replication.transport.memory import Switchboard
 
 if TYPE_CHECKING:
-    from replication.protocol.caller import Caller
+    from replication.protocol.link import PeerConnection
 
 QUICK = Config(connect_timeout_s=0.2, read_timeout_s=0.2, total_timeout_s=0.4)
 
@@ -25,7 +25,7 @@ def unheard(via: str, up: bool) -> None:
     """Hears of hung up connections."""
 
 
-async def echo(frame: bytes, caller: Caller) -> tuple[int, bytes]:
+async def echo(frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
     return 200, b"echo " + frame
 
 
@@ -76,7 +76,7 @@ async def test_a_refusal_is_an_answer(pair):
     """A peer's frame arrives whatever status it travels with: it says itself what is wrong."""
     one, two = pair
 
-    async def refuse(frame: bytes, caller: Caller) -> tuple[int, bytes]:
+    async def refuse(frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
         return 401, b"refused"
 
     await one.listen(echo, unheard)
@@ -142,7 +142,7 @@ async def test_more_exchanges_than_allowed_are_told_to_retry():
     """The ninth at once gets 503 with Retry-After; the eight are answered."""
     release, full, inside = asyncio.Event(), asyncio.Event(), 0
 
-    async def slow(frame: bytes, caller: Caller) -> tuple[int, bytes]:
+    async def slow(frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
         nonlocal inside
         inside += 1
         if inside == 8:

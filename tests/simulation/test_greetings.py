@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 
 import pytest
 
 from crdt import LWWRegister
 from replication import Config, Faults, Simulation
-from replication.protocol.exchanges import Opened
-from replication.protocol.membership import Membership
-from replication.protocol.messages import MemberClaim, Push, Status, Sync
-from replication.protocol.rounds import REPLACED_AFTER, SETTLED_ROUNDS, Rounds
+from replication.protocol.gossip_scheduler import WIDESPREAD_ROUNDS
 from tests.scale import rounds
 
 PURE = Config(gossip_jitter=0.0, gossip_interval_max_s=1.0, eager_peers_max=0)
@@ -31,62 +27,6 @@ def acquainted(size: int, seed: int, config: Config) -> Simulation:
     return sim
 
 
-# ------------------------------------------------------------------------------ partners
-
-
-def table(size: int) -> Membership:
-    members = Membership("me~1", "h:0", 65536, PURE, 0.0)
-    claims = [MemberClaim(f"n{n}~1", f"h:{n}", 1, Status.ALIVE) for n in range(1, size)]
-    members.learn(claims, 0.0)
-    return members
-
-
-def concluded(replica: str, request: Sync | Push) -> Opened:
-    return Opened("h:1", replica, request, 1, 15.0, {})
-
-
-SYNC = Sync(digest=None)
-
-
-def test_partners_that_did_not_answer_are_replaced_once_by_others():
-    """Half an interval later, by members that were not asked in this round; never a second time."""
-    members = table(10)
-    schedule = Rounds(replace(PURE, fanout=3), random.Random(1), (), 0.0, {})
-    first, _ = schedule.begin({}, members, 0.0)
-    schedule.answered(concluded(first[0].replica, SYNC))
-    assert schedule.wake_s == REPLACED_AFTER
-    assert schedule.begin({}, members, REPLACED_AFTER - 0.01) == ([], [])
-    second, _ = schedule.begin({}, members, REPLACED_AFTER)
-    assert len(second) == 2
-    assert not {m.replica for m in first} & {m.replica for m in second}
-    assert schedule.begin({}, members, 0.9) == ([], [])
-    assert schedule.wake_s == 1.0
-
-
-def test_a_round_that_was_answered_costs_nothing_more():
-    """No frame, and not even a tick; that a push was answered says nothing of the round."""
-    members = table(10)
-    schedule = Rounds(PURE, random.Random(1), (), 0.0, {})
-    partners, _ = schedule.begin({}, members, 0.0)
-    for member in partners:
-        schedule.answered(concluded(member.replica, Push(b"")))
-    assert schedule.wake_s == REPLACED_AFTER
-    for member in partners:
-        schedule.answered(concluded(member.replica, SYNC))
-    assert schedule.wake_s == 1.0
-    assert schedule.begin({}, members, REPLACED_AFTER) == ([], [])
-
-
-def test_what_is_settled_is_eight_to_sixteen_rounds_old():
-    """Never younger, or news would be left out; never much older, or old news would be told."""
-    schedule = Rounds(PURE, random.Random(1), (), 0.0, {"me~1": 5})
-    for second in range(5 * SETTLED_ROUNDS):
-        schedule.begin({"me~1": 5 + second}, table(3), float(second))
-        age = 5 + second - schedule.settled["me~1"]
-        assert age <= 2 * SETTLED_ROUNDS
-        assert age >= SETTLED_ROUNDS or schedule.settled == {"me~1": 5}
-
-
 # ------------------------------------------------------------------------------ greetings
 
 
@@ -97,7 +37,7 @@ def greeted(sim: Simulation) -> int:
     """
     ada, bob = sim.replica("n0"), sim.replica("n1")
     row = ada.members.get(bob.id)
-    ada.entropy.greet(row, ada.rounds.settled, sim.now_s)
+    ada.gossip.greet(row, ada.scheduler.widespread, sim.now_s)
     ((send,),) = [ada.flush(sim.now_s).send]
     bob.receive(send.frame, sim.now_s, 1)
     return bob.counts["bytes:delta"]
@@ -107,7 +47,7 @@ def test_one_frame_brings_news_to_a_peer_that_was_never_met():
     """Counterexample: the first exchange compared vectors only; news took three frames more."""
     sim = acquainted(2, 1, CUT)
     sim.cut("n0", "n1")
-    sim.run(3 * SETTLED_ROUNDS + 0.7)
+    sim.run(3 * WIDESPREAD_ROUNDS + 0.7)
     sim["n0"].document("x", LWWRegister).set("news")
     greeted(sim)
     assert sim["n1"].document("x", LWWRegister).value == "news"
@@ -118,7 +58,7 @@ def test_settled_events_are_not_told_to_a_peer_that_was_never_met():
     sim = acquainted(2, 2, CUT)
     sim.cut("n0", "n1")
     sim["n0"].document("x", LWWRegister).set("settled")
-    sim.run(3 * SETTLED_ROUNDS + 0.7)
+    sim.run(3 * WIDESPREAD_ROUNDS + 0.7)
     assert greeted(sim) == 0
 
 
@@ -152,7 +92,7 @@ def test_a_push_that_was_lost_does_not_keep_greetings_empty():
     sim.cut("n0", "n1")
     sim["n0"].document("x", LWWRegister).set("news")
     sim.run(0.1)
-    assert sim.replica("n0").eager.peer(sim.replica("n1").id).pushing
+    assert sim.replica("n0").peers.peer(sim.replica("n1").id).pushing
     assert greeted(sim) == 0, "that is what the push is bringing"
     sim.run(0.5)
     assert greeted(sim) > 0

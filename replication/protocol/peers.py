@@ -1,0 +1,289 @@
+"""What is known of each peer: what it has, what it was told, and what to push to it next.
+
+Theory of operation. Rumour mongering on top of anti-entropy (Demers et al. 1987; Karp et al. 2000).
+Per peer this module keeps two vectors:
+
+    known      what the peer said that it durably has; a lower bound of the truth
+    believed   `known`, raised by what we or others are known to have pushed to it; a guess
+
+A push carries, for the origins that are dirty at that peer, the events above the belief - so writes
+made while a push is in flight coalesce by themselves, and an outbox is a set of origins, never a
+queue of bytes. A belief that was too high costs a refusal (the receiver sees a gap and answers with
+its vector) and is corrected by that answer; a lattice lets us be wrong cheaply. Nothing here is
+needed for convergence: gossip repairs what is lost.
+
+    a peer's outbox     dirty   pushing
+    nothing to tell     {}      False
+    to be planned       {o,..}  False    `spread` marked it
+    in flight           {}      True     `plan` took the marks; more may come meanwhile
+    waits for the ack   {o,..}  True     written while a push is in flight: the next one brings it
+                                         `pushed` and `push_failed` lead back to the upper two rows
+
+What a token or an operator asks is counted from `known` alone (`Acknowledgements`), so it may lag
+behind the truth and never runs ahead of it; `Behind` is the same for this replica itself. Only this
+module changes a `Peer`; others say what happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replication.protocol.wire import told_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from replication.config import Config
+    from replication.protocol.membership import Dice, Member, Membership
+
+Ranges = tuple[tuple[str, int, int], ...]
+"""(origin, first seq, last seq) of contiguous events."""
+
+WITHHELD_MAX = 3
+"""So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
+
+
+@dataclass(slots=True)
+class Peer:
+    """What is known about one peer's state.
+
+    `known` was said by the peer itself (durable there); `believed` is at least that. `dirty` maps
+    an origin to the hashes of the replicas that were told of its news already.
+    """
+
+    known: dict[str, int] = field(default_factory=dict)
+    believed: dict[str, int] = field(default_factory=dict)
+    dirty: dict[str, set[int]] = field(default_factory=dict)
+    pushing: bool = False
+    """One push is in flight at a time."""
+    shown: dict[str, int] = field(default_factory=dict)
+    """My vector as of the last exchange with it: what changed since is the CHANGED digest."""
+    introduced: bool = False
+    """Whether we ever compared vectors, in this boot."""
+    exchanges: int = 0
+    _withheld: int = 0
+
+    def reported(self, vector: Mapping[str, int], *, exact: bool = False) -> None:
+        """The peer said what it has. `exact` forgets beliefs about the origins named."""
+        for origin, seq in vector.items():
+            if seq > self.known.get(origin, 0):
+                self.known[origin] = seq
+            if exact or seq > self.believed.get(origin, 0):
+                self.believed[origin] = max(seq, self.known.get(origin, 0))
+
+    def compared(self, theirs: Mapping[str, int], shown: Mapping[str, int]) -> None:
+        """Both ends know each other's vector now: theirs as reported, mine as it was `shown`."""
+        self.reported(theirs, exact=True)
+        self.shown = dict(shown)
+        self.introduced = True
+
+    def compared_since(self, vector: Mapping[str, int]) -> bool:
+        """Whether we compared vectors when mine had reached `vector` already; O(origins)."""
+        shown = self.shown
+        return self.introduced and all(shown.get(origin, 0) >= s for origin, s in vector.items())
+
+    def greeted(self) -> int:
+        """One more exchange is opened with it; how many there were by now."""
+        self.exchanges += 1
+        return self.exchanges
+
+    def raise_belief(self, ranges: Ranges) -> None:
+        """Somebody pushed these ranges to the peer; if they arrived, it knows them."""
+        for origin, first, last in sorted(ranges):
+            believed = self.believed.get(origin, 0)
+            if first <= believed + 1 and last > believed:
+                self.believed[origin] = last
+
+    def withhold(self) -> bool:
+        """Whether not to push now, since it will ask for chunks - unless it cannot reach us."""
+        if self._withheld >= WITHHELD_MAX:
+            return False
+        self._withheld += 1
+        return True
+
+    def asked_for_chunks(self) -> None:
+        """It did, so the next pushes may be withheld again."""
+        self._withheld = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A push to make now: events above `since` for its origins, and whom others told."""
+
+    peer: Member
+    since: Mapping[str, int]
+    told: tuple[int, ...]
+
+
+class Peers:
+    """The peers of one replica; marks them dirty and plans pushes."""
+
+    __slots__ = ("_config", "_dice", "_hashes", "peers")
+
+    def __init__(self, config: Config, dice: Dice) -> None:
+        self._config = config
+        self._dice = dice
+        self.peers: dict[str, Peer] = {}
+        self._hashes: dict[str, int] = {}
+
+    def peer(self, replica: str) -> Peer:
+        """The record of a peer; created when first heard of."""
+        return self.peers.setdefault(replica, Peer())
+
+    def hash_of(self, replica: str) -> int:
+        """`told_hash`, remembered."""
+        known = self._hashes.get(replica)
+        if known is None:
+            known = self._hashes[replica] = told_hash(replica)
+        return known
+
+    def spread(
+        self, origins: Iterable[str], live: Sequence[Member], told: Iterable[int] = ()
+    ) -> None:
+        """News of `origins`: mark up to `eager_peers_max` peers that were not told yet."""
+        already = set(told)
+        others = [m for m in live if self.hash_of(m.replica) not in already]
+        if len(others) > self._config.eager_peers_max:
+            others = self._dice.sample(others, self._config.eager_peers_max)
+        if not others:
+            return
+        already.update(self.hash_of(m.replica) for m in others)
+        news = list(origins)
+        for member in others:
+            dirty = self.peer(member.replica).dirty
+            for origin in news:
+                dirty.setdefault(origin, set()).update(already)
+
+    def credit(
+        self, ranges: Ranges, sender: str, live: Sequence[Member], told: Sequence[int]
+    ) -> None:
+        """A delta came: its sender has these ranges, and those it says are told probably do, too.
+
+        A wrong guess is corrected by the next digest of that peer; none at all would make every
+        sync repeat what somebody else pushed a moment ago.
+        """
+        self.peer(sender).raise_belief(ranges)
+        served = set(told)
+        for member in live:
+            if served and self.hash_of(member.replica) in served:
+                self.peer(member.replica).raise_belief(ranges)
+
+    def due(self) -> bool:
+        """Whether some peer may have to be pushed to; O(peers)."""
+        return any(peer.dirty and not peer.pushing for peer in self.peers.values())
+
+    def plan(self, live: Sequence[Member], applied: Mapping[str, int], ready: int) -> list[Planned]:
+        """Pushes to make now, at most `ready` of them; dirty marks they cover are taken."""
+        planned: list[Planned] = []
+        for member in live:
+            peer = self.peers.get(member.replica)
+            if peer is None or peer.pushing or not peer.dirty or len(planned) >= ready:
+                continue
+            since = {origin: peer.believed.get(origin, 0) for origin in peer.dirty}
+            told = sorted(set().union(*peer.dirty.values()))[: self._config.told_max]
+            peer.dirty = {}
+            if all(seq >= applied.get(origin, 0) for origin, seq in since.items()):
+                continue
+            peer.pushing = True
+            planned.append(Planned(member, since, tuple(told)))
+        return planned
+
+    def opened(self, replica: str, *, sent: bool) -> None:
+        """A push was made for a peer: it is in flight, or there was nothing or no way to send."""
+        self.peer(replica).pushing = sent
+
+    def pushed(
+        self,
+        replica: str,
+        vector: Mapping[str, int],
+        applied: Mapping[str, int],
+        told: Sequence[int],
+    ) -> None:
+        """A push was answered with the peer's vector.
+
+        A peer that still stands below us (the push was cut, or it saw a gap) is marked dirty again,
+        now with the right belief - but only if it reported something new, so that a refusal is not
+        repeated for ever.
+        """
+        peer = self.peer(replica)
+        peer.pushing = False
+        behind = [
+            origin
+            for origin, stands in vector.items()
+            if stands != peer.believed.get(origin, 0) and stands < applied.get(origin, 0)
+        ]
+        peer.reported(vector, exact=True)
+        for origin in behind:
+            peer.dirty.setdefault(origin, set()).update(told)
+
+    def push_failed(self, replica: str) -> None:
+        """A push was refused or got no answer; gossip will repair it."""
+        self.peer(replica).pushing = False
+
+    def forget(self, replica: str) -> None:
+        """The peer left; O(1)."""
+        self.peers.pop(replica, None)
+        self._hashes.pop(replica, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgements:
+    """Who has what, as said by the members themselves: the arithmetic behind tokens and lag."""
+
+    members: Membership
+    peers: Peers
+
+    def lag(self, mine: Mapping[str, int]) -> dict[str, int]:
+        """Per current member: events of `mine` not known to be there; O(members x origins)."""
+        behind = {}
+        for member in self.members.current():
+            known = self.peers.peer(member.replica).known
+            behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
+        return behind
+
+    def holders(self, wanted: Mapping[str, int]) -> int:
+        """How many current members said that they durably have these; O(members x origins)."""
+        known = (self.peers.peer(member.replica).known for member in self.members.current())
+        return sum(all(k.get(o, 0) >= s for o, s in wanted.items()) for k in known)
+
+    def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
+        """The events of `mine` that every current member, dead ones included, has durably."""
+        vector = dict(mine)
+        for member in self.members.current():
+            known = self.peers.peer(member.replica).known
+            vector = {origin: min(seq, known.get(origin, 0)) for origin, seq in vector.items()}
+        return vector
+
+
+@dataclass(slots=True)
+class Behind:
+    """How far this replica is behind what peers reported, per origin; for people, not decisions.
+
+    Every digest, answer and acknowledgement names seqs. One that is beyond ours is remembered with
+    the moment when it was first heard, until our vector reaches it. So the lag of an origin is a
+    lower bound: events that nobody reported are not counted. At most one entry per origin.
+    """
+
+    _reported: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    """origin -> (seq that is lacked since then, greatest seq reported, when first heard)."""
+
+    def heard(self, theirs: Mapping[str, int], mine: Mapping[str, int], now_s: float) -> None:
+        """A peer reported what it has; O(len(theirs))."""
+        for origin, seq in theirs.items():
+            stands = mine.get(origin, 0)
+            if seq <= stands:
+                continue
+            lacked, most, since_s = self._reported.get(origin, (seq, seq, now_s))
+            if stands >= lacked:  # that was reached: what is lacked now is lacked since now
+                lacked, since_s = seq, now_s
+            self._reported[origin] = (lacked, max(most, seq), since_s)
+
+    def lag(self, mine: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
+        """Origin -> (events lacked, seconds since the oldest of them was reported); O(origins)."""
+        for origin in [o for o, (_, most, _) in self._reported.items() if most <= mine.get(o, 0)]:
+            del self._reported[origin]
+        return {
+            origin: (most - mine.get(origin, 0), now_s - since_s)
+            for origin, (_, most, since_s) in self._reported.items()
+        }
