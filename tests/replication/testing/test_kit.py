@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from crdt import LWWRegister, ORSet
@@ -64,19 +61,3 @@ def test_a_cluster_that_a_test_leaves_different_fails_it(pytester):
     )
     loop = "asyncio_default_fixture_loop_scope=function"
     pytester.runpytest("-p", "no:cacheprovider", "-o", loop).assert_outcomes(passed=1, errors=1)
-
-
-@pytest.mark.parametrize(
-    ("statement", "unloaded"),
-    [
-        ("import replication.testing.pytest_plugin", ["aiohttp", "msgpack", "crdt.testing"]),
-        ("from replication import Simulation", ["crdt.testing", "hypothesis"]),
-        ("from replication.testing import Simulation", ["crdt.testing", "hypothesis"]),
-        ("from replication.testing import local_agents", ["crdt.testing", "hypothesis"]),
-    ],
-)
-def test_a_door_loads_what_is_asked_for_and_no_more(statement, unloaded):
-    """Every pytest run on a machine loads the plugin; a simulation needs no kit of the types."""
-    code = f"{statement}; import sys; print(*sorted({set(unloaded)} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == ""
