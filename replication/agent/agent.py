@@ -108,6 +108,9 @@ class Agent:
         address: str = "",
         seed: int | None = None,
     ) -> None:
+        # Whatever can be refused is refused here, before a file is made or a port is taken; what is
+        # opened, in which order, is the runtime's. The handlers get an agent that is not finished:
+        # nobody asks them anything before `start`.
         self.name = checked_name(name)
         self.config = config or Config()
         self.rules = rules or AccessPolicy()
