@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replication.agent import Agent, Bounded, ChangeEvent, MemberView, Touched
+    from replication.agent import Agent, Bounded, ChangedDocument, ChangeEvent, MemberView
     from replication.config import Config
     from replication.errors import (
         ClosedError,
@@ -56,7 +56,7 @@ ROOMS = {
     "ReplicationError": "errors",
     "SecretRequiredError": "errors",
     "Simulation": "testing",
-    "Touched": "agent",
+    "ChangedDocument": "agent",
     "UnacknowledgedError": "errors",
     "UnknownDocumentTypeError": "errors",
     "UnknownPeerError": "errors",
@@ -68,6 +68,7 @@ __all__ = [
     "Agent",
     "Bounded",
     "ChangeEvent",
+    "ChangedDocument",
     "ClosedError",
     "Config",
     "ConfigError",
@@ -83,7 +84,6 @@ __all__ = [
     "ReplicationError",
     "SecretRequiredError",
     "Simulation",
-    "Touched",
     "UnacknowledgedError",
     "UnknownDocumentTypeError",
     "UnknownPeerError",

@@ -1,4 +1,4 @@
-"""`python -m replication`: what it does is told in `replication.cli`."""
+"""`python -m replication`: what it does is explained in `replication.cli`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Config:
         ConfigError: a value is out of range or contradicts a neighbour; nothing was started.
     """
 
-    # -- gossip: how fast an agent learns what it was not told
+    # -- gossip: how fast an agent learns what was not pushed to it
     gossip_interval_s: float = 1.0
     """Between two push-pull rounds. Idle rounds double it up to `gossip_interval_max_s`."""
     gossip_interval_max_s: float = 8.0

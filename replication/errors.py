@@ -170,7 +170,7 @@ class UnacknowledgedError(JournalFailedError):
 
     It stays visible here, is never sent before it is durable, and is retried: when the agent is
     writable again, it counts. Should the agent die before, it never happened. Either way the bound
-    holds. `agent.durable()` tells when it is settled; to repeat it meanwhile may count it twice.
+    holds. `agent.durable()` returns once it counts; to repeat it before that may count it twice.
     """
 
     code: ClassVar[str] = "unacknowledged"

@@ -44,7 +44,7 @@ class Version:
         """The token that `encode` wrote.
 
         Raises:
-            ValueError: the text is no token.
+            ValueError: the text is not a token.
         """
         vector = json.loads(text)
         if not isinstance(vector, dict) or not all(type(seq) is int for seq in vector.values()):

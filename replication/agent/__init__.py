@@ -19,15 +19,15 @@ from replication.agent.agent import Agent
 from replication.agent.assembly import ReplicaSettings, assemble
 from replication.agent.blocking import BlockingAgent
 from replication.agent.bounded import Bounded
-from replication.agent.watch import ChangeEvent, Touched
+from replication.agent.watch import ChangedDocument, ChangeEvent
 
 __all__ = [
     "Agent",
     "BlockingAgent",
     "Bounded",
     "ChangeEvent",
+    "ChangedDocument",
     "MemberView",
     "ReplicaSettings",
-    "Touched",
     "assemble",
 ]

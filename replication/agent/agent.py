@@ -15,10 +15,10 @@ says how far things had got.
 What operators decide does not happen by itself. A verdict of the failure detector steers traffic
 only; that a member is gone for good, or an event not worth waiting for, is somebody's decision, and
 each is refused if it names what this agent does not know. Cutting a peer off is of this agent and
-this run; retiring and skipping are told to everybody and never taken back.
+this run; retiring and skipping are for everybody, and never taken back.
 
 This module is what an author calls. What runs between `start` and `close` is one `AgentRuntime`:
-how it is opened and closed, in which order and why, is told in `runtime`.
+how it is opened and closed, in which order and why, is explained in `runtime`.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ class Agent:
         address: str = "",
         seed: int | None = None,
     ) -> None:
+        # Whatever can be refused is refused here, before a file is made or a port is taken; what is
+        # opened, in which order, is the runtime's. The handlers get an agent that is not finished:
+        # nobody asks them anything before `start`.
         self.name = checked_name(name)
         self.config = config or Config()
         self.rules = rules or AccessPolicy()
@@ -223,8 +226,8 @@ class Agent:
         """The document (name, kind); one name with two types is two documents.
 
         Raises:
-            UnknownDocumentTypeError: `kind` is no type of `crdt`, or a BoundedCounter, which is to
-                be had by `bounded`; nothing was created.
+            UnknownDocumentTypeError: `kind` is not a type of `crdt`, or a BoundedCounter, which
+                `bounded` gives; nothing was created.
 
         A document that the rules keep from this agent can be read; its mutators raise
         ForbiddenWriteError.
@@ -369,12 +372,12 @@ class Agent:
         return replica.acknowledgements.lag(replica.kernel.vector)
 
     def behind(self) -> dict[str, tuple[int, float]]:
-        """Per origin that peers told more of: (events lacked here, seconds since the first)."""
+        """Per origin that peers know more of: (events lacked here, seconds since the first)."""
         replica = self._running().replica
         return replica.behind.lag(replica.kernel.vector, time.monotonic())
 
     def stands(self) -> dict[str, int]:
-        """Per current member: up to which of this agent's own events it told to have durably."""
+        """Per current member: up to which of this agent's own events it has on its disk."""
         replica = self._running().replica
         peer, own = replica.peers.peer, self.id
         return {m.replica: peer(m.replica).known.get(own, 0) for m in replica.members.current()}
@@ -405,7 +408,7 @@ class Agent:
         self._running().replica.exchanges.blocked.add(peer)
 
     def unblock(self, peer: str) -> None:
-        """End a `block`, with the very string given to it; UnknownPeerError if there is none."""
+        """End a `block`, with the very string given to it; else UnknownPeerError."""
         replica = self._running().replica
         if peer not in replica.exchanges.blocked:
             raise UnknownPeerError(f"{peer!r} is not blocked")

@@ -7,7 +7,7 @@ an author said once is `ReplicaSettings`; what each boot finds anew are the argu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.protocol import Replica, Wire
@@ -23,7 +23,7 @@ BOOTS_PER_INCARNATION = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSettings:
-    """What its author decided about a replica, the same in each of its boots.
+    """What its author says about a replica, the same in each of its boots.
 
     Attributes:
         cluster, namespace: frames of others are refused.
@@ -36,7 +36,7 @@ class ReplicaSettings:
 
     cluster: str
     namespace: str
-    keys: Keyring
+    keys: Keyring = field(repr=False)
     config: Config
     rules: AccessPolicy
     dice: Dice

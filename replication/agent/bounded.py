@@ -1,9 +1,9 @@
 """A BoundedCounter in an agent: its decrement is the one mutator that waits, for its own disk.
 
 Theory of operation. All other writes may be forgotten by a crash before anybody hears of them. A
-decrement is told to somebody at once - a seat is sold - so an agent that forgets it would spend the
-same right twice, and the bound would be broken in the world, if not in the state. Therefore it is
-made, and acknowledged when it is durable here; no peer is waited for, and none has to be reachable.
+decrement is acted upon at once - a seat is sold - so an agent that forgets it would spend the same
+right twice, and the bound would be broken in the world, if not in the state. Therefore it is made,
+and acknowledged when it is durable here; no peer is waited for, and none has to be reachable.
 
 An agent that did not stop cleanly starts under a new incarnation. The rights of the old one are
 `stranded` then, until somebody decides, once, to `adopt` them (see `crdt.bounded_counter`).

@@ -19,7 +19,7 @@ the journal: what is durable here goes on spreading.
 *A life.* A runtime exists from `open` to `close`, and an agent that starts again gets another one.
 What is opened, in this order, and given back if a later step fails:
 
-    address     peers are told it, so it must be known before the machine is made; and a start
+    address     peers will dial it, so it must be known before the machine is made; and a start
                 that cannot listen must not leave a new journal behind. A frame that comes before
                 the machine is there is answered `busy`.
     journal     it says who we are, and refuses a second process. Read in a thread: it may be long.
@@ -86,7 +86,7 @@ class AgentRuntime:
     Args:
         address: where peers reach it.
         lease: own sequence numbers reserved so far.
-        watchers: told of every change after its commit, in order, with the vector committed.
+        watchers: get every change after its commit, in order, with the vector committed.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class AgentRuntime:
         watchers: Watchers,
         address: str = "",
     ) -> Self:
-        """Bind the address, open the journal, begin to gossip; the order is told above.
+        """Bind the address, open the journal, begin to gossip; the order is explained above.
 
         `address` is where peers reach the agent, if not where the transport listens.
 
@@ -330,7 +330,7 @@ class AgentRuntime:
                 self._watchers.publish(change, reached)
 
     async def _degrade(self, error: JournalFailedError) -> None:
-        """Go read-only; from now on peers are told of what the journal holds, and nothing more."""
+        """Go read-only; from now on peers learn what the journal holds, and nothing more."""
         self.failure = error
         logger.error("read-only", extra={"facts": {"why": str(error)}})
         durable: Kernel | None = None

@@ -5,7 +5,7 @@ gone); whoever scrapes reads. Everything is bounded, costs O(1) per commit and o
 forgotten with the process. Times are monotonic seconds, except for arrivals, which people read.
 
 * *Convergence* of a commit of own writes: from its being durable here until every current member
-  told that it has them on its disk, as known here.
+  said that it has them on its disk, as known here.
 * *Loop lag*: a timer that should ring every quarter of a second rings late by what held the loop.
 """
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class ChangedDocument:
     """A document that changed; `keys` are its changed top-level keys, None if it has none."""
 
     name: str
@@ -59,7 +59,7 @@ class ChangeEvent:
         everything: `documents` are all that hold state (of the watched): any other is empty now.
     """
 
-    documents: tuple[Touched, ...]
+    documents: tuple[ChangedDocument, ...]
     cause: str
     lagged: bool = False
     everything: bool = False
@@ -86,7 +86,7 @@ class Feed:
     def offer(self, change: Change, cause: str) -> bool:
         """Queue what concerns this subscriber; whether anything did."""
         touched = tuple(
-            Touched(d.name, d.type, d.keys)
+            ChangedDocument(d.name, d.type, d.keys)
             for d in change.documents
             if d.name.startswith(self._prefix)
         )
@@ -99,7 +99,7 @@ class Feed:
         return True
 
     def take(self) -> ChangeEvent | None:
-        """The next event, or None if there is none now."""
+        """The next event, or None if nothing waits."""
         return self._events.popleft() if self._events else None
 
 
@@ -114,7 +114,9 @@ def _folded(events: Iterable[ChangeEvent]) -> ChangeEvent:
             known = before is not None and document.keys is not None
             keys[place] = before | document.keys if known and before is not None else None  # type: ignore[operator]
     cause = causes.pop() if len(causes) == 1 else "several"
-    return ChangeEvent(tuple(Touched(n, t, k) for (n, t), k in keys.items()), cause, lagged=True)
+    return ChangeEvent(
+        tuple(ChangedDocument(n, t, k) for (n, t), k in keys.items()), cause, lagged=True
+    )
 
 
 class Watch:
@@ -152,7 +154,7 @@ class Watch:
     def token(self) -> Version:
         """Where to go on after a break: all changes up to it were handed out, and perhaps more.
 
-        Keep it after an event was dealt with; `watch(prefix, after=token)` tells what came later.
+        Keep it after an event was dealt with; `watch(prefix, after=token)` gives what came later.
         """
         return self._token
 
@@ -225,5 +227,5 @@ def missed_since(kernel: Kernel, vector: Mapping[str, int], prefix: str) -> Chan
     )
     if not places and complete:
         return None
-    documents = tuple(Touched(name, kind, None) for name, kind in places)
+    documents = tuple(ChangedDocument(name, kind, None) for name, kind in places)
     return ChangeEvent(documents, "resume", lagged=True, everything=not complete)

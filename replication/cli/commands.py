@@ -132,8 +132,8 @@ async def _write(options: argparse.Namespace) -> Any:
         except ValueError as error:
             raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
     order = {"name": options.name, "value": value, "copies": options.copies}
-    told = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
-    return told if options.output == "json" else None
+    answer = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
+    return answer if options.output == "json" else None
 
 
 def _whole(text: str) -> int:
@@ -148,12 +148,12 @@ async def _about_peer(options: argparse.Namespace) -> None:
     await _client(options).order(options.verb, peer=options.other)
 
 
-# ------------------------------------------------------------------------------ pages
+# ------------------------------------------------------------------------------ status
 
 
 async def _status(options: argparse.Namespace) -> dict[str, Any]:
-    page: dict[str, Any] = json.loads(await _client(options).get("/status"))
-    return page
+    status: dict[str, Any] = json.loads(await _client(options).get("/status"))
+    return status
 
 
 async def _members(options: argparse.Namespace) -> Any:
@@ -161,9 +161,11 @@ async def _members(options: argparse.Namespace) -> Any:
 
 
 async def _stats(options: argparse.Namespace) -> Any:
-    page = await _status(options)
-    sizes = {f"{what} bytes": size for what, size in (page["bytes"] | page["queued_bytes"]).items()}
-    return page["state"] | sizes | {"loop lag s": page["loop_lag_s"]} | page["counts"]
+    status = await _status(options)
+    sizes = {
+        f"{what} bytes": size for what, size in (status["bytes"] | status["queued_bytes"]).items()
+    }
+    return status["state"] | sizes | {"loop lag s": status["loop_lag_s"]} | status["counts"]
 
 
 async def _diff(options: argparse.Namespace) -> Any:

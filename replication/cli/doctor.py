@@ -59,36 +59,37 @@ async def of_cluster(address: str, keys: tuple[bytes, ...], timeout_s: float) ->
         UnhealthyError: with every finding, if there is any.
     """
     first = json.loads(await AdminClient(address, keys, timeout_s).get("/status"))
-    pages, findings = [first], []
+    statuses, findings = [first], []
     alive = [m for m in first["members"] if m["status"] in {"alive", "suspect"} and m["address"]]
     for member in alive[:MEMBERS_ASKED_MAX]:
         try:
-            page = await AdminClient(member["address"], keys, timeout_s).get("/status")
-            pages.append(json.loads(page))
+            text = await AdminClient(member["address"], keys, timeout_s).get("/status")
+            statuses.append(json.loads(text))
         except (PeerUnreachableError, NotYetError) as error:
             findings.append(f"{member['id']}: does not answer: {error}")
-    for page in pages:
-        findings += _findings(page)
-    findings += _disagreements(pages)
+    for status in statuses:
+        findings += findings_of(status)
+    findings += disagreements(statuses)
     if findings:
         raise UnhealthyError("; ".join(findings))
     return {
-        "asked": len(pages),
+        "asked": len(statuses),
         "entries": first["state"]["entries"],
         "origins": first["state"]["origins"],
         "verdict": "healthy",
     }
 
 
-def _findings(page: dict[str, Any]) -> Iterator[str]:
-    who, counts, state = page["name"], page["counts"], page["state"]
-    if page["read_only"]:
+def findings_of(status: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with one agent, by its own `/status`."""
+    who, counts, state = status["name"], status["counts"], status["state"]
+    if status["read_only"]:
         yield f"{who}: its journal fails, it is read-only (disk full?)"
-    for origin, why in page["quarantine"].items():
+    for origin, why in status["quarantine"].items():
         yield f"{who}: stopped before an event of {origin}: {why}"
-    for peer in page["cut"]:
+    for peer in status["cut"]:
         yield f"{who}: cut off from {peer} by an operator (`heal`)"
-    for member in page["members"]:
+    for member in status["members"]:
         if member["status"] in {"suspect", "dead"}:
             yield f"{who}: {member['id']} is {member['status']} (gone for good? `retire` it)"
     refused = {kind: n for kind, n in counts.items() if kind.startswith("refused:")}
@@ -97,15 +98,16 @@ def _findings(page: dict[str, Any]) -> Iterator[str]:
             yield f"{who}: refused {refused[f'refused:{code}']} frames as {code}"
     if state["skewed_stamps"]:
         yield f"{who}: {state['skewed_stamps']} stamps are over 60 s ahead (a wall clock is wrong)"
-    if page["loop_lag_s"] > LOOP_LAG_S:
-        yield f"{who}: its event loop was held for {page['loop_lag_s']} s"
+    if status["loop_lag_s"] > LOOP_LAG_S:
+        yield f"{who}: its event loop was held for {status['loop_lag_s']} s"
 
 
-def _disagreements(pages: list[dict[str, Any]]) -> Iterator[str]:
+def disagreements(statuses: list[dict[str, Any]]) -> Iterator[str]:
+    """Agents whose states differ though they have seen the same events."""
     states: dict[str, dict[str, str]] = {}
-    for page in pages:
-        vector = json.dumps(page["vector"], sort_keys=True)
-        states.setdefault(vector, {}).setdefault(page["digest"], page["name"])
+    for status in statuses:
+        vector = json.dumps(status["vector"], sort_keys=True)
+        states.setdefault(vector, {}).setdefault(status["digest"], status["name"])
     for digests in states.values():
         if len(digests) > 1:
             yield f"equal vectors and different states: {', '.join(sorted(digests.values()))}"

@@ -33,8 +33,8 @@ class LineFormatter:
         line = {"at": at, "level": record.levelname.lower(), "event": record.getMessage(), **facts}
         if self._form == "json":
             return json.dumps(line, default=str, ensure_ascii=False)
-        told = " ".join(f"{key}={_quoted(value)}" for key, value in facts.items())
-        return f"{at} {line['level']} {line['event']} {told}".rstrip()
+        shown = " ".join(f"{key}={_quoted(value)}" for key, value in facts.items())
+        return f"{at} {line['level']} {line['event']} {shown}".rstrip()
 
 
 def _quoted(value: object) -> str:

@@ -178,7 +178,7 @@ class AdminClient:
         """What an endpoint shows.
 
         Raises:
-            PeerUnreachableError: nobody answers there, or it is no agent.
+            PeerUnreachableError: nobody answers there, or not an agent.
             OrderRefusedError: the agent answered why not.
             NotYetError: no answer in time.
         """

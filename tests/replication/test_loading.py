@@ -7,16 +7,25 @@ import sys
 
 import pytest
 
+KIT = ["crdt.testing", "hypothesis"]
+
 
 @pytest.mark.parametrize(
-    ("name", "absent"),
+    ("statement", "absent"),
     [
-        ("replication.protocol", ["aiohttp", "asyncio", "replication.agent"]),
-        ("replication.testing.simulation", ["crdt.testing", "hypothesis"]),
+        ("import replication.protocol", ["aiohttp", "asyncio", "replication.agent"]),
+        ("import replication.testing.simulation", KIT),
+        ("import replication.testing.pytest_plugin", ["aiohttp", "msgpack", *KIT]),
+        ("from replication import Simulation", KIT),
+        ("from replication.testing import Simulation", KIT),
+        ("from replication.testing import local_agents", KIT),
     ],
 )
-def test_a_room_is_loaded_without_what_it_does_not_need(name, absent):
-    """The protocol without sockets and loops, the simulation without the kit of `crdt.testing`."""
-    program = f"import sys, {name}; print(*(m for m in {absent} if m in sys.modules))"
+def test_a_room_is_loaded_without_what_it_does_not_need(statement, absent):
+    """The protocol without sockets and loops, a simulation without the kit of the types.
+
+    And the plugin, which every pytest run of a machine loads, without anything.
+    """
+    program = f"import sys; {statement}; print(*(m for m in {absent} if m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert run.stdout.split() == []

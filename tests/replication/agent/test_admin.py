@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 
 import aiohttp
+import pytest
 
-from replication import Agent
-from replication.agent.admin import FAMILIES, exposition
+from replication import Agent, NotYetError, UnknownPeerError
+from replication.agent.admin import FAMILIES, AdminHandlers, exposition, plain
+from replication.errors import OrderRefusedError
+from replication.testing import local_agents
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -65,3 +68,76 @@ async def test_a_cut_is_seen_as_lag_of_members_and_of_origins() -> None:
         ada.unblock("bob")
         await bob.seen(ada.version(), 20)
         assert bob.behind() == {}
+
+
+def test_values_are_shown_as_json_can_show_them():
+    """Sets in one order, bytes as hex, keys as text; what JSON knows stays as it is."""
+    value = {("a", 1): {3, 1, 2}, "b": (b"\x00\xff", None, 1.5, True)}
+    assert plain(value) == {"('a', 1)": [1, 2, 3], "b": ["00ff", None, 1.5, True]}
+
+
+async def test_an_order_is_the_agents_own_write_and_durable_when_it_is_answered():
+    """Each verb writes its type of document; the answer names the writer and a token."""
+    async with local_agents("ada") as (ada,):
+        handlers = AdminHandlers(ada)
+        for order in (
+            {"verb": "set", "name": "status", "value": "paid"},
+            {"verb": "add", "name": "tags", "value": ["a", 1]},
+            {"verb": "add", "name": "tags", "value": "gone"},
+            {"verb": "remove", "name": "tags", "value": "gone"},
+            {"verb": "inc", "name": "stock", "value": -2},
+        ):
+            answer = await handlers.execute(order)
+        assert answer == {"writer": ada.id, "version": ada.version().encode()}
+        assert ada.register("status").value == "paid"
+        assert set(ada.orset("tags")) == {("a", 1)}
+        assert ada.counter("stock").value == -2
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        {"verb": "fly", "name": "x"},
+        {"verb": "set", "value": 1},
+        {"verb": "set", "name": "", "value": 1},
+        {"verb": "inc", "name": "n", "value": True},
+        {"verb": "inc", "name": "n", "value": "1"},
+        {"verb": "add", "name": "tags", "value": {"a": 1}},
+        {"verb": "cut"},
+    ],
+)
+async def test_an_order_that_makes_no_sense_changes_nothing(order):
+    """A typed refusal; the agent's vector stays where it was."""
+    async with local_agents("ada") as (ada,):
+        with pytest.raises(OrderRefusedError):
+            await AdminHandlers(ada).execute(order)
+        assert ada.version().vector == {}
+
+
+async def test_no_order_is_taken_inside_of_a_batch():
+    """It would become part of what its author may yet roll back."""
+    async with local_agents("ada") as (ada,):
+        with ada.batch(), pytest.raises(OrderRefusedError, match="batch"):
+            await AdminHandlers(ada).execute({"verb": "set", "name": "x", "value": 1})
+
+
+async def test_an_order_whose_copies_do_not_come_stands():
+    """NotYetError says how far it got; the write is there."""
+    async with local_agents("ada") as (ada,):
+        order = {"verb": "inc", "name": "n", "value": 1, "copies": 1, "timeout_s": 0.05}
+        with pytest.raises(NotYetError):
+            await AdminHandlers(ada).execute(order)
+        assert ada.counter("n").value == 1
+
+
+async def test_what_an_agent_does_not_know_cannot_be_cut_healed_or_retired():
+    """A cut of a stranger waits for it; to heal or retire one is a mistake of the operator."""
+    async with local_agents("ada") as (ada,):
+        handlers = AdminHandlers(ada)
+        assert await handlers.execute({"verb": "cut", "peer": "bob"}) == {"peer": "bob"}
+        assert ada.blocked() == ["bob"]
+        await handlers.execute({"verb": "heal", "peer": "bob"})
+        for verb in ("heal", "retire"):
+            with pytest.raises(UnknownPeerError):
+                await handlers.execute({"verb": verb, "peer": "bob"})

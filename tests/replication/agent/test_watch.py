@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from crdt import ORSet
-from replication import Agent
-from replication.agent.watch import Feed
+from crdt import Kernel, ORSet
+from replication import Agent, Version
+from replication.agent.watch import Feed, Watchers, missed_since
 from replication.testing import local_agents
 
 SECRET = "a secret of this test"
@@ -58,6 +58,56 @@ def test_causes_that_were_folded_are_called_several():
     for cause in ("local", "remote", "local", "remote"):
         feed.offer(change(("x", {1})), cause)
     assert feed.take().cause in {"several", "local"}
+
+
+def published(name: str) -> SimpleNamespace:
+    return SimpleNamespace(change=change((name, {1})), cause="local")
+
+
+async def test_a_watch_that_began_at_a_vector_is_not_handed_what_came_before():
+    """A write made before the watch may be committed after it; the watcher has seen it already."""
+    watchers = Watchers(8)
+    began = Version({"ada~1": 2})
+    watch = watchers.watch("", began, began, None)
+    watchers.publish(published("early"), {"ada~1": 2})
+    watchers.publish(published("later"), {"ada~1": 3})
+    assert [d.name for d in (await anext(watch)).documents] == ["later"]
+
+
+async def test_the_token_moves_when_everything_up_to_it_was_handed_out():
+    """With two changes queued it waits for the second; what is not watched moves it at once."""
+    watchers = Watchers(8)
+    watch = watchers.watch("order/", Version({}), Version({}), None)
+    watchers.publish(published("order/1"), {"ada~1": 1})
+    watchers.publish(published("order/2"), {"ada~1": 2})
+    await anext(watch)
+    assert watch.token == Version({})
+    await anext(watch)
+    assert watch.token == Version({"ada~1": 2})
+    watchers.publish(published("stock"), {"ada~1": 3})
+    assert watch.token == Version({"ada~1": 3})
+
+
+async def test_a_closed_watch_hands_out_what_is_queued_and_ends():
+    """And whoever comes after the close gets a watch that ends at once."""
+    watchers = Watchers(8)
+    watch = watchers.watch("", Version({}), Version({}), None)
+    watchers.publish(published("x"), {"ada~1": 1})
+    watchers.close()
+    assert [event.cause async for event in watch] == ["local"]
+    late = watchers.watch("", Version({}), Version({}), None)
+    assert [event async for event in late] == []
+
+
+def test_nothing_is_missed_when_nothing_changed():
+    """A resumed watch begins with an event only if there is one to tell."""
+    kernel = Kernel("ada~1")
+    kernel.document("tags", ORSet).add("x")
+    assert missed_since(kernel, kernel.vector, "") is None
+    assert missed_since(kernel, {}, "order/") is None
+    missed = missed_since(kernel, {}, "ta")
+    assert [(d.name, d.type) for d in missed.documents] == [("tags", ORSet)]
+    assert (missed.cause, missed.lagged) == ("resume", True)
 
 
 async def test_a_batch_is_one_change_to_its_watchers():
