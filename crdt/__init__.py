@@ -38,12 +38,10 @@ from crdt.kernel.batch import Batch
 from crdt.kernel.change import Change, DocumentChange
 from crdt.kernel.chunk import Chunk, ChunkSet
 from crdt.kernel.codec import decode_value, encode_value
-from crdt.kernel.context import CausalContext
+from crdt.kernel.context import CausalContext, Dot, VersionVector
 from crdt.kernel.delta import Delta, Event, Run
-from crdt.kernel.dot import Dot
 from crdt.kernel.hlc import HLC
 from crdt.kernel.kernel import Kernel
-from crdt.kernel.version_vector import VersionVector
 from crdt.map import LWWMap, ORMap
 from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
 from crdt.resettable_counter import ResettableCounter

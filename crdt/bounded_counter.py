@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from crdt.counter import NumberProtocol, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.kernel.codec import freeze, thaw
-from crdt.kernel.dot import check_replica
+from crdt.kernel.context import check_replica
 from crdt.kernel.kernel import Kernel
 from crdt.kernel.writer import NOTHING
 from crdt.view import Seen, context_of

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.kernel.codec import element_of, thaw
-from crdt.kernel.dot import Dot
+from crdt.kernel.context import Dot
 from crdt.kernel.hlc import milliseconds
 from crdt.kernel.kind import kind_of
 from crdt.kernel.live import entries_of

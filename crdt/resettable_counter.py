@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crdt.counter import NumberProtocol, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
 from crdt.kernel.codec import is_text
-from crdt.kernel.dot import SEQ_MAX
+from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.live import Entry, Row, entries_of
 from crdt.kernel.writer import NOTHING
 from crdt.view import Seen, context_of

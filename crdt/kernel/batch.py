@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
 from crdt.errors import BatchTooLargeError
+from crdt.kernel.context import SEQ_BITS, SEQ_MAX
 from crdt.kernel.delta import Delta, Fields, Run, weight_of
-from crdt.kernel.dot import SEQ_BITS, SEQ_MAX
 from crdt.kernel.kind import LEAF
 from crdt.kernel.live import entries_of
 from crdt.kernel.log import OriginLog, holds
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crdt.kernel.change import Mark
     from crdt.kernel.codec import Step
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.live import Row
     from crdt.kernel.state import State

@@ -59,8 +59,7 @@ from crdt.kernel.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crdt.kernel.dot import Range
-    from crdt.kernel.version_vector import VersionVector
+    from crdt.kernel.context import Range, VersionVector
 
 CHUNKS_MAX = 1 << 20  # in one set
 _ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.errors import DecodeError
 from crdt.kernel.codec import Step, Stored, normal, pack, unpack_body
-from crdt.kernel.dot import SEQ_MAX, Range
+from crdt.kernel.context import SEQ_MAX, Range
 from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
 from crdt.kernel.wire import (

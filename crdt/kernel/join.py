@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
+from crdt.kernel.context import SEQ_BITS
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
-from crdt.kernel.dot import SEQ_BITS
 from crdt.kernel.live import STAMP_OF, VALUE_OF
 from crdt.kernel.log import holds
 from crdt.kernel.wire import Span
@@ -36,7 +36,7 @@ from crdt.kernel.wire import Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.live import Container, Entry, Row
     from crdt.kernel.state import State

@@ -26,7 +26,7 @@ from crdt.kernel.batch import Batch
 from crdt.kernel.change import type_of
 from crdt.kernel.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
 from crdt.kernel.codec import is_text
-from crdt.kernel.dot import check_replica
+from crdt.kernel.context import check_replica
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
@@ -37,12 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from crdt.kernel.change import Change
-    from crdt.kernel.context import CausalContext
+    from crdt.kernel.context import CausalContext, Range, VersionVector
     from crdt.kernel.delta import Delta
-    from crdt.kernel.dot import Range
     from crdt.kernel.hlc import HLC
     from crdt.kernel.live import Container
-    from crdt.kernel.version_vector import VersionVector
 
 View_co = TypeVar("View_co", covariant=True)
 

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from crdt.errors import require
 from crdt.kernel.codec import Step, Stored
-from crdt.kernel.dot import SEQ_BITS, SEQ_MAX, Dot, Range
+from crdt.kernel.context import SEQ_BITS, SEQ_MAX, Dot, Range
 from crdt.kernel.log import OriginLog, holds
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from crdt.kernel.codec import Step
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.live import Container
 
 _SLACK = 64  # stale or late slots that never trigger a rewrite

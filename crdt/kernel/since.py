@@ -15,14 +15,14 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from crdt.errors import BelowFloorError
+from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.delta import Delta, Fields, Run, weight_of
-from crdt.kernel.dot import SEQ_MAX
 from crdt.kernel.kind import LEAF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.log import OriginLog
     from crdt.kernel.state import State

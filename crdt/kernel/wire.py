@@ -16,9 +16,8 @@ from operator import sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import DecodeError, InvalidReplicaError
-from crdt.kernel.dot import SEQ_MAX, Range, check_replica
+from crdt.kernel.context import SEQ_MAX, Range, VersionVector, check_replica
 from crdt.kernel.kind import Path, kind_of, normal_column
-from crdt.kernel.version_vector import VersionVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

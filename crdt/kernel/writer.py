@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from crdt.errors import BatchOpenError, BatchTooLargeError
 from crdt.kernel.change import Change, Mark, Touched
 from crdt.kernel.codec import Step, Stored
+from crdt.kernel.context import SEQ_BITS, SEQ_MAX, Range
 from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
-from crdt.kernel.dot import SEQ_BITS, SEQ_MAX, Range
 from crdt.kernel.kind import LEAF
 from crdt.kernel.live import Container, Row, entries_of
 

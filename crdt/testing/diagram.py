@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crdt.kernel.dot import Dot
+    from crdt.kernel.context import Dot
     from crdt.testing.history import Happened
     from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from crdt.errors import BelowFloorError, InsufficientRightsError, InvalidAmountError, require
 from crdt.kernel.chunk import Chunk, ChunkSet
+from crdt.kernel.context import Dot, Range
 from crdt.kernel.delta import Delta
-from crdt.kernel.dot import Dot, Range
 from crdt.kernel.kernel import Kernel
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import refuse, relearn

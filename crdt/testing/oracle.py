@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdt.errors import CRDTError
 from crdt.kernel.codec import decode_value, encode_value
-from crdt.kernel.dot import Dot
+from crdt.kernel.context import Dot
 from crdt.kernel.kind import KINDS
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.kernel.dot import Dot
+from crdt.kernel.context import Dot
 from crdt.testing.diagram import draw_svg, draw_text
 from crdt.testing.history import Happened
 from crdt.testing.judgement import FAULTS, HistoryError
