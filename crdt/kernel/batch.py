@@ -15,8 +15,7 @@ from crdt.errors import BatchTooLargeError
 from crdt.kernel.context import SEQ_BITS, SEQ_MAX
 from crdt.kernel.delta import Delta, Fields, Run, weight_of
 from crdt.kernel.kind import LEAF
-from crdt.kernel.live import entries_of
-from crdt.kernel.log import OriginLog, holds
+from crdt.kernel.live import OriginLog, entries_of, holds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

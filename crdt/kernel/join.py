@@ -29,8 +29,7 @@ from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
 from crdt.kernel.context import SEQ_BITS
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
-from crdt.kernel.live import STAMP_OF, VALUE_OF
-from crdt.kernel.log import holds
+from crdt.kernel.live import STAMP_OF, VALUE_OF, holds
 from crdt.kernel.wire import Span
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
-    from crdt.kernel.log import OriginLog
+    from crdt.kernel.live import OriginLog
     from crdt.kernel.state import State
 
 # What stands behind the last record.

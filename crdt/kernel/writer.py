@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt.kernel.batch import Batch
-    from crdt.kernel.log import OriginLog
+    from crdt.kernel.live import OriginLog
     from crdt.kernel.state import State
 
 NOTHING = Delta()  # what a mutator returns when nothing had to change, or inside a batch
