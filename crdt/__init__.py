@@ -34,7 +34,6 @@ from crdt.errors import (
     UnknownVersionError,
 )
 from crdt.flag import DWFlag, EWFlag
-from crdt.kernel.batch import Batch
 from crdt.kernel.change import Change, DocumentChange
 from crdt.kernel.chunk import Chunk, ChunkSet
 from crdt.kernel.codec import decode_value, encode_value
@@ -42,6 +41,7 @@ from crdt.kernel.context import CausalContext, Dot, VersionVector
 from crdt.kernel.delta import Delta, Event, Run
 from crdt.kernel.hlc import HLC
 from crdt.kernel.kernel import Kernel
+from crdt.kernel.writer import Batch
 from crdt.map import LWWMap, ORMap
 from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
 from crdt.resettable_counter import ResettableCounter

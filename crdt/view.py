@@ -28,10 +28,9 @@ from crdt.kernel.kind import KINDS, TYPES
 from crdt.kernel.live import Container, Row, entries_of
 
 if TYPE_CHECKING:
-    from crdt.kernel.batch import Batch
     from crdt.kernel.change import Change
     from crdt.kernel.delta import Delta
-    from crdt.kernel.writer import Victim, Writer
+    from crdt.kernel.writer import Batch, Victim, Writer
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]

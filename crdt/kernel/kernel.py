@@ -22,7 +22,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
-from crdt.kernel.batch import Batch
 from crdt.kernel.change import type_of
 from crdt.kernel.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
 from crdt.kernel.codec import is_text
@@ -31,7 +30,7 @@ from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
-from crdt.kernel.writer import Writer
+from crdt.kernel.writer import Batch, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from crdt.kernel.batch import Batch
     from crdt.kernel.change import Change
     from crdt.kernel.context import CausalContext
     from crdt.kernel.kernel import DocumentType
+    from crdt.kernel.writer import Batch
     from crdt.testing.operation import Operation
 
 DOCUMENT = "doc"
