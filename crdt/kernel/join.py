@@ -235,6 +235,9 @@ def _take_columns(state: State, span: Span, touched: Touched) -> None:
     while start < len(entries):
         path = span.paths[start]
         stop = len(entries) if one_path else start + 1
+        # `is`, not `==`: the paths of a span come out of one table, of the sender or of our own
+        # containers, so equal ones are one object, and comparing tuples per entry would cost more
+        # than taking it. An equal path that is another object only ends the stretch early.
         while stop < len(entries) and span.paths[stop] is path:
             stop += 1
         container = live.container(path)

@@ -23,19 +23,20 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
 from crdt.kernel.change import type_of
-from crdt.kernel.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
 from crdt.kernel.codec import is_text
 from crdt.kernel.context import check_replica
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
+from crdt.kernel.transfer import canonical_bytes, cut, take
 from crdt.kernel.writer import Batch, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from crdt.kernel.change import Change
+    from crdt.kernel.chunk import Chunk, ChunkSet
     from crdt.kernel.context import CausalContext, Range, VersionVector
     from crdt.kernel.delta import Delta
     from crdt.kernel.hlc import HLC
