@@ -24,22 +24,22 @@ Hypothesis is imported when it is first asked for.
 from typing import TYPE_CHECKING, Any
 
 from crdt.testing.campaign import Outcome, fuzz
-from crdt.testing.history import Happened, History
-from crdt.testing.judgement import HistoryError
-from crdt.testing.laws import laws
-from crdt.testing.network import InFlight, Network
-from crdt.testing.operation import Choice, Operation, UnknownTypeError, register
-from crdt.testing.oracle import NoOracleError, Oracle, Recorded, shown
-from crdt.testing.scheduler import Plan, Step, plan
-from crdt.testing.shrink import shrink
-from crdt.testing.state_network import Mergeable, StateNetwork
-from crdt.testing.verdict import (
+from crdt.testing.history import (
+    History,
+    HistoryError,
     assert_converged,
     assert_right,
     history,
     replay,
     run_histories,
 )
+from crdt.testing.laws import laws
+from crdt.testing.network import InFlight, Network
+from crdt.testing.operation import Choice, Operation, Recorded, UnknownTypeError, register
+from crdt.testing.oracle import NoOracleError, Oracle, shown
+from crdt.testing.scheduler import Happened, Plan, Step, plan
+from crdt.testing.shrink import shrink
+from crdt.testing.state_network import Mergeable, StateNetwork
 
 if TYPE_CHECKING:
     from crdt.testing.machine import ReplicaMachine

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from crdt.kernel.context import Dot
-    from crdt.testing.history import Happened
     from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle
-    from crdt.testing.scheduler import Plan
+    from crdt.testing.scheduler import Happened, Plan
 
 _NAMES = "abcdefghijklmnopqrstuvwxyz"
 _TEXT_MAX = 34  # of a label, in characters

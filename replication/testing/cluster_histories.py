@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.kernel.context import Dot
 from crdt.testing.diagram import draw_svg, draw_text
-from crdt.testing.history import Happened
-from crdt.testing.judgement import FAULTS, HistoryError
+from crdt.testing.history import FAULTS, HistoryError
 from crdt.testing.network import DOCUMENT, dots_of
 from crdt.testing.operation import name_of
 from crdt.testing.oracle import Oracle, readable, shown
-from crdt.testing.scheduler import Plan, Step, dice_of, draw_step
+from crdt.testing.scheduler import Happened, Plan, Step, dice_of, draw_step
 from crdt.testing.shrink import shrink_by
 from replication.errors import ReplicationError
 from replication.testing.simulation import Faults, Simulation

@@ -23,7 +23,7 @@ from crdt.testing import (
     run_histories,
 )
 from crdt.testing.__main__ import main
-from crdt.testing.judgement import check_of
+from crdt.testing.history import check_of
 from crdt.testing.refusal import WAYS, refuse, relearn
 from crdt.testing.scheduler import dice_of
 from crdt.testing.shrink import shrink_by
