@@ -20,17 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.counter import NumberProtocol, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.kernel.codec import freeze, thaw
-from crdt.kernel.context import check_replica
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.writer import NOTHING
+from crdt.kernel import NOTHING, Kernel, check_replica, freeze, thaw
 from crdt.view import Seen, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.live import Container
+    from crdt.kernel import Container, Delta
 
 
 def _amount(amount: object, least: int | None, seen: Seen | None) -> int:

@@ -20,13 +20,13 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
-from crdt.kernel.writer import NOTHING
+from crdt.kernel import NOTHING
 from crdt.view import Seen, ViewProtocol, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 def check_amount(amount: object, least: int | None = None) -> int:

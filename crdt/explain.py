@@ -16,17 +16,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt.kernel.codec import element_of, thaw
-from crdt.kernel.context import Dot
-from crdt.kernel.hlc import milliseconds
-from crdt.kernel.kind import kind_of
-from crdt.kernel.live import entries_of
+from crdt.kernel import Dot, element_of, entries_of, kind_of, milliseconds, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crdt.kernel.kernel import Kernel
-    from crdt.kernel.live import Container, Entry, LiveTable, Row
+    from crdt.kernel import Container, Entry, Kernel, LiveTable, Row
 
 REPLACED_MAX = 1000
 """Dead writes that one answer names; the rest of them is left out."""

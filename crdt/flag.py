@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueTypeError
-from crdt.kernel.kind import LEAF
-from crdt.kernel.live import entries_of
+from crdt.kernel import LEAF, entries_of
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 class EWFlag(ViewProtocol):

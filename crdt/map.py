@@ -15,15 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.kernel.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
-from crdt.kernel.kind import TYPES
-from crdt.kernel.live import VALUE_OF
+from crdt.kernel import TYPES, VALUE_OF, Step, element_of, freeze, is_text, order_of, step_of, thaw
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.kernel import DocumentType
-    from crdt.kernel.live import Container, Row
+    from crdt.kernel import Container, Delta, DocumentType, Row
 
 View = TypeVar("View")
 

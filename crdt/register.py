@@ -17,14 +17,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueRangeError, InvalidValueTypeError
-from crdt.kernel.codec import Stored, freeze, order_of, thaw
-from crdt.kernel.kind import LEAF
-from crdt.kernel.live import entries_of
-from crdt.kernel.writer import NOTHING
+from crdt.kernel import LEAF, NOTHING, Stored, entries_of, freeze, order_of, thaw
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 class LWWRegister(ViewProtocol):

@@ -19,12 +19,11 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueError, InvalidValueTypeError
-from crdt.kernel.codec import Step, element_of, step_of
-from crdt.kernel.live import entries_of
+from crdt.kernel import Step, element_of, entries_of, step_of
 from crdt.view import Seen, ViewProtocol
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 def _elements(steps: Iterable[Step]) -> list[Any]:

@@ -21,16 +21,22 @@ from crdt.errors import (
     TypeMismatchError,
     UncopyableError,
 )
-from crdt.kernel.codec import Step, element_of, pack, thaw
-from crdt.kernel.context import CausalContext
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.kind import KINDS, TYPES
-from crdt.kernel.live import Container, Row, entries_of
+from crdt.kernel import (
+    KINDS,
+    TYPES,
+    CausalContext,
+    Container,
+    Kernel,
+    Row,
+    Step,
+    element_of,
+    entries_of,
+    pack,
+    thaw,
+)
 
 if TYPE_CHECKING:
-    from crdt.kernel.change import Change
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.writer import Batch, Victim, Writer
+    from crdt.kernel import Batch, Change, Delta, Victim, Writer
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]

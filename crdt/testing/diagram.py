@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crdt.kernel.context import Dot
+    from crdt.kernel import Dot
     from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle
     from crdt.testing.scheduler import Happened, Plan

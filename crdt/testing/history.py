@@ -42,7 +42,7 @@ from crdt.testing.state_network import StateNetwork
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel.context import Dot
+    from crdt.kernel import Dot
     from crdt.testing.operation import Operation
 
 _EPOCH_MS = 1_700_000_000_000

@@ -19,10 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from crdt.errors import BelowFloorError, InsufficientRightsError, InvalidAmountError, require
-from crdt.kernel.chunk import Chunk, ChunkSet
-from crdt.kernel.context import Dot, Range
-from crdt.kernel.delta import Delta
-from crdt.kernel.kernel import Kernel
+from crdt.kernel import Chunk, ChunkSet, Delta, Dot, Kernel, Range
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import refuse, relearn
 from crdt.testing.subscriber import Subscriber
@@ -32,10 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from crdt.kernel.change import Change
-    from crdt.kernel.context import CausalContext
-    from crdt.kernel.kernel import DocumentType
-    from crdt.kernel.writer import Batch
+    from crdt.kernel import Batch, CausalContext, Change, DocumentType
     from crdt.testing.operation import Operation
 
 DOCUMENT = "doc"

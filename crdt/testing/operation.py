@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import CRDTError
-from crdt.kernel.codec import encode_value
-from crdt.kernel.kind import TYPES
+from crdt.kernel import TYPES, encode_value
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from crdt.kernel.context import Dot
-    from crdt.kernel.kind import Path
+    from crdt.kernel import Dot, Path
 
     Reading = Callable[[list["Recorded"]], Any]
 

@@ -15,15 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import CRDTError
-from crdt.kernel.codec import decode_value, encode_value
-from crdt.kernel.context import Dot
-from crdt.kernel.kind import KINDS
+from crdt.kernel import KINDS, Dot, decode_value, encode_value
 from crdt.testing.operation import Operation, Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from crdt.kernel.kind import Path
+    from crdt.kernel import Path
 
 # Actions that erase everything observed below their path, and those that erase one element.
 _ERASE_ALL = frozenset({"clear", "reset", "remove_child"})

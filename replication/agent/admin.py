@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from crdt.errors import CRDTError
-from crdt.explain import explain
+from crdt import CRDTError, explain
 from replication.agent.metrics import exposition, status
 from replication.errors import OrderRefusedError
 from replication.transport.desk import Page

@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
-from crdt.errors import CRDTError
+from crdt import BoundedCounter, CRDTError, LWWRegister, ORMap, ORSet, PNCounter
 from replication.agent import operating, waiting
 from replication.agent.admin import Console
 from replication.agent.bounded import Bounded
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from crdt import Kernel
-    from crdt.kernel.kernel import DocumentType
+    from crdt import DocumentType, Kernel
     from replication.agent.vitals import Vitals
     from replication.journal.base import Journal
     from replication.options import Secret

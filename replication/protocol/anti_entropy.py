@@ -13,8 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crdt import Delta, VersionVector
-from crdt.errors import BelowFloorError
+from crdt import BelowFloorError, Delta, VersionVector
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
 from replication.protocol import skips, standing

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from crdt import Delta, GSet
-from crdt.errors import CRDTError, DoomedFullError
+from crdt import CRDTError, Delta, DoomedFullError, GSet
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
 from replication.protocol import skips
 from replication.protocol.bodies import ORIGINS_MAX
