@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from crdt.counter import NumberProtocol, check_amount
+from crdt.counter import NumberView, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.kernel import NOTHING, Kernel, check_replica, freeze, thaw
 from crdt.view import Seen, context_of
@@ -64,7 +64,7 @@ class BoundedType:
         return hash(self.type_name)
 
 
-class BoundedCounter(NumberProtocol):
+class BoundedCounter(NumberView):
     """A counter that never goes below its bound on any replica.
 
     `BoundedCounter("a", minimum=10)` stands alone; in a kernel,

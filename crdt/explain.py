@@ -46,14 +46,14 @@ def explain(kernel: Kernel, name: str) -> list[Explained]:
     """The writes of all documents of that name, live ones first. O(entries + kept records)."""
     live = kernel.writer.state.live
     roots = {path: found for path, found in live.containers.items() if path[0] == name}
-    told = [
+    lines = [
         line
         for container in roots.values()
         for step, row in container.rows.items()
         for line in _live(live, container, _place(container, step), row)
     ]
-    told.sort(key=lambda line: (line.type, line.place, line.fate != "shown", line.dot))
-    return told + list(islice(_replaced(live, name), REPLACED_MAX))
+    lines.sort(key=lambda line: (line.type, line.place, line.fate != "shown", line.dot))
+    return lines + list(islice(_replaced(live, name), REPLACED_MAX))
 
 
 def _live(live: LiveTable, container: Container, place: str, row: Row) -> Iterator[Explained]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.counter import NumberProtocol, check_amount
+from crdt.counter import NumberView, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
 from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, entries_of, is_text
 from crdt.view import Seen, context_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crdt.kernel import Delta, Step
 
 
-class ResettableCounter(NumberProtocol):
+class ResettableCounter(NumberView):
     """A counter of increments, resettable; increments may be made idempotent by an id."""
 
     __slots__ = ()

@@ -4,15 +4,15 @@
 of an ORMap share theirs and may not, because a merge is a matter of whole kernels: their context
 speaks about all documents at once. The same class serves both.
 
-`ViewProtocol` is the one base of the types, so that owning, copying and showing are written once; a
-type adds what its mutations kill and write, and how its live entries read as a value.
+`View` is the one base of the types, so that owning, copying and showing are written once; a type
+adds what its mutations kill and write, and how its live entries read as a value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.errors import (
     CRDTError,
@@ -54,7 +54,7 @@ def context_of(seen: object) -> CausalContext:
     return CausalContext(seen)
 
 
-class ViewProtocol(Protocol):
+class View:
     """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
 
     __slots__ = ("_container", "_kernel", "_owner", "_rows", "_writer")
