@@ -168,7 +168,7 @@ class Kernel:
 
         They take a contiguous run of dots and leave as one delta at the end of the outermost block.
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
-        everything; mutators inside return an empty delta, because nothing is decided yet.
+        everything; mutators inside return an empty delta, because nothing has left yet.
         """
         return Batch(self._writer, bytes_max)
 

@@ -152,7 +152,7 @@ def test_an_event_that_says_nothing_is_refused_however_wide_its_run(width):
     rows = [[min(index, 1), 0, f"k{index}", 0, None] for index in range(width)]
     rows[1] = [1, []]
     run = [0, 1, width - 1, 0, [], rows]
-    with pytest.raises(DecodeError, match="kills that are none"):
+    with pytest.raises(DecodeError, match="an empty list of kills"):
         Delta.decode(seal("d", pack([["z"], [["doc", 7]], [run]])))
 
 
