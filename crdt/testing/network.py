@@ -143,9 +143,8 @@ class Network:
         self.in_flight: list[InFlight] = []
         self.moment = 0  # set by whoever counts steps; noted on what is published
         self.subscribers: list[Subscriber] = []
-        self.given_out: dict[
-            str, int
-        ] = {}  # own events a replica had when it last gave out its state
+        # Own events that a replica had when it last gave out its state.
+        self.given_out: dict[str, int] = {}
         for index, name in enumerate(names):
             self.kernels.append(Kernel(name, clock=self.clocks[index]))
             self.put_in_place(index, self.kernels[index])
