@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 def main() -> int:
     """Hunt them all; print and write the table; 1 if one got away."""
-    from tests.crdt_testing.mutants import MUTANTS, STEPS_MAX, Catch, hunt
+    from tests.crdt.testing.mutants import MUTANTS, STEPS_MAX, Catch, hunt
 
     catches: list[Catch] = []
     for number, mutant in enumerate(MUTANTS, 1):

@@ -33,17 +33,26 @@ from crdt.errors import (
     UncopyableError,
     UnknownVersionError,
 )
+from crdt.explain import Explained, explain
 from crdt.flag import DWFlag, EWFlag
-from crdt.kernel.batch import Batch
-from crdt.kernel.change import Change, DocumentChange
-from crdt.kernel.chunk import Chunk, ChunkSet
-from crdt.kernel.codec import decode_value, encode_value
-from crdt.kernel.context import CausalContext
-from crdt.kernel.delta import Delta, Event, Run
-from crdt.kernel.dot import Dot
-from crdt.kernel.hlc import HLC
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.version_vector import VersionVector
+from crdt.kernel import (
+    HLC,
+    Batch,
+    CausalContext,
+    Change,
+    Chunk,
+    ChunkSet,
+    Delta,
+    DocumentChange,
+    DocumentType,
+    Dot,
+    Event,
+    Kernel,
+    Run,
+    VersionVector,
+    decode_value,
+    encode_value,
+)
 from crdt.map import LWWMap, ORMap
 from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
 from crdt.resettable_counter import ResettableCounter
@@ -68,11 +77,13 @@ __all__ = [
     "DecodeError",
     "Delta",
     "DocumentChange",
+    "DocumentType",
     "DoomedFullError",
     "Dot",
     "DoubleSpentDotError",
     "EWFlag",
     "Event",
+    "Explained",
     "GCounter",
     "GSet",
     "IdentityReusedError",
@@ -101,4 +112,5 @@ __all__ = [
     "VersionVector",
     "decode_value",
     "encode_value",
+    "explain",
 ]

@@ -18,19 +18,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from crdt.counter import NumberProtocol, check_amount
+from crdt.counter import NumberView, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.kernel.codec import freeze, thaw
-from crdt.kernel.dot import check_replica
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.writer import NOTHING
+from crdt.kernel import NOTHING, Kernel, check_replica, freeze, thaw
 from crdt.view import Seen, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.live import Container
+    from crdt.kernel import Container, Delta
 
 
 def _amount(amount: object, least: int | None, seen: Seen | None) -> int:
@@ -68,7 +64,7 @@ class BoundedType:
         return hash(self.type_name)
 
 
-class BoundedCounter(NumberProtocol):
+class BoundedCounter(NumberView):
     """A counter that never goes below its bound on any replica.
 
     `BoundedCounter("a", minimum=10)` stands alone; in a kernel,

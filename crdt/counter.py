@@ -17,16 +17,16 @@ takes nothing back that others wrote.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
-from crdt.kernel.writer import NOTHING
-from crdt.view import Seen, ViewProtocol, context_of
+from crdt.kernel import NOTHING
+from crdt.view import Seen, View, context_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 def check_amount(amount: object, least: int | None = None) -> int:
@@ -38,12 +38,12 @@ def check_amount(amount: object, least: int | None = None) -> int:
     return amount
 
 
-def _total(view: ViewProtocol) -> int:
+def _total(view: View) -> int:
     latest = view._writer.state.live.latest  # noqa: SLF001  # the two counters share this rule
     return sum([latest(row)[2] for row in view._container.rows.values()])  # type: ignore[misc]  # noqa: SLF001
 
 
-def _add(view: ViewProtocol, amount: int, seen: Seen | None) -> Delta:
+def _add(view: View, amount: int, seen: Seen | None) -> Delta:
     if seen is not None:
         context_of(seen)
     if amount == 0:
@@ -55,10 +55,10 @@ def _add(view: ViewProtocol, amount: int, seen: Seen | None) -> Delta:
     return writer.put(container, replica, 0, own + amount)
 
 
-Number: TypeAlias = "int | float | NumberProtocol"
+Number: TypeAlias = "int | float | NumberView"
 
 
-class NumberProtocol(ViewProtocol, Protocol):
+class NumberView(View):
     """Counters read like the number that they show now; mutable, so they have no hash."""
 
     __slots__ = ()
@@ -105,16 +105,16 @@ class NumberProtocol(ViewProtocol, Protocol):
         return _combined(operator.add, self, other)
 
 
-def _combined(operation: Callable[[Any, Any], Any], view: NumberProtocol, other: object) -> Any:
+def _combined(operation: Callable[[Any, Any], Any], view: NumberView, other: object) -> Any:
     """The operation on two numbers, plain or counters; NotImplemented for anything else."""
     if isinstance(other, int | float):
         return operation(view.value, other)
-    if NumberProtocol in type(other).__mro__:
-        return operation(view.value, other.value)  # type: ignore[attr-defined]  # a counter
+    if isinstance(other, NumberView):
+        return operation(view.value, other.value)
     return NotImplemented
 
 
-class GCounter(NumberProtocol):
+class GCounter(NumberView):
     """A counter that only grows. Concurrent increments add up."""
 
     __slots__ = ()
@@ -132,7 +132,7 @@ class GCounter(NumberProtocol):
         self.increment(value)
 
 
-class PNCounter(NumberProtocol):
+class PNCounter(NumberView):
     """A counter that goes up and down. Concurrent changes add up."""
 
     __slots__ = ()

@@ -54,7 +54,7 @@ class InvalidAmountError(CRDTError, ValueError):
 
 
 class InvalidAmountTypeError(InvalidAmountError, TypeError):
-    """An amount that is no int; True is refused as well."""
+    """An amount that is not an int; True is refused as well."""
 
 
 class InvalidReplicaError(CRDTError, ValueError):

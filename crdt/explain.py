@@ -16,17 +16,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt.kernel.codec import element_of, thaw
-from crdt.kernel.dot import Dot
-from crdt.kernel.hlc import milliseconds
-from crdt.kernel.kind import kind_of
-from crdt.kernel.live import entries_of
+from crdt.kernel import Dot, element_of, entries_of, kind_of, milliseconds, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crdt.kernel.kernel import Kernel
-    from crdt.kernel.live import Container, Entry, LiveTable, Row
+    from crdt.kernel import Container, Entry, Kernel, LiveTable, Row
 
 REPLACED_MAX = 1000
 """Dead writes that one answer names; the rest of them is left out."""
@@ -51,14 +46,14 @@ def explain(kernel: Kernel, name: str) -> list[Explained]:
     """The writes of all documents of that name, live ones first. O(entries + kept records)."""
     live = kernel.writer.state.live
     roots = {path: found for path, found in live.containers.items() if path[0] == name}
-    told = [
+    lines = [
         line
         for container in roots.values()
         for step, row in container.rows.items()
         for line in _live(live, container, _place(container, step), row)
     ]
-    told.sort(key=lambda line: (line.type, line.place, line.fate != "shown", line.dot))
-    return told + list(islice(_replaced(live, name), REPLACED_MAX))
+    lines.sort(key=lambda line: (line.type, line.place, line.fate != "shown", line.dot))
+    return lines + list(islice(_replaced(live, name), REPLACED_MAX))
 
 
 def _live(live: LiveTable, container: Container, place: str, row: Row) -> Iterator[Explained]:

@@ -10,15 +10,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueTypeError
-from crdt.kernel.kind import LEAF
-from crdt.kernel.live import entries_of
-from crdt.view import Seen, ViewProtocol
+from crdt.kernel import LEAF, entries_of
+from crdt.view import Seen, View
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
-class EWFlag(ViewProtocol):
+class FlagView(View):
+    """What both flags share: they read like a bool, and are given plain data by a switch."""
+
+    __slots__ = ()
+
+    def enable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it on."""
+        raise NotImplementedError
+
+    def disable(self, *, seen: Seen | None = None) -> Delta:
+        """Turn it off."""
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def _import(self, value: Any) -> None:
+        if type(value) is not bool:
+            raise InvalidValueTypeError(f"a flag is a bool, not {value!r}")
+        if value is not self.value:
+            self.enable() if value else self.disable()
+
+
+class EWFlag(FlagView):
     """A flag that is on if any on was not seen by an off. Starts off."""
 
     __slots__ = ()
@@ -27,15 +49,6 @@ class EWFlag(ViewProtocol):
     def value(self) -> bool:
         """Whether it is on. O(1)."""
         return LEAF in self._container.rows
-
-    def __bool__(self) -> bool:
-        return self.value
-
-    def _import(self, value: Any) -> None:
-        if type(value) is not bool:
-            raise InvalidValueTypeError(f"a flag is a bool, not {value!r}")
-        if value is not self.value:
-            self.enable() if value else self.disable()
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on. O(1)."""
@@ -46,7 +59,7 @@ class EWFlag(ViewProtocol):
         return self._reset(self._container, seen)
 
 
-class DWFlag(ViewProtocol):
+class DWFlag(FlagView):
     """A flag that is off if any off was not seen by an on. Starts off."""
 
     __slots__ = ()
@@ -56,15 +69,6 @@ class DWFlag(ViewProtocol):
         """Whether it is on. O(concurrent writes)."""
         row = self._container.rows.get(LEAF)
         return row is not None and all(entry[2] for entry in entries_of(row))
-
-    def __bool__(self) -> bool:
-        return self.value
-
-    def _import(self, value: Any) -> None:
-        if type(value) is not bool:
-            raise InvalidValueTypeError(f"a flag is a bool, not {value!r}")
-        if value is not self.value:
-            self.enable() if value else self.disable()
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on, over every off that was observed. O(1)."""

@@ -15,20 +15,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.kernel.codec import Step, element_of, freeze, is_text, order_of, step_of, thaw
-from crdt.kernel.kind import TYPES
-from crdt.kernel.live import VALUE_OF
-from crdt.view import Seen, ViewProtocol
+from crdt.kernel import TYPES, VALUE_OF, Step, element_of, freeze, is_text, order_of, step_of, thaw
+from crdt.view import Seen, View
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.kernel import DocumentType
-    from crdt.kernel.live import Container, Row
+    from crdt.kernel import Container, Delta, DocumentType, Row
 
-View = TypeVar("View")
+Child = TypeVar("Child")
 
 
-class LWWMap(ViewProtocol, Mapping[Any, Any]):
+class LWWMap(View, Mapping[Any, Any]):
     """A mapping in which the latest write per key wins."""
 
     __slots__ = ()
@@ -107,7 +103,7 @@ def _step(key: object) -> Step:
         raise KeyError(key) from error
 
 
-class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
+class ORMap(View, Mapping[tuple[str, type], Any]):
     """A mapping of (name, type) to children that merge.
 
     `the_map["tags", ORSet].add("x")` creates as it writes; `del the_map["tags", ORSet]` resets what
@@ -122,7 +118,7 @@ class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
         """{(name, type name): value of the child}: plain data, to any depth. O(n)."""
         return {(name, kind.__name__): self[name, kind].value for name, kind in self}
 
-    def child(self, name: str, kind: DocumentType[View]) -> View:
+    def child(self, name: str, kind: DocumentType[Child]) -> Child:
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
         if type(name) is not str or not is_text(name):
             raise InvalidValueTypeError(f"a name in an ORMap is text, not {name!r}")
@@ -139,7 +135,7 @@ class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
             kind = TYPES.get(type_name)
             if kind is None:
                 raise InvalidValueTypeError(f"no type of this package: {type_name!r}")
-            self.child(name, cast("DocumentType[ViewProtocol]", kind)).import_value(item)
+            self.child(name, cast("DocumentType[View]", kind)).import_value(item)
 
     def remove(self, name: str, kind: type | None = None, *, seen: Seen | None = None) -> Delta:
         """Reset what was observed under a name (of one type, or of all). O(rows below)."""
@@ -160,7 +156,7 @@ class ORMap(ViewProtocol, Mapping[tuple[str, type], Any]):
         return self._reset(self._container, seen)
 
     @overload
-    def __getitem__(self, key: tuple[str, type[View]]) -> View: ...
+    def __getitem__(self, key: tuple[str, type[Child]]) -> Child: ...
 
     @overload
     def __getitem__(self, key: str) -> Any: ...

@@ -14,20 +14,29 @@ what is observed takes no dot.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crdt.errors import InvalidValueRangeError, InvalidValueTypeError
-from crdt.kernel.codec import Stored, freeze, order_of, thaw
-from crdt.kernel.kind import LEAF
-from crdt.kernel.live import entries_of
-from crdt.kernel.writer import NOTHING
-from crdt.view import Seen, ViewProtocol
+from crdt.kernel import LEAF, NOTHING, Stored, entries_of, freeze, order_of, thaw
+from crdt.view import Seen, View
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from collections.abc import Callable
+
+    from crdt.kernel import Delta
 
 
-class LWWRegister(ViewProtocol):
+class RegisterView(View):
+    """What the registers share: all that they hold is in one row, which `clear` forgets."""
+
+    __slots__ = ()
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Forget what was observed; a concurrent write survives."""
+        return self._reset(self._container, seen)
+
+
+class LWWRegister(RegisterView):
     """A register in which the latest write wins."""
 
     __slots__ = ()
@@ -51,12 +60,8 @@ class LWWRegister(ViewProtocol):
     def _import(self, value: Any) -> None:
         self.set(value)
 
-    def clear(self, *, seen: Seen | None = None) -> Delta:
-        """Forget what was observed; a concurrent write survives."""
-        return self._reset(self._container, seen)
 
-
-class MVRegister(ViewProtocol):
+class MVRegister(RegisterView):
     """A register that keeps every concurrent value."""
 
     __slots__ = ()
@@ -83,7 +88,7 @@ class MVRegister(ViewProtocol):
         return self._replace(LEAF, 0, freeze(value), seen)
 
     def resolve(self, value: object, *, seen: Seen | None = None) -> Delta:
-        """Settle a conflict: `set` by another name, for the reader of the code."""
+        """Resolve a conflict: `set` by another name, for the reader of the code."""
         return self.set(value, seen=seen)
 
     def _import(self, value: Any) -> None:
@@ -91,10 +96,6 @@ class MVRegister(ViewProtocol):
             raise InvalidValueTypeError("wanted the concurrent values as a tuple, as in `values`")
         for index, each in enumerate(value):
             self.set(each, seen={} if index else None)
-
-    def clear(self, *, seen: Seen | None = None) -> Delta:
-        """Forget what was observed; a concurrent write survives."""
-        return self._reset(self._container, seen)
 
 
 _RANKS: dict[type, int] = {int: 0, float: 0, str: 1, bytes: 2, datetime: 3, tuple: 4}
@@ -120,66 +121,49 @@ def _rank(stored: Stored) -> tuple[Any, ...]:
     return _RANKS[type(value)], keys, order_of(stored)
 
 
-def _extreme(view: ViewProtocol, value: object, direction: int, seen: Seen | None) -> Delta:
-    """Write a value if it lies beyond what is observed (or `seen`), up (1) or down (-1)."""
-    stored = _comparable(value)
-    place = view._container, LEAF  # noqa: SLF001  # the two registers share this rule
-    victim = view._victim(*place, seen)  # noqa: SLF001  # as above
-    held = [type(thaw(entry[2])) for entry in entries_of(place[0].rows.get(LEAF))]
-    if held and _RANKS[type(value)] not in map(_RANKS.__getitem__, held):
-        raise InvalidValueTypeError(f"holds {held[0].__name__}, not {type(value).__name__}")
-    if victim is not None:
-        observed = [entry[2] for entry in entries_of(victim[2])]
-        best = max(map(_rank, observed)) if direction > 0 else min(map(_rank, observed))
-        new = _rank(stored)
-        if new == best or (new > best) is not (direction > 0):
-            return NOTHING
-    return view._replace(LEAF, 0, stored, seen)
+class ExtremeView(RegisterView):
+    """What MaxRegister and MinRegister share: everything but the direction."""
+
+    __slots__ = ()
+
+    _beyond: ClassVar[Callable[..., Any]]  # max or min: which of several values speaks
+
+    @property
+    def value(self) -> Any:
+        """The greatest (least) value, or None if there is none."""
+        row = self._container.rows.get(LEAF)
+        return thaw(self._beyond((entry[2] for entry in entries_of(row)), key=_rank, default=None))
+
+    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+        """Move it to `value`; no dot if that is not beyond what is observed (or `seen`). O(1)."""
+        stored = _comparable(value)
+        victim = self._victim(self._container, LEAF, seen)
+        held = [type(thaw(entry[2])) for entry in entries_of(self._container.rows.get(LEAF))]
+        if held and _RANKS[type(value)] not in map(_RANKS.__getitem__, held):
+            raise InvalidValueTypeError(f"holds {held[0].__name__}, not {type(value).__name__}")
+        if victim is not None:
+            best = self._beyond(_rank(entry[2]) for entry in entries_of(victim[2]))
+            new = _rank(stored)
+            if new == best or self._beyond(new, best) != new:
+                return NOTHING
+        return self._replace(LEAF, 0, stored, seen)
+
+    def _import(self, value: Any) -> None:
+        if value is not None:
+            self.set(value)
 
 
-class MaxRegister(ViewProtocol):
+class MaxRegister(ExtremeView):
     """The greatest value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
 
     __slots__ = ()
 
-    @property
-    def value(self) -> Any:
-        """The greatest value, or None if there is none."""
-        row = self._container.rows.get(LEAF)
-        return thaw(max((entry[2] for entry in entries_of(row)), key=_rank, default=None))
-
-    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
-        """Raise it to `value`; no dot if it is not greater. O(1)."""
-        return _extreme(self, value, 1, seen)
-
-    def _import(self, value: Any) -> None:
-        if value is not None:
-            self.set(value)
-
-    def clear(self, *, seen: Seen | None = None) -> Delta:
-        """Forget what was observed; a concurrent write survives."""
-        return self._reset(self._container, seen)
+    _beyond = max
 
 
-class MinRegister(ViewProtocol):
+class MinRegister(ExtremeView):
     """The least value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
 
     __slots__ = ()
 
-    @property
-    def value(self) -> Any:
-        """The least value, or None if there is none."""
-        row = self._container.rows.get(LEAF)
-        return thaw(min((entry[2] for entry in entries_of(row)), key=_rank, default=None))
-
-    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
-        """Lower it to `value`; no dot if it is not less. O(1)."""
-        return _extreme(self, value, -1, seen)
-
-    def _import(self, value: Any) -> None:
-        if value is not None:
-            self.set(value)
-
-    def clear(self, *, seen: Seen | None = None) -> Delta:
-        """Forget what was observed; a concurrent write survives."""
-        return self._reset(self._container, seen)
+    _beyond = min

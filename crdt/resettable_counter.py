@@ -14,20 +14,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.counter import NumberProtocol, check_amount
+from crdt.counter import NumberView, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
-from crdt.kernel.codec import is_text
-from crdt.kernel.dot import SEQ_MAX
-from crdt.kernel.live import Entry, Row, entries_of
-from crdt.kernel.writer import NOTHING
+from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, entries_of, is_text
 from crdt.view import Seen, context_of
 
 if TYPE_CHECKING:
-    from crdt.kernel.codec import Step
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta, Step
 
 
-class ResettableCounter(NumberProtocol):
+class ResettableCounter(NumberView):
     """A counter of increments, resettable; increments may be made idempotent by an id."""
 
     __slots__ = ()

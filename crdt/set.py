@@ -19,12 +19,11 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueError, InvalidValueTypeError
-from crdt.kernel.codec import Step, element_of, step_of
-from crdt.kernel.live import entries_of
-from crdt.view import Seen, ViewProtocol
+from crdt.kernel import Step, element_of, entries_of, step_of
+from crdt.view import Seen, View
 
 if TYPE_CHECKING:
-    from crdt.kernel.delta import Delta
+    from crdt.kernel import Delta
 
 
 def _elements(steps: Iterable[Step]) -> list[Any]:
@@ -45,40 +44,11 @@ def _plain_set(value: object) -> Iterable[Any]:
     return list(value)
 
 
-class GSet(ViewProtocol, AbstractSet[Any]):
-    """A set that only grows."""
+class SetView(View, AbstractSet[Any]):
+    """What the sets share: an element is in the set while its row is, unless a set says otherwise.
 
-    __slots__ = ()
-
-    @property
-    def value(self) -> frozenset[Any]:
-        """The elements; here those that Python holds equal (1, True) coincide. O(n)."""
-        return frozenset(_elements(self._container.rows))
-
-    def add(self, element: object, *, seen: Seen | None = None) -> Delta:
-        """Add an element; takes a dot also if it is present. O(1)."""
-        return self._replace(step_of(element), 0, None, seen)
-
-    def _import(self, value: Any) -> None:
-        for element in _plain_set(value):
-            self.add(element)
-
-    def __contains__(self, element: object) -> bool:
-        return _find(element) in self._container.rows
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_elements(list(self._container.rows)))
-
-    def __len__(self) -> int:
-        return len(self._container.rows)
-
-    @classmethod
-    def _from_iterable(cls, elements: Iterable[Any]) -> set[Any]:
-        return set(elements)  # what &, | and - give is plain data, not a replica
-
-
-class ORSet(ViewProtocol, AbstractSet[Any]):
-    """A set in which an add wins over a concurrent remove."""
+    Reading follows `collections.abc.Set`; what `&`, `|` and `-` give is plain data, not a replica.
+    """
 
     __slots__ = ()
 
@@ -92,18 +62,6 @@ class ORSet(ViewProtocol, AbstractSet[Any]):
         if seen is None:
             return self._writer.put(self._container, step_of(element), 0, None)
         return self._replace(step_of(element), 0, None, seen)
-
-    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
-        """Remove the adds that were observed (or that `seen` covers); nothing if there are none.
-
-        Unlike `set.remove` it does not raise for an absent element: whether somebody else was
-        faster is not the caller's fault. O(1).
-        """
-        return self._writer.write(self._victims([(self._container, step_of(element))], seen))
-
-    def clear(self, *, seen: Seen | None = None) -> Delta:
-        """Remove every element observed. O(n)."""
-        return self._reset(self._container, seen)
 
     def _import(self, value: Any) -> None:
         for element in _plain_set(value):
@@ -123,7 +81,31 @@ class ORSet(ViewProtocol, AbstractSet[Any]):
         return set(elements)
 
 
-class RWSet(ViewProtocol, AbstractSet[Any]):
+class GSet(SetView):
+    """A set that only grows."""
+
+    __slots__ = ()
+
+
+class ORSet(SetView):
+    """A set in which an add wins over a concurrent remove."""
+
+    __slots__ = ()
+
+    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
+        """Remove the adds that were observed (or that `seen` covers); nothing if there are none.
+
+        Unlike `set.remove` it does not raise for an absent element: whether somebody else was
+        faster is not the caller's fault. O(1).
+        """
+        return self._writer.write(self._victims([(self._container, step_of(element))], seen))
+
+    def clear(self, *, seen: Seen | None = None) -> Delta:
+        """Remove every element observed. O(n)."""
+        return self._reset(self._container, seen)
+
+
+class RWSet(SetView):
     """A set in which a remove wins over a concurrent add."""
 
     __slots__ = ()
@@ -145,10 +127,6 @@ class RWSet(ViewProtocol, AbstractSet[Any]):
         """Forget adds and removes alike, as far as observed: leaves no entry. O(n)."""
         return self._reset(self._container, seen)
 
-    def _import(self, value: Any) -> None:
-        for element in _plain_set(value):
-            self.add(element)
-
     def __contains__(self, element: object) -> bool:
         return self._holds(_find(element))
 
@@ -161,7 +139,3 @@ class RWSet(ViewProtocol, AbstractSet[Any]):
 
     def __len__(self) -> int:
         return sum(map(self._holds, self._container.rows))
-
-    @classmethod
-    def _from_iterable(cls, elements: Iterable[Any]) -> set[Any]:
-        return set(elements)

@@ -4,15 +4,15 @@
 of an ORMap share theirs and may not, because a merge is a matter of whole kernels: their context
 speaks about all documents at once. The same class serves both.
 
-`ViewProtocol` is the one base of the types, so that owning, copying and showing are written once; a
-type adds what its mutations kill and write, and how its live entries read as a value.
+`View` is the one base of the types, so that owning, copying and showing are written once; a type
+adds what its mutations kill and write, and how its live entries read as a value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.errors import (
     CRDTError,
@@ -21,17 +21,22 @@ from crdt.errors import (
     TypeMismatchError,
     UncopyableError,
 )
-from crdt.kernel.codec import Step, element_of, pack, thaw
-from crdt.kernel.context import CausalContext
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.kind import KINDS, TYPES
-from crdt.kernel.live import Container, Row, entries_of
+from crdt.kernel import (
+    KINDS,
+    TYPES,
+    CausalContext,
+    Container,
+    Kernel,
+    Row,
+    Step,
+    element_of,
+    entries_of,
+    pack,
+    thaw,
+)
 
 if TYPE_CHECKING:
-    from crdt.kernel.batch import Batch
-    from crdt.kernel.change import Change
-    from crdt.kernel.delta import Delta
-    from crdt.kernel.writer import Victim, Writer
+    from crdt.kernel import Batch, Change, Delta, Victim, Writer
 
 # What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
 Seen = CausalContext | Mapping[str, int]
@@ -49,7 +54,7 @@ def context_of(seen: object) -> CausalContext:
     return CausalContext(seen)
 
 
-class ViewProtocol(Protocol):
+class View:
     """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
 
     __slots__ = ("_container", "_kernel", "_owner", "_rows", "_writer")

@@ -1,29 +1,127 @@
-"""A causal context: which events were seen, gaps included.
+"""Dots and what was seen of them: the dot, the version vector, the causal context.
 
-It is a version vector plus a cloud: the dots beyond the vector that arrived out of order. As soon
-as a gap closes, the vector takes the dots over and the cloud forgets them, so in the normal course
-of gossip the cloud is empty (Almeida, Shoker, Baquero 2018, section 5.3; Goncalves et al. 2017).
+Three answers to one question, "which events do we speak of?", each built from the one before:
 
-Invariant: a cloud holds no seq that is <= vector + 1; `_check` asserts it.
+* A *dot* names one event: (replica id, sequence number). A replica numbers its own events 1, 2,
+  3, ... and never uses a number twice; dots are therefore unique without any coordination.
+* A *version vector* says, for every replica, how many of its events were seen without a gap:
+  `{"a": 3, "b": 1}` is a's events 1..3 and b's event 1, nothing else. Vectors form a lattice under
+  the pointwise maximum, which makes "who knows more" a comparison (Fidge 1988, Mattern 1989; the
+  digest of Scuttlebutt, van Renesse et al. 2008). Missing replicas count as 0, and zeros are not
+  stored, so that equal knowledge is equal vectors.
+* A *causal context* says which events were seen, gaps included: a vector plus a cloud of the dots
+  beyond it that arrived out of order. As soon as a gap closes, the vector takes the dots over and
+  the cloud forgets them, so in the normal course of gossip the cloud is empty (Almeida, Shoker,
+  Baquero 2018, sections 5 and 5.3; Goncalves et al. 2017).
 
-Two representations share a cloud because the two ways of being late differ: single events come in
-thousands and in any order (a set), ranges come from chunks and leased numbers and may be as wide
-as a forger likes (sorted bounds; a range costs the same at any width).
+Inside one kernel a dot is a single int, `index of the replica << SEQ_BITS | seq`, because a kernel
+holds one per live entry: comparing, hashing and storing an int costs a fraction of a tuple. That
+form never leaves the kernel; what travels names replicas by their ids.
+
+Invariant: a cloud holds no seq that is <= vector + 1; `_check` asserts it. Two representations
+share a cloud because the two ways of being late differ: single events come in thousands and in any
+order (a set), ranges come from chunks and leased numbers and may be as wide as a forger likes
+(sorted bounds; a range costs the same at any width).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from crdt.errors import require
-from crdt.kernel.version_vector import VersionVector
+from crdt.errors import InvalidReplicaError, require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
-    from crdt.kernel.dot import Dot, Range
+SEQ_BITS = 40
+SEQ_MAX = (1 << SEQ_BITS) - 1  # a million writes a second for twelve days; a life is shorter
+REPLICA_BYTES_MAX = 256
+
+# (origin, first, last), inclusive: a contiguous run of one replica's events.
+Range = tuple[str, int, int]
+
+
+class Dot(NamedTuple):
+    """One event: the `seq`-th of `replica`, counted from 1."""
+
+    replica: str
+    seq: int
+
+    def __str__(self) -> str:
+        return f"{self.replica}:{self.seq}"
+
+
+def check_replica(replica: object) -> str:
+    """The id itself, or InvalidReplicaError: ids are short, non-empty, encodable text."""
+    if type(replica) is not str or not replica:
+        raise InvalidReplicaError(f"a replica id is a non-empty str, not {replica!r}")
+    if len(replica) <= REPLICA_BYTES_MAX and replica.isascii():
+        return replica
+    try:
+        size = len(replica.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidReplicaError(f"replica id {replica!r} is not valid text") from error
+    if size > REPLICA_BYTES_MAX:
+        raise InvalidReplicaError(f"a replica id has at most {REPLICA_BYTES_MAX} bytes, not {size}")
+    return replica
+
+
+class VersionVector(Mapping[str, int]):
+    """Immutable mapping of replica id to the highest contiguous seq seen (absent means 0).
+
+    `<=` is the lattice order: a <= b when b has seen all that a has. It is partial: two vectors
+    may be neither <= nor >=, and then their owners wrote concurrently.
+    """
+
+    __slots__ = ("_seqs",)
+
+    def __init__(self, seqs: Mapping[str, int] | None = None) -> None:
+        self._seqs = {replica: seq for replica, seq in (seqs or {}).items() if seq > 0}
+
+    def __getitem__(self, replica: str) -> int:
+        return self._seqs[replica]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seqs)
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def __le__(self, other: Mapping[str, int]) -> bool:
+        return all(seq <= other.get(replica, 0) for replica, seq in self._seqs.items())
+
+    def __ge__(self, other: Mapping[str, int]) -> bool:
+        return all(seq <= self._seqs.get(replica, 0) for replica, seq in other.items())
+
+    def __lt__(self, other: Mapping[str, int]) -> bool:
+        return self <= other and not self >= other
+
+    def __gt__(self, other: Mapping[str, int]) -> bool:
+        return self >= other and not self <= other
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._seqs.items()))
+
+    def __or__(self, other: Mapping[str, int]) -> VersionVector:
+        """The join: what both together have seen. O(replicas)."""
+        joined = dict(self._seqs)
+        for replica, seq in other.items():
+            if seq > joined.get(replica, 0):
+                joined[replica] = seq
+        return VersionVector(joined)
+
+    def __and__(self, other: Mapping[str, int]) -> VersionVector:
+        """The meet: what each of the two has seen; over all members, the stable cut."""
+        return VersionVector(
+            {replica: min(seq, other.get(replica, 0)) for replica, seq in self._seqs.items()}
+        )
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{replica}:{seq}" for replica, seq in sorted(self._seqs.items()))
+        return f"VersionVector({inner})"
 
 
 class Cloud:

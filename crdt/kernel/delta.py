@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.errors import DecodeError
 from crdt.kernel.codec import Step, Stored, normal, pack, unpack_body
-from crdt.kernel.dot import SEQ_MAX, Range
+from crdt.kernel.context import SEQ_MAX, Range
 from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
 from crdt.kernel.wire import (
@@ -326,7 +326,7 @@ def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> R
     span = unpack_span(columns, names, paths)
     origin, first, last, seqs = span[:4]
     if len(seqs) <= WIDE or len(sparse) % 2:
-        raise DecodeError("columns for a few events, or kills that are no pairs")
+        raise DecodeError("columns for a few events, or kills that are not pairs")
     batches = _unpack_marks(marks, first, last)
     if not sparse:
         return Run(origin, first, last, span, batches)
@@ -349,12 +349,12 @@ def _unpack_event(
         raise DecodeError("a row of the wrong shape")
     kills = () if len(row) == 5 else unpack_ranges(row[-1], names)
     if len(row) != 5 and not kills:
-        raise DecodeError("kills that are none")
+        raise DecodeError("an empty list of kills")
     if len(row) == 2:
         return seq, None, LEAF, 0, None, kills
     _, path, step, stamp, value = row[:5]
     if type(stamp) is not int:
-        raise DecodeError("a stamp that is no number")
+        raise DecodeError("a stamp that is not a number")
     if type(value) is float:
         value = normal(value)
     return seq, pick(paths, path), step, stamp and stamp + base - 1, value, kills

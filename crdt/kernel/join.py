@@ -27,16 +27,15 @@ from typing import TYPE_CHECKING
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
+from crdt.kernel.context import SEQ_BITS
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
-from crdt.kernel.dot import SEQ_BITS
-from crdt.kernel.live import STAMP_OF, VALUE_OF
-from crdt.kernel.log import holds
+from crdt.kernel.live import STAMP_OF, VALUE_OF, holds
 from crdt.kernel.wire import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.live import Container, Entry, Row
     from crdt.kernel.state import State
@@ -236,6 +235,9 @@ def _take_columns(state: State, span: Span, touched: Touched) -> None:
     while start < len(entries):
         path = span.paths[start]
         stop = len(entries) if one_path else start + 1
+        # `is`, not `==`: the paths of a span come out of one table, of the sender or of our own
+        # containers, so equal ones are one object, and comparing tuples per entry would cost more
+        # than taking it. An equal path that is another object only ends the stretch early.
         while stop < len(entries) and span.paths[stop] is path:
             stop += 1
         container = live.container(path)

@@ -22,27 +22,25 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
-from crdt.kernel.batch import Batch
 from crdt.kernel.change import type_of
-from crdt.kernel.chunk import Chunk, ChunkSet, canonical_bytes, cut, take
 from crdt.kernel.codec import is_text
-from crdt.kernel.dot import check_replica
+from crdt.kernel.context import check_replica
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
-from crdt.kernel.writer import Writer
+from crdt.kernel.transfer import canonical_bytes, cut, take
+from crdt.kernel.writer import Batch, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from crdt.kernel.change import Change
-    from crdt.kernel.context import CausalContext
+    from crdt.kernel.chunk import Chunk, ChunkSet
+    from crdt.kernel.context import CausalContext, Range, VersionVector
     from crdt.kernel.delta import Delta
-    from crdt.kernel.dot import Range
     from crdt.kernel.hlc import HLC
     from crdt.kernel.live import Container
-    from crdt.kernel.version_vector import VersionVector
 
 View_co = TypeVar("View_co", covariant=True)
 
@@ -170,7 +168,7 @@ class Kernel:
 
         They take a contiguous run of dots and leave as one delta at the end of the outermost block.
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
-        everything; mutators inside return an empty delta, because nothing is decided yet.
+        everything; mutators inside return an empty delta, because nothing has left yet.
         """
         return Batch(self._writer, bytes_max)
 

@@ -91,7 +91,7 @@ def _check_step(step: Step) -> None:
         try:
             canonical = step_of(decode_value(step[0]))
         except InvalidValueError as error:
-            raise DecodeError(f"a step that is no element: {error}") from error
+            raise DecodeError(f"a step that is not an element: {error}") from error
         if canonical != step:
             raise DecodeError("a step in packed form that has a plainer one")
     elif type(step) not in _STEPS:

@@ -15,16 +15,16 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from crdt.errors import BelowFloorError
+from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.delta import Delta, Fields, Run, weight_of
-from crdt.kernel.dot import SEQ_MAX
 from crdt.kernel.kind import LEAF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from crdt.kernel.dot import Range
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
-    from crdt.kernel.log import OriginLog
+    from crdt.kernel.live import OriginLog
     from crdt.kernel.state import State
 
 # What stands behind the last record.
@@ -137,17 +137,17 @@ def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], b
             places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
             for seq, kills in log.kills_between(after, last).items():
                 killers[origin, seq] = kills
-    told = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
+    place_of = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
     links = _links(killers)
-    known = [dot for dot, place in told.items() if place is not None]
+    known = [dot for dot, place in place_of.items() if place is not None]
     while known:
         dot = known.pop()
         for linked in links.get(dot, ()):
-            if told[linked] is None:
-                told[linked] = told[dot]
+            if place_of[linked] is None:
+                place_of[linked] = place_of[dot]
                 known.append(linked)
-    places.update(place for place in told.values() if place is not None)
-    return places, complete and None not in told.values()
+    places.update(place for place in place_of.values() if place is not None)
+    return places, complete and None not in place_of.values()
 
 
 def _links(killers: Mapping[_Dot, Iterable[Range]]) -> dict[_Dot, list[_Dot]]:

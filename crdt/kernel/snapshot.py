@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from crdt.errors import DecodeError, IdentityReusedError
 from crdt.kernel.change import Touched
-from crdt.kernel.chunk import Aside, Chunk, make_room, pack_content, split_span, unpack_content
+from crdt.kernel.chunk import Aside, Chunk, pack_content, split_span, unpack_content
 from crdt.kernel.codec import pack, unpack_body
-from crdt.kernel.context import CausalContext
-from crdt.kernel.dot import SEQ_MAX, Range
+from crdt.kernel.context import SEQ_MAX, CausalContext, Range
 from crdt.kernel.envelope import seal, unseal
 from crdt.kernel.hlc import STAMP_MAX
 from crdt.kernel.join import doomed_ranges, join_span, spans_of
 from crdt.kernel.state import CHUNK_SETS_MAX, State
+from crdt.kernel.transfer import make_room
 from crdt.kernel.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
 
 if TYPE_CHECKING:

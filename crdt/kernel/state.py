@@ -17,11 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.errors import require
-from crdt.kernel.context import CausalContext
-from crdt.kernel.dot import SEQ_BITS, SEQ_MAX, Range
+from crdt.kernel.context import SEQ_BITS, SEQ_MAX, CausalContext, Range
 from crdt.kernel.hlc import HLC
-from crdt.kernel.live import LiveTable
-from crdt.kernel.log import holds
+from crdt.kernel.live import LiveTable, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,9 +16,8 @@ from operator import sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import DecodeError, InvalidReplicaError
-from crdt.kernel.dot import SEQ_MAX, Range, check_replica
+from crdt.kernel.context import SEQ_MAX, Range, VersionVector, check_replica
 from crdt.kernel.kind import Path, kind_of, normal_column
-from crdt.kernel.version_vector import VersionVector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +125,7 @@ def unpack_span(packed: Any, names: list[str], known: list[Path]) -> Span:
     if len(naturals(places)) % 2 or sum(places[1::2]) != count:
         raise DecodeError("paths that do not fit the entries")
     if not {int}.issuperset(map(type, stamps)):
-        raise DecodeError("a stamp that is no number")
+        raise DecodeError("a stamp that is not a number")
     stamps = list(accumulate(stamps)) if stamps else [0] * count
     values = normal_column(values) if values else [None] * count
     if not len(stamps) == len(values) == count:

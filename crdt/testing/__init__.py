@@ -19,33 +19,43 @@ is docs/fuzzing.md.
 
 From a terminal: `python -m crdt.testing fuzz ORSet`. Needs the extra `[testing]`; what needs
 Hypothesis is imported when it is first asked for.
+
+How a history comes about: `scheduler` draws a plan of steps, each with `operation`s to perform;
+`history` executes it on a `network` of replicas (`state_network` for types that only merge), where
+`refusal` and `subscriber` hold what is true at any moment, and `oracle` records who saw what;
+`shrink` leaves out what a failure does not need, and `diagram` draws the rest. What a kit for
+whole clusters builds upon (`draw_step`, `dots_of`, `shrink_by`, ...) is handed on here too.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from crdt.testing.campaign import Outcome, fuzz
-from crdt.testing.history import Happened, History
-from crdt.testing.judgement import HistoryError
-from crdt.testing.laws import laws
-from crdt.testing.network import InFlight, Network
-from crdt.testing.operation import Choice, Operation, UnknownTypeError, register
-from crdt.testing.oracle import NoOracleError, Oracle, Recorded, shown
-from crdt.testing.scheduler import Plan, Step, plan
-from crdt.testing.shrink import shrink
-from crdt.testing.state_network import Mergeable, StateNetwork
-from crdt.testing.verdict import (
+from crdt.testing.diagram import draw_svg, draw_text
+from crdt.testing.history import (
+    FAULTS,
+    History,
+    HistoryError,
     assert_converged,
     assert_right,
     history,
     replay,
     run_histories,
 )
+from crdt.testing.laws import laws
+from crdt.testing.network import DOCUMENT, InFlight, Network, dots_of
+from crdt.testing.operation import Choice, Operation, Recorded, UnknownTypeError, name_of, register
+from crdt.testing.oracle import NoOracleError, Oracle, readable, shown
+from crdt.testing.scheduler import Happened, Plan, Step, dice_of, draw_step, plan
+from crdt.testing.shrink import shrink, shrink_by
+from crdt.testing.state_network import Mergeable, StateNetwork
 
 if TYPE_CHECKING:
     from crdt.testing.machine import ReplicaMachine
     from crdt.testing.strategy import plans, scenarios
 
 __all__ = [
+    "DOCUMENT",
+    "FAULTS",
     "Choice",
     "Happened",
     "History",
@@ -65,17 +75,25 @@ __all__ = [
     "UnknownTypeError",
     "assert_converged",
     "assert_right",
+    "dice_of",
+    "dots_of",
+    "draw_step",
+    "draw_svg",
+    "draw_text",
     "fuzz",
     "history",
     "laws",
+    "name_of",
     "plan",
     "plans",
+    "readable",
     "register",
     "replay",
     "run_histories",
     "scenarios",
     "shown",
     "shrink",
+    "shrink_by",
 ]
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 import crdt
-from crdt.kernel.kind import KINDS
+from crdt.kernel import KINDS
 from crdt.testing.campaign import EXAMPLES, Outcome, fuzz
 from crdt.testing.operation import MENUS, is_view, name_of, reading_of
 

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crdt.kernel.dot import Dot
-    from crdt.testing.history import Happened
+    from crdt.kernel import Dot
     from crdt.testing.operation import Operation
     from crdt.testing.oracle import Oracle
-    from crdt.testing.scheduler import Plan
+    from crdt.testing.scheduler import Happened, Plan
 
 _NAMES = "abcdefghijklmnopqrstuvwxyz"
 _TEXT_MAX = 34  # of a label, in characters

@@ -6,38 +6,85 @@
 
 A step that fails ends the execution; `heal` then raises what happened, so that a run can always be
 drawn. A history need not be planned: one of an empty plan grows by `do(step)`.
+
+Verdicts for tests of any kind; each raises an AssertionError that holds the diagram, or the one
+line that replays it:
+
+    assert_converged(ada, bob, eve)          # replicas, however they came to be
+    assert_right(run)                        # a history: healed, equal, and what the oracle demands
+    history(ORSet, seed=7)                   # one random history, waiting for its verdict
+    replay(ORSet, PLAN)                      # a counterexample that was written down
+    run_histories(ORSet, seed=7, count=100)  # many, each from a seed of its own
+
+`check` of a history that went wrong says which kind of check noticed:
+
+`law`          one that holds in any history at any time: a restart changes nothing, a refused delta
+               leaves no trace, a change is announced, a replica has seen what it was told
+`oracle`       what visibility demands: of the value in the end, and of whether a write takes a dot
+`convergence`  in the end all hold the same
+`invariant`    an assertion inside the type itself
+`error`        it raised something else
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
+from crdt.errors import CRDTError, InvariantError
 from crdt.testing.diagram import draw_svg, draw_text
-from crdt.testing.judgement import FAULTS, HistoryError, check_of
 from crdt.testing.network import DOCUMENT, InFlight, Network, Replicas, RollBackError
 from crdt.testing.operation import is_view, name_of, reading_of
 from crdt.testing.oracle import Oracle, readable
-from crdt.testing.scheduler import Plan, Step, dice_of, linked
+from crdt.testing.scheduler import Happened, Plan, Step, dice_of, linked, plan
 from crdt.testing.state_network import StateNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel.dot import Dot
+    from crdt.kernel import Dot
     from crdt.testing.operation import Operation
 
 _EPOCH_MS = 1_700_000_000_000
 _SHORT = 24  # steps of a plan that is checked after each of them
 
+# What a wrong type may raise in the middle of a history.
+FAULTS = (
+    CRDTError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
-class Happened(NamedTuple):
-    """A step that did something: where, and from where and since when it was on its way."""
 
-    step: Step
-    replica: int
-    source: int | None = None
-    sent: int | None = None  # index of the step that published it
+class HistoryError(CRDTError, AssertionError):
+    """A history went wrong; `seed` (if one is known) and the replay line lead back to it."""
+
+    code = "history"
+    hint = "replay the line in the message"
+
+    def __init__(self, text: str, *, line: str = "", seed: int | None = None) -> None:
+        super().__init__(f"{text}\n  replay: {line}" if line else text)
+        self.text = text
+        self.line = line
+        self.seed = seed
+
+
+def check_of(failure: Exception) -> str:
+    """Which kind of check raised this in the middle of a history. O(its traceback)."""
+    if isinstance(failure, HistoryError):
+        return "oracle"
+    if not isinstance(failure, AssertionError | InvariantError):
+        return "error"
+    modules, trace = list[str](), failure.__traceback__
+    while trace is not None:
+        modules.append(trace.tb_frame.f_globals["__name__"])
+        trace = trace.tb_next
+    where = [module for module in modules if module != InvariantError.__module__]  # not `require`
+    return "law" if where[-1].startswith(__name__.rpartition(".")[0]) else "invariant"
 
 
 class History:
@@ -66,7 +113,7 @@ class History:
         self.statistics: Counter[str] = Counter()
         self.trace: list[Happened] = []
         self.failure: Exception | None = None
-        self.check = ""  # which kind of check complained (see crdt.testing.judgement)
+        self.check = ""  # which kind of check complained (see above)
         self.healed = False
         self.cut_links: set[frozenset[int]] = set()
         self._stash: list[tuple[Any, set[Dot]]] = []
@@ -366,3 +413,86 @@ class History:
 
 
 _FROM_PEER = frozenset({"exchange", "truncated", "merge", "chunks", "equal", "cut"})
+
+
+# ------------------------------------------------------------------------------------ verdicts
+
+
+class Judged(Protocol):
+    """A run that can tell what is wrong with it: a `History`, or one of a whole cluster."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended it early."""
+
+    def complaint(self) -> str | None:
+        """Heal, and say what is wrong; None if nothing is."""
+
+    def diagram(self) -> str:
+        """What happened, drawn."""
+
+
+def history(kind: Any, seed: int, *, replicas: int = 3, mutations: int = 40) -> History:
+    """The random history of a seed, executed and not yet healed. About 8 ms."""
+    return History(kind, plan(name_of(kind), dice_of(seed), replicas=replicas, mutations=mutations))
+
+
+def assert_converged(*replicas: Any) -> None:
+    """Assert that replicas hold the same: canonical bytes of our types, the value of others. O(n).
+
+    Raises:
+        AssertionError: they differ; the message shows what each of them holds.
+    """
+    held = [each.canonical_bytes() if is_view(type(each)) else each.value for each in replicas]
+    if any(one != held[0] for one in held):
+        shown = "\n".join(f"  {getattr(each, 'replica', '')}: {each!r}" for each in replicas)
+        raise AssertionError(f"replicas differ:\n{shown}")
+
+
+def assert_right(run: Judged) -> None:
+    """Heal a history, and assert that it ended equal and on what visibility demands.
+
+    Raises:
+        HistoryError: it did not; the message holds the diagram.
+    """
+    complaint = run.complaint()
+    if complaint is not None:
+        raise HistoryError(f"{complaint}\n\n{run.diagram()}") from run.failure
+
+
+def replay(kind: Any, script: Plan) -> None:
+    """Execute a plan and judge it: what a regression test of a shrunk counterexample calls.
+
+    Raises:
+        HistoryError: it (still) goes wrong; the message holds the diagram.
+    """
+    assert_right(History(kind, script))
+
+
+def run_histories(
+    kind: Any,
+    seed: int,
+    count: int,
+    *,
+    replicas: int = 3,
+    mutations: int = 40,
+) -> Counter[str]:
+    """Execute `count` histories, seeds seed, seed + 1, ...; about 5 ms each.
+
+    Returns:
+        What was generated: steps by kind, and "histories".
+
+    Raises:
+        HistoryError: replicas differ, or agree on a value that visibility does not allow.
+    """
+    statistics: Counter[str] = Counter()
+    for one in range(seed, seed + count):
+        run = history(kind, one, replicas=replicas, mutations=mutations)
+        complaint = run.complaint()
+        if complaint is not None:
+            line = f"run_histories({kind.__name__}, seed={one}, count=1"
+            line += f", replicas={replicas}, mutations={mutations})"
+            raise HistoryError(complaint, line=line, seed=one) from run.failure
+        statistics += run.statistics
+        statistics["histories"] += 1
+    return statistics

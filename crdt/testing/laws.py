@@ -19,7 +19,7 @@ import copy as copying
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InsufficientRightsError, InvalidAmountError, require
-from crdt.kernel.delta import Delta
+from crdt.kernel import Delta
 from crdt.testing.history import History
 from crdt.testing.operation import draw, is_view, name_of
 from crdt.testing.oracle import shown

@@ -28,10 +28,9 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from crdt.testing.history import History
+from crdt.testing.history import History, assert_right
 from crdt.testing.operation import Operation, draw, name_of
 from crdt.testing.scheduler import Plan, Step, dice_of
-from crdt.testing.verdict import assert_right
 
 replicas_of = st.integers(0, 15)
 """Chooses a replica; taken modulo how many there are."""

@@ -19,10 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from crdt.errors import BelowFloorError, InsufficientRightsError, InvalidAmountError, require
-from crdt.kernel.chunk import Chunk, ChunkSet
-from crdt.kernel.delta import Delta
-from crdt.kernel.dot import Dot, Range
-from crdt.kernel.kernel import Kernel
+from crdt.kernel import Chunk, ChunkSet, Delta, Dot, Kernel, Range
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import refuse, relearn
 from crdt.testing.subscriber import Subscriber
@@ -32,10 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from crdt.kernel.batch import Batch
-    from crdt.kernel.change import Change
-    from crdt.kernel.context import CausalContext
-    from crdt.kernel.kernel import DocumentType
+    from crdt.kernel import Batch, CausalContext, Change, DocumentType
     from crdt.testing.operation import Operation
 
 DOCUMENT = "doc"
@@ -149,13 +143,14 @@ class Network:
         self.in_flight: list[InFlight] = []
         self.moment = 0  # set by whoever counts steps; noted on what is published
         self.subscribers: list[Subscriber] = []
-        self.told: dict[str, int] = {}  # own events a replica had when it last gave out its state
+        # Own events that a replica had when it last gave out its state.
+        self.given_out: dict[str, int] = {}
         for index, name in enumerate(names):
             self.kernels.append(Kernel(name, clock=self.clocks[index]))
-            self.settle(index, self.kernels[index])
+            self.put_in_place(index, self.kernels[index])
             self.subscribers.append(Subscriber(self.view(index)))
 
-    def settle(self, index: int, kernel: Kernel) -> None:
+    def put_in_place(self, index: int, kernel: Kernel) -> None:
         """This kernel is replica `index` from now on: listen to what it publishes."""
         self.kernels[index] = kernel
 
@@ -237,7 +232,7 @@ class Network:
     def answers(self, source: int) -> None:
         """A replica gives out (a part of) its state, which speaks of all its events so far."""
         replica = self.kernels[source].replica
-        self.told[replica] = self.next_dot(source).seq - 1
+        self.given_out[replica] = self.next_dot(source).seq - 1
 
     def exchange(self, index: int, source: int, bytes_max: int | None = None) -> bool:
         """A replica asks another by vector; chunks where records are gone. False if no news."""
@@ -307,7 +302,7 @@ class Network:
         )
         require(again.digest() == kernel.digest(), "a restart changed the state")
         require(again.vector == kernel.vector, "a restart changed the vector")
-        self.settle(index, again)
+        self.put_in_place(index, again)
         return True
 
     def rebirth(
@@ -321,7 +316,7 @@ class Network:
         """
         old = self.kernels[index].replica
         others = [kernel for kernel in self.kernels if kernel.replica != old]
-        half_told = any(
+        half_known = any(
             kernel.context.last_seq(old) != kernel.vector.get(old, 0)
             for kernel in [*others, *copies]
         )
@@ -331,13 +326,13 @@ class Network:
             for origin, seq in self.kernels[index].vector.items()
             if origin != old
         )
-        if half_told or last_to_know or known < self.told.get(old, 0):
+        if half_known or last_to_know or known < self.given_out.get(old, 0):
             return False
         self.in_flight = [each for each in self.in_flight if each.source != index]
         kernel, seen = back
         reborn = Kernel.from_bytes(kernel.to_bytes(), replica=name, clock=self.clocks[index])
         self.seen[index] = set(seen)
-        self.settle(index, reborn)
+        self.put_in_place(index, reborn)
         self.subscribers[index] = Subscriber(self.view(index))
         return True
 

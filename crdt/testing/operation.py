@@ -9,18 +9,19 @@ A type of your own joins by `register`: its mutators with their weights and argu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import CRDTError
-from crdt.kernel.kind import TYPES
+from crdt.kernel import TYPES, encode_value
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from crdt.testing.oracle import Recorded
+    from crdt.kernel import Dot, Path
 
-    Reading = Callable[[list[Recorded]], Any]
+    Reading = Callable[[list["Recorded"]], Any]
 
 _CONFUSABLE = (
     "x",
@@ -71,6 +72,28 @@ class Operation(NamedTuple):
     def __str__(self) -> str:
         where = "".join(f"[{name}:{kind}]" for name, kind in self.below)
         return f"{where}.{self.action}({', '.join(map(repr, self.args))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One operation as it happened: `observed` is what it may supersede."""
+
+    dot: Dot
+    observed: frozenset[Dot]
+    path: Path
+    action: str
+    args: tuple[Any, ...]
+    stamp: int
+
+    def saw(self, other: Recorded) -> bool:
+        """Whether the other operation was visible to this one's writer."""
+        return other.dot in self.observed
+
+    @property
+    def key(self) -> bytes:
+        """What it is about: an element or key, or the whole of a register."""
+        has_key = self.path[-1] in {"GSet", "ORSet", "RWSet", "LWWMap"} and self.args
+        return encode_value(self.args[0]) if has_key else b""
 
 
 class Choice(NamedTuple):

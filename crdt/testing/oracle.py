@@ -11,19 +11,17 @@ Values are compared in a form that keeps apart what Python confuses (1, True, 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import CRDTError
-from crdt.kernel.codec import decode_value, encode_value
-from crdt.kernel.dot import Dot
-from crdt.kernel.kind import KINDS
+from crdt.kernel import KINDS, Dot, decode_value, encode_value
+from crdt.testing.operation import Operation, Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from crdt.kernel.kind import Path
-    from crdt.testing.operation import Operation
+    from crdt.kernel import Path
 
 # Actions that erase everything observed below their path, and those that erase one element.
 _ERASE_ALL = frozenset({"clear", "reset", "remove_child"})
@@ -37,28 +35,6 @@ class NoOracleError(CRDTError, LookupError):
 
     code = "no_oracle"
     hint = "register(Type, ..., oracle=function of the visible operations)"
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One operation as it happened: `observed` is what it may supersede."""
-
-    dot: Dot
-    observed: frozenset[Dot]
-    path: Path
-    action: str
-    args: tuple[Any, ...]
-    stamp: int
-
-    def saw(self, other: Recorded) -> bool:
-        """Whether the other operation was visible to this one's writer."""
-        return other.dot in self.observed
-
-    @property
-    def key(self) -> bytes:
-        """What it is about: an element or key, or the whole of a register."""
-        has_key = self.path[-1] in {"GSet", "ORSet", "RWSet", "LWWMap"} and self.args
-        return encode_value(self.args[0]) if has_key else b""
 
 
 def erases(operation: Recorded) -> bool:

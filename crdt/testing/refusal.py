@@ -18,15 +18,12 @@ from crdt.errors import (
     IdentityReusedError,
     require,
 )
-from crdt.kernel.delta import Delta, Run
-from crdt.kernel.kernel import Kernel
-from crdt.kernel.kind import LEAF
-from crdt.kernel.state import DOOMED_MAX
+from crdt.kernel import DOOMED_MAX, LEAF, Delta, Kernel, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel.chunk import ChunkSet
+    from crdt.kernel import ChunkSet
 
 
 def refuse(kernel: Kernel, data: bytes, pick: int) -> None:

@@ -51,6 +51,15 @@ class Plan(NamedTuple):
     steps: tuple[Step, ...]
 
 
+class Happened(NamedTuple):
+    """A step that did something: where, and from where and since when it was on its way."""
+
+    step: Step
+    replica: int
+    source: int | None = None
+    sent: int | None = None  # index of the step that published it
+
+
 # kind -> weight. "write" is counted: a plan has a given number of mutations.
 WEIGHTS: dict[str, int] = {
     "write": 40,

@@ -18,7 +18,7 @@ import copy as copying
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from crdt.errors import require
-from crdt.kernel.dot import Dot
+from crdt.kernel import Dot
 from crdt.testing.network import InFlight, Written
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvariantError
-from crdt.kernel.codec import decode_value
+from crdt.kernel import decode_value
 from crdt.testing.oracle import shown
 
 if TYPE_CHECKING:
-    from crdt.kernel.change import Change
+    from crdt.kernel import Change
 
 _WHOLE = object()  # the one part of a value that has no keys
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crdt.errors import CRDTError
-from crdt.explain import explain
+from crdt import CRDTError, explain
 from replication.agent.vitals import BUCKETS_S
 from replication.errors import OrderRefusedError
 from replication.transport import Endpoint

@@ -29,8 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from crdt import BoundedCounter, LWWRegister, ORMap, ORSet, PNCounter
-from crdt.errors import CRDTError
+from crdt import BoundedCounter, CRDTError, LWWRegister, ORMap, ORSet, PNCounter
 from replication.agent.admin import AdminHandlers, MemberView
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
@@ -56,8 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from crdt import Kernel
-    from crdt.kernel.kernel import DocumentType
+    from crdt import DocumentType, Kernel
     from replication.agent.vitals import Vitals
     from replication.journal import Journal
     from replication.options import Secret

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crdt.errors import BatchOpenError
+from crdt import BatchOpenError
 from replication.errors import JournalFailedError, UnacknowledgedError
 from replication.version import Version
 

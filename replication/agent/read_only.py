@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from replication.errors import ForbiddenWriteError
 
 if TYPE_CHECKING:
-    from crdt import Kernel
-    from crdt.kernel.kernel import DocumentType
+    from crdt import DocumentType, Kernel
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
 

@@ -20,8 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from crdt import Chunk, Delta, Kernel
-from crdt.errors import CRDTError
+from crdt import Chunk, CRDTError, Delta, Kernel
 from replication.errors import JournalUnreadableError
 from replication.protocol import CHUNK, OWN, Row
 

@@ -20,8 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crdt import Chunk
-from crdt.errors import CRDTError
+from crdt import Chunk, CRDTError
 from replication.errors import BusyError, MalformedFrameError
 from replication.protocol.messages import ChunkGiven, ChunkWanted
 

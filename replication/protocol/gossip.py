@@ -12,8 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from crdt import Delta, VersionVector
-from crdt.errors import BelowFloorError
+from crdt import BelowFloorError, Delta, VersionVector
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
 from replication.protocol.bootstrap import Donor, Receiver

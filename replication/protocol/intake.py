@@ -35,8 +35,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from crdt import Delta, GSet, Run
-from crdt.errors import CRDTError, DoomedFullError
+from crdt import CRDTError, Delta, DoomedFullError, GSet, Run
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
 from replication.protocol.policy import SKIPPED
 from replication.protocol.wire import ORIGINS_MAX

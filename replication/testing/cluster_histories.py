@@ -21,16 +21,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.kernel.dot import Dot
-from crdt.testing.diagram import draw_svg, draw_text
-from crdt.testing.history import Happened
-from crdt.testing.judgement import FAULTS, HistoryError
-from crdt.testing.network import DOCUMENT, dots_of
-from crdt.testing.operation import name_of
-from crdt.testing.oracle import Oracle, readable, shown
-from crdt.testing.scheduler import Plan, Step, dice_of, draw_step
-from crdt.testing.shrink import shrink_by
+from crdt import Dot, InsufficientRightsError, InvalidAmountError
+from crdt.testing import (
+    DOCUMENT,
+    FAULTS,
+    Happened,
+    HistoryError,
+    Oracle,
+    Plan,
+    Step,
+    dice_of,
+    dots_of,
+    draw_step,
+    draw_svg,
+    draw_text,
+    name_of,
+    readable,
+    shown,
+    shrink_by,
+)
 from replication.errors import ReplicationError
 from replication.testing.simulation import Faults, Simulation
 

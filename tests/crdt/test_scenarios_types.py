@@ -268,20 +268,6 @@ def test_a_full_counter_carries_into_the_milliseconds():
     assert joined(a, b) == "carried"
 
 
-def test_a_clock_started_at_its_ceiling_never_goes_back():
-    """[crdt 16] The ceiling is reserved ahead; a restart begins above everything issued."""
-    hlc = HLC()
-    ceiling = hlc.reserve()
-    issued = [hlc.tick(5) for _ in range(1_000)]
-    assert ceiling is not None
-    assert max(issued) < ceiling
-    assert hlc.reserve() is None
-    assert HLC(ceiling).tick(0) > max(issued)
-    hlc.observe(pack(2_000))
-    assert hlc.reserve() == pack(3_000)
-    assert repr(HLC(pack(7, 3))) == "HLC(7 ms + 3)"
-
-
 def test_values_of_all_types_at_equal_stamps_have_one_winner():
     """[crdt 17] 1, "a", None and {} at equal stamps: one winner in every order, no TypeError."""
     for kind in (LWWRegister, MVRegister):

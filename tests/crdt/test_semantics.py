@@ -24,7 +24,7 @@ def test_every_scenario_is_named_by_a_test():
     """The 27 scenarios of docs/scenarios.md stand in docstrings, and no others."""
     named = {
         int(number)
-        for path in TESTS.glob("test_*.py")
+        for path in TESTS.rglob("test_*.py")
         for numbers in re.findall(r"\[crdt ([\d, ]+)\]", path.read_text(encoding="utf-8"))
         for number in numbers.split(",")
     }

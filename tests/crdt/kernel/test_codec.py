@@ -34,7 +34,7 @@ from crdt import (
 from crdt.kernel.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
 from crdt.kernel.envelope import seal, unseal
 from tests.crdt.joining import joined
-from tests.crdt.test_refusals import only_chunk
+from tests.crdt.kernel.chunks import only_chunk
 from tests.scale import rounds, seeds
 
 GOLDEN = Path(__file__).parent / "golden_v1.json"
@@ -318,7 +318,7 @@ def test_bytes_that_are_no_canonical_value_are_refused(data):
 def test_equal_content_gives_equal_bytes_under_every_hash_seed():
     """[crdt 25] The same bytes under three hash seeds, each in a process of its own."""
     script = (
-        "import hashlib, sys; from tests.crdt.test_codec import wire_forms\n"
+        "import hashlib, sys; from tests.crdt.kernel.test_codec import wire_forms\n"
         "for name, data in sorted(wire_forms().items()):\n"
         "    print(name, hashlib.sha256(data).hexdigest())\n"
     )

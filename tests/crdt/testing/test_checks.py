@@ -23,7 +23,7 @@ from crdt.testing import (
     run_histories,
 )
 from crdt.testing.__main__ import main
-from crdt.testing.judgement import check_of
+from crdt.testing.history import check_of
 from crdt.testing.refusal import WAYS, refuse, relearn
 from crdt.testing.scheduler import dice_of
 from crdt.testing.shrink import shrink_by
@@ -147,7 +147,7 @@ def test_a_law_that_only_a_law_breaks_leaves_no_history_to_write_down(monkeypatc
 
 def test_the_command_draws_what_it_found_and_writes_it_down(tmp_path, capsys):
     """Exit code 1, the kind of check, the picture, and a test file beside an SVG."""
-    command = ["fuzz", "tests.crdt_testing.wrong_sets:UnionSet", "--out", str(tmp_path)]
+    command = ["fuzz", "tests.crdt.testing.wrong_sets:UnionSet", "--out", str(tmp_path)]
     assert main(command) == 1
     printed = capsys.readouterr().out
     assert "noticed by: oracle" in printed
@@ -160,7 +160,7 @@ def test_the_command_draws_what_it_found_and_writes_it_down(tmp_path, capsys):
 def test_a_place_that_cannot_be_written_costs_the_file_and_not_the_finding(tmp_path, capsys):
     """The history is printed all the same, and the error says why there is no file."""
     (tmp_path / "test_unionset_counterexample.py").mkdir()
-    command = ["fuzz", "tests.crdt_testing.wrong_sets:UnionSet", "--out", str(tmp_path)]
+    command = ["fuzz", "tests.crdt.testing.wrong_sets:UnionSet", "--out", str(tmp_path)]
     assert main(command) == 1
     printed = capsys.readouterr()
     assert "has to show set()" in printed.out
@@ -169,7 +169,7 @@ def test_a_place_that_cannot_be_written_costs_the_file_and_not_the_finding(tmp_p
 
 def test_the_command_says_when_there_was_no_oracle(capsys):
     """Nothing found without one means less, and the last line says so."""
-    command = ["fuzz", "tests.crdt_testing.third_party:YMapValues", "--examples", "3"]
+    command = ["fuzz", "tests.crdt.testing.third_party:YMapValues", "--examples", "3"]
     assert main(command) == 0
     assert "no oracle is registered" in capsys.readouterr().out
 

@@ -26,7 +26,7 @@ from crdt.testing import (
 )
 from crdt.testing.operation import name_of
 from crdt.testing.scheduler import dice_of
-from tests.crdt_testing.wrong_sets import ForgetfulSet, RightSet, UnionSet
+from tests.crdt.testing.wrong_sets import ForgetfulSet, RightSet, UnionSet
 from tests.scale import SOAK, rounds, seeds
 
 WRONG = pytest.mark.parametrize("kind", [UnionSet, ForgetfulSet], ids=lambda kind: kind.__name__)

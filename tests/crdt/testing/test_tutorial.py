@@ -13,7 +13,7 @@ import pytest
 
 from crdt.testing.__main__ import main
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "fuzzing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "fuzzing.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 (TAGS,) = [block for block in BLOCKS if block.startswith("# tags.py\n")]
 (MENDED,) = [block for block in BLOCKS if block.startswith("# tags.py: merge, mended\n")]

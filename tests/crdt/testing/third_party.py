@@ -4,7 +4,7 @@
 there: its wheel brings a package `tests` that would hide ours, so it is no dependency. Try
 
     pip install --no-deps --target DIR python3-crdt
-    CONVOCA_PY3CRDT=DIR python -m pytest tests/crdt_testing/test_third_party.py
+    CONVOCA_PY3CRDT=DIR python -m pytest tests/crdt/testing/test_third_party.py
 
 The oracles say what *we* would promise of such a type; where theirs promise less, a
 complaint is a difference and not a defect, and the test that shows it says which of the two it is.

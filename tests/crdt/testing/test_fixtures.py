@@ -10,7 +10,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from crdt import MaxRegister, ORSet
 from crdt.testing import HistoryError, ReplicaMachine, assert_converged
 from crdt.testing.machine import replicas_of
-from tests.crdt_testing.wrong_sets import ForgetfulSet, RightSet, UnionSet
+from tests.crdt.testing.wrong_sets import ForgetfulSet, RightSet, UnionSet
 
 pytest_plugins = ["pytester"]
 QUICK = settings(max_examples=15, stateful_step_count=15, deadline=None, database=None)

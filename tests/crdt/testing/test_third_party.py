@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crdt.testing import fuzz, laws
-from tests.crdt_testing.third_party import YMap, YMapValues, py3_set
+from tests.crdt.testing.third_party import YMap, YMapValues, py3_set
 from tests.scale import rounds
 
 
@@ -36,7 +36,7 @@ def py3():
     try:
         py3_set(copying=False)
     except ImportError:
-        pytest.skip("python3-crdt is not here (tests/crdt_testing/third_party.py says how)")
+        pytest.skip("python3-crdt is not here (tests/crdt/testing/third_party.py says how)")
     return py3_set
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.crdt_testing.mutants import MUTANTS, STEPS_MAX, AnchorError, Mutant, hunt, plant
+from tests.crdt.testing.mutants import MUTANTS, STEPS_MAX, AnchorError, Mutant, hunt, plant
 
 
 @pytest.mark.processes
