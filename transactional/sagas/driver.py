@@ -26,7 +26,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.reservations.interval import as_utc
+from transactional.reservations import as_utc
 from transactional.retry import DEFAULT_RETRY, Retry
 from transactional.sagas.history import (
     Finish,
