@@ -26,7 +26,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.reservations.interval import InvalidTimeError, as_utc
+from transactional.reservations import InvalidTimeError, as_utc
 from transactional.stores import open as open_
 
 if TYPE_CHECKING:

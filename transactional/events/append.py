@@ -1,11 +1,11 @@
 """How events get into the log: group commit, each append judged on its own.
 
 Every append compares the revision of the log's head, so appends are one after the other.  Those of
-one process that wait at the same time are taken together: their streams' ends are looked up (or
-still known from the commit before), each append is judged against its expectations and against
-those before it, and what is accepted goes into one commit.  If a rival moved the head, all is read
-and judged anew.  So a lone append costs one commit, sixty waiting ones cost one commit too, and a
-refused append spoils nobody else's::
+one process that wait at the same time are taken together (`commit_queue`): their streams' ends are
+looked up (or still known from the commit before), each append is judged against its expectations
+and against those before it, and what is accepted goes into one commit.  If a rival moved the head,
+all is read and judged anew.  So a lone append costs one commit, sixty waiting ones cost one commit
+too, and a refused append spoils nobody else's::
 
     append(a) --+
     append(b) --+--> [a ok, b wrong version, c repeat, d ok] --> commit {head, a, d} --> answers
@@ -24,43 +24,162 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import blake2b
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+from transactional import commit_queue
+from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
+    InvalidRequestError,
     OpIdReusedError,
-    TooManyRequestsError,
     TransactionalError,
 )
-from transactional.events.event import new_batch
-from transactional.events.layout import Head, LogLayout, StreamEnd
-from transactional.events.request import Appended, Pending, WrongVersionError, meets, op_record
+from transactional.events.event import (
+    NAME_CHARS_MAX,
+    Origin,
+    chained_commit,
+    content_hash,
+    encoded,
+    new_batch,
+)
+from transactional.events.layout import END_EVERY, Head, LogLayout, StreamEnd
+from transactional.events.reader import find_end
 from transactional.settle import Decision, decided
 from transactional.store import Absent, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
-    from transactional.events.event import Batch
+    from transactional.events.event import Batch, EncodedEvent, NewEvent
     from transactional.store import Compare, Store, Write
 
-QUEUE_MAX: Final = 10_000
-"""Most appends that wait in one process; one more is refused with TooManyRequestsError."""
 GROUP_BYTES_MAX: Final = 640 << 10
 """When a group is full, by bytes; by operations the store's capabilities say it."""
 ENDS_KNOWN_MAX: Final = 10_000
 """How many streams' ends are remembered between commits."""
 CATCH_UP_COMMITS: Final = 50
 """How many commits of rivals are read to catch up; behind more than that all is looked up anew."""
-END_EVERY: Final = 16
-"""A stream's end is written down about so often, if the commit has room."""
+APPEND_BYTES_MAX: Final = 256 << 10
+"""Largest append, as JSON; what is appended together lies in one value, in two copies."""
+ENVELOPE_BYTES: Final = 400
+"""What an event takes besides its data, generously."""
+ERASED: Final = "erased"
+"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
+
+
+# --- what an append asks for, and what it is answered ------------------------------------------
+
+
+class Expected(Enum):
+    """What an append may expect of a stream other than a version."""
+
+    ANY = "anything"
+    STREAM_EXISTS = "some event"
+
+
+NO_STREAM: Final = 0
+ANY: Final = Expected.ANY
+STREAM_EXISTS: Final = Expected.STREAM_EXISTS
+
+
+class WrongVersionError(ConflictError):
+    """The stream is not at the version that was expected or guarded: nothing was written."""
+
+    code = "wrong_version"
+    hint = "read the stream, decide again and append with its present version"
+
+    def __init__(self, stream: str, expected: int | Expected, actual: int) -> None:
+        super().__init__((), {}, 0)
+        wanted = expected.value if isinstance(expected, Expected) else expected
+        self.args = (
+            f"stream {stream!r} is at version {actual}, expected {wanted} (nothing was written)",
+        )
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the stream and its version."""
+        return {"stream": self.stream, "actual": self.actual}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events for one stream, and the version that the stream must have."""
+
+    stream: str
+    events: tuple[EncodedEvent, ...]
+    expected: int | Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An append that is in the log: its positions, and the last version of each stream.
+
+    `repeated`: an earlier append with the same op_id did it.
+    """
+
+    first_position: int
+    last_position: int
+    versions: Mapping[str, int]
+    repeated: bool = field(default=False, compare=False)
+
+
+@dataclass(slots=True)
+class Pending:
+    """One append on its way: what it asks, what else must be in its commit, who waits for it."""
+
+    parts: tuple[Part, ...]
+    origin: Origin
+    guards: Mapping[str, int]
+    compares: Sequence[Compare]
+    writes: Sequence[Write]
+    answer: asyncio.Future[Appended]
+    bytes: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it brings compares or writes of its own, which nobody else shall depend on."""
+        return bool(self.compares or self.writes)
+
+    @property
+    def operations(self) -> int:
+        """How many writes it adds to a commit, hardly ever more."""
+        return len(self.parts) + bool(self.origin.op_id) + len(self.writes)
+
+    def content(self) -> str:
+        """What a repeat must have in common with it."""
+        return content_hash([(part.stream, part.events) for part in self.parts])
+
+
+def op_record(pending: Pending, appended: Appended) -> bytes:
+    """What the log remembers of an op_id: which content it had, and the answer."""
+    return json.dumps(
+        {
+            "content": pending.content(),
+            "first": appended.first_position,
+            "last": appended.last_position,
+            "versions": dict(appended.versions),
+        }
+    ).encode()
+
+
+def meets(expected: int | Expected, actual: int) -> bool:
+    """Whether a stream of version `actual` is as expected."""
+    if expected is Expected.ANY:
+        return True
+    if expected is Expected.STREAM_EXISTS:
+        return actual > 0
+    return expected == actual
+
+
+# --- appending -----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -70,7 +189,7 @@ class _Group:
     head: Head
     ends: dict[str, StreamEnd]
     accepted: list[tuple[Pending, Appended]] = field(default_factory=list)
-    settled: list[tuple[Pending, Appended | TransactionalError]] = field(default_factory=list)
+    answered: list[tuple[Pending, Appended | TransactionalError]] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
 
 
@@ -81,50 +200,67 @@ class Appender:
         self._store = store
         self._layout = layout
         self._clock = clock
-        self._queue: deque[Pending] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._queue = CommitQueue[Pending](
+            self._commit_together,
+            what="event log appends",
+            # head and position are every group's; an eighth stays for some streams' ends
+            operations_max=store.capabilities.max_operations * 7 // 8 - 2,
+            bytes_max=GROUP_BYTES_MAX,
+        )
         self._head: tuple[Head, int] | None = None  # as of our last commit, with its revision
         self._ends: dict[str, StreamEnd] = {}  # as of the same commit
 
-    async def append(self, pending: Pending) -> Appended:
-        """Queue it and wait for its answer."""
-        if len(self._queue) >= QUEUE_MAX:
-            raise TooManyRequestsError(f"{QUEUE_MAX} appends are waiting")
-        self._queue.append(pending)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="event log appends")
-        return await pending.answer
+    async def append_many(
+        self,
+        events: Mapping[str, Sequence[NewEvent]],
+        *,
+        expected: Mapping[str, int | Expected] | None = None,
+        guards: Mapping[str, int] | None = None,
+        actor: str = "",
+        causation: str = "",
+        correlation: str = "",
+        op_id: str = "",
+        compares: Sequence[Compare] = (),
+        writes: Sequence[Write] = (),
+    ) -> Appended:
+        """Check it, queue it and wait for its answer.  See `EventLog.append_many`."""
+        if not events:
+            raise InvalidRequestError("an append has at least one event for each stream")
+        size, parts = 0, []
+        longest = max(len(actor), len(causation), len(correlation), len(op_id))
+        for stream, new in events.items():
+            if not stream or max(longest, len(stream)) > NAME_CHARS_MAX:
+                limit = f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX}"
+                raise InvalidRequestError(limit)
+            if not new:
+                raise InvalidRequestError("an append has at least one event for each stream")
+            batch = tuple([encoded(event) for event in new])
+            parts.append(Part(stream, batch, expected.get(stream, ANY) if expected else ANY))
+            size += sum([event.bytes + ENVELOPE_BYTES for event in batch])
+        if size > APPEND_BYTES_MAX:
+            raise InvalidRequestError(f"an append of {size} bytes, {APPEND_BYTES_MAX} are allowed")
+        answer = asyncio.get_running_loop().create_future()
+        origin = Origin(actor, op_id, causation, correlation)
+        appended: Appended = await self._queue.put(
+            Pending(tuple(parts), origin, guards or {}, compares, writes, answer, size)
+        )
+        return appended
 
-    async def _drain(self) -> None:
-        while self._queue:
-            group = self._take()
-            try:
-                await self._commit(group)
-            except Exception as error:  # noqa: BLE001 handed to those who wait, each of them
-                self._forget()
-                for pending in group:
-                    if not pending.answer.done():
-                        pending.answer.set_exception(error)
+    async def _commit_together(self, pendings: list[Pending]) -> None:
+        try:
+            group = await self._commit(pendings)
+        except Exception:
+            self._forget()
+            raise
+        for pending, outcome in (*group.accepted, *group.answered):
+            if isinstance(outcome, Appended):
+                commit_queue.answer(pending, outcome)
+            else:
+                commit_queue.refuse([pending], outcome)
 
-    def _take(self) -> list[Pending]:
-        """The longest run of waiting appends that fits into one commit; at least one."""
-        room = self._store.capabilities.max_operations * 7 // 8 - 2  # head, position; some ends
-        group: list[Pending] = []
-        size = 0
-        while self._queue:
-            pending = self._queue[0]
-            operations = pending.operations
-            fits = operations <= room and size + pending.bytes <= GROUP_BYTES_MAX
-            if group and (pending.alone or group[0].alone or not fits):
-                break
-            self._queue.popleft()
-            if not pending.answer.cancelled():
-                group.append(pending)
-                room -= operations
-                size += pending.bytes
-        return group
+    async def _commit(self, pendings: list[Pending]) -> _Group:
+        """The judgement that stands, committed if it accepted anything."""
 
-    async def _commit(self, pendings: list[Pending]) -> None:
         async def decide(conflict: ConflictError | None) -> Decision[_Group]:
             if conflict is not None:
                 await self._catch_up()
@@ -132,7 +268,7 @@ class Appender:
                     raise conflict  # a compare that the caller brought along
             # An op_id that was used before shows as a conflict, or as a version that moved on.
             decision = await self._judge(pendings, with_ops=conflict is not None)
-            if conflict is None and any(p.origin.op_id for p, _ in decision.result.settled):
+            if conflict is None and any(p.origin.op_id for p, _ in decision.result.answered):
                 decision = await self._judge(pendings, with_ops=True)
             return decision
 
@@ -140,13 +276,7 @@ class Appender:
         if revision:
             self._head = group.head, revision
             self._ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
-        for pending, answer in (*group.accepted, *group.settled):
-            if pending.answer.done():
-                continue
-            if isinstance(answer, Appended):
-                pending.answer.set_result(answer)
-            else:
-                pending.answer.set_exception(answer)
+        return group
 
     async def _judge(self, pendings: list[Pending], *, with_ops: bool) -> Decision[_Group]:
         head, revision, done = await self._look(pendings, with_ops=with_ops)
@@ -158,7 +288,7 @@ class Appender:
             if answer is None:
                 self._enter(pending, group, at)
             else:
-                group.settled.append((pending, answer))
+                group.answered.append((pending, answer))
         if not group.accepted:
             return Decision(group)
         return self._decision(group, revision, at)
@@ -279,33 +409,7 @@ class Appender:
         self._ends = {}
 
 
-async def find_end(store: Store, layout: LogLayout, stream: str) -> StreamEnd:
-    """Where the stream ends: from the last end that was written down, a few batches on."""
-    entry = await store.get(layout.end(stream))
-    end = StreamEnd.decode(entry.value) if entry else StreamEnd()
-    while True:
-        after = layout.stream(stream, end.version)
-        page = await store.scan(layout.stream(stream), after=after, limit=2 * END_EVERY)
-        if page.items:
-            batch = json.loads(list(page.items.values())[-1].value)
-            end = StreamEnd(batch["version"] + len(batch["events"]) - 1, batch["events"][-1][4])
-        if not page.more:
-            return end
-
-
-ERASED: Final = "erased"
-"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
-
-
 def _end_is_due(batch: Batch) -> bool:
     """Whether the batch passes a mark of its stream; marks differ, or all would be due at once."""
     shift = crc32(batch.stream.encode())
     return (batch.last_version + shift) // END_EVERY > (batch.version - 1 + shift) // END_EVERY
-
-
-def chained_commit(before: str, batches: Sequence[Batch]) -> str:
-    """The hash of a commit, given that of the commit before it: over its streams' last hashes."""
-    text = json.dumps(
-        [before, *([b.stream, b.version, b.position, b.rows[-1].hash] for b in batches)]
-    )
-    return blake2b(text.encode(), digest_size=32).hexdigest()

@@ -1,16 +1,16 @@
-"""The desk: bookings that wait at the same time are decided together and made in one commit.
+"""The queue of new bookings: those that wait at the same time are made in one commit.
 
-Every booking of one process comes to its desk.  While a commit is on its way the next requests
-gather; then all of them are judged in order on one sheet, each against the days as they are
-remembered and against those before it, and what fits goes into one commit, which compares every day
-that was looked at::
+Every booking of one process joins its queue.  While a commit is on its way the next requests
+gather; then all of them are judged in order on one draft schedule, each against the days as they
+are remembered and against those before it, and what fits goes into one commit, which compares every
+day that was looked at::
 
     book(a) --+
     hold(b) --+--> [a ok, b ok, c refused for a, d ok] --> commit {a, b, d} --> answers
     book(c) --+
     book(d) --+
 
-A refusal rests on the same compares, so it is told after the commit and holds at that point in
+A refusal rests on the same compares, so it is given after the commit and holds at that point in
 time; if there is nothing to commit, the days are read anew first.  If a rival of another process
 wrote to one of the days, nothing is written, that day is read anew and all is judged again.
 
@@ -22,15 +22,15 @@ megabytes) is served on its own.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar
 
+from transactional import commit_queue
+from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     OpIdReusedError,
     OutcomeUnknownError,
-    TooManyRequestsError,
     UnavailableError,
 )
 from transactional.reservations.booking import (
@@ -41,20 +41,16 @@ from transactional.reservations.booking import (
     decode,
     encode_with_place,
 )
-from transactional.reservations.day_sheet import Full, Sheet, SheetFull
+from transactional.reservations.schedule import CommitFull, DraftSchedule, NoCapacity
 from transactional.settle import Decision, decided
 from transactional.store import Absent, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from transactional.errors import ConflictError
-    from transactional.reservations.day_book import DayBook
+    from transactional.reservations.schedule import Schedule
     from transactional.store import Store
-
-QUEUE_MAX: Final = 10_000
-"""Most requests that wait in one process; one more is refused with TooManyRequestsError."""
 
 
 @dataclass(slots=True)
@@ -73,9 +69,12 @@ class Request:
     made: tuple[str, ...]
     answer: asyncio.Future[tuple[Booking, ...]]
 
+    bytes: ClassVar[int] = 0  # a booking is small; one that is not is found out by the store
+    alone: ClassVar[bool] = False
+
     @property
     def operations(self) -> int:
-        """About how many compares or writes it adds to a commit; the sheet counts exactly."""
+        """About how many compares or writes it adds to a commit; the draft counts exactly."""
         days = sum([part.interval.duration.days + 2 for part in self.wanted])
         return days + len(self.made)
 
@@ -93,63 +92,47 @@ class Request:
 class _Round:
     """What one judgement of a group came to."""
 
-    sheet: Sheet
+    drafted: DraftSchedule
     accepted: list[tuple[Request, list[Booking]]] = field(default_factory=list)
-    refused: list[tuple[Request, Full]] = field(default_factory=list)
+    refused: list[tuple[Request, NoCapacity]] = field(default_factory=list)
     postponed: list[Request] = field(default_factory=list)
 
 
-class Desk:
+class BookingQueue:
     """Where the bookings of one process are made, a group at a time."""
 
-    def __init__(self, store: Store, days: DayBook) -> None:
+    def __init__(self, store: Store, schedule: Schedule) -> None:
         self._store = store
-        self._days = days
-        self._queue: deque[Request] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self.busy = asyncio.Lock()
-        """Held while a group is served; whoever holds it has the days for himself."""
+        self._schedule = schedule
+        self._queue = CommitQueue[Request](
+            self._serve,
+            what="bookings",
+            operations_max=store.capabilities.max_operations,
+            bytes_max=0,
+        )
 
     async def place(self, request: Request) -> tuple[Booking, ...]:
         """Queue the request and wait for its answer.
 
         A caller that is cancelled may still be given what he asked for.
         """
-        if len(self._queue) >= QUEUE_MAX:
-            raise TooManyRequestsError(f"{QUEUE_MAX} bookings are waiting")
-        self._queue.append(request)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="booking desk")
-        return await request.answer
+        made: tuple[Booking, ...] = await self._queue.put(request)
+        return made
 
-    async def _drain(self) -> None:
-        while self._queue:
-            async with self.busy:
-                await self._serve(self._take())
-
-    def _take(self) -> list[Request]:
-        """The longest run of requests that fits into one commit; at least one."""
-        room = self._store.capabilities.max_operations
-        group: list[Request] = []
-        while self._queue:
-            request = self._queue[0]
-            if group and request.operations > room:
-                break
-            self._queue.popleft()
-            if not request.answer.cancelled():
-                group.append(request)
-                room -= request.operations
-        return group
+    @property
+    def busy(self) -> asyncio.Lock:
+        """Held while a group is served; whoever holds it has the days for himself."""
+        return self._queue.busy
 
     async def _serve(self, group: list[Request]) -> None:
         waiting = {id(request): request for request in group}
         try:
             await self._make(waiting)
         except (UnavailableError, OutcomeUnknownError) as error:
-            _fail(waiting.values(), error)
+            commit_queue.refuse(waiting.values(), error)
         except Exception as error:  # noqa: BLE001 handed to the one who is to blame
             if len(waiting) <= 1:
-                _fail(waiting.values(), error)
+                commit_queue.refuse(waiting.values(), error)
             else:
                 for request in list(waiting.values()):
                     await self._serve([request])
@@ -159,11 +142,11 @@ class Desk:
 
         async def decide(conflict: ConflictError | None) -> Decision[_Round]:
             if conflict is not None:
-                self._days.doubt(conflict.failed)
-                await self._settle_repeats(waiting, conflict)
+                self._schedule.doubt(conflict.failed)
+                await self._answer_repeats(waiting, conflict)
             now = await self._store.now()
             judged = await self._judge(waiting, now, anew=False)
-            if not judged.accepted and judged.refused and judged.sheet.remembered:
+            if not judged.accepted and judged.refused and judged.drafted.remembered:
                 judged = await self._judge(waiting, now, anew=True)
             if not judged.accepted:
                 return Decision(judged)
@@ -173,9 +156,9 @@ class Desk:
                 for key, booking in zip(request.made, drafts, strict=False)
             ]
             proposed.update(id(request) for request, _ in judged.accepted)
-            compares = [*judged.sheet.compares(), *(Absent(key) for key, _ in made)]
+            compares = [*judged.drafted.compares(), *(Absent(key) for key, _ in made)]
             puts = [Put(key, value) for key, value in made]
-            return Decision(judged, compares, [*judged.sheet.writes.values(), *puts])
+            return Decision(judged, compares, [*judged.drafted.writes.values(), *puts])
 
         try:
             judged, revision = await decided(self._store, decide)
@@ -183,21 +166,21 @@ class Desk:
             spared = [request for name, request in waiting.items() if name not in proposed]
             for request in spared:  # no commit held them: nothing of theirs is in doubt
                 del waiting[id(request)]
-            self._queue.extendleft(reversed(spared))
+            self._queue.put_back(spared)
             raise
-        await self._tell(waiting, judged, revision)
+        await self._answer_all(waiting, judged, revision)
 
-    async def _tell(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+    async def _answer_all(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
         """Answer everybody by the judgement that stands; the postponed go back into the queue."""
         if revision:
-            entered = self._days.committed(judged.sheet, revision)
+            entered = self._schedule.committed(judged.drafted, revision)
             for request, drafts in judged.accepted:
                 self._answer(waiting, request, tuple(entered[d.id] for d in drafts))
-        self._queue.extendleft(reversed(judged.postponed))
+        self._queue.put_back(judged.postponed)
         for request in judged.postponed:
             del waiting[id(request)]
         now = await self._store.now()
-        refusals = [self._refuse(waiting, r, full, judged.sheet, now) for r, full in judged.refused]
+        refusals = [self._refuse(waiting, r, why, judged.drafted, now) for r, why in judged.refused]
         # All of them end before one that failed is served again: none may answer behind its back.
         for failure in await asyncio.gather(*refusals, return_exceptions=True):
             if failure is not None:
@@ -205,22 +188,24 @@ class Desk:
 
     async def _judge(self, waiting: dict[int, Request], now: datetime, *, anew: bool) -> _Round:
         requests = [(request, request.drafts(now)) for request in waiting.values()]
-        sheet = await self._days.open([d for _, drafts in requests for d in drafts], anew=anew)
-        judged = _Round(sheet)
+        drafted = await self._schedule.open(
+            [d for _, drafts in requests for d in drafts], anew=anew
+        )
+        judged = _Round(drafted)
         room = self._store.capabilities.max_operations - sum(len(r.made) for r, _ in requests)
         for request, drafts in requests:
-            entries = [sheet.under_rules(draft) for draft in drafts]
+            entries = [drafted.under_rules(draft) for draft in drafts]
             try:
-                sheet.enter(entries, now, room=room)
-            except Full as full:
-                judged.refused.append((request, full))
-            except SheetFull:
+                drafted.enter(entries, now, room=room)
+            except NoCapacity as no_capacity:
+                judged.refused.append((request, no_capacity))
+            except CommitFull:
                 judged.postponed.append(request)
             else:
                 judged.accepted.append((request, entries))
         return judged
 
-    async def _settle_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
+    async def _answer_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
         """Answer those whose idempotency key has made a booking before."""
         for request in list(waiting.values()):
             if request.made and conflict.current.get(request.made[0]) is not None:
@@ -232,7 +217,7 @@ class Desk:
         except (UnavailableError, OutcomeUnknownError):
             raise
         except Exception as error:  # noqa: BLE001 it is his alone
-            _fail([request], error)
+            commit_queue.refuse([request], error)
             del waiting[id(request)]
         else:
             self._answer(waiting, request, first)
@@ -241,14 +226,14 @@ class Desk:
         self,
         waiting: dict[int, Request],
         request: Request,
-        full: Full,
-        sheet: Sheet,
+        no_capacity: NoCapacity,
+        drafted: DraftSchedule,
         now: datetime,
     ) -> None:
         if request.made and await self._store.get(request.made[0]) is not None:
             await self._answer_repeat(waiting, request)  # a repeat is not in its own way
             return
-        _fail([request], await self._days.conflict(full, now, sheet))
+        commit_queue.refuse([request], await self._schedule.conflict(no_capacity, now, drafted))
         del waiting[id(request)]
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
@@ -266,7 +251,7 @@ class Desk:
         answers = []
         for booking_id in request.ids:
             try:
-                answers.append(await self._days.current(by_id[booking_id]))
+                answers.append(await self._schedule.current(by_id[booking_id]))
             except BookingEndedError as end:
                 answers.append(end.booking)
         return tuple(answers)
@@ -274,11 +259,4 @@ class Desk:
     @staticmethod
     def _answer(waiting: dict[int, Request], request: Request, answer: tuple[Booking, ...]) -> None:
         del waiting[id(request)]
-        if not request.answer.done():
-            request.answer.set_result(answer)
-
-
-def _fail(requests: Iterable[Request], error: Exception) -> None:
-    for request in requests:
-        if not request.answer.done():
-            request.answer.set_exception(error)
+        commit_queue.answer(request, answer)
