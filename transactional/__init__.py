@@ -1,10 +1,12 @@
 """The small part of shared state that must be linearizable: one store and recipes on it."""
 
+from transactional.clock import Clock
 from transactional.errors import (
     ConflictError,
     CorruptStoreError,
     EpochMismatchError,
     InvalidRequestError,
+    InvalidTimeError,
     LeaseExpiredError,
     NotFoundError,
     OpIdExpiredError,
@@ -48,7 +50,7 @@ from transactional.reservations.booking import (
     Resource,
     Wanted,
 )
-from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.reservations.interval import Interval
 from transactional.reservations.recurrence import Frequency, Recurrence, occurrences
 from transactional.reservations.reservations import Reservations
 from transactional.retry import Retry, Transaction, transact, update
@@ -76,7 +78,6 @@ from transactional.store import (
     Absent,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     CommitRequest,
     Compacted,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from transactional.store import Compare, KeyValue
+    from transactional.values import Compare, KeyValue
 
 
 class TransactionalError(Exception):
@@ -151,6 +151,13 @@ class InvalidRequestError(RefusedError):
 
     code = "invalid_request"
     hint = "correct what the message names; transactional/store.py has the rules and limits"
+
+
+class InvalidTimeError(RefusedError, ValueError):
+    """A time that names no instant or no stretch: naive, empty, unknown zone; nothing was sent."""
+
+    code = "invalid_time"
+    hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
 
 
 class NotFoundError(RefusedError):

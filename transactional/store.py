@@ -37,9 +37,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
 from transactional.values import (
@@ -74,7 +72,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -87,7 +85,6 @@ __all__ = [
     "Absent",
     "Applied",
     "Capabilities",
-    "Clock",
     "Commit",
     "CommitRequest",
     "Compacted",
@@ -225,26 +222,6 @@ class TakesCommitsTogether(Protocol):
             UnavailableError: none was accepted; nothing is written.
         """
         ...
-
-
-# CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
-_BOOT_TIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _elapsed_s() -> float:
-    return time.clock_gettime(_BOOT_TIME)
-
-
-def _wall_us() -> int:
-    return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The two clocks an engine is given; tests give it their own."""
-
-    wall_us: Callable[[], int] = _wall_us
-    elapsed_s: Callable[[], float] = _elapsed_s
 
 
 # --- single-key sugar ----------------------------------------------------------------------------

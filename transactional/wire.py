@@ -13,7 +13,7 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import rules
+from transactional.clock import microseconds, utc
 from transactional.errors import InvalidRequestError
 from transactional.store import (
     Absent,
@@ -261,7 +261,7 @@ def dump_commit(commit: Commit) -> Document:
     return {
         "revision": commit.revision,
         "succeeded": commit.succeeded,
-        "time_us": rules.microseconds(commit.time),
+        "time_us": microseconds(commit.time),
         "replayed": commit.replayed,
     }
 
@@ -271,7 +271,7 @@ def load_commit(doc: Document) -> Commit:
     return Commit(
         whole(doc.get("revision")),
         bool(doc.get("succeeded")),
-        rules.utc(whole(doc.get("time_us"))),
+        utc(whole(doc.get("time_us"))),
         replayed=bool(doc.get("replayed")),
     )
 
@@ -309,7 +309,7 @@ def dump_event(event: Event | Compacted) -> Document:
     changes = [
         {"key": change.key, "current": dump_key_value(change.current)} for change in event.changes
     ]
-    time_us = rules.microseconds(event.time)
+    time_us = microseconds(event.time)
     return {"revision": event.revision, "time_us": time_us, "changes": changes}
 
 
@@ -321,7 +321,7 @@ def load_event(doc: Document) -> Event | Compacted:
         KeyChange(text(found.get("key")), load_key_value(found.get("current")))
         for found in map(document, entries(doc.get("changes")))
     )
-    return Event(whole(doc.get("revision")), rules.utc(whole(doc.get("time_us"))), changes)
+    return Event(whole(doc.get("revision")), utc(whole(doc.get("time_us"))), changes)
 
 
 def dump_capabilities(found: Capabilities) -> Document:

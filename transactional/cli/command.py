@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
+    InvalidTimeError,
     OutcomeUnknownError,
     TransactionalError,
     UnavailableError,
 )
-from transactional.reservations.interval import InvalidTimeError, as_utc
 from transactional.stores import open as open_
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from transactional.cli import command as cli
-from transactional.errors import NotFoundError
+from transactional.errors import InvalidTimeError, NotFoundError
 from transactional.reservations.booking import Booking, Resource, Wanted
-from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.reservations.interval import Interval
 from transactional.reservations.recurrence import Recurrence, occurrences
 from transactional.reservations.reservations import Reservations
 

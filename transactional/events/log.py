@@ -22,8 +22,8 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from transactional.clock import BusinessClock
-from transactional.errors import InvalidRequestError
+from transactional.clock import BusinessClock, as_utc
+from transactional.errors import InvalidRequestError, InvalidTimeError
 from transactional.events.append import Appender, find_end
 from transactional.events.audit import Verification, erase
 from transactional.events.event import NAME_CHARS_MAX, Origin, recorded, told
@@ -31,7 +31,6 @@ from transactional.events.layout import Head, LogLayout
 from transactional.events.request import ANY, APPEND_BYTES_MAX, Part, Pending
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
-from transactional.reservations.interval import InvalidTimeError, as_utc
 from transactional.settle import Decision, decided
 from transactional.store import Put, Revision
 from transactional.watching import next_change

@@ -30,8 +30,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from transactional.errors import RefusedError
-from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.errors import InvalidTimeError, RefusedError
+from transactional.reservations.interval import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

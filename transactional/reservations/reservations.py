@@ -30,6 +30,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from transactional.entropy import fresh_token
+from transactional.errors import InvalidTimeError
 from transactional.reservations.booking import (
     Booking,
     BookingConflict,
@@ -45,7 +46,6 @@ from transactional.reservations.booking import (
 from transactional.reservations.booking_queue import Desk, Request
 from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
 from transactional.reservations.day_sheet import Full, Sheet, ending
-from transactional.reservations.interval import Interval, InvalidTimeError
 from transactional.settle import Decision, decided, settled_commit
 from transactional.store import Put, Revision
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from transactional.errors import ConflictError
+    from transactional.reservations.interval import Interval
     from transactional.store import Store
 
 HOLD_TTL_S_MAX: Final = 30 * 86_400

@@ -19,6 +19,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from transactional.clock import as_utc
 from transactional.errors import (
     ConflictError,
     OutcomeUnknownError,
@@ -26,7 +27,6 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.reservations.interval import as_utc
 from transactional.retry import DEFAULT_RETRY, Retry
 from transactional.sagas.history import (
     Finish,

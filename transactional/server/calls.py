@@ -11,7 +11,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import rules, wire, wire_errors
+from transactional import wire, wire_errors
+from transactional.clock import microseconds
 from transactional.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
@@ -60,7 +61,7 @@ async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # no
             await store.revoke(wire.text(doc.get("lease")))
             return None, 0
         case "now":
-            return {"time_us": rules.microseconds(await store.now())}, 0
+            return {"time_us": microseconds(await store.now())}, 0
     raise InvalidRequestError(f"{kind!r} is not a kind of request")
 
 

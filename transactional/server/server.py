@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import hdrs, web
 
 from transactional import rules, wire, wire_errors
+from transactional.clock import microseconds
 from transactional.errors import (
     ConflictError,
     EpochMismatchError,
@@ -193,7 +194,7 @@ class Authority:
 
     async def _status(self, _: web.Request) -> web.Response:
         snapshot = await self._store.get_many([])
-        time_us = rules.microseconds(await self._store.now())
+        time_us = microseconds(await self._store.now())
         return _as_json(
             {
                 "epoch": self._store.epoch,

@@ -22,7 +22,7 @@ from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from transactional import rules
+from transactional.clock import utc
 from transactional.store import Event, KeyChange, KeyValue
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def event_of(rows: Rows) -> Event:
         )
         for revision, key, value, created, lease, _ in rows
     )
-    return Event(rows[0][0], rules.utc(rows[0][5]), changes)
+    return Event(rows[0][0], utc(rows[0][5]), changes)
 
 
 def row_of(change: KeyChange, revision: int, time_us: int) -> Row:

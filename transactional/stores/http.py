@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from transactional import rules, wire, wire_errors
+from transactional.clock import Clock, utc
 from transactional.errors import (
     InvalidRequestError,
     OpIdExpiredError,
@@ -36,7 +37,6 @@ from transactional.store import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     CommitRequest,
     Compacted,
@@ -350,7 +350,7 @@ class HTTPStore:
 
     async def now(self) -> datetime:
         """Return the authority's business time."""
-        return rules.utc(wire.whole((await self._ask("now", {})).get("time_us")))
+        return utc(wire.whole((await self._ask("now", {})).get("time_us")))
 
     def elapsed_s(self) -> float:
         """Return seconds since this machine booted."""

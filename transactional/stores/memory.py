@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
+from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
     LeaseExpiredError,
@@ -26,7 +27,6 @@ from transactional.store import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     Compacted,
     Compare,
@@ -71,7 +71,7 @@ class MemoryStore:
         self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
         self._op_id_retention_us = int(op_id_retention_s * 1e6)
         self._leases = Leases()
-        self._time = rules.BusinessTime()
+        self._time = BusinessTime()
         self._feed = Feed(0, commits_max=history_commits_max)
         self._epoch = secrets.token_hex(4)
         self._revision = 0
@@ -137,7 +137,7 @@ class MemoryStore:
     async def now(self) -> datetime:
         """Return the business time."""
         self._turn()
-        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+        return utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
 
     def elapsed_s(self) -> float:
         """Return seconds since boot."""
@@ -181,7 +181,7 @@ class MemoryStore:
     def _write(self, writes: Sequence[Write], *, succeeded: bool) -> Commit:
         time_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
         if not writes:
-            return Commit(self._revision, succeeded, rules.utc(time_us))
+            return Commit(self._revision, succeeded, utc(time_us))
         changes = rules.effects(self, writes, self._revision + 1)
         self._revision += 1
         for change in changes:
@@ -194,7 +194,7 @@ class MemoryStore:
                 self._keys[change.key] = change.current
         rows = tuple([row_of(change, self._revision, time_us) for change in changes])
         self._feed.publish([(self._revision, rows)])
-        return Commit(self._revision, succeeded, rules.utc(time_us))
+        return Commit(self._revision, succeeded, utc(time_us))
 
     # --- operations ---
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from transactional import rules
+from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
@@ -41,7 +42,6 @@ from transactional.store import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     CommitRequest,
     Compacted,
@@ -86,7 +86,7 @@ class SQLiteStore:
         self,
         file: sqlite_file.OpenFile,
         state: State,
-        time: rules.BusinessTime,
+        time: BusinessTime,
         clock: Clock,
     ) -> None:
         self._file = file
@@ -128,7 +128,7 @@ class SQLiteStore:
             UnavailableError: the file or its directory cannot be used now.
         """
         clock = clock or Clock()
-        time = rules.BusinessTime()
+        time = BusinessTime()
         opening = asyncio.get_running_loop().run_in_executor(
             None, sqlite_file.OpenFile.open, Path(path)
         )
@@ -326,7 +326,7 @@ class SQLiteStore:
         """Return the business time."""
         if self._closing is not None:
             raise StoreClosedError("the store is closed")
-        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+        return utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
 
     def elapsed_s(self) -> float:
         """Return seconds since boot."""

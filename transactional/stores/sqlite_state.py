@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
+from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
     LeaseExpiredError,
@@ -29,7 +30,6 @@ from transactional.errors import (
 from transactional.store import (
     LAST_CODE_POINT,
     Applied,
-    Clock,
     Commit,
     Compare,
     Delete,
@@ -80,7 +80,7 @@ class State:
         self,
         connection: sqlite3.Connection,
         clock: Clock,
-        time: rules.BusinessTime,
+        time: BusinessTime,
         *,
         history_commits_max: int,
         op_id_retention_s: float,
@@ -385,4 +385,4 @@ class State:
 
 
 def _commit_of(record: _Record) -> Commit:
-    return Commit(record[1], record[2], rules.utc(record[3]))
+    return Commit(record[1], record[2], utc(record[3]))
