@@ -9,9 +9,9 @@ from transactional.errors import (
     InvalidTimeError,
     LeaseExpiredError,
     NotFoundError,
+    OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
-    OpIdReusedError,
     OutcomeUnknownError,
     RefusedError,
     RetriesExhaustedError,
@@ -74,7 +74,9 @@ from transactional.sagas.saga import (
     StepRefused,
 )
 from transactional.sagas.worker import Sagas
-from transactional.store import (
+from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
+from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
+from transactional.values import (
     Absent,
     Applied,
     Capabilities,
@@ -84,7 +86,6 @@ from transactional.store import (
     Compare,
     Delete,
     DeletePrefix,
-    Event,
     Exists,
     Fenced,
     KeyChange,
@@ -94,16 +95,11 @@ from transactional.store import (
     Put,
     Revision,
     Snapshot,
-    Store,
-    TakesCommitsTogether,
     Unchanged,
     ValueIs,
+    WatchEvent,
     Write,
-    compare_and_swap,
-    create,
-    scan_all,
 )
-from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
 
 __all__ = [
     "ANY",
@@ -131,7 +127,6 @@ __all__ = [
     "DeletePrefix",
     "Delivery",
     "EpochMismatchError",
-    "Event",
     "EventLog",
     "Exists",
     "Expected",
@@ -155,7 +150,7 @@ __all__ = [
     "NotFoundError",
     "OpIdExpiredError",
     "OpIdFencedError",
-    "OpIdReusedError",
+    "OperationIdReusedError",
     "Origin",
     "OutcomeUnknownError",
     "Position",
@@ -203,6 +198,7 @@ __all__ = [
     "UnsafeFilesystemError",
     "ValueIs",
     "Wanted",
+    "WatchEvent",
     "Write",
     "WrongVersionError",
     "compare_and_swap",

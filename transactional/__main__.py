@@ -23,21 +23,15 @@ from transactional.errors import (
 )
 from transactional.lock import Lock
 from transactional.server.admission import Listen
-from transactional.store import (
-    Compacted,
-    DeletePrefix,
-    Fenced,
-    Put,
-    compare_and_swap,
-    scan_all,
-)
+from transactional.store import compare_and_swap, scan_all
 from transactional.stores import connect, sqlite_file
+from transactional.values import Compacted, DeletePrefix, Fenced, Put
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from transactional.store import Commit, KeyChange
+    from transactional.values import Commit, KeyChange
 
 
 # --- serve ---------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ class _OpIdError(RefusedError):
         return {"op_id": self.op_id}
 
 
-class OpIdReusedError(_OpIdError):
+class OperationIdReusedError(_OpIdError):
     """The op_id already names another operation, which stands; this one wrote nothing."""
 
     code = "op_id_reused"

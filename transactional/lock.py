@@ -44,12 +44,14 @@ from transactional.errors import (
 from transactional.finishing import to_the_end
 from transactional.lock_queue import Entry, blockers, decode, find_cycle, key_of, queue_of
 from transactional.retry import DEFAULT_RETRY, Proposal, propose
-from transactional.store import Absent, Compacted, Put, Revision, Unchanged, scan_all
+from transactional.store import scan_all
+from transactional.values import Absent, Compacted, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
-    from transactional.store import Commit, Compare, Store
+    from transactional.store import Store
+    from transactional.values import Commit, Compare
 
 NAMES_MAX: Final = 60
 """Most names of one lock: two compares each must fit into a commit of 128."""

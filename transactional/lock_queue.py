@@ -24,7 +24,7 @@ from transactional.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from transactional.store import KeyValue
+    from transactional.values import KeyValue
 
 ROOT: Final = "lock/"
 

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from transactional import rules
 from transactional.errors import InvalidRequestError
 from transactional.retry import DEFAULT_RETRY, Proposal, Retry, propose
-from transactional.store import Put, Revision
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.errors import ConflictError
-    from transactional.store import Commit, Compare, KeyValue, Store
+    from transactional.store import Store
+    from transactional.values import Commit, Compare, KeyValue
 
 Json = Any
 """What json.dumps takes: None, bool, int, float, str, list, dict with str keys."""

@@ -14,7 +14,7 @@ with the *same* content and op_id until the store says what became of it; it can
       repeat answers                         -> A was applied, once
       repeat conflicts                       -> not applied so far; propose B under the same x
         commit(B, x) answers                 -> B was applied; a late A is refused by x
-        OpIdReusedError                      -> a late A came in; resolve(x) says so
+        OperationIdReusedError               -> a late A came in; resolve(x) says so
 
 Whatever else ends the loop while a proposal is in doubt (no budget, ``make`` raises, the store
 refuses), the last word is ``resolve(x)`` as well: either the proposal was applied, and its result
@@ -39,7 +39,8 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.store import (
+from transactional.store import Store, scan_all
+from transactional.values import (
     Applied,
     Commit,
     Compare,
@@ -48,10 +49,8 @@ from transactional.store import (
     Put,
     Revision,
     Snapshot,
-    Store,
     Unchanged,
     Write,
-    scan_all,
 )
 
 if TYPE_CHECKING:
@@ -154,7 +153,8 @@ async def propose(
     ``make`` is told the last conflict (None at first) and reads and decides anew each time; what
     it raises ends the loop, and nothing was or will be written.  At most one proposal is applied,
     whatever is lost on the way.  An ``op_id`` of yours makes a repeat of the whole loop harmless
-    if ``make`` proposes the same content again; with another one the repeat is OpIdReusedError.
+    if ``make`` proposes the same content again; with other content the repeat is
+    OperationIdReusedError.
 
     Raises:
         RetriesExhaustedError: conflicts used up the budget; nothing was written.

@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from transactional.errors import EpochMismatchError, InvalidRequestError
-from transactional.store import (
+from transactional.values import (
     COMMIT_BYTES_MAX,
     KEY_BYTES_MAX,
     LAST_CODE_POINT,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from transactional.errors import ConflictError
-    from transactional.store import Commit, Compare, Store, Write
+    from transactional.store import Store
+    from transactional.values import Commit, Compare, Write
 
 T = TypeVar("T")
 

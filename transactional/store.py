@@ -41,12 +41,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
 from transactional.values import (
-    COMMIT_BYTES_MAX,
-    KEY_BYTES_MAX,
-    LAST_CODE_POINT,
-    OPERATIONS_MAX,
     SCAN_KEYS_MAX,
-    VALUE_BYTES_MAX,
     Absent,
     Applied,
     Capabilities,
@@ -54,63 +49,19 @@ from transactional.values import (
     CommitRequest,
     Compacted,
     Compare,
-    Delete,
-    DeletePrefix,
-    Event,
-    Exists,
     Fenced,
-    KeyChange,
     KeyValue,
     Lease,
-    LeaseAlive,
     Put,
     Revision,
     Snapshot,
-    Unchanged,
-    ValueIs,
+    WatchEvent,
     Write,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
-
-__all__ = [
-    "COMMIT_BYTES_MAX",
-    "KEY_BYTES_MAX",
-    "LAST_CODE_POINT",
-    "OPERATIONS_MAX",
-    "SCAN_KEYS_MAX",
-    "VALUE_BYTES_MAX",
-    "Absent",
-    "Applied",
-    "Capabilities",
-    "Commit",
-    "CommitRequest",
-    "Compacted",
-    "Compare",
-    "Delete",
-    "DeletePrefix",
-    "Event",
-    "Exists",
-    "Fenced",
-    "KeyChange",
-    "KeyValue",
-    "Lease",
-    "LeaseAlive",
-    "Put",
-    "Revision",
-    "Snapshot",
-    "Store",
-    "TakesCommitsTogether",
-    "Unchanged",
-    "ValueIs",
-    "Write",
-    "compare_and_swap",
-    "create",
-    "mint_op_id",
-    "scan_all",
-]
 
 # --- the protocol --------------------------------------------------------------------------------
 
@@ -158,7 +109,7 @@ class Store(Protocol):
         Raises:
             ConflictError: a compare did not hold and there is no ``otherwise``; nothing written.
             OutcomeUnknownError: the answer was lost; carries the op_id for ``resolve``.
-            OpIdReusedError, OpIdFencedError, OpIdExpiredError: see errors.py; nothing written.
+            OperationIdReusedError, OpIdFencedError, OpIdExpiredError: refused; see errors.py.
             LeaseExpiredError: a put names a lease that is not alive; nothing written.
             InvalidRequestError: a limit or rule is broken; nothing sent.
         """
@@ -182,7 +133,7 @@ class Store(Protocol):
 
     def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield every commit under ``prefix`` with a revision above ``after``, once, in order.
 
         ``after=None`` starts at the first iteration's present; 0 at the oldest remembered commit.

@@ -233,7 +233,7 @@ class KeyChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WatchEvent:
     """What one commit did to the watched prefix: all of it, once, in the order of the keys."""
 
     revision: int

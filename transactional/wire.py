@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transactional.clock import microseconds, utc
 from transactional.errors import InvalidRequestError
-from transactional.store import (
+from transactional.values import (
     Absent,
     Applied,
     Capabilities,
@@ -25,7 +25,6 @@ from transactional.store import (
     Compare,
     Delete,
     DeletePrefix,
-    Event,
     Exists,
     Fenced,
     KeyChange,
@@ -37,6 +36,7 @@ from transactional.store import (
     Snapshot,
     Unchanged,
     ValueIs,
+    WatchEvent,
     Write,
 )
 
@@ -302,7 +302,7 @@ def load_lease(doc: Document) -> Lease:
     return Lease(text(doc.get("lease")), number(doc.get("ttl_s")))
 
 
-def dump_event(event: Event | Compacted) -> Document:
+def dump_event(event: WatchEvent | Compacted) -> Document:
     """Return one item of a watch as JSON."""
     if isinstance(event, Compacted):
         return {"compacted": True, "after": event.asked_after, "revision": event.revision}
@@ -313,7 +313,7 @@ def dump_event(event: Event | Compacted) -> Document:
     return {"revision": event.revision, "time_us": time_us, "changes": changes}
 
 
-def load_event(doc: Document) -> Event | Compacted:
+def load_event(doc: Document) -> WatchEvent | Compacted:
     """Return one item of a watch from JSON."""
     if doc.get("compacted"):
         return Compacted(whole(doc.get("after")), whole(doc.get("revision")))
@@ -321,7 +321,7 @@ def load_event(doc: Document) -> Event | Compacted:
         KeyChange(text(found.get("key")), load_key_value(found.get("current")))
         for found in map(document, entries(doc.get("changes")))
     )
-    return Event(whole(doc.get("revision")), utc(whole(doc.get("time_us"))), changes)
+    return WatchEvent(whole(doc.get("revision")), utc(whole(doc.get("time_us"))), changes)
 
 
 def dump_capabilities(found: Capabilities) -> Document:

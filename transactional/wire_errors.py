@@ -35,7 +35,7 @@ _STATUS: Final[Mapping[type[e.TransactionalError], int]] = {
     e.UnauthorizedError: 401,
     e.EpochMismatchError: 409,
     e.LeaseExpiredError: 410,
-    e.OpIdReusedError: 422,
+    e.OperationIdReusedError: 422,
     e.OpIdFencedError: 422,
     e.OpIdExpiredError: 410,
     e.NotFoundError: 404,
@@ -95,7 +95,7 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
         given=text(data["given"]), current=text(data["current"])
     ),
     e.LeaseExpiredError.code: lambda data: e.LeaseExpiredError(text(data["lease"])),
-    e.OpIdReusedError.code: lambda data: e.OpIdReusedError(text(data["op_id"])),
+    e.OperationIdReusedError.code: lambda data: e.OperationIdReusedError(text(data["op_id"])),
     e.OpIdFencedError.code: lambda data: e.OpIdFencedError(text(data["op_id"])),
     e.OpIdExpiredError.code: lambda data: e.OpIdExpiredError(text(data["op_id"])),
     e.OutcomeUnknownError.code: lambda data: e.OutcomeUnknownError(

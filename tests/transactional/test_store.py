@@ -411,11 +411,11 @@ async def test_one_op_id_twice_at_once_has_one_effect(engine: Engine) -> None:
 
 
 async def test_one_op_id_for_two_contents_is_refused(store: t.Store) -> None:
-    """The same op_id with another content is OpIdReusedError; the first stands."""
+    """The same op_id with another content is OperationIdReusedError; the first stands."""
     await store.commit([], [t.Put("a", b"1")], op_id="x")
-    with pytest.raises(t.OpIdReusedError):
+    with pytest.raises(t.OperationIdReusedError):
         await store.commit([], [t.Put("a", b"2")], op_id="x")
-    with pytest.raises(t.OpIdReusedError):
+    with pytest.raises(t.OperationIdReusedError):
         await store.commit([], [t.Put("a", b"1"), t.Delete("b")], op_id="x")
     found = await store.get("a")
     assert found is not None
@@ -450,7 +450,7 @@ async def test_one_bad_operation_among_sixty_four_harms_only_itself(store: t.Sto
 
     results = await asyncio.gather(*map(write, range(64)), return_exceptions=True)
     assert sum(isinstance(result, t.Commit) for result in results) == 63
-    assert isinstance(results[31], t.OpIdReusedError)
+    assert isinstance(results[31], t.OperationIdReusedError)
     assert len((await store.scan("good/")).items) == 63
     assert await store.get("bad") is None
 
@@ -621,7 +621,7 @@ async def test_a_watcher_sees_every_commit_once_whole_and_in_order(engine: Engin
     while not last:
         events = other.watch("in/", after=cursor)
         async for event in events:
-            assert isinstance(event, t.Event)
+            assert isinstance(event, t.WatchEvent)
             assert event.revision > cursor
             cursor = event.revision
             seen[cursor] = {change.key for change in event.changes}
@@ -643,7 +643,7 @@ async def test_a_watch_from_now_on_waits_for_the_next_commit(store: t.Store) -> 
         await store.commit([], [t.Put("a", b"new")])
         await asyncio.sleep(0.01)
     event = await first
-    assert isinstance(event, t.Event)
+    assert isinstance(event, t.WatchEvent)
     assert [change.current.value for change in event.changes if change.current] == [b"new"]
     await events.aclose()
 
@@ -656,7 +656,7 @@ async def test_deletes_and_expiries_are_events_too(store: t.Store) -> None:
     events = store.watch("", after=first.revision)
     gone = [await anext(events), await anext(events)]
     await events.aclose()
-    assert [list(event.changes) for event in gone if isinstance(event, t.Event)] == [
+    assert [list(event.changes) for event in gone if isinstance(event, t.WatchEvent)] == [
         [t.KeyChange("a", None)],
         [t.KeyChange("b", None)],
     ]

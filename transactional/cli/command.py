@@ -33,7 +33,8 @@ from transactional.stores import open as open_
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from transactional.store import KeyValue, Store
+    from transactional.store import Store
+    from transactional.values import KeyValue
 
     Verb = Callable[[argparse.Namespace], Awaitable[None]]
 

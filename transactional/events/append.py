@@ -33,7 +33,7 @@ from zlib import crc32
 
 from transactional.errors import (
     ConflictError,
-    OpIdReusedError,
+    OperationIdReusedError,
     TooManyRequestsError,
     TransactionalError,
 )
@@ -41,7 +41,7 @@ from transactional.events.event import new_batch
 from transactional.events.layout import Head, LogLayout, StreamEnd
 from transactional.events.request import Appended, Pending, WrongVersionError, meets, op_record
 from transactional.settle import Decision, decided
-from transactional.store import Absent, Put, Revision
+from transactional.values import Absent, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
     from transactional.clock import BusinessClock
     from transactional.events.event import Batch
-    from transactional.store import Compare, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compare, Write
 
 QUEUE_MAX: Final = 10_000
 """Most appends that wait in one process; one more is refused with TooManyRequestsError."""
@@ -210,13 +211,13 @@ class Appender:
         if done is not None:
             record = json.loads(done)
             if record["content"] not in (pending.content(), ERASED):
-                return OpIdReusedError(pending.origin.op_id)
+                return OperationIdReusedError(pending.origin.op_id)
             return Appended(record["first"], record["last"], record["versions"], repeated=True)
         if op_id := pending.origin.op_id:
             for twin, answer in group.accepted:
                 if twin.origin.op_id == op_id:
                     same = twin.content() == pending.content()
-                    return answer if same else OpIdReusedError(op_id)
+                    return answer if same else OperationIdReusedError(op_id)
         for stream, version in pending.guards.items():
             if group.ends[stream].version != version:
                 return WrongVersionError(stream, version, group.ends[stream].version)

@@ -21,14 +21,14 @@ from transactional.events.append import ERASED, chained_commit
 from transactional.events.event import GENESIS, Batch, Row, chained, decode_batch, digest_of
 from transactional.events.layout import StreamEnd
 from transactional.settle import Decision, decided
-from transactional.store import DeletePrefix, Put, Revision
+from transactional.values import DeletePrefix, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.errors import ConflictError
     from transactional.events.log import EventLog
-    from transactional.store import Compare, KeyValue, Write
+    from transactional.values import Compare, KeyValue, Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from transactional.events.request import ANY, APPEND_BYTES_MAX, Part, Pending
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
 from transactional.settle import Decision, decided
-from transactional.store import Put, Revision
+from transactional.values import Put, Revision
 from transactional.watching import next_change
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from transactional.events.request import Appended, Expected
     from transactional.events.state import Position, Reducer, StateAt
     from transactional.events.subscription import Delivery
-    from transactional.store import Compare, KeyValue, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compare, KeyValue, Write
 
 S = TypeVar("S")
 
@@ -129,7 +130,7 @@ class EventLog:
         Raises:
             WrongVersionError: a stream is at another version; nothing was written.
             ConflictError: one of `compares` does not hold; nothing was written.
-            OpIdReusedError: the op_id belongs to an append of other events; nothing was written.
+            OperationIdReusedError: the op_id is of an append of other events; nothing was written.
             InvalidRequestError: no events, data that is not JSON, or a limit; nothing was sent.
             UnavailableError, OutcomeUnknownError: as for any commit.
         """

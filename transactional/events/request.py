@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transactional.events.event import Origin, Told
-    from transactional.store import Compare, Write
+    from transactional.values import Compare, Write
 
 APPEND_BYTES_MAX: Final = 256 << 10
 """Largest append, as JSON; what is appended together lies in one value, in two copies."""

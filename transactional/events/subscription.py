@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from transactional.errors import ConflictError
 from transactional.settle import settled_commit
-from transactional.store import Put, Revision
+from transactional.values import Put, Revision
 from transactional.watching import next_change
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from transactional.events.event import NewEvent, RecordedEvent
     from transactional.events.log import EventLog
-    from transactional.store import Compare, Write
+    from transactional.values import Compare, Write
 
 DELIVERY_EVENTS_MAX: Final = 100
 """How many events one delivery holds unless the subscriber says otherwise."""

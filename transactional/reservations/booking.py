@@ -36,7 +36,7 @@ from transactional.reservations.interval import Interval
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from transactional.store import KeyValue
+    from transactional.values import KeyValue
 
 DAYS_MAX: Final = 60
 """Longest booking in days, buffers included: each is a key, and a commit has a limit of keys."""

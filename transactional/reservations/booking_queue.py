@@ -28,7 +28,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import (
-    OpIdReusedError,
+    OperationIdReusedError,
     OutcomeUnknownError,
     TooManyRequestsError,
     UnavailableError,
@@ -43,7 +43,7 @@ from transactional.reservations.booking import (
 )
 from transactional.reservations.day_sheet import Full, Sheet, SheetFull
 from transactional.settle import Decision, decided
-from transactional.store import Absent, Put
+from transactional.values import Absent, Put
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -255,13 +255,13 @@ class Desk:
         """What the idempotency key made before, as it stands now.
 
         Raises:
-            OpIdReusedError: it made something else.
+            OperationIdReusedError: it made something else.
         """
         entries = (await self._store.get_many(request.made)).items
         first = [decode(entry) for entry in entries.values()]
         asked = sorted((part.resource, part.interval, request.holder) for part in request.wanted)
         if sorted((b.resource, b.interval, b.holder) for b in first) != asked:
-            raise OpIdReusedError(request.key or "")
+            raise OperationIdReusedError(request.key or "")
         by_id = {b.id: b for b in first}
         answers = []
         for booking_id in request.ids:

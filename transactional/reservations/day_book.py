@@ -28,14 +28,16 @@ from transactional.reservations.booking import (
 from transactional.reservations.day_cache import DayCache
 from transactional.reservations.day_sheet import Full, Sheet, in_order, under
 from transactional.reservations.interval import Interval, day_of, free_slots
-from transactional.store import Delete, Put, Revision, Unchanged, scan_all
+from transactional.store import scan_all
+from transactional.values import Delete, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from transactional.reservations.booking import Layout
-    from transactional.store import Compare, Store
+    from transactional.store import Store
+    from transactional.values import Compare
 
 FREE_SLOTS_MAX: Final = 3
 """How many free stretches a conflict names."""

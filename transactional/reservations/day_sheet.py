@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from transactional.reservations.booking import Booking, BookingState, days_of, encode
 from transactional.reservations.day_cache import Bucket, span
 from transactional.reservations.interval import fullest_instant
-from transactional.store import Compare, Delete, Put, Revision, Unchanged, Write
+from transactional.values import Compare, Delete, Put, Revision, Unchanged, Write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -47,7 +47,7 @@ from transactional.reservations.booking_queue import Desk, Request
 from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
 from transactional.reservations.day_sheet import Full, Sheet, ending
 from transactional.settle import Decision, decided, settled_commit
-from transactional.store import Put, Revision
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,7 +112,7 @@ class Reservations:
 
         Raises:
             BookingConflict: the time is taken; nothing was written.
-            OpIdReusedError: the idempotency_key made another hold; nothing was written.
+            OperationIdReusedError: the idempotency_key made another hold; nothing was written.
         """
         _check_ttl(ttl_s)
         wanted = Wanted(resource, interval, note)

@@ -51,7 +51,7 @@ from transactional.sagas.saga import (
     StepRefused,
 )
 from transactional.settle import settled_commit
-from transactional.store import Revision
+from transactional.values import Revision
 from transactional.watching import next_change
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from transactional.sagas.history import NextAction
     from transactional.sagas.run import SagaLayout, SagaRun
     from transactional.sagas.saga import Callback, Json, Saga
-    from transactional.store import Compare, Store
+    from transactional.store import Store
+    from transactional.values import Compare
 
 RESULT_BYTES_MAX: Final = 16 << 10
 """Largest step result as JSON: results travel in every later record of the run."""

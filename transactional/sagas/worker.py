@@ -40,7 +40,8 @@ from transactional.sagas.run import (
     writes_of,
 )
 from transactional.settle import Decision, decided, settled_commit
-from transactional.store import Absent, Exists, Put, Revision, scan_all
+from transactional.store import scan_all
+from transactional.values import Absent, Exists, Put, Revision
 from transactional.watching import next_change
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from transactional.sagas.saga import Json, Saga
-    from transactional.store import Lease, Store
+    from transactional.store import Store
+    from transactional.values import Lease
 
 INPUT_BYTES_MAX: Final = 64 << 10
 """Largest input of a run as JSON."""

@@ -19,12 +19,14 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.store import Commit, CommitRequest, TakesCommitsTogether
+from transactional.store import TakesCommitsTogether
+from transactional.values import Commit, CommitRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from transactional.store import Snapshot, Store
+    from transactional.store import Store
+    from transactional.values import Snapshot
     from transactional.wire import Document
 
 READS: Final = frozenset({"get", "get_many", "scan", "now"})

@@ -41,12 +41,13 @@ from transactional.errors import (
 )
 from transactional.server.admission import Listen
 from transactional.server.calls import call, fault, reply_all
-from transactional.store import Absent, Delete, Exists, Put, Revision
+from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from transactional.store import Compacted, Compare, Event, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compacted, Compare, WatchEvent, Write
     from transactional.wire import Document
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -300,7 +301,9 @@ class Authority:
             await events.aclose()
 
 
-async def _next(events: AsyncGenerator[Event | Compacted, None]) -> Event | Compacted | None:
+async def _next(
+    events: AsyncGenerator[WatchEvent | Compacted, None],
+) -> WatchEvent | Compacted | None:
     return await anext(events, None)
 
 

@@ -33,7 +33,9 @@ from transactional.errors import (
     UnavailableError,
 )
 from transactional.finishing import to_the_end
-from transactional.store import (
+from transactional.store import mint_op_id
+from transactional.stores.batching import Call, CallQueue
+from transactional.values import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
@@ -41,15 +43,13 @@ from transactional.store import (
     CommitRequest,
     Compacted,
     Compare,
-    Event,
     Fenced,
     KeyValue,
     Lease,
     Snapshot,
+    WatchEvent,
     Write,
-    mint_op_id,
 )
-from transactional.stores.batching import Call, CallQueue
 
 if TYPE_CHECKING:
     import ssl
@@ -154,7 +154,7 @@ class _Post:
 
     async def listen(
         self, prefix: str, after: int | None
-    ) -> AsyncGenerator[tuple[int, Event | Compacted | None], None]:
+    ) -> AsyncGenerator[tuple[int, WatchEvent | Compacted | None], None]:
         """Yield (cursor, event) from one watch connection until it ends; event None: no news.
 
         Raises UnavailableError when the connection fails or falls silent.
@@ -362,7 +362,7 @@ class HTTPStore:
 
     async def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix`` across reconnects; see ``Store.watch``.
 
         Raises:

@@ -16,13 +16,16 @@ from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
     LeaseExpiredError,
+    OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
-    OpIdReusedError,
     StoreClosedError,
     TooManyRequestsError,
 )
-from transactional.store import (
+from transactional.store import mint_op_id
+from transactional.stores.feed import Feed, row_of
+from transactional.stores.leases import LEASES_MAX, Leases
+from transactional.values import (
     LAST_CODE_POINT,
     SCAN_KEYS_MAX,
     Applied,
@@ -31,17 +34,14 @@ from transactional.store import (
     Compacted,
     Compare,
     Delete,
-    Event,
     Fenced,
     KeyValue,
     Lease,
     Put,
     Snapshot,
+    WatchEvent,
     Write,
-    mint_op_id,
 )
-from transactional.stores.feed import Feed, row_of
-from transactional.stores.leases import LEASES_MAX, Leases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -209,7 +209,7 @@ class MemoryStore:
         if record is None:
             raise OpIdFencedError(op_id)
         if content is not None and record[0] != content:
-            raise OpIdReusedError(op_id)
+            raise OperationIdReusedError(op_id)
         return record[1]
 
     def _record(self, op_id: str, record: tuple[bytes, Commit] | None) -> None:
@@ -301,13 +301,13 @@ class MemoryStore:
 
     async def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix``; see ``Store.watch``."""
         rules.check_prefix(prefix)
         self._turn()
         rules.check_cursor(after, self._revision)
 
-        async def older(cursor: int) -> tuple[int, list[Event | Compacted]]:
+        async def older(cursor: int) -> tuple[int, list[WatchEvent | Compacted]]:
             return self._feed.floor, [Compacted(cursor, self._feed.floor)]
 
         async for event in self._feed.follow(prefix, after, older):

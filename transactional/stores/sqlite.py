@@ -38,7 +38,13 @@ from transactional.errors import (
     TransactionalError,
 )
 from transactional.finishing import to_the_end
-from transactional.store import (
+from transactional.store import mint_op_id
+from transactional.stores import sqlite_file
+from transactional.stores.feed import Feed, Rows
+from transactional.stores.sqlite_pages import Pages
+from transactional.stores.sqlite_state import State
+from transactional.stores.writer_thread import Failure, Job, Lane
+from transactional.values import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
@@ -46,19 +52,13 @@ from transactional.store import (
     CommitRequest,
     Compacted,
     Compare,
-    Event,
     Fenced,
     KeyValue,
     Lease,
     Snapshot,
+    WatchEvent,
     Write,
-    mint_op_id,
 )
-from transactional.stores import sqlite_file
-from transactional.stores.feed import Feed, Rows
-from transactional.stores.sqlite_pages import Pages
-from transactional.stores.sqlite_state import State
-from transactional.stores.writer_thread import Failure, Job, Lane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -310,13 +310,13 @@ class SQLiteStore:
 
     async def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix``; see ``Store.watch``."""
         rules.check_prefix(prefix)
         if after is not None and after > self._feed.revision:
             rules.check_cursor(after, (await self.get_many([])).revision)
 
-        async def older(cursor: int) -> tuple[int, list[Event | Compacted]]:
+        async def older(cursor: int) -> tuple[int, list[WatchEvent | Compacted]]:
             return await self._ranges.ask(lambda pages: pages.history(cursor, prefix))
 
         async for event in self._feed.follow(prefix, after, older):

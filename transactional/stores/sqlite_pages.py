@@ -10,14 +10,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
-from transactional.store import (
-    LAST_CODE_POINT,
-    Compacted,
-    Event,
-    KeyValue,
-    Snapshot,
-)
 from transactional.stores.feed import event_of, rows_under
+from transactional.values import LAST_CODE_POINT, Compacted, KeyValue, Snapshot, WatchEvent
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,7 +62,7 @@ class Pages:
         found = {row[0]: KeyValue(*row) for row in rows[:limit]}
         return Snapshot(self._revision(), found, more=len(rows) > limit)
 
-    def history(self, cursor: int, prefix: str) -> tuple[int, list[Event | Compacted]]:
+    def history(self, cursor: int, prefix: str) -> tuple[int, list[WatchEvent | Compacted]]:
         """Return (new cursor, events under ``prefix``) for a stretch of commits after ``cursor``.
 
         The cursor stays where it is when there is nothing more.

@@ -21,13 +21,16 @@ from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
     LeaseExpiredError,
+    OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
-    OpIdReusedError,
     StoreLockedError,
     TooManyRequestsError,
 )
-from transactional.store import (
+from transactional.stores.feed import Row, Rows, row_of, rows_under
+from transactional.stores.leases import LEASES_MAX, Leases
+from transactional.stores.sqlite_bulk import insert_rows
+from transactional.values import (
     LAST_CODE_POINT,
     Applied,
     Commit,
@@ -39,9 +42,6 @@ from transactional.store import (
     Put,
     Write,
 )
-from transactional.stores.feed import Row, Rows, row_of, rows_under
-from transactional.stores.leases import LEASES_MAX, Leases
-from transactional.stores.sqlite_bulk import insert_rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -268,7 +268,7 @@ class State:
         record = self._recorded(op_id, minted)
         if record is not None:
             if record[0] != content:
-                raise OpIdReusedError(op_id)
+                raise OperationIdReusedError(op_id)
             return replace(_commit_of(record), replayed=True)
         failed = rules.decide(self, compares)
         if failed and not otherwise:
