@@ -43,7 +43,7 @@ from transactional.errors import (
 )
 from transactional.finishing import to_the_end
 from transactional.lock_queue import Entry, blockers, decode, find_cycle, key_of, queue_of
-from transactional.retry import DEFAULT_RETRY, Proposal, propose
+from transactional.retry import DEFAULT_RETRY, Decision, propose
 from transactional.store import scan_all
 from transactional.values import Absent, Compacted, Put, Revision, Unchanged
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from transactional.store import Store
-    from transactional.values import Commit, Compare
+    from transactional.values import Compare
 
 NAMES_MAX: Final = 60
 """Most names of one lock: two compares each must fit into a commit of 128."""
@@ -217,15 +217,16 @@ class Lock:
         keys = [key_of(name, keeper.id) for name in self._names]
         writes = [Put(key, value, keeper.lease) for key in keys]
 
-        async def make(_: object) -> Proposal[Commit]:
+        async def decide(_: object) -> Decision[None]:
             compares: list[Compare] = [Absent(key) for key in keys]
             if at_once:  # enter only if nobody is in the way
                 compares += await self._refuse_if_busy(0.0)
-            return Proposal(compares, writes, lambda commit: commit)
+            return Decision(None, compares, writes)
 
         deadline_s = AT_ONCE_S if at_once else min(wait_s, DEFAULT_RETRY.deadline_s)
         retry = replace(DEFAULT_RETRY, deadline_s=deadline_s)
-        return (await propose(self._store, make, retry=retry)).revision
+        _, commit = await propose(self._store, decide, retry=retry)
+        return commit.revision
 
     async def _queue(self, name: str) -> tuple[list[Entry], int]:
         snapshot = await scan_all(self._store, queue_of(name))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transactional import rules
 from transactional.errors import InvalidRequestError
-from transactional.retry import DEFAULT_RETRY, Proposal, Retry, propose
+from transactional.retry import DEFAULT_RETRY, Decision, Retry, propose
 from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from transactional.errors import ConflictError
     from transactional.store import Store
-    from transactional.values import Commit, Compare, KeyValue
+    from transactional.values import Compare, KeyValue
 
 Json = Any
 """What json.dumps takes: None, bool, int, float, str, list, dict with str keys."""
@@ -82,18 +82,15 @@ class Register:
         Errors: see ``retry.propose``.
         """
 
-        async def make(_: ConflictError | None) -> Proposal[Registered]:
+        async def decide(_: ConflictError | None) -> Decision[tuple[Json, datetime]]:
             old = await self.get()
             now = await self._store.now()
             value = fn(old.value)
             put = Put(self._key, _dump(value, self._by, now))
+            return Decision((value, now), [Revision(self._key, old.revision)], [put])
 
-            def result(commit: Commit) -> Registered:
-                return Registered(value, commit.revision, now, self._by)
-
-            return Proposal([Revision(self._key, old.revision)], [put], result)
-
-        return await propose(self._store, make, retry=retry)
+        (value, now), commit = await propose(self._store, decide, retry=retry)
+        return Registered(value, commit.revision, now, self._by)
 
 
 def _dump(value: Json, by: str, at: datetime) -> bytes:

@@ -517,15 +517,15 @@ async def test_a_loop_that_meets_only_conflicts_gives_up_within_its_budget(
     store: t.Store,
 ) -> None:
     """RetriesExhaustedError is a definite conflict and counts the attempts."""
-    from transactional.retry import Proposal
+    from transactional.retry import Decision
 
     await store.commit([], [t.Put("a", b"")])
     made = 0
 
-    async def hopeless(_: t.ConflictError | None) -> Proposal[None]:
+    async def hopeless(_: t.ConflictError | None) -> Decision[None]:
         nonlocal made
         made += 1
-        return Proposal([t.Absent("a")], [t.Put("a", b"")], lambda _: None)
+        return Decision(None, [t.Absent("a")], [t.Put("a", b"")])
 
     retry = t.Retry(base_s=0.0001, cap_s=0.001, attempts_max=5)
     with pytest.raises(t.RetriesExhaustedError) as caught:

@@ -40,7 +40,7 @@ from transactional.errors import (
 from transactional.events.event import new_batch
 from transactional.events.layout import Head, LogLayout, StreamEnd
 from transactional.events.request import Appended, Pending, WrongVersionError, meets, op_record
-from transactional.settle import Decision, decided
+from transactional.retry import Decision, decided
 from transactional.values import Absent, Put, Revision
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from transactional.events.append import ERASED, chained_commit
 from transactional.events.event import GENESIS, Batch, Row, chained, decode_batch, digest_of
 from transactional.events.layout import StreamEnd
-from transactional.settle import Decision, decided
+from transactional.retry import Decision, decided
 from transactional.values import DeletePrefix, Put, Revision
 
 if TYPE_CHECKING:

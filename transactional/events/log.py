@@ -31,7 +31,7 @@ from transactional.events.layout import Head, LogLayout
 from transactional.events.request import ANY, APPEND_BYTES_MAX, Part, Pending
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
-from transactional.settle import Decision, decided
+from transactional.retry import Decision, decided
 from transactional.values import Put, Revision
 from transactional.watching import next_change
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import ConflictError
-from transactional.settle import settled_commit
+from transactional.retry import settled_commit
 from transactional.values import Put, Revision
 from transactional.watching import next_change
 

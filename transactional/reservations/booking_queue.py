@@ -42,7 +42,7 @@ from transactional.reservations.booking import (
     encode_with_place,
 )
 from transactional.reservations.day_sheet import Full, Sheet, SheetFull
-from transactional.settle import Decision, decided
+from transactional.retry import Decision, decided
 from transactional.values import Absent, Put
 
 if TYPE_CHECKING:

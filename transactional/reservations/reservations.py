@@ -46,7 +46,7 @@ from transactional.reservations.booking import (
 from transactional.reservations.booking_queue import Desk, Request
 from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
 from transactional.reservations.day_sheet import Full, Sheet, ending
-from transactional.settle import Decision, decided, settled_commit
+from transactional.retry import Decision, decided, settled_commit
 from transactional.values import Put, Revision
 
 if TYPE_CHECKING:

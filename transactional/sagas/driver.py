@@ -27,7 +27,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.retry import DEFAULT_RETRY, Retry
+from transactional.retry import DEFAULT_RETRY, Retry, settled_commit
 from transactional.sagas.history import (
     Finish,
     Record,
@@ -50,7 +50,6 @@ from transactional.sagas.saga import (
     StepKind,
     StepRefused,
 )
-from transactional.settle import settled_commit
 from transactional.values import Revision
 from transactional.watching import next_change
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from transactional.clock import BusinessClock
 from transactional.errors import ConflictError, LeaseExpiredError, TransactionalError
+from transactional.retry import Decision, decided, settled_commit
 from transactional.sagas.driver import Driver, SagaFencedError, as_json
 from transactional.sagas.history import Record, RecordKind, past_pivot
 from transactional.sagas.run import (
@@ -39,7 +40,6 @@ from transactional.sagas.run import (
     read_run,
     writes_of,
 )
-from transactional.settle import Decision, decided, settled_commit
 from transactional.store import scan_all
 from transactional.values import Absent, Exists, Put, Revision
 from transactional.watching import next_change
