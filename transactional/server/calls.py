@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import wire, wire_errors
+from transactional import wire
 from transactional.clock import microseconds
 from transactional.errors import (
     InvalidRequestError,
@@ -136,7 +136,7 @@ def _refusal(error: BaseException, doc: Document) -> Document:
     if not isinstance(error, TransactionalError):
         _log.error("a fault in a request of a batch", exc_info=error)
         error = fault(doc.get("op_id"), reads=doc.get("do") in READS)
-    return {"error": wire_errors.dump_error(error)}
+    return {"error": wire.dump_error(error)}
 
 
 def _snapshot(snapshot: Snapshot) -> tuple[Any, int]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import hdrs, web
 
-from transactional import rules, wire, wire_errors
+from transactional import rules, wire
 from transactional.clock import microseconds
 from transactional.errors import (
     ConflictError,
@@ -315,7 +315,7 @@ def _as_json(doc: Any, status: int = 200) -> web.Response:
 
 def _as_error(error: TransactionalError, status: int | None = None) -> web.Response:
     """Return an error as an answer; ``status`` overrides the one of its kind."""
-    response = _as_json(wire_errors.dump_error(error), status or wire_errors.status_of(error))
+    response = _as_json(wire.dump_error(error), status or wire.status_of(error))
     retry_after_s = error.details().get("retry_after_s")
     if isinstance(retry_after_s, float):
         response.headers[hdrs.RETRY_AFTER] = str(max(1, round(retry_after_s)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 
-from transactional import rules, wire, wire_errors
+from transactional import rules, wire
 from transactional.clock import Clock, utc
 from transactional.errors import (
     InvalidRequestError,
@@ -203,7 +203,7 @@ async def _frames(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
 def _answer(call: Call, reply: Document) -> None:
     try:
         if "error" in reply:
-            call.fail(wire_errors.load_error(reply["error"]))
+            call.fail(wire.load_error(reply["error"]))
         else:
             call.answer(reply["ok"])
     except (KeyError, TypeError, ValueError, InvalidRequestError) as error:
@@ -217,7 +217,7 @@ def _parse(body: bytes) -> Document:
     if not isinstance(doc, dict):
         raise ValueError("not an object")  # noqa: TRY004 one error for whatever is not ours
     if "code" in doc and "applied" in doc:
-        raise wire_errors.load_error(doc)
+        raise wire.load_error(doc)
     return doc
 
 
