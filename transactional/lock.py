@@ -56,8 +56,8 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.finishing import to_the_end
 from transactional.retry import DEFAULT_RETRY, Decision, propose
+from transactional.shield import shielded
 from transactional.store import scan_all
 from transactional.values import Absent, Compacted, Put, Revision, Unchanged
 
@@ -261,7 +261,7 @@ class Grant:
     async def release(self) -> None:
         """Give the lock to the next in the queue; cancellation does not stop it half-way."""
         _held_here.set(tuple(held for held in _held_here.get() if held[1] != self.id))
-        await to_the_end(self._keeper.end())
+        await shielded(self._keeper.end())
 
 
 class Lock:
@@ -325,7 +325,7 @@ class Lock:
                 if not at_once:
                     await self._wait(keeper, token)
         except BaseException as error:
-            await to_the_end(keeper.end(), patience_s=LET_GO_S)
+            await shielded(keeper.end(), patience_s=LET_GO_S)
             if isinstance(error, TimeoutError):
                 raise keeper.too_late(wait_s) from error
             raise
@@ -335,7 +335,7 @@ class Lock:
     async def _enter(self, keeper: _LeaseKeeper, *, at_once: bool, wait_s: float) -> int:
         """Enter all the queues in one commit; return the place."""
         # Cut off here, the lease's id would be lost; later the lease's end takes the entries along.
-        await to_the_end(keeper.start(), patience_s=LET_GO_S)
+        await shielded(keeper.start(), patience_s=LET_GO_S)
         value = _encode(self._owner, shared=self._shared, holding=keeper.holding)
         keys = [key_of(name, keeper.id) for name in self._names]
         writes = [Put(key, value, keeper.lease) for key in keys]

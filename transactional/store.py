@@ -34,12 +34,10 @@ This module defines the Protocol; ``values.py`` what travels, ``stores/`` the en
 
 from __future__ import annotations
 
-import itertools
-import os
-import secrets
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
+from transactional.tokens import nonce
 from transactional.values import (
     SCAN_KEYS_MAX,
     Absent,
@@ -175,7 +173,7 @@ class TakesCommitsTogether(Protocol):
         ...
 
 
-# --- single-key sugar ----------------------------------------------------------------------------
+# --- on top of it --------------------------------------------------------------------------------
 
 
 async def compare_and_swap(
@@ -209,24 +207,20 @@ async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Sna
     return Snapshot(first.revision, items)
 
 
-class _Nonce:
-    """Unique names without a system call each: random bits of the process and a count."""
+async def next_change(store: Store, prefix: str, after: int) -> None:
+    """Return when something under ``prefix`` changed after revision ``after``; at once if it has.
 
-    def __init__(self) -> None:
-        self._redraw()
-        os.register_at_fork(after_in_child=self._redraw)
-
-    def _redraw(self) -> None:
-        self._process = secrets.token_hex(8)
-        self._count = itertools.count()
-
-    def __call__(self) -> str:
-        return f"{self._process}{next(self._count):08x}"
-
-
-_nonce = _Nonce()
+    ``after`` is the revision of the snapshot in which the awaited thing was not there yet: who
+    reads at a revision and waits for what comes after it misses nothing.
+    """
+    events = store.watch(prefix, after=after)
+    try:
+        async for _ in events:
+            return
+    finally:
+        await events.aclose()
 
 
 def mint_op_id(epoch: str, revision: int) -> str:
     """Return ``op:<epoch>:<revision>:<nonce>``; see ``rules.py`` for how it is judged."""
-    return f"op:{epoch}:{revision}:{_nonce()}"
+    return f"op:{epoch}:{revision}:{nonce()}"

@@ -1,14 +1,17 @@
-"""Unguessable tokens without a system call for each.
+"""Names that nobody else has, without a system call for each.
 
-`os.urandom` gives up Python's lock, and a thread that writes to SQLite takes it: under load a token
-then costs 50 microseconds, most of them waiting.  So entropy is fetched for 256 tokens at once.
-Tokens come from the operating system's generator, never from a seeded one: a salt must not be
-guessed from other salts.
+A *nonce* is only unique: random bits of the process and a count.  A *token* cannot be guessed
+either: it comes from the operating system's generator, never from a seeded one, because a salt must
+not be guessed from other salts.  Why not ask each time: `os.urandom` gives up Python's lock, and a
+thread that writes to SQLite takes it: under load a token then costs 50 microseconds, most of them
+waiting.  So entropy is fetched for 256 tokens at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import secrets
 from collections import deque
 from typing import Final
 
@@ -32,3 +35,22 @@ def fresh_token() -> str:
 
 # A forked child must not hand out its parent's tokens.
 os.register_at_fork(after_in_child=_tokens.clear)
+
+
+class _Nonce:
+    """Unique names: random bits of the process and a count."""
+
+    def __init__(self) -> None:
+        self._redraw()
+        os.register_at_fork(after_in_child=self._redraw)
+
+    def _redraw(self) -> None:
+        self._process = secrets.token_hex(8)
+        self._count = itertools.count()
+
+    def __call__(self) -> str:
+        return f"{self._process}{next(self._count):08x}"
+
+
+nonce: Final = _Nonce()
+"""Return 24 or more hexadecimal digits that no other call, process or fork returns."""

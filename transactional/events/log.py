@@ -32,8 +32,8 @@ from transactional.events.request import ANY, APPEND_BYTES_MAX, Part, Pending
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
 from transactional.retry import Decision, decided
+from transactional.store import next_change
 from transactional.values import Put, Revision
-from transactional.watching import next_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence

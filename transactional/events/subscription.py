@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from transactional.errors import ConflictError
 from transactional.retry import settled_commit
+from transactional.store import next_change
 from transactional.values import Put, Revision
-from transactional.watching import next_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

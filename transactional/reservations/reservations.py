@@ -29,7 +29,6 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from transactional.entropy import fresh_token
 from transactional.errors import InvalidTimeError
 from transactional.reservations.booking import (
     Booking,
@@ -47,6 +46,7 @@ from transactional.reservations.booking_queue import Desk, Request
 from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
 from transactional.reservations.day_sheet import Full, Sheet, ending
 from transactional.retry import Decision, decided, settled_commit
+from transactional.tokens import fresh_token
 from transactional.values import Put, Revision
 
 if TYPE_CHECKING:

@@ -40,9 +40,8 @@ from transactional.sagas.run import (
     read_run,
     writes_of,
 )
-from transactional.store import scan_all
+from transactional.store import next_change, scan_all
 from transactional.values import Absent, Exists, Put, Revision
-from transactional.watching import next_change
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable

@@ -32,7 +32,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.finishing import to_the_end
+from transactional.shield import shielded
 from transactional.store import mint_op_id
 from transactional.stores.batching import Call, CallQueue
 from transactional.values import (
@@ -390,7 +390,7 @@ class HTTPStore:
         """Carry what was accepted, then hang up; once, and to the end, for all callers."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
-        await to_the_end(self._closing)
+        await shielded(self._closing)
 
     async def _close(self) -> None:
         await self._reads.drain()

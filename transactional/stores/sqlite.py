@@ -37,7 +37,7 @@ from transactional.errors import (
     StoreLockedError,
     TransactionalError,
 )
-from transactional.finishing import to_the_end
+from transactional.shield import shielded
 from transactional.store import mint_op_id
 from transactional.stores import sqlite_file
 from transactional.stores.feed import Feed, Rows
@@ -132,7 +132,7 @@ class SQLiteStore:
         opening = asyncio.get_running_loop().run_in_executor(
             None, sqlite_file.OpenFile.open, Path(path)
         )
-        file = await to_the_end(opening, undo=lambda file: asyncio.to_thread(file.close))
+        file = await shielded(opening, undo=lambda file: asyncio.to_thread(file.close))
         try:
             state = State(
                 file.writer,
@@ -343,7 +343,7 @@ class SQLiteStore:
         """
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
-        await to_the_end(self._closing)
+        await shielded(self._closing)
 
     async def _close(self) -> None:
         self._feed.close()
