@@ -29,14 +29,7 @@ from transactional.errors import (
 from transactional.events.audit import Finding
 from transactional.events.event import NewEvent, Origin, RecordedEvent
 from transactional.events.log import EventLog
-from transactional.events.request import (
-    ANY,
-    NO_STREAM,
-    STREAM_EXISTS,
-    Appended,
-    Expected,
-    WrongVersionError,
-)
+from transactional.events.request import NO_STREAM, STREAM_EXISTS, Appended, WrongVersionError
 from transactional.events.state import Position, Reducer, StateAt
 from transactional.events.subscription import Delivery
 from transactional.lock import DeadlockError, Grant, Lock, LockBusyError, LockLostError
@@ -77,6 +70,7 @@ from transactional.sagas.worker import Sagas
 from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
 from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
 from transactional.values import (
+    ANY,
     Absent,
     Applied,
     Capabilities,
@@ -87,6 +81,7 @@ from transactional.values import (
     Delete,
     DeletePrefix,
     Exists,
+    Expected,
     Fenced,
     KeyChange,
     KeyValue,

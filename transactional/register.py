@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from transactional import rules
 from transactional.errors import InvalidRequestError
 from transactional.retry import DEFAULT_RETRY, Decision, Retry, propose
-from transactional.values import Put, Revision
+from transactional.values import ANY, Expected, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 Json = Any
 """What json.dumps takes: None, bool, int, float, str, list, dict with str keys."""
-
-ANY: Final = -1
-"""``expected=ANY``: set whatever is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,20 @@ class Register:
         """Return the present value; linearizable."""
         return _load(await self._store.get(self._key))
 
-    async def set(self, value: Json, *, expected: int = ANY) -> Registered:
-        """Set the value if the revision is ``expected`` (0: never set).
+    async def set(self, value: Json, *, expected: int | Expected = ANY) -> Registered:
+        """Set the value if the revision is ``expected`` (0: never set, ANY: whatever is there).
 
         Raises:
             ConflictError: the revision is another one; nothing was written.
-            InvalidRequestError: the value is not JSON; nothing was written.
+            InvalidRequestError: the value is not JSON, or ``expected`` is of streams alone; nothing
+                was written.
         """
+        if isinstance(expected, Expected) and expected is not ANY:
+            raise InvalidRequestError("a register is expected at a revision, or to be ANY")
         now = await self._store.now()
-        compares: list[Compare] = [Revision(self._key, expected)] if expected != ANY else []
+        compares: list[Compare] = []
+        if not isinstance(expected, Expected):
+            compares.append(Revision(self._key, expected))
         put = Put(self._key, _dump(value, self._by, now))
         commit = await self._store.commit(compares, [put])
         return Registered(value, commit.revision, now, self._by)

@@ -28,12 +28,12 @@ from transactional.events.append import Appender, find_end
 from transactional.events.audit import Verification, erase
 from transactional.events.event import NAME_CHARS_MAX, Origin, recorded, told
 from transactional.events.layout import Head, LogLayout
-from transactional.events.request import ANY, APPEND_BYTES_MAX, Part, Pending
+from transactional.events.request import APPEND_BYTES_MAX, Part, Pending
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
 from transactional.retry import Decision, decided
 from transactional.store import next_change
-from transactional.values import Put, Revision
+from transactional.values import ANY, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from transactional.errors import ConflictError
     from transactional.events.audit import Finding
     from transactional.events.event import Json, NewEvent, RecordedEvent
-    from transactional.events.request import Appended, Expected
+    from transactional.events.request import Appended
     from transactional.events.state import Position, Reducer, StateAt
     from transactional.events.subscription import Delivery
     from transactional.store import Store
-    from transactional.values import Compare, KeyValue, Write
+    from transactional.values import Compare, Expected, KeyValue, Write
 
 S = TypeVar("S")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import ConflictError
 from transactional.events.event import content_hash
+from transactional.values import Expected
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,15 +21,7 @@ APPEND_BYTES_MAX: Final = 256 << 10
 """Largest append, as JSON; what is appended together lies in one value, in two copies."""
 
 
-class Expected(Enum):
-    """What an append may expect of a stream other than a version."""
-
-    ANY = "anything"
-    STREAM_EXISTS = "some event"
-
-
 NO_STREAM: Final = 0
-ANY: Final = Expected.ANY
 STREAM_EXISTS: Final = Expected.STREAM_EXISTS
 
 
