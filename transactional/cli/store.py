@@ -1,114 +1,30 @@
-"""``python -m transactional``: serve a store to other processes, and look into one by hand."""
+"""The commands that look into a store by hand: keys, watches, locks, lost operations, its speed.
+
+`get`, `put`, `cas`, `scan` and `watch` are the store's methods; `lock` runs a program under a lock;
+`resolve` asks what became of an operation; `bench` measures compare-and-swap.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
-import signal
-import ssl
 import sys
-from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
-from transactional.cli import recipes as cli_recipes
-from transactional.cli import rooms as cli_rooms
 from transactional.errors import (
-    CorruptStoreError,
     InvalidRequestError,
     NotFoundError,
-    TransactionalError,
 )
 from transactional.lock import Lock
-from transactional.server.admission import Listen
 from transactional.store import compare_and_swap, scan_all
-from transactional.stores import connect, sqlite_file
 from transactional.values import Compacted, DeletePrefix, Fenced, Put
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from transactional.values import Commit, KeyChange
-
-
-# --- serve ---------------------------------------------------------------------------------------
-
-
-def _serve_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", help="the database, made if absent; memory: for one that is forgotten")
-    sub.add_argument("--listen", default="127.0.0.1:7700", metavar="HOST:PORT")
-    sub.add_argument(
-        "--token-file",
-        type=Path,
-        help="bearer token that clients must show (or $CONVOCA_TOKEN); required off loopback",
-    )
-    sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
-    sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
-
-
-def _listen(options: argparse.Namespace) -> Listen:
-    host, colon, port = options.listen.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise InvalidRequestError(f"--listen takes HOST:PORT, not {options.listen!r}")
-    token = os.environ.get("CONVOCA_TOKEN")
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text().strip()
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError(f"{options.token_file} holds no text") from error
-    tls = None
-    if options.tls_cert is not None:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(options.tls_cert, options.tls_key)
-    return Listen(host.strip("[]") or "127.0.0.1", int(port), token or None, tls)
-
-
-async def _find_free(listen: Listen) -> None:
-    """Refuse an address that cannot be had before a database file is made for it."""
-    try:
-        serving = asyncio.get_running_loop().create_server(
-            asyncio.Protocol, listen.host, listen.port
-        )
-        (await serving).close()
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InvalidRequestError(
-            f"cannot listen on {listen.host}:{listen.port}: {reason}"
-        ) from error
-
-
-async def _serve(options: argparse.Namespace) -> None:
-    from transactional.server.server import Authority  # noqa: PLC0415 clients need no server
-
-    listen = _listen(options)
-    await _find_free(listen)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    url = options.file if options.file == "memory:" else f"sqlite:{options.file}"
-    store = await connect(url)
-    authority = Authority(store, listen)
-    try:
-        await authority.start()
-        _calm_collector()
-        print(f"listening on {authority.url} ({url}, epoch {store.epoch})", flush=True)
-        await stop.wait()
-    finally:
-        await authority.stop()
-
-
-def _calm_collector() -> None:
-    """Have Python's collector look less often, in this process, which is the authority's alone.
-
-    A request makes no reference cycles, yet hundreds in flight are walked through at every 700
-    objects made: a tenth of the time under load.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 # --- reading and writing -------------------------------------------------------------------------
@@ -232,7 +148,7 @@ async def _lock(options: argparse.Namespace) -> None:
         raise InvalidRequestError(f"{options.program[0]} ended with status {status}")
 
 
-# --- repairing -----------------------------------------------------------------------------------
+# --- lost operations, speed ----------------------------------------------------------------------
 
 
 def _resolve_arguments(sub: argparse.ArgumentParser) -> None:
@@ -250,29 +166,6 @@ async def _resolve(options: argparse.Namespace) -> None:
         "revision": applied,
     }
     cli.show(options, [row])
-
-
-def _backup_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", type=Path, help="a database, in use or not")
-    sub.add_argument("copy", type=Path, help="the new file; serve it to restore")
-
-
-async def _backup(options: argparse.Namespace) -> None:
-    epoch = await asyncio.to_thread(sqlite_file.backup, options.file, options.copy)
-    print(f"{options.copy}: sound copy, epoch {epoch}")
-
-
-def _verify_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", type=Path, help="a database, in use or not")
-
-
-async def _verify(options: argparse.Namespace) -> None:
-    problems = await asyncio.to_thread(sqlite_file.verify, options.file)
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise CorruptStoreError(f"{options.file} has {len(problems)} problems")
-    print(f"{options.file}: sound")
 
 
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:
@@ -311,10 +204,7 @@ async def _bench(options: argparse.Namespace) -> None:
     cli.show(options, [row])
 
 
-# --- all of them ---------------------------------------------------------------------------------
-
-COMMANDS = [
-    cli.Command("serve", "share a database file over HTTP", _serve_arguments, _serve),
+COMMANDS: Final = (
     cli.Command("get", "print one key", _key_arguments, _get),
     cli.Command("put", "set a key", _put_arguments, _put),
     cli.Command("cas", "set a key if its revision is as expected", _cas_arguments, _cas),
@@ -322,25 +212,5 @@ COMMANDS = [
     cli.Command("watch", "print commits as they happen", _watch_arguments, _watch),
     cli.Command("lock", "run a program while holding a lock", _lock_arguments, _lock),
     cli.Command("resolve", "settle an operation of unknown outcome", _resolve_arguments, _resolve),
-    cli.Command("backup", "copy a database that may be in use", _backup_arguments, _backup),
-    cli.Command("verify", "check a database file", _verify_arguments, _verify),
     cli.Command("bench", "measure compare-and-swap on a store", _bench_arguments, _bench),
-    *cli_recipes.COMMANDS,
-    *cli_rooms.COMMANDS,
-]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
-    options = cli.parser(COMMANDS).parse_args(arguments)
-    try:
-        asyncio.run(options.run(options))
-    except (TransactionalError, OSError) as error:
-        return cli.complain(error)
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+)
