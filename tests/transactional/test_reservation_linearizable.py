@@ -12,7 +12,7 @@ import transactional as t
 from tests.scale import rounds, seeds
 from tests.transactional.authority import AuthorityProcess, Relay
 from tests.transactional.linearizability import Operation, Recorder, linearizable, operations
-from tests.transactional.test_linearizability import Trouble
+from tests.transactional.trouble import Trouble
 from tests.transactional.workloads import record
 from transactional.stores.http import HTTPStore
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tests.transactional.linearizability import (
     linearizable,
     list_append_anomaly,
 )
+from tests.transactional.trouble import Trouble
 from tests.transactional.workloads import WORKLOADS, anomaly, run
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
@@ -273,50 +273,6 @@ async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_p
         # Keys live on in the next run: start it from nothing.
         await stores[0].commit([], [t.DeletePrefix(p) for p in ("r/", "l0/", "l1/", "l2/")])
         assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
-
-
-class Trouble:
-    """What can be done to an authority while clients talk to it, until ``over``."""
-
-    def __init__(
-        self, authority: AuthorityProcess, relay: Relay, log: Recorder, dice: random.Random
-    ) -> None:
-        self.authority = authority
-        self.relay = relay
-        self.log = log
-        self.dice = dice
-        self.over = asyncio.Event()
-
-    async def rest(self, least_s: float, most_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.dice.uniform(least_s, most_s))
-
-    async def kill(self) -> None:
-        for _ in range(3):  # not for ever: each start gives every lease its whole time again
-            # Counted in answers, so that a slow machine is killed in mid-work, too, and not before.
-            wanted = self.log.answered + self.dice.randint(3, 30)
-            while self.log.answered < wanted and not self.over.is_set():  # noqa: ASYNC110 as said
-                await asyncio.sleep(0.001)
-            if self.over.is_set():
-                return
-            self.log.up.clear()
-            await self.authority.kill()
-            await self.authority.start()
-            self.log.up.set()
-
-    async def pause(self) -> None:
-        while not self.over.is_set():
-            await self.rest(0.01, 0.1)
-            self.authority.pause()
-            await self.rest(0.05, 0.4)
-            self.authority.resume()
-
-    async def drop(self) -> None:
-        while not self.over.is_set():
-            await self.rest(0.005, 0.05)
-            self.relay.lose_answers = True
-            await self.rest(0.002, 0.02)
-            self.relay.lose_answers = False
 
 
 @pytest.mark.processes
