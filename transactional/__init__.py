@@ -26,47 +26,56 @@ from transactional.errors import (
     UnknownSchemeError,
     UnsafeFilesystemError,
 )
-from transactional.events.audit import Finding
-from transactional.events.event import NewEvent, Origin, RecordedEvent
-from transactional.events.log import EventLog
-from transactional.events.request import NO_STREAM, STREAM_EXISTS, Appended, WrongVersionError
-from transactional.events.state import Position, Reducer, StateAt
-from transactional.events.subscription import Delivery
+from transactional.events import (
+    NO_STREAM,
+    STREAM_EXISTS,
+    Appended,
+    Delivery,
+    EventLog,
+    Finding,
+    NewEvent,
+    Origin,
+    Position,
+    RecordedEvent,
+    Reducer,
+    StateAt,
+    WrongVersionError,
+)
 from transactional.lock import DeadlockError, Grant, Lock, LockBusyError, LockLostError
 from transactional.register import Register, Registered
-from transactional.reservations.booking import (
+from transactional.reservations import (
     Booking,
     BookingConflict,
     BookingEndedError,
     BookingState,
+    Frequency,
     HoldExpired,
+    Interval,
+    Recurrence,
+    Reservations,
     Resource,
     Wanted,
+    occurrences,
 )
-from transactional.reservations.interval import Interval
-from transactional.reservations.recurrence import Frequency, Recurrence, occurrences
-from transactional.reservations.reservations import Reservations
 from transactional.retry import Retry, Transaction, transact, update
-from transactional.sagas.driver import SagaFencedError
-from transactional.sagas.run import (
-    SagaExistsError,
-    SagaRun,
-    SagaState,
-    SagaStateError,
-    UnknownSagaError,
-)
-from transactional.sagas.saga import (
+from transactional.sagas import (
     AwaitSignal,
     Child,
     RetryLater,
     Saga,
+    SagaExistsError,
+    SagaFencedError,
+    SagaRun,
+    Sagas,
+    SagaState,
+    SagaStateError,
     Sleep,
     Step,
     StepContext,
     StepKind,
     StepRefused,
+    UnknownSagaError,
 )
-from transactional.sagas.worker import Sagas
 from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
 from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
 from transactional.values import (

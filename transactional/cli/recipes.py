@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 from transactional.cli import command as cli
 from transactional.errors import CorruptStoreError, InvalidRequestError, NotFoundError
-from transactional.events.event import NewEvent
-from transactional.events.log import EventLog
-from transactional.sagas.saga import Saga
-from transactional.sagas.worker import Sagas
+from transactional.events import EventLog, NewEvent
+from transactional.sagas import Saga, Sagas
 
 if TYPE_CHECKING:
     import argparse
 
-    from transactional.events.event import RecordedEvent
-    from transactional.sagas.run import SagaRun
+    from transactional.events import RecordedEvent
+    from transactional.sagas import SagaRun
 
 
 # --- log ------------------------------------------------------------------------------------------

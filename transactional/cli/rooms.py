@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING
 
 from transactional.cli import command as cli
 from transactional.errors import InvalidTimeError, NotFoundError
-from transactional.reservations.booking import Booking, Resource, Wanted
-from transactional.reservations.interval import Interval
-from transactional.reservations.recurrence import Recurrence, occurrences
-from transactional.reservations.reservations import Reservations
+from transactional.reservations import (
+    Booking,
+    Interval,
+    Recurrence,
+    Reservations,
+    Resource,
+    Wanted,
+    occurrences,
+)
 
 if TYPE_CHECKING:
     import argparse
 
-    from transactional.reservations.booking import BookingConflict
+    from transactional.reservations import BookingConflict
 
 
 def _room_arguments(sub: argparse.ArgumentParser) -> None:

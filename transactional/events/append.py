@@ -27,28 +27,35 @@ import json
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from transactional.errors import (
     ConflictError,
+    InvalidRequestError,
     OperationIdReusedError,
     TooManyRequestsError,
     TransactionalError,
 )
-from transactional.events.event import new_batch
-from transactional.events.layout import Head, LogLayout, StreamEnd
-from transactional.events.request import Appended, Pending, WrongVersionError, meets, op_record
+from transactional.events.event import (
+    NAME_CHARS_MAX,
+    Origin,
+    chained_commit,
+    content_hash,
+    encoded,
+    new_batch,
+)
+from transactional.events.layout import END_EVERY, Head, LogLayout, StreamEnd
+from transactional.events.reader import find_end
 from transactional.retry import Decision, decided
-from transactional.values import Absent, Put, Revision
+from transactional.values import ANY, Absent, Expected, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
-    from transactional.events.event import Batch
+    from transactional.events.event import Batch, EncodedEvent, NewEvent
     from transactional.store import Store
     from transactional.values import Compare, Write
 
@@ -60,8 +67,113 @@ ENDS_KNOWN_MAX: Final = 10_000
 """How many streams' ends are remembered between commits."""
 CATCH_UP_COMMITS: Final = 50
 """How many commits of rivals are read to catch up; behind more than that all is looked up anew."""
-END_EVERY: Final = 16
-"""A stream's end is written down about so often, if the commit has room."""
+APPEND_BYTES_MAX: Final = 256 << 10
+"""Largest append, as JSON; what is appended together lies in one value, in two copies."""
+ENVELOPE_BYTES: Final = 400
+"""What an event takes besides its data, generously."""
+ERASED: Final = "erased"
+"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
+
+
+# --- what an append asks for, and what it is answered ------------------------------------------
+
+
+NO_STREAM: Final = 0
+STREAM_EXISTS: Final = Expected.STREAM_EXISTS
+
+
+class WrongVersionError(ConflictError):
+    """The stream is not at the version that was expected or guarded: nothing was written."""
+
+    code = "wrong_version"
+    hint = "read the stream, decide again and append with its present version"
+
+    def __init__(self, stream: str, expected: int | Expected, actual: int) -> None:
+        super().__init__((), {}, 0)
+        wanted = expected.value if isinstance(expected, Expected) else expected
+        self.args = (
+            f"stream {stream!r} is at version {actual}, expected {wanted} (nothing was written)",
+        )
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the stream and its version."""
+        return {"stream": self.stream, "actual": self.actual}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Events for one stream, and the version that the stream must have."""
+
+    stream: str
+    events: tuple[EncodedEvent, ...]
+    expected: int | Expected
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An append that is in the log: its positions, and the last version of each stream.
+
+    `repeated`: an earlier append with the same op_id did it.
+    """
+
+    first_position: int
+    last_position: int
+    versions: Mapping[str, int]
+    repeated: bool = field(default=False, compare=False)
+
+
+@dataclass(slots=True)
+class Pending:
+    """One append on its way: what it asks, what else must be in its commit, who waits for it."""
+
+    parts: tuple[Part, ...]
+    origin: Origin
+    guards: Mapping[str, int]
+    compares: Sequence[Compare]
+    writes: Sequence[Write]
+    answer: asyncio.Future[Appended]
+    bytes: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it brings compares or writes of its own, which nobody else shall depend on."""
+        return bool(self.compares or self.writes)
+
+    @property
+    def operations(self) -> int:
+        """How many writes it adds to a commit, hardly ever more."""
+        return len(self.parts) + bool(self.origin.op_id) + len(self.writes)
+
+    def content(self) -> str:
+        """What a repeat must have in common with it."""
+        return content_hash([(part.stream, part.events) for part in self.parts])
+
+
+def op_record(pending: Pending, appended: Appended) -> bytes:
+    """What the log remembers of an op_id: which content it had, and the answer."""
+    return json.dumps(
+        {
+            "content": pending.content(),
+            "first": appended.first_position,
+            "last": appended.last_position,
+            "versions": dict(appended.versions),
+        }
+    ).encode()
+
+
+def meets(expected: int | Expected, actual: int) -> bool:
+    """Whether a stream of version `actual` is as expected."""
+    if expected is Expected.ANY:
+        return True
+    if expected is Expected.STREAM_EXISTS:
+        return actual > 0
+    return expected == actual
+
+
+# --- appending -----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -87,8 +199,42 @@ class Appender:
         self._head: tuple[Head, int] | None = None  # as of our last commit, with its revision
         self._ends: dict[str, StreamEnd] = {}  # as of the same commit
 
-    async def append(self, pending: Pending) -> Appended:
-        """Queue it and wait for its answer."""
+    async def append_many(
+        self,
+        events: Mapping[str, Sequence[NewEvent]],
+        *,
+        expected: Mapping[str, int | Expected] | None = None,
+        guards: Mapping[str, int] | None = None,
+        actor: str = "",
+        causation: str = "",
+        correlation: str = "",
+        op_id: str = "",
+        compares: Sequence[Compare] = (),
+        writes: Sequence[Write] = (),
+    ) -> Appended:
+        """Check it, queue it and wait for its answer.  See `EventLog.append_many`."""
+        if not events:
+            raise InvalidRequestError("an append has at least one event for each stream")
+        size, parts = 0, []
+        longest = max(len(actor), len(causation), len(correlation), len(op_id))
+        for stream, new in events.items():
+            if not stream or max(longest, len(stream)) > NAME_CHARS_MAX:
+                limit = f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX}"
+                raise InvalidRequestError(limit)
+            if not new:
+                raise InvalidRequestError("an append has at least one event for each stream")
+            batch = tuple([encoded(event) for event in new])
+            parts.append(Part(stream, batch, expected.get(stream, ANY) if expected else ANY))
+            size += sum([event.bytes + ENVELOPE_BYTES for event in batch])
+        if size > APPEND_BYTES_MAX:
+            raise InvalidRequestError(f"an append of {size} bytes, {APPEND_BYTES_MAX} are allowed")
+        answer = asyncio.get_running_loop().create_future()
+        origin = Origin(actor, op_id, causation, correlation)
+        return await self._queued(
+            Pending(tuple(parts), origin, guards or {}, compares, writes, answer, size)
+        )
+
+    async def _queued(self, pending: Pending) -> Appended:
         if len(self._queue) >= QUEUE_MAX:
             raise TooManyRequestsError(f"{QUEUE_MAX} appends are waiting")
         self._queue.append(pending)
@@ -280,33 +426,7 @@ class Appender:
         self._ends = {}
 
 
-async def find_end(store: Store, layout: LogLayout, stream: str) -> StreamEnd:
-    """Where the stream ends: from the last end that was written down, a few batches on."""
-    entry = await store.get(layout.end(stream))
-    end = StreamEnd.decode(entry.value) if entry else StreamEnd()
-    while True:
-        after = layout.stream(stream, end.version)
-        page = await store.scan(layout.stream(stream), after=after, limit=2 * END_EVERY)
-        if page.items:
-            batch = json.loads(list(page.items.values())[-1].value)
-            end = StreamEnd(batch["version"] + len(batch["events"]) - 1, batch["events"][-1][4])
-        if not page.more:
-            return end
-
-
-ERASED: Final = "erased"
-"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
-
-
 def _end_is_due(batch: Batch) -> bool:
     """Whether the batch passes a mark of its stream; marks differ, or all would be due at once."""
     shift = crc32(batch.stream.encode())
     return (batch.last_version + shift) // END_EVERY > (batch.version - 1 + shift) // END_EVERY
-
-
-def chained_commit(before: str, batches: Sequence[Batch]) -> str:
-    """The hash of a commit, given that of the commit before it: over its streams' last hashes."""
-    text = json.dumps(
-        [before, *([b.stream, b.version, b.position, b.rows[-1].hash] for b in batches)]
-    )
-    return blake2b(text.encode(), digest_size=32).hexdigest()

@@ -17,8 +17,16 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from transactional.events.append import ERASED, chained_commit
-from transactional.events.event import GENESIS, Batch, Row, chained, decode_batch, digest_of
+from transactional.events.append import ERASED
+from transactional.events.event import (
+    GENESIS,
+    Batch,
+    Row,
+    chained,
+    chained_commit,
+    decode_batch,
+    digest_of,
+)
 from transactional.events.layout import StreamEnd
 from transactional.retry import Decision, decided
 from transactional.values import DeletePrefix, Put, Revision
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.errors import ConflictError
-    from transactional.events.log import EventLog
+    from transactional.events.reader import LogReader
     from transactional.values import Compare, KeyValue, Write
 
 
@@ -51,7 +59,7 @@ class Finding:
 class Verification:
     """One walk over the log.  Memory: one hash per stream."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: LogReader) -> None:
         self._log = log
         self._findings: list[Finding] = []
         self._ends: dict[str, StreamEnd] = {}
@@ -133,7 +141,7 @@ def _rehashed(batch: Batch, number: int, row: Row, before: str) -> str:
 # --- erasing --------------------------------------------------------------------------------------
 
 
-async def erase(log: EventLog, stream: str, wanted: Callable[[int], bool]) -> int:
+async def erase(log: LogReader, stream: str, wanted: Callable[[int], bool]) -> int:
     """Erase the data of the stream's events whose version is `wanted`; how many had any.
 
     One commit per batch of events; what was erased before a failure stays erased.
@@ -150,7 +158,7 @@ async def erase(log: EventLog, stream: str, wanted: Callable[[int], bool]) -> in
 
 
 async def _erase_batch(
-    log: EventLog, key: str, batch: Batch, wanted: Callable[[int], bool]
+    log: LogReader, key: str, batch: Batch, wanted: Callable[[int], bool]
 ) -> None:
     layout = log.layout
 

@@ -1,6 +1,6 @@
 """Events: what happened, in an envelope that cannot be altered unnoticed.
 
-An event is told as `NewEvent(type, data)` and read back as `RecordedEvent`, which adds where it
+An event goes in as `NewEvent(type, data)` and is read back as `RecordedEvent`, which adds where it
 stands (stream, version, position), when (`at`), by whom and because of what (actor, op_id,
 causation, correlation), and a hash.
 
@@ -94,8 +94,8 @@ class RecordedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A new event whose data is JSON text of so many bytes."""
+class EncodedEvent:
+    """A new event, checked, its data as JSON text of so many bytes."""
 
     type: str
     schema: int
@@ -151,7 +151,7 @@ class Batch:
 
 def new_batch(
     stream: str,
-    told: Sequence[Told],
+    events: Sequence[EncodedEvent],
     *,
     version: int,
     position: int,
@@ -162,7 +162,7 @@ def new_batch(
     """Give events their place; chain them to the hash of the one `before`, or to GENESIS."""
     rows = []
     name, time, by = _name(stream), at.isoformat(), _origin_text(origin)
-    for number, event in enumerate(told):
+    for number, event in enumerate(events):
         salt = fresh_token()
         place = f'{name},{version + number},{position + number},"{time}",{by}'
         what = f'{_name(event.type)},{event.schema},"{digest_of(salt, event.data)}"'
@@ -233,7 +233,7 @@ def _link(before: str, place: str, what: str) -> str:
     return blake2b(f'["{before}",{place},{what}]'.encode(), digest_size=32).hexdigest()
 
 
-def told(event: NewEvent) -> Told:
+def encoded(event: NewEvent) -> EncodedEvent:
     """The event with its data as the text that is stored and hashed.
 
     Raises:
@@ -247,7 +247,7 @@ def told(event: NewEvent) -> Told:
             # Parsed and dumped once more, for what is hashed now must be what is read and hashed
             # later: keys that are not strings become strings, and may then coincide.
             text = _dump(json.loads(text))
-        return Told(event.type, event.schema, text, len(text.encode()))
+        return EncodedEvent(event.type, event.schema, text, len(text.encode()))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the data of an event is not JSON: {error}") from error
 
@@ -262,7 +262,15 @@ def _reads_back(data: Json) -> bool:
     return all(type(key) is str and type(value) in _LEAVES for key, value in data.items())
 
 
-def content_hash(parts: Sequence[tuple[str, Sequence[Told]]]) -> str:
+def chained_commit(before: str, batches: Sequence[Batch]) -> str:
+    """The hash of a commit, given that of the commit before it: over its streams' last hashes."""
+    text = json.dumps(
+        [before, *([b.stream, b.version, b.position, b.rows[-1].hash] for b in batches)]
+    )
+    return blake2b(text.encode(), digest_size=32).hexdigest()
+
+
+def content_hash(parts: Sequence[tuple[str, Sequence[EncodedEvent]]]) -> str:
     """What a repeat of an append must have in common with it: streams, types, schemas, data."""
     text = _dump(
         [[stream, [[e.type, e.schema, e.data] for e in events]] for stream, events in parts]

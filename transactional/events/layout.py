@@ -26,6 +26,9 @@ from urllib.parse import quote
 
 from transactional.events.event import GENESIS
 
+END_EVERY: Final = 16
+"""A stream's end is written down about once in so many versions, if the commit has room."""
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -1,7 +1,7 @@
 """The state of a stream: its events folded, now or at any moment of the past.
 
 A moment may be a version of the stream, a `Position` in the log, or a time; a time is resolved to a
-position first, and that answer never changes (`event_log`), so neither does the state.
+position first, and that answer never changes (`log`), so neither does the state.
 
 Snapshots only save reading.  One is kept per stream and reducer, and it counts only if all of it is
 beyond doubt: written by the reducer's present schema, unharmed (it carries a digest of itself), not
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.events.event import Json, RecordedEvent
-    from transactional.events.log import EventLog
+    from transactional.events.reader import LogReader
     from transactional.values import KeyValue
 
 S = TypeVar("S")
@@ -90,7 +90,7 @@ class _Start(Generic[S]):
 
 
 async def fold(
-    log: EventLog, stream: str, reducer: Reducer[S], at: int | Position | datetime | None
+    log: LogReader, stream: str, reducer: Reducer[S], at: int | Position | datetime | None
 ) -> StateAt[S]:
     """See `EventLog.state`."""
     if isinstance(at, datetime):
@@ -112,7 +112,7 @@ async def fold(
 
 
 async def _fold_from(
-    log: EventLog,
+    log: LogReader,
     stream: str,
     reducer: Reducer[S],
     start: _Start[S],
@@ -142,7 +142,7 @@ async def _fold_from(
 
 
 async def _keep(
-    log: EventLog, stream: str, reducer: Reducer[S], state: S, last: RecordedEvent
+    log: LogReader, stream: str, reducer: Reducer[S], state: S, last: RecordedEvent
 ) -> None:
     body = {
         "schema": reducer.schema,

@@ -25,8 +25,10 @@ from transactional.values import Put, Revision
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from transactional.events.append import Appender
     from transactional.events.event import NewEvent, RecordedEvent
-    from transactional.events.log import EventLog
+    from transactional.events.reader import LogReader
+    from transactional.store import Store
     from transactional.values import Compare, Write
 
 DELIVERY_EVENTS_MAX: Final = 100
@@ -39,7 +41,8 @@ class Delivery:
 
     events: tuple[RecordedEvent, ...]
     position: int
-    _log: EventLog = field(repr=False)
+    _store: Store = field(repr=False)
+    _appender: Appender = field(repr=False)
     _checkpoint: Revision = field(repr=False)
     _committed: bool = field(default=False, repr=False)
 
@@ -70,11 +73,11 @@ class Delivery:
         try:
             if events:
                 cause = self.events[-1].id
-                await self._log.append_many(
+                await self._appender.append_many(
                     events, actor=actor, causation=cause, compares=compares, writes=writes
                 )
             else:
-                await settled_commit(self._log.store, compares, writes)
+                await settled_commit(self._store, compares, writes)
         except ConflictError as conflict:
             if self._checkpoint in conflict.failed:
                 return False
@@ -84,7 +87,13 @@ class Delivery:
 
 
 async def deliveries(
-    log: EventLog, group: str, *, after: int, streams: str, events_max: int
+    log: LogReader,
+    appender: Appender,
+    group: str,
+    *,
+    after: int,
+    streams: str,
+    events_max: int,
 ) -> AsyncIterator[Delivery]:
     """What the group has not dealt with, for ever; see `EventLog.subscribe`."""
     key = log.layout.group(group)
@@ -102,7 +111,7 @@ async def deliveries(
             if len(events) == events_max:
                 break
         if events:
-            yield Delivery(tuple(events), last, log, checkpoint)
+            yield Delivery(tuple(events), last, log.store, appender, checkpoint)
         else:
             passed = last
             await next_change(log.store, log.layout.head, seen.revision)

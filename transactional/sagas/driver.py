@@ -17,7 +17,7 @@ import asyncio
 import inspect
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from transactional.clock import as_utc
 from transactional.errors import (
@@ -50,12 +50,11 @@ from transactional.sagas.saga import (
     StepKind,
     StepRefused,
 )
-from transactional.shield import shielded
 from transactional.store import next_change
 from transactional.values import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
@@ -136,7 +135,7 @@ class Driver:
                 await self._wait_for_next()
                 await self._record([])
             elif isinstance(self._begun, Undo):
-                await shielded(self._undo(self._begun))
+                await _shielded(self._undo(self._begun))
             else:
                 await self._record(await self._perform(self._begun))
         return self.run
@@ -224,7 +223,7 @@ class Driver:
                 result = await self._act(step, context)
             return ended(RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
         except asyncio.CancelledError:
-            await shielded(self._record_pause(step, begun))
+            await _shielded(self._record_pause(step, begun))
             raise
         except RetryLater as later:
             at = as_utc(later.at) if later.at else self._worker.clock.now()
@@ -342,6 +341,16 @@ async def _called(callback: Callback, context: StepContext) -> Json:
                 raise
             await asyncio.sleep(DEFAULT_RETRY.pause_s(attempt))
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _shielded(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end even if the caller is cancelled, who then learns of it afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def as_json(value: Json, what: str, bytes_max: int) -> Json:
