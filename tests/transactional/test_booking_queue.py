@@ -1,4 +1,4 @@
-"""The desk: bookings of one process share commits, and what each one is told holds by itself."""
+"""Bookings of one process share commits, and what each one is told holds by itself."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from transactional import (
     Retry,
     Wanted,
 )
-from transactional.reservations import booking_queue as booking_desk
-from transactional.reservations.day_cache import DOUBTED_READS
+from transactional.reservations import booking_queue
+from transactional.reservations.schedule import DOUBTED_READS
 
 
 async def revision(store) -> int:
@@ -159,11 +159,11 @@ async def test_a_refusal_that_fails_lets_the_others_end_before_anybody_is_served
     """Who was told of a conflict has no booking, though a neighbour's refusal broke in between."""
     rooms = Reservations(store)
     first = await rooms.book("turing", hours(9, 10), holder="ann")
-    conflict, commit = rooms._desk._days.conflict, store.commit
+    conflict, commit = rooms._queue._schedule.conflict, store.commit
     asked, broken, written = [], asyncio.Event(), asyncio.Event()
 
-    async def broken_once(full, now, sheet):
-        asked.append(full)
+    async def broken_once(no_capacity, now, drafted):
+        asked.append(no_capacity)
         if len(asked) == 1:
             await Reservations(store).cancel(first)  # by another process, meanwhile
             broken.set()
@@ -171,7 +171,7 @@ async def test_a_refusal_that_fails_lets_the_others_end_before_anybody_is_served
         if len(asked) == 2:
             with contextlib.suppress(TimeoutError):  # nobody writes before this one ends
                 await asyncio.wait_for(written.wait(), 0.3)
-        return await conflict(full, now, sheet)
+        return await conflict(no_capacity, now, drafted)
 
     async def told_late(*arguments, **options):
         made = await commit(*arguments, **options)
@@ -181,7 +181,7 @@ async def test_a_refusal_that_fails_lets_the_others_end_before_anybody_is_served
         return made
 
     monkeypatch.setattr(store, "commit", told_late)
-    monkeypatch.setattr(rooms._desk._days, "conflict", broken_once)
+    monkeypatch.setattr(rooms._queue._schedule, "conflict", broken_once)
     answers = await asyncio.gather(
         rooms.book("turing", hours(9, 9.5), holder="bob"),
         rooms.book("turing", hours(9.5, 10), holder="cyd"),
@@ -210,8 +210,8 @@ async def test_only_what_was_proposed_is_in_doubt(store, monkeypatch):
 
     monkeypatch.setattr(store, "commit", lost)
     monkeypatch.setattr(store, "resolve", heal)
-    hasty = functools.partial(booking_desk.decided, retry=Retry(attempts_max=2))
-    monkeypatch.setattr(booking_desk, "decided", hasty)
+    hasty = functools.partial(booking_queue.decided, retry=Retry(attempts_max=2))
+    monkeypatch.setattr(booking_queue, "decided", hasty)
     answers = await asyncio.gather(
         rooms.book("turing", hours(11, 12), holder="bob"),
         rooms.book("turing", hours(9, 10), holder="cyd"),

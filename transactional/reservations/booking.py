@@ -1,13 +1,22 @@
 """What a booking is: its record, its life, where it lies in the store, and how it is refused.
 
-A booking's life, every arrow one commit on one revision::
+A booking's life, every line one commit on one revision; what is not listed is refused with
+`BookingEndedError` or has no effect::
 
-    (free) --hold--> HELD --confirm--> CONFIRMED --cancel--> CANCELLED
-      |                |--release--> RELEASED
-      |                `--steal----> EXPIRED     by whoever needs the time after `expires_at`
-      `----book----------------------> CONFIRMED
+    state        event                               becomes
+    -----------  ----------------------------------  ---------------------------------------------
+    (free)       hold                                HELD until `expires_at`
+    (free)       book                                CONFIRMED
+    HELD         extend, before `expires_at`         HELD until later
+    HELD         confirm, before `expires_at`        CONFIRMED
+    HELD         release or cancel, before that too  RELEASED
+    HELD         steal, from `expires_at` on         EXPIRED, `taken_by` whoever needed the time
+    HELD         confirm or extend, too late         HELD still; refused with `HoldExpired`
+    CONFIRMED    confirm                             CONFIRMED, nothing is written
+    CONFIRMED    cancel                              CANCELLED
+    any live     move, before `expires_at`           as it was, elsewhere; MOVED in the old place
 
-Layout, `R` being the resource's name, quoted::
+ReservationLayout, `R` being the resource's name, quoted::
 
     reservation/of/R/rules         capacity and buffers
     reservation/of/R/day/D/ID      the live booking ID, once for each UTC day D that it occupies
@@ -213,7 +222,7 @@ class HoldExpired(BookingEndedError):  # noqa: N818 as above
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ReservationLayout:
     """Key names under one namespace."""
 
     namespace: str = "reservation"

@@ -1,16 +1,16 @@
-"""The desk: bookings that wait at the same time are decided together and made in one commit.
+"""The queue of new bookings: those that wait at the same time are made in one commit.
 
-Every booking of one process comes to its desk.  While a commit is on its way the next requests
-gather; then all of them are judged in order on one sheet, each against the days as they are
-remembered and against those before it, and what fits goes into one commit, which compares every day
-that was looked at::
+Every booking of one process joins its queue.  While a commit is on its way the next requests
+gather; then all of them are judged in order on one draft schedule, each against the days as they
+are remembered and against those before it, and what fits goes into one commit, which compares every
+day that was looked at::
 
     book(a) --+
     hold(b) --+--> [a ok, b ok, c refused for a, d ok] --> commit {a, b, d} --> answers
     book(c) --+
     book(d) --+
 
-A refusal rests on the same compares, so it is told after the commit and holds at that point in
+A refusal rests on the same compares, so it is given after the commit and holds at that point in
 time; if there is nothing to commit, the days are read anew first.  If a rival of another process
 wrote to one of the days, nothing is written, that day is read anew and all is judged again.
 
@@ -41,7 +41,7 @@ from transactional.reservations.booking import (
     decode,
     encode_with_place,
 )
-from transactional.reservations.day_sheet import Full, Sheet, SheetFull
+from transactional.reservations.schedule import CommitFull, DraftSchedule, NoCapacity
 from transactional.retry import Decision, decided
 from transactional.values import Absent, Put
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from transactional.errors import ConflictError
-    from transactional.reservations.day_book import DayBook
+    from transactional.reservations.schedule import Schedule
     from transactional.store import Store
 
 QUEUE_MAX: Final = 10_000
@@ -75,7 +75,7 @@ class Request:
 
     @property
     def operations(self) -> int:
-        """About how many compares or writes it adds to a commit; the sheet counts exactly."""
+        """About how many compares or writes it adds to a commit; the draft counts exactly."""
         days = sum([part.interval.duration.days + 2 for part in self.wanted])
         return days + len(self.made)
 
@@ -93,18 +93,18 @@ class Request:
 class _Round:
     """What one judgement of a group came to."""
 
-    sheet: Sheet
+    drafted: DraftSchedule
     accepted: list[tuple[Request, list[Booking]]] = field(default_factory=list)
-    refused: list[tuple[Request, Full]] = field(default_factory=list)
+    refused: list[tuple[Request, NoCapacity]] = field(default_factory=list)
     postponed: list[Request] = field(default_factory=list)
 
 
-class Desk:
+class BookingQueue:
     """Where the bookings of one process are made, a group at a time."""
 
-    def __init__(self, store: Store, days: DayBook) -> None:
+    def __init__(self, store: Store, schedule: Schedule) -> None:
         self._store = store
-        self._days = days
+        self._schedule = schedule
         self._queue: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
         self.busy = asyncio.Lock()
@@ -119,7 +119,7 @@ class Desk:
             raise TooManyRequestsError(f"{QUEUE_MAX} bookings are waiting")
         self._queue.append(request)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="booking desk")
+            self._task = asyncio.create_task(self._drain(), name="bookings")
         return await request.answer
 
     async def _drain(self) -> None:
@@ -159,11 +159,11 @@ class Desk:
 
         async def decide(conflict: ConflictError | None) -> Decision[_Round]:
             if conflict is not None:
-                self._days.doubt(conflict.failed)
-                await self._settle_repeats(waiting, conflict)
+                self._schedule.doubt(conflict.failed)
+                await self._answer_repeats(waiting, conflict)
             now = await self._store.now()
             judged = await self._judge(waiting, now, anew=False)
-            if not judged.accepted and judged.refused and judged.sheet.remembered:
+            if not judged.accepted and judged.refused and judged.drafted.remembered:
                 judged = await self._judge(waiting, now, anew=True)
             if not judged.accepted:
                 return Decision(judged)
@@ -173,9 +173,9 @@ class Desk:
                 for key, booking in zip(request.made, drafts, strict=False)
             ]
             proposed.update(id(request) for request, _ in judged.accepted)
-            compares = [*judged.sheet.compares(), *(Absent(key) for key, _ in made)]
+            compares = [*judged.drafted.compares(), *(Absent(key) for key, _ in made)]
             puts = [Put(key, value) for key, value in made]
-            return Decision(judged, compares, [*judged.sheet.writes.values(), *puts])
+            return Decision(judged, compares, [*judged.drafted.writes.values(), *puts])
 
         try:
             judged, revision = await decided(self._store, decide)
@@ -185,19 +185,19 @@ class Desk:
                 del waiting[id(request)]
             self._queue.extendleft(reversed(spared))
             raise
-        await self._tell(waiting, judged, revision)
+        await self._answer_all(waiting, judged, revision)
 
-    async def _tell(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+    async def _answer_all(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
         """Answer everybody by the judgement that stands; the postponed go back into the queue."""
         if revision:
-            entered = self._days.committed(judged.sheet, revision)
+            entered = self._schedule.committed(judged.drafted, revision)
             for request, drafts in judged.accepted:
                 self._answer(waiting, request, tuple(entered[d.id] for d in drafts))
         self._queue.extendleft(reversed(judged.postponed))
         for request in judged.postponed:
             del waiting[id(request)]
         now = await self._store.now()
-        refusals = [self._refuse(waiting, r, full, judged.sheet, now) for r, full in judged.refused]
+        refusals = [self._refuse(waiting, r, why, judged.drafted, now) for r, why in judged.refused]
         # All of them end before one that failed is served again: none may answer behind its back.
         for failure in await asyncio.gather(*refusals, return_exceptions=True):
             if failure is not None:
@@ -205,22 +205,24 @@ class Desk:
 
     async def _judge(self, waiting: dict[int, Request], now: datetime, *, anew: bool) -> _Round:
         requests = [(request, request.drafts(now)) for request in waiting.values()]
-        sheet = await self._days.open([d for _, drafts in requests for d in drafts], anew=anew)
-        judged = _Round(sheet)
+        drafted = await self._schedule.open(
+            [d for _, drafts in requests for d in drafts], anew=anew
+        )
+        judged = _Round(drafted)
         room = self._store.capabilities.max_operations - sum(len(r.made) for r, _ in requests)
         for request, drafts in requests:
-            entries = [sheet.under_rules(draft) for draft in drafts]
+            entries = [drafted.under_rules(draft) for draft in drafts]
             try:
-                sheet.enter(entries, now, room=room)
-            except Full as full:
-                judged.refused.append((request, full))
-            except SheetFull:
+                drafted.enter(entries, now, room=room)
+            except NoCapacity as no_capacity:
+                judged.refused.append((request, no_capacity))
+            except CommitFull:
                 judged.postponed.append(request)
             else:
                 judged.accepted.append((request, entries))
         return judged
 
-    async def _settle_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
+    async def _answer_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
         """Answer those whose idempotency key has made a booking before."""
         for request in list(waiting.values()):
             if request.made and conflict.current.get(request.made[0]) is not None:
@@ -241,14 +243,14 @@ class Desk:
         self,
         waiting: dict[int, Request],
         request: Request,
-        full: Full,
-        sheet: Sheet,
+        no_capacity: NoCapacity,
+        drafted: DraftSchedule,
         now: datetime,
     ) -> None:
         if request.made and await self._store.get(request.made[0]) is not None:
             await self._answer_repeat(waiting, request)  # a repeat is not in its own way
             return
-        _fail([request], await self._days.conflict(full, now, sheet))
+        _fail([request], await self._schedule.conflict(no_capacity, now, drafted))
         del waiting[id(request)]
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
@@ -266,7 +268,7 @@ class Desk:
         answers = []
         for booking_id in request.ids:
             try:
-                answers.append(await self._days.current(by_id[booking_id]))
+                answers.append(await self._schedule.current(by_id[booking_id]))
             except BookingEndedError as end:
                 answers.append(end.booking)
         return tuple(answers)

@@ -36,15 +36,20 @@ from transactional.reservations.booking import (
     BookingEndedError,
     BookingState,
     HoldExpired,
-    Layout,
+    ReservationLayout,
     Resource,
     Wanted,
     encode,
     encode_rules,
 )
-from transactional.reservations.booking_queue import Desk, Request
-from transactional.reservations.day_book import FREE_SLOTS_MAX, DayBook
-from transactional.reservations.day_sheet import Full, Sheet, ending
+from transactional.reservations.booking_queue import BookingQueue, Request
+from transactional.reservations.schedule import (
+    FREE_SLOTS_MAX,
+    DraftSchedule,
+    NoCapacity,
+    Schedule,
+    ending,
+)
 from transactional.retry import Decision, decided, settled_commit
 from transactional.tokens import fresh_token
 from transactional.values import Put, Revision
@@ -78,10 +83,10 @@ class Reservations:
         new_id: Callable[[], str] = lambda: fresh_token()[:16],
     ) -> None:
         self._store = store
-        self._layout = Layout(namespace)
+        self._layout = ReservationLayout(namespace)
         self._new_id = new_id
-        self._days = DayBook(store, self._layout)
-        self._desk = Desk(store, self._days)
+        self._schedule = Schedule(store, self._layout)
+        self._queue = BookingQueue(store, self._schedule)
 
     # --- rules of a resource --------------------------------------------------------------------
 
@@ -89,12 +94,12 @@ class Reservations:
         """Set capacity and buffers for the bookings of `resource` made from now on."""
         key = self._layout.rules(resource)
         await settled_commit(self._store, [], [Put(key, encode_rules(rules))])
-        self._days.forget_rules(resource)
+        self._schedule.forget_rules(resource)
 
     async def rules(self, resource: str) -> Resource:
         """The rules in force."""
-        self._days.forget_rules(resource)
-        return await self._days.rules(resource)
+        self._schedule.forget_rules(resource)
+        return await self._schedule.rules(resource)
 
     # --- making bookings ------------------------------------------------------------------------
 
@@ -222,31 +227,31 @@ class Reservations:
         target = resource or booking.resource
         current = booking
 
-        async def decide(conflict: ConflictError | None) -> Decision[Sheet | Booking]:
+        async def decide(conflict: ConflictError | None) -> Decision[DraftSchedule | Booking]:
             nonlocal current
             now = await self._store.now()
             doubtful = conflict is not None or not current.live or current.lapsed(now)
             if doubtful or (current.resource, current.interval) == (target, interval):
-                current = await self._days.current(current)
-                self._days.forget_rules(target)
+                current = await self._schedule.current(current)
+                self._schedule.forget_rules(target)
             if conflict is not None:
-                self._days.doubt(conflict.failed)
+                self._schedule.doubt(conflict.failed)
             if (current.resource, current.interval) == (target, interval):
                 return Decision(current)
             _check_in_time(current, now)
             token = Revision(self._layout.copies(current)[0], current.revision)
             try:
-                sheet = await self._days.move(current, target, interval, now)
-            except Full as full:
-                await self._days.current(current)  # a booking that has ended is told so first
-                raise await self._days.conflict(full, now) from None
-            return Decision(sheet, [*sheet.compares(), token], [*sheet.writes.values()])
+                drafted = await self._schedule.move(current, target, interval, now)
+            except NoCapacity as no_capacity:
+                await self._schedule.current(current)  # whether it has ended comes first
+                raise await self._schedule.conflict(no_capacity, now) from None
+            return Decision(drafted, [*drafted.compares(), token], [*drafted.writes.values()])
 
-        async with self._desk.busy:  # our own bookings would only make the commit fail
+        async with self._queue.busy:  # our own bookings would only make the commit fail
             moved, revision = await decided(self._store, decide)
             if isinstance(moved, Booking):
                 return moved
-            return self._days.committed(moved, revision)[booking.id]
+            return self._schedule.committed(moved, revision)[booking.id]
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -256,7 +261,7 @@ class Reservations:
         Raises:
             HoldExpired, BookingEndedError: it is not live any more.
         """
-        return await self._days.current(booking)
+        return await self._schedule.current(booking)
 
     async def agenda(
         self, resource: str, within: Interval | None = None, *, lapsed: bool = False
@@ -266,21 +271,21 @@ class Reservations:
         With `lapsed` also the holds whose time is over and which nobody has taken yet.  Each page
         of 1000 keys is read at one revision of its own.
         """
-        return await self._days.agenda(resource, within, lapsed=lapsed)
+        return await self._schedule.agenda(resource, within, lapsed=lapsed)
 
     async def ended(self, resource: str) -> tuple[Booking, ...]:
         """Holds that expired or were released, bookings that were cancelled; in order of start.
 
         A hold that lapsed and was taken by nobody counts as EXPIRED, with `taken_by` None.
         """
-        return await self._days.ended(resource)
+        return await self._schedule.ended(resource)
 
     async def free(
         self, resource: str, within: Interval, length: timedelta, *, count: int = FREE_SLOTS_MAX
     ) -> tuple[Interval, ...]:
         """The earliest stretch of `length` in each of the next `count` gaps inside `within`."""
         now = await self._store.now()
-        return await self._days.free(resource, within, length, now, count)
+        return await self._schedule.free(resource, within, length, now, count)
 
     # --- deciding -------------------------------------------------------------------------------
 
@@ -295,7 +300,7 @@ class Reservations:
         made = () if key is None else tuple(self._layout.made(booking_id) for booking_id in ids)
         answer = asyncio.get_running_loop().create_future()
         request = Request(wanted, ids, holder, ttl_s, key, made, answer)
-        return await self._desk.place(request)
+        return await self._queue.place(request)
 
     async def _change(
         self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
@@ -307,10 +312,10 @@ class Reservations:
             nonlocal current
             now = await self._store.now()
             if conflict is not None or not current.live or current.lapsed(now):
-                current = await self._days.current(current)
+                current = await self._schedule.current(current)
             changed = change(current, now)
             if changed is None:
-                return Decision(await self._days.current(current))
+                return Decision(await self._schedule.current(current))
             keys = self._layout.copies(current)
             writes = (
                 [Put(key, encode(changed)) for key in keys]
@@ -322,7 +327,7 @@ class Reservations:
         try:
             changed, revision = await decided(self._store, decide)
         finally:
-            self._days.changed(current)
+            self._schedule.changed(current)
         return replace(changed, revision=revision) if revision else changed
 
     async def _end(
