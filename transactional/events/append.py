@@ -1,11 +1,11 @@
 """How events get into the log: group commit, each append judged on its own.
 
 Every append compares the revision of the log's head, so appends are one after the other.  Those of
-one process that wait at the same time are taken together: their streams' ends are looked up (or
-still known from the commit before), each append is judged against its expectations and against
-those before it, and what is accepted goes into one commit.  If a rival moved the head, all is read
-and judged anew.  So a lone append costs one commit, sixty waiting ones cost one commit too, and a
-refused append spoils nobody else's::
+one process that wait at the same time are taken together (`commit_queue`): their streams' ends are
+looked up (or still known from the commit before), each append is judged against its expectations
+and against those before it, and what is accepted goes into one commit.  If a rival moved the head,
+all is read and judged anew.  So a lone append costs one commit, sixty waiting ones cost one commit
+too, and a refused append spoils nobody else's::
 
     append(a) --+
     append(b) --+--> [a ok, b wrong version, c repeat, d ok] --> commit {head, a, d} --> answers
@@ -24,17 +24,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+from transactional import commit_queue
+from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
     InvalidRequestError,
     OperationIdReusedError,
-    TooManyRequestsError,
     TransactionalError,
 )
 from transactional.events.event import (
@@ -59,8 +59,6 @@ if TYPE_CHECKING:
     from transactional.store import Store
     from transactional.values import Compare, Write
 
-QUEUE_MAX: Final = 10_000
-"""Most appends that wait in one process; one more is refused with TooManyRequestsError."""
 GROUP_BYTES_MAX: Final = 640 << 10
 """When a group is full, by bytes; by operations the store's capabilities say it."""
 ENDS_KNOWN_MAX: Final = 10_000
@@ -183,7 +181,7 @@ class _Group:
     head: Head
     ends: dict[str, StreamEnd]
     accepted: list[tuple[Pending, Appended]] = field(default_factory=list)
-    settled: list[tuple[Pending, Appended | TransactionalError]] = field(default_factory=list)
+    answered: list[tuple[Pending, Appended | TransactionalError]] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
 
 
@@ -194,8 +192,13 @@ class Appender:
         self._store = store
         self._layout = layout
         self._clock = clock
-        self._queue: deque[Pending] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._queue = CommitQueue[Pending](
+            self._commit_together,
+            what="event log appends",
+            # head and position are every group's; an eighth stays for some streams' ends
+            operations_max=store.capabilities.max_operations * 7 // 8 - 2,
+            bytes_max=GROUP_BYTES_MAX,
+        )
         self._head: tuple[Head, int] | None = None  # as of our last commit, with its revision
         self._ends: dict[str, StreamEnd] = {}  # as of the same commit
 
@@ -230,48 +233,26 @@ class Appender:
             raise InvalidRequestError(f"an append of {size} bytes, {APPEND_BYTES_MAX} are allowed")
         answer = asyncio.get_running_loop().create_future()
         origin = Origin(actor, op_id, causation, correlation)
-        return await self._queued(
+        appended: Appended = await self._queue.put(
             Pending(tuple(parts), origin, guards or {}, compares, writes, answer, size)
         )
+        return appended
 
-    async def _queued(self, pending: Pending) -> Appended:
-        if len(self._queue) >= QUEUE_MAX:
-            raise TooManyRequestsError(f"{QUEUE_MAX} appends are waiting")
-        self._queue.append(pending)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="event log appends")
-        return await pending.answer
+    async def _commit_together(self, pendings: list[Pending]) -> None:
+        try:
+            group = await self._commit(pendings)
+        except Exception:
+            self._forget()
+            raise
+        for pending, outcome in (*group.accepted, *group.answered):
+            if isinstance(outcome, Appended):
+                commit_queue.answer(pending, outcome)
+            else:
+                commit_queue.refuse([pending], outcome)
 
-    async def _drain(self) -> None:
-        while self._queue:
-            group = self._take()
-            try:
-                await self._commit(group)
-            except Exception as error:  # noqa: BLE001 handed to those who wait, each of them
-                self._forget()
-                for pending in group:
-                    if not pending.answer.done():
-                        pending.answer.set_exception(error)
+    async def _commit(self, pendings: list[Pending]) -> _Group:
+        """The judgement that stands, committed if it accepted anything."""
 
-    def _take(self) -> list[Pending]:
-        """The longest run of waiting appends that fits into one commit; at least one."""
-        room = self._store.capabilities.max_operations * 7 // 8 - 2  # head, position; some ends
-        group: list[Pending] = []
-        size = 0
-        while self._queue:
-            pending = self._queue[0]
-            operations = pending.operations
-            fits = operations <= room and size + pending.bytes <= GROUP_BYTES_MAX
-            if group and (pending.alone or group[0].alone or not fits):
-                break
-            self._queue.popleft()
-            if not pending.answer.cancelled():
-                group.append(pending)
-                room -= operations
-                size += pending.bytes
-        return group
-
-    async def _commit(self, pendings: list[Pending]) -> None:
         async def decide(conflict: ConflictError | None) -> Decision[_Group]:
             if conflict is not None:
                 await self._catch_up()
@@ -279,7 +260,7 @@ class Appender:
                     raise conflict  # a compare that the caller brought along
             # An op_id that was used before shows as a conflict, or as a version that moved on.
             decision = await self._judge(pendings, with_ops=conflict is not None)
-            if conflict is None and any(p.origin.op_id for p, _ in decision.result.settled):
+            if conflict is None and any(p.origin.op_id for p, _ in decision.result.answered):
                 decision = await self._judge(pendings, with_ops=True)
             return decision
 
@@ -287,13 +268,7 @@ class Appender:
         if revision:
             self._head = group.head, revision
             self._ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
-        for pending, answer in (*group.accepted, *group.settled):
-            if pending.answer.done():
-                continue
-            if isinstance(answer, Appended):
-                pending.answer.set_result(answer)
-            else:
-                pending.answer.set_exception(answer)
+        return group
 
     async def _judge(self, pendings: list[Pending], *, with_ops: bool) -> Decision[_Group]:
         head, revision, done = await self._look(pendings, with_ops=with_ops)
@@ -305,7 +280,7 @@ class Appender:
             if answer is None:
                 self._enter(pending, group, at)
             else:
-                group.settled.append((pending, answer))
+                group.answered.append((pending, answer))
         if not group.accepted:
             return Decision(group)
         return self._decision(group, revision, at)

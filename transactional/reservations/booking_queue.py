@@ -22,15 +22,15 @@ megabytes) is served on its own.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar
 
+from transactional import commit_queue
+from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     OperationIdReusedError,
     OutcomeUnknownError,
-    TooManyRequestsError,
     UnavailableError,
 )
 from transactional.reservations.booking import (
@@ -46,15 +46,11 @@ from transactional.retry import Decision, decided
 from transactional.values import Absent, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from transactional.errors import ConflictError
     from transactional.reservations.schedule import Schedule
     from transactional.store import Store
-
-QUEUE_MAX: Final = 10_000
-"""Most requests that wait in one process; one more is refused with TooManyRequestsError."""
 
 
 @dataclass(slots=True)
@@ -72,6 +68,9 @@ class Request:
     key: str | None
     made: tuple[str, ...]
     answer: asyncio.Future[tuple[Booking, ...]]
+
+    bytes: ClassVar[int] = 0  # a booking is small; one that is not is found out by the store
+    alone: ClassVar[bool] = False
 
     @property
     def operations(self) -> int:
@@ -105,51 +104,35 @@ class BookingQueue:
     def __init__(self, store: Store, schedule: Schedule) -> None:
         self._store = store
         self._schedule = schedule
-        self._queue: deque[Request] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self.busy = asyncio.Lock()
-        """Held while a group is served; whoever holds it has the days for himself."""
+        self._queue = CommitQueue[Request](
+            self._serve,
+            what="bookings",
+            operations_max=store.capabilities.max_operations,
+            bytes_max=0,
+        )
 
     async def place(self, request: Request) -> tuple[Booking, ...]:
         """Queue the request and wait for its answer.
 
         A caller that is cancelled may still be given what he asked for.
         """
-        if len(self._queue) >= QUEUE_MAX:
-            raise TooManyRequestsError(f"{QUEUE_MAX} bookings are waiting")
-        self._queue.append(request)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="bookings")
-        return await request.answer
+        made: tuple[Booking, ...] = await self._queue.put(request)
+        return made
 
-    async def _drain(self) -> None:
-        while self._queue:
-            async with self.busy:
-                await self._serve(self._take())
-
-    def _take(self) -> list[Request]:
-        """The longest run of requests that fits into one commit; at least one."""
-        room = self._store.capabilities.max_operations
-        group: list[Request] = []
-        while self._queue:
-            request = self._queue[0]
-            if group and request.operations > room:
-                break
-            self._queue.popleft()
-            if not request.answer.cancelled():
-                group.append(request)
-                room -= request.operations
-        return group
+    @property
+    def busy(self) -> asyncio.Lock:
+        """Held while a group is served; whoever holds it has the days for himself."""
+        return self._queue.busy
 
     async def _serve(self, group: list[Request]) -> None:
         waiting = {id(request): request for request in group}
         try:
             await self._make(waiting)
         except (UnavailableError, OutcomeUnknownError) as error:
-            _fail(waiting.values(), error)
+            commit_queue.refuse(waiting.values(), error)
         except Exception as error:  # noqa: BLE001 handed to the one who is to blame
             if len(waiting) <= 1:
-                _fail(waiting.values(), error)
+                commit_queue.refuse(waiting.values(), error)
             else:
                 for request in list(waiting.values()):
                     await self._serve([request])
@@ -183,7 +166,7 @@ class BookingQueue:
             spared = [request for name, request in waiting.items() if name not in proposed]
             for request in spared:  # no commit held them: nothing of theirs is in doubt
                 del waiting[id(request)]
-            self._queue.extendleft(reversed(spared))
+            self._queue.put_back(spared)
             raise
         await self._answer_all(waiting, judged, revision)
 
@@ -193,7 +176,7 @@ class BookingQueue:
             entered = self._schedule.committed(judged.drafted, revision)
             for request, drafts in judged.accepted:
                 self._answer(waiting, request, tuple(entered[d.id] for d in drafts))
-        self._queue.extendleft(reversed(judged.postponed))
+        self._queue.put_back(judged.postponed)
         for request in judged.postponed:
             del waiting[id(request)]
         now = await self._store.now()
@@ -234,7 +217,7 @@ class BookingQueue:
         except (UnavailableError, OutcomeUnknownError):
             raise
         except Exception as error:  # noqa: BLE001 it is his alone
-            _fail([request], error)
+            commit_queue.refuse([request], error)
             del waiting[id(request)]
         else:
             self._answer(waiting, request, first)
@@ -250,7 +233,7 @@ class BookingQueue:
         if request.made and await self._store.get(request.made[0]) is not None:
             await self._answer_repeat(waiting, request)  # a repeat is not in its own way
             return
-        _fail([request], await self._schedule.conflict(no_capacity, now, drafted))
+        commit_queue.refuse([request], await self._schedule.conflict(no_capacity, now, drafted))
         del waiting[id(request)]
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
@@ -276,11 +259,4 @@ class BookingQueue:
     @staticmethod
     def _answer(waiting: dict[int, Request], request: Request, answer: tuple[Booking, ...]) -> None:
         del waiting[id(request)]
-        if not request.answer.done():
-            request.answer.set_result(answer)
-
-
-def _fail(requests: Iterable[Request], error: Exception) -> None:
-    for request in requests:
-        if not request.answer.done():
-            request.answer.set_exception(error)
+        commit_queue.answer(request, answer)
