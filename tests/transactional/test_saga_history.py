@@ -78,8 +78,8 @@ def life(dice: random.Random) -> tuple[Saga, list[Record], int]:
     """One whole run, with crashes, people and a deadline."""
     saga, history, stops = some_saga(dice), [], 0
     while True:
-        action = next_action(saga, history)
-        assert next_action(saga, list(history)) == action  # pure
+        action = next_action(saga, Progress.of(history))
+        assert next_action(saga, Progress.of(list(history))) == action  # pure
         if isinstance(action, Finish):
             return saga, [*history, Record(action.end, NOW)], stops
         if isinstance(action, Stop):
@@ -141,7 +141,7 @@ def test_a_history_that_never_ends_is_ended():
     saga = Saga("s", [Step("a", print)])
     later = Record(RecordKind.LATER, NOW, "a", 1, NOW.isoformat())
     history = [Record(RecordKind.INTENT, NOW, "a", 1), later] * (RECORDS_MAX // 2)
-    assert next_action(saga, history) == Stop(RecordKind.DEAD_LETTER)
+    assert next_action(saga, Progress.of(history)) == Stop(RecordKind.DEAD_LETTER)
 
 
 def test_records_survive_json():

@@ -1,8 +1,8 @@
-"""Drives one run of a saga: performs what `saga_history.decide` says and records how it went.
+"""Drives one run of a saga: performs what `history.next_action` says and records how it went.
 
 One commit per attempt: it holds the outcome of the attempt that ended and the intent of the one
 that begins, so a saga of n steps costs n + 1 commits and no reads.  The commit compares the run's
-revision; if that fails, either a person spoke to the run in between (the outcome is added to what
+revision; if that fails, either a person intervened in between (the outcome is added to what
 they wrote and decided anew) or another worker owns it, and this driver stops where it stands.
 
 An attempt may be cut off at any instant: by its timeout, by the saga's deadline, by the worker's
@@ -17,7 +17,7 @@ import asyncio
 import inspect
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from transactional.clock import as_utc
 from transactional.errors import (
@@ -36,7 +36,7 @@ from transactional.sagas.history import (
     Stop,
     Tries,
     Undo,
-    decide,
+    next_action,
     past_pivot,
 )
 from transactional.sagas.run import SagaState, read_run, writes_of
@@ -50,11 +50,12 @@ from transactional.sagas.saga import (
     StepKind,
     StepRefused,
 )
+from transactional.shield import shielded
 from transactional.store import next_change
 from transactional.values import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
@@ -135,7 +136,7 @@ class Driver:
                 await self._wait_for_next()
                 await self._record([])
             elif isinstance(self._begun, Undo):
-                await _shielded(self._undo(self._begun))
+                await shielded(self._undo(self._begun))
             else:
                 await self._record(await self._perform(self._begun))
         return self.run
@@ -177,7 +178,7 @@ class Driver:
         if deadline is not None and now >= deadline:
             passed = Record(RecordKind.DEADLINE, now, error="the saga's deadline passed")
             run = run.extended([passed], run.owner)
-        action = decide(self._saga, run.progress)
+        action = next_action(self._saga, run.progress)
         if isinstance(action, Finish):
             return (run if run.over else run.extended([Record(action.end, now)], "")), None
         if isinstance(action, Stop):
@@ -189,7 +190,7 @@ class Driver:
         return run.extended([Record(kind, now, action.step, action.attempt)], run.owner), action
 
     async def _wait_for_next(self) -> None:
-        action: NextAction = decide(self._saga, self.run.progress)
+        action: NextAction = next_action(self._saga, self.run.progress)
         if isinstance(action, Run | Undo) and action.not_before is not None:
             deadline = self._deadline_of(self.run)
             until = min(action.not_before, deadline) if deadline else action.not_before
@@ -223,7 +224,7 @@ class Driver:
                 result = await self._act(step, context)
             return ended(RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
         except asyncio.CancelledError:
-            await _shielded(self._record_pause(step, begun))
+            await shielded(self._record_pause(step, begun))
             raise
         except RetryLater as later:
             at = as_utc(later.at) if later.at else self._worker.clock.now()
@@ -341,16 +342,6 @@ async def _called(callback: Callback, context: StepContext) -> Json:
                 raise
             await asyncio.sleep(DEFAULT_RETRY.pause_s(attempt))
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-async def _shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end even if the caller is cancelled, who then learns of it afterwards."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def as_json(value: Json, what: str, bytes_max: int) -> Json:

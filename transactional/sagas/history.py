@@ -14,8 +14,40 @@ together with the next attempt's intent, in one commit::
              (a's compensation runs)
     commit   UNDONE a, COMPENSATED
 
-`next_action(saga, history)` reads a history and answers Run, Undo, Finish or Stop.  It asks no
-clock: a time that matters (the end of a back-off) is in the record that brought it about.
+A record, and what it changes in the history folded (`Progress`):
+
+====================  =============================================================================
+INTENT, UNDO          an attempt begins; UNDO also turns the run back.  One without outcome is lost
+DONE                  the step's result is known
+FAILED, a time        the same step again, not before that time
+FAILED, no time       given up: the rows of the next table say what follows
+LATER, PAUSED         the same step again; no failure is counted
+REFUSED               turns the run back; this step needs no compensation
+DEADLINE, ABANDON     turns the run back; the step under way is compensated like those before it
+UNDONE, UNDO_FAILED   of a compensation what DONE and FAILED are of an action
+SKIP                  a person: forwards the step has this result, backwards it counts as undone
+RETRY                 a person: what was counted against all steps is forgotten
+====================  =============================================================================
+
+`next_action(saga, progress)` is the first row that applies:
+
+==============================================  ===================================================
+the last record is COMPLETED or COMPENSATED     Finish
+the last record is STUCK or DEAD_LETTER         Stop, until SKIP, RETRY or ABANDON follows
+the history has `RECORDS_MAX` records           Stop DEAD_LETTER
+forwards: every step has a result               Finish COMPLETED
+forwards: given up; retriable, or not undoable  Stop STUCK: nobody knows the way back
+forwards: given up otherwise                    as if turned back
+forwards: lost with `crashes_max` workers       Stop DEAD_LETTER
+forwards                                        Run the first step without a result
+back: nothing left to undo                      Finish COMPENSATED
+back: given up                                  Stop STUCK
+back: lost with `crashes_max` workers           Stop DEAD_LETTER
+back                                            Undo the last step that is begun and not undone
+==============================================  ===================================================
+
+It asks no clock: a time that matters (the end of a back-off) is in the record that brought it
+about.
 
 Invariants: before the pivot is done every failure turns the run back, after it none does (REFUSED,
 DEADLINE and ABANDON are not written there); once turned back, no action runs again; a step is
@@ -86,14 +118,16 @@ class Record:
     attempt: int = 0
     value: Json = None
     error: str = ""
-    _text: str = field(default="", repr=False, compare=False)
+    _text: str | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
         """The record as JSON text, made once: it is written again with each later record."""
-        if not self._text:
-            object.__setattr__(self, "_text", _dump(self.to_json()))
-        return self._text
+        text = self._text
+        if text is None:
+            text = _dump(self.to_json())
+            object.__setattr__(self, "_text", text)
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """The record in JSON's types."""
@@ -247,10 +281,10 @@ class Progress:
             for tries in (self.forward, self.back):
                 tries.update({step: each.anew() for step, each in tries.items()})
         else:
-            self._settle(record)
+            self._close(record)
             self.turned = self.turned or kind in TURNING
 
-    def _settle(self, record: Record) -> None:
+    def _close(self, record: Record) -> None:
         """Something about the step is final."""
         kind, step = record.kind, record.step
         if kind is RecordKind.SKIP and not self.turned:
@@ -261,16 +295,11 @@ class Progress:
             self.refused.add(step)
 
 
-def next_action(saga: Saga, history: Sequence[Record]) -> NextAction:
-    """What a coordinator does after this history; pure, O(records).
+def next_action(saga: Saga, progress: Progress) -> NextAction:
+    """What a coordinator does at this point; pure, O(steps).
 
     An attempt that was begun and has no outcome is taken as lost with its worker.
     """
-    return decide(saga, Progress.of(history))
-
-
-def decide(saga: Saga, progress: Progress) -> NextAction:
-    """`next_action` for a history that is folded already; pure, O(steps)."""
     if progress.last in FINAL:
         return Finish(progress.last)
     if progress.last in STOPPED:

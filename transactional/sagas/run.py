@@ -111,10 +111,11 @@ class SagaRun:
     @property
     def progress(self) -> Progress:
         """The history folded; its later states share the work."""
-        if self._folded is None:
-            object.__setattr__(self, "_folded", Progress.of(self.history))
-        assert self._folded is not None
-        return self._folded
+        folded = self._folded
+        if folded is None:
+            folded = Progress.of(self.history)
+            object.__setattr__(self, "_folded", folded)
+        return folded
 
     @property
     def state(self) -> SagaState:

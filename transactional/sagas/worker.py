@@ -1,9 +1,7 @@
-"""Sagas: work in several steps that is completed or compensated, whoever falls on the way.
+"""The worker: starts runs, keeps itself known to be alive, takes over the runs of dead workers.
 
-`saga_definition` says what a saga is made of, `saga_history` decides (one pure function),
-`saga_driver` performs and records, `saga_run` is what lies in the store.  This module is the
-worker: it starts runs, keeps itself known to be alive, takes over the runs of workers that are not,
-and lets people look at runs and speak to them.
+It also lets people look at runs and intervene in them.  What a run does next is `history`'s to say
+and `driver`'s to perform.
 
 One coordinator at a time: a worker's key hangs on its lease.  A run names its owner.  Whoever finds
 the owner's key gone writes its own name into the run, in a commit that compares both the absence of
@@ -60,7 +58,7 @@ log = logging.getLogger(__name__)
 class Sagas:
     """A worker for the sagas it was given the definitions of; `async with` starts and stops it.
 
-    Outside of `async with` it is a client: what it starts, looks at and speaks to is driven by
+    Outside of `async with` it is a client: what it starts, looks at and intervenes in is driven by
     workers elsewhere.  `runs_max` bounds the runs driven at once (children not counted); `start`
     waits for room.  A worker that dies is noticed after at most `lease_ttl_s`; whoever has the
     definitions takes its runs over within `recover_every_s` (half of that, if not given).
@@ -95,7 +93,7 @@ class Sagas:
     async def __aenter__(self) -> Self:
         await self._register()
         self._duties = [
-            asyncio.create_task(self._stay_alive(), name=f"{self.name} lease"),
+            asyncio.create_task(self._keep_lease(), name=f"{self.name} lease"),
             asyncio.create_task(self._recover(), name=f"{self.name} recovery"),
         ]
         return self
@@ -135,7 +133,7 @@ class Sagas:
         key = Put(self.layout.worker(self.name), b"{}", self._lease.id)
         await settled_commit(self.store, [], [key])
 
-    async def _stay_alive(self) -> None:
+    async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(self._lease_ttl_s / 3)
             try:
@@ -325,7 +323,7 @@ class Sagas:
         entry = next(iter(seen.items.values()), None)
         return (read_run(entry) if entry is not None else None), seen.revision
 
-    # --- speaking to runs -----------------------------------------------------------------------
+    # --- intervening -----------------------------------------------------------------------------
 
     async def signal(self, run_id: str, name: str, value: Json = None) -> bool:
         """Tell a run something that one of its steps waits for, now or later.
@@ -350,7 +348,7 @@ class Sagas:
         Raises:
             SagaStateError: it is not stopped.  UnknownSagaError: there is no such open run.
         """
-        return await self._speak(run_id, lambda run: self._unstop(run, RecordKind.RETRY, None))
+        return await self._intervene(run_id, lambda run: self._unstop(run, RecordKind.RETRY, None))
 
     async def skip(self, run_id: str, result: Json = None) -> SagaRun:
         """Say that the step at which a run stopped is dealt with, forwards with this result.
@@ -358,7 +356,7 @@ class Sagas:
         Raises: as `retry`.
         """
         value = as_json(result, "result", INPUT_BYTES_MAX)
-        return await self._speak(run_id, lambda run: self._unstop(run, RecordKind.SKIP, value))
+        return await self._intervene(run_id, lambda run: self._unstop(run, RecordKind.SKIP, value))
 
     async def abandon(self, run_id: str) -> SagaRun:
         """Turn a run back: what it has done is compensated, at the latest after the present step.
@@ -375,7 +373,7 @@ class Sagas:
                 raise SagaStateError(f"saga {run_id!r} cannot turn back any more")
             return Record(RecordKind.ABANDON, run.started_at, error="abandoned by a person")
 
-        return await self._speak(run_id, turned)
+        return await self._intervene(run_id, turned)
 
     @staticmethod
     def _unstop(run: SagaRun, kind: RecordKind, value: Json) -> Record:
@@ -383,15 +381,15 @@ class Sagas:
             raise SagaStateError(f"saga {run.id!r} is {run.state.value}, not stopped")
         return Record(kind, run.history[-1].at, run.history[-1].step, value=value)
 
-    async def _speak(self, run_id: str, say: Callable[[SagaRun], Record]) -> SagaRun:
+    async def _intervene(self, run_id: str, record_of: Callable[[SagaRun], Record]) -> SagaRun:
         async def decide(_: ConflictError | None) -> Decision[SagaRun]:
             run, _revision = await self._look(run_id)
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
-            said = replace(say(run), at=await self.store.now())
-            spoken = run.extended([said], run.owner)
+            record = replace(record_of(run), at=await self.store.now())
+            changed = run.extended([record], run.owner)
             compare = Revision(self.layout.open(run_id), run.revision)
-            return Decision(spoken, [compare], writes_of(spoken, self.layout, signals=False))
+            return Decision(changed, [compare], writes_of(changed, self.layout, signals=False))
 
         run, revision = await decided(self.store, decide)
         return replace(run, revision=revision)
