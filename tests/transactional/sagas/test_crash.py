@@ -13,8 +13,8 @@ import pytest
 import transactional
 from tests.scale import SOAK, rounds, seeds
 from tests.transactional.engines import HTTPEngine
-from tests.transactional.order_saga import STEPS, effects, order_saga
-from tests.transactional.saga_victims import LEASE_TTL_S, live, outside_saga
+from tests.transactional.sagas.order_saga import STEPS, effects, order_saga
+from tests.transactional.sagas.victims import LEASE_TTL_S, live, outside_saga
 from transactional import Put, Sagas, SagaState
 from transactional.stores.memory import MemoryStore
 
@@ -139,7 +139,7 @@ async def test_kill_minus_nine_at_each_record_boundary(tmp_path):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.transactional.saga_victims",
+        "tests.transactional.sagas.victims",
         str(tmp_path),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -177,7 +177,7 @@ async def test_kill_minus_nine_in_mid_saga(tmp_path):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "tests.transactional.order_saga",
+            "tests.transactional.sagas.order_saga",
             url,
             f"v{number}",
             stdout=asyncio.subprocess.PIPE,

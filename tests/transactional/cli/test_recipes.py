@@ -9,7 +9,7 @@ import pytest
 
 import transactional
 from transactional import Put, Retry, Saga, Sagas, Step, StepRefused
-from transactional.cli import main
+from transactional.__main__ import main
 
 NINE, TEN = "2025-02-01T09:00:00+01:00", "2025-02-01T10:00:00+01:00"
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import transactional
-from tests.transactional.order_saga import QUICK, STEPS
+from tests.transactional.sagas.order_saga import QUICK, STEPS
 from transactional import Saga, Sagas, Step, StepContext, StepKind, StepRefused
 
 LEASE_TTL_S = 0.2
