@@ -1,4 +1,4 @@
-"""Faults of an authority while clients talk to it: killed, stopped, answers lost."""
+"""What can be done to an authority while clients talk to it: kill, pause, lose its answers."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import functools
 
 import pytest
 
-from tests.transactional.reservations.test_overlap import assert_disjoint, hours
+from tests.transactional.reservations.times import assert_disjoint, hours
 from transactional import (
     BookingConflict,
     InvalidRequestError,

@@ -7,12 +7,12 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.transactional.test_linearizability import Trouble
 
 import transactional as t
 from tests.scale import rounds, seeds
 from tests.transactional.authority import AuthorityProcess, Relay
 from tests.transactional.linearizability import Operation, Recorder, linearizable, operations
+from tests.transactional.trouble import Trouble
 from tests.transactional.workloads import record
 from transactional.stores.http import HTTPStore
 
