@@ -15,10 +15,10 @@ Confirm, extend, release and steal all compare the hold's revision, so exactly o
 first, however wrong a clock may be: a clock that runs fast lets a hold be stolen early, and its
 owner is then told `HoldExpired`; it can not let two own the same time.
 
-Within one process callers queue per resource, because rivals that share a loop would only make
-each other's commits fail; between processes the compares decide.  One hold costs one commit, and
-one read of a bucket (a second one only around midnight) unless this process wrote the bucket last;
-confirm, release, extend and cancel cost one commit and a look at the clock.
+Within one process new bookings share one queue (`booking_queue`), because rivals that share a loop
+would only make each other's commits fail; between processes the compares decide.  One hold costs
+one commit, and one read of a bucket (a second one only around midnight) unless this process wrote
+the bucket last; confirm, release, extend and cancel cost one commit and a look at the clock.
 """
 
 from __future__ import annotations
