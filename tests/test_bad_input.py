@@ -15,8 +15,7 @@ import crdt
 import replication
 import transactional
 from replication import Agent
-from transactional.server.admission import Listen
-from transactional.server.server import Authority
+from transactional.server import Authority, Listen
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:

@@ -169,7 +169,6 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return [component for component in found if len(component) > 1]
 
 
-@pytest.mark.xfail(reason="eight circles are left over from the rule that cut files")
 @pytest.mark.parametrize("package", [*PACKAGES, "demos"])
 def test_no_import_circle(package: str) -> None:
     """No module needs itself to be understood: imports for types alone and late ones count too."""
@@ -182,7 +181,6 @@ def test_the_search_for_circles_finds_one() -> None:
     assert circles(graph) == [["a", "b", "c"]]
 
 
-@pytest.mark.xfail(reason="the faces of the wings are being filled")
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_private_room_is_entered_from_its_own_wing_alone(package: str) -> None:
     """Who is outside a wing imports from its face; tests look where they like."""

@@ -1,15 +1,17 @@
 """The small part of shared state that must be linearizable: one store and recipes on it."""
 
+from transactional.clock import Clock
 from transactional.errors import (
     ConflictError,
     CorruptStoreError,
     EpochMismatchError,
     InvalidRequestError,
+    InvalidTimeError,
     LeaseExpiredError,
     NotFoundError,
+    OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
-    OpIdReusedError,
     OutcomeUnknownError,
     RefusedError,
     RetriesExhaustedError,
@@ -25,13 +27,11 @@ from transactional.errors import (
     UnsafeFilesystemError,
 )
 from transactional.events import (
-    ANY,
     NO_STREAM,
     STREAM_EXISTS,
     Appended,
     Delivery,
     EventLog,
-    Expected,
     Finding,
     NewEvent,
     Origin,
@@ -51,7 +51,6 @@ from transactional.reservations import (
     Frequency,
     HoldExpired,
     Interval,
-    InvalidTimeError,
     Recurrence,
     Reservations,
     Resource,
@@ -77,19 +76,21 @@ from transactional.sagas import (
     StepRefused,
     UnknownSagaError,
 )
-from transactional.store import (
+from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
+from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
+from transactional.values import (
+    ANY,
     Absent,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     CommitRequest,
     Compacted,
     Compare,
     Delete,
     DeletePrefix,
-    Event,
     Exists,
+    Expected,
     Fenced,
     KeyChange,
     KeyValue,
@@ -98,16 +99,11 @@ from transactional.store import (
     Put,
     Revision,
     Snapshot,
-    Store,
-    TakesCommitsTogether,
     Unchanged,
     ValueIs,
+    WatchEvent,
     Write,
-    compare_and_swap,
-    create,
-    scan_all,
 )
-from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
 
 __all__ = [
     "ANY",
@@ -135,7 +131,6 @@ __all__ = [
     "DeletePrefix",
     "Delivery",
     "EpochMismatchError",
-    "Event",
     "EventLog",
     "Exists",
     "Expected",
@@ -159,7 +154,7 @@ __all__ = [
     "NotFoundError",
     "OpIdExpiredError",
     "OpIdFencedError",
-    "OpIdReusedError",
+    "OperationIdReusedError",
     "Origin",
     "OutcomeUnknownError",
     "Position",
@@ -207,6 +202,7 @@ __all__ = [
     "UnsafeFilesystemError",
     "ValueIs",
     "Wanted",
+    "WatchEvent",
     "Write",
     "WrongVersionError",
     "compare_and_swap",

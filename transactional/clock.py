@@ -1,27 +1,138 @@
-"""The authority's time without asking for it each time.
+"""Time, in one place: the clocks an engine is given, what it makes of them, what others know of it.
 
-A coordinator stamps every record and needs the time for back-offs and deadlines; a round trip for
-each would double its traffic.  So it remembers the last time that the store told it (a commit
-carries its time) and adds what has elapsed on this machine since.  Nothing that must be exact rests
-on it: who comes first is decided by revisions.
+Three clocks, from the machine to the recipe::
+
+    Clock           this machine's wall clock and boot time; an argument, so that tests own it
+      -> BusinessTime    the authority's: strictly monotone, persisted with commits
+           -> BusinessClock    what a recipe knows of it without asking each time
+
+``now()`` of a store is business time.  Nothing exact rests on any of the three: who comes first is
+decided by revisions.  A time is an aware datetime in UTC; ``as_utc`` converts it once, where it
+comes in, because Python compares two datetimes of the *same* zone by their wall-clock fields:
+in the hour that a zone repeats in autumn, two instants an hour apart compare equal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from transactional.errors import InvalidTimeError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from transactional.store import Store
 
 LOOK_AGAIN_S: Final = 60.0
 """Longest nap: a clock that was set right in the meantime is noticed after that."""
 
+_UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# --- instants ------------------------------------------------------------------------------------
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return the same instant in UTC.
+
+    Raises:
+        InvalidTimeError: the datetime is naive, so it does not name an instant.
+    """
+    if moment.tzinfo is UTC:
+        return moment
+    if moment.utcoffset() is None:
+        raise InvalidTimeError(f"{moment.isoformat()} has no time zone")
+    return moment.astimezone(UTC)
+
+
+def utc(time_us: int) -> datetime:
+    """Return microseconds since 1970 as an aware UTC datetime, exactly."""
+    return _UNIX + timedelta(microseconds=time_us)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return an aware datetime as microseconds since 1970, exactly."""
+    return (moment - _UNIX) // timedelta(microseconds=1)
+
+
+# --- of this machine -----------------------------------------------------------------------------
+
+# CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
+_BOOT_TIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _elapsed_s() -> float:
+    return time.clock_gettime(_BOOT_TIME)
+
+
+def _wall_us() -> int:
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The two clocks an engine is given; tests give it their own."""
+
+    wall_us: Callable[[], int] = _wall_us
+    elapsed_s: Callable[[], float] = _elapsed_s
+
+
+# --- of the authority ----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class BusinessTime:
+    """Strictly monotone time: the wall clock's as long as that goes ahead, else boot time's pace.
+
+    A wall clock that is set back (or was in the future once, and was believed) must not stop time:
+    holds would not lapse until it has caught up.  Behind the last time given out, time therefore
+    runs on from there by what has elapsed since boot.  It never returns to such a clock by itself.
+    """
+
+    last_us: int = 0
+    _from: tuple[int, float] | None = None  # a time, and the seconds since boot that belong to it
+    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def resume(self, last_us: int, elapsed_s: float) -> None:
+        """Go on behind a time that was given out before, in an earlier life of the process."""
+        with self._guard:
+            self.last_us = last_us
+            self._from = (last_us, elapsed_s)
+
+    def next_us(self, wall_us: int, elapsed_s: float) -> int:
+        """Return a time later than every one returned before, in any thread.
+
+        Read the wall clock first and boot time second: a pause between the two must not add to
+        the time, which cannot be taken back.
+        """
+        with self._guard:
+            if wall_us > self.last_us:
+                self.last_us = wall_us
+                self._from = (wall_us, elapsed_s)
+            else:
+                since_us, since_s = self._from or (self.last_us, elapsed_s)
+                self._from = (since_us, since_s)
+                ran_us = since_us + int((elapsed_s - since_s) * 1e6)
+                self.last_us = max(ran_us, self.last_us + 1)
+            return self.last_us
+
+
+# --- of a recipe ---------------------------------------------------------------------------------
+
 
 class BusinessClock:
-    """The last time heard of the authority, plus the time elapsed since; `refresh` it first."""
+    """The last time heard of the authority, plus the time elapsed since; `refresh` it first.
+
+    A coordinator stamps every record and needs the time for back-offs and deadlines; a round trip
+    for each would double its traffic.  So it remembers the last time that it heard (each commit
+    carries one) and adds what has elapsed on this machine since.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,10 +143,10 @@ class BusinessClock:
         """The present, as far as it is known."""
         return self._heard + timedelta(seconds=self._store.elapsed_s() - self._heard_at_s)
 
-    def hear(self, time: datetime) -> None:
-        """A commit told its time."""
-        if time > self.now():
-            self._heard = time
+    def hear(self, committed: datetime) -> None:
+        """Take in the time that a commit carries."""
+        if committed > self.now():
+            self._heard = committed
             self._heard_at_s = self._store.elapsed_s()
 
     async def until(self, moment: datetime) -> None:

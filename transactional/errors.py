@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from transactional.store import Compare, KeyValue
+    from transactional.values import Compare, KeyValue
 
 
 class TransactionalError(Exception):
@@ -153,6 +153,13 @@ class InvalidRequestError(RefusedError):
     hint = "correct what the message names; transactional/store.py has the rules and limits"
 
 
+class InvalidTimeError(RefusedError, ValueError):
+    """A time that names no instant or no stretch: naive, empty, unknown zone; nothing was sent."""
+
+    code = "invalid_time"
+    hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
+
+
 class NotFoundError(RefusedError):
     """The key (or path) that was asked for is absent."""
 
@@ -233,7 +240,7 @@ class _OpIdError(RefusedError):
         return {"op_id": self.op_id}
 
 
-class OpIdReusedError(_OpIdError):
+class OperationIdReusedError(_OpIdError):
     """The op_id already names another operation, which stands; this one wrote nothing."""
 
     code = "op_id_reused"

@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Acquiring is entering a queue (``lock_queue.py``) under a lease and waiting until nobody ahead is in
-the way.  A waiter watches the entry just ahead of it and nothing else, so a release wakes one::
+Acquiring is entering a queue under a lease and waiting until nobody ahead is in the way.  A waiter
+watches the entry just ahead of it and nothing else, so a release wakes one::
 
     lock/turing/ids:   [ann 41] <--watch-- [bob 44] <--watch-- [cyd 51]
                         holds               next
@@ -22,18 +22,33 @@ commit as the write (Gray & Cheriton, SOSP 1989; the revision is the fencing tok
 
 The holder renews on the boot-time clock, which runs on in suspend; ``grant.lost`` is set when the
 lease is over, or must be assumed to be.
+
+Order and deadlock
+------------------
+An entry is a key ``lock/<name>/<id>``; its created revision is its place.  All entries of one
+acquisition, one per name, are made in one commit and share that revision, so any two acquisitions
+stand in the same order in every queue they meet in.  The oldest acquisition of all is first in each
+of its queues: several names at once cannot deadlock (Havender 1968, with revisions for the order).
+
+Names acquired one *after* the other can.  An entry therefore tells which ids its maker already
+held when it started to wait, and ``find_cycle`` follows: I wait for an entry ahead of me, whoever
+holds it waits, too, for an entry ahead of him, and so on until it is one of those I hold.  Queues
+ahead of an entry only shrink, so a cycle is complete when its last member enters, and he finds it
+if he starts from each of his entries: he may be blocked in one queue now and for ever in another.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from contextlib import aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
-from transactional import lock_queue, rules
+from transactional import rules
 from transactional.errors import (
     InvalidRequestError,
     LeaseExpiredError,
@@ -41,16 +56,18 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.finishing import to_the_end
-from transactional.lock_queue import Entry, blockers, decode, find_cycle, key_of, queue_of
-from transactional.retry import DEFAULT_RETRY, Proposal, propose
-from transactional.store import Absent, Compacted, Put, Revision, Unchanged, scan_all
+from transactional.retry import DEFAULT_RETRY, Decision, propose
+from transactional.shield import shielded
+from transactional.store import scan_all
+from transactional.values import Absent, Compacted, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 
-    from transactional.store import Commit, Compare, Store
+    from transactional.store import Store
+    from transactional.values import Compare, KeyValue
 
+ROOT: Final = "lock/"
 NAMES_MAX: Final = 60
 """Most names of one lock: two compares each must fit into a commit of 128."""
 RENEWALS_PER_TTL: Final = 3
@@ -63,6 +80,109 @@ LOOKS_PER_TTL: Final = 20
 """How often per ttl the keeper looks at the boot-time clock: suspend is noticed this soon."""
 
 _held_here: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("held", default=())
+
+
+# --- the queue: pure decisions over the entries that are in the store ----------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One acquisition's place in the queue for one name."""
+
+    name: str
+    id: str
+    owner: str
+    shared: bool
+    holding: tuple[str, ...]
+    """Ids that the maker of this entry held when he started to wait."""
+    place: int
+    """Created revision: the lower one was first."""
+
+
+def queue_of(name: str) -> str:
+    """Return the prefix of the queue for ``name``, which may contain any character of a key."""
+    if not name:
+        raise InvalidRequestError("a lock's name is not empty")
+    return f"{ROOT}{quote(name, safe='')}/"
+
+
+def key_of(name: str, entry_id: str) -> str:
+    """Return the key of an entry."""
+    return queue_of(name) + entry_id
+
+
+def _encode(owner: str, *, shared: bool, holding: Sequence[str]) -> bytes:
+    """Return an entry's value."""
+    doc = {"owner": owner, "shared": shared, "holding": list(holding)}
+    return json.dumps(doc, separators=(",", ":")).encode()
+
+
+def _decode(item: KeyValue) -> Entry:
+    """Return the entry that a key holds.
+
+    Raises:
+        InvalidRequestError: somebody else wrote under ``lock/``.
+    """
+    try:
+        name, entry_id = item.key.removeprefix(ROOT).rsplit("/", 1)
+        doc: dict[str, Any] = json.loads(item.value)
+        return Entry(
+            unquote(name),
+            entry_id,
+            str(doc["owner"]),
+            bool(doc["shared"]),
+            tuple(str(held) for held in doc["holding"]),
+            item.created_revision,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequestError(f"{item.key!r} is not an entry of a lock") from error
+
+
+def blockers(queue: Iterable[Entry], place: int, *, shared: bool) -> list[Entry]:
+    """Return the entries that somebody at ``place`` must wait for, the nearest last.
+
+    Exclusive waits for all ahead; shared for the exclusive ones ahead.
+    """
+    ahead = [entry for entry in queue if entry.place < place and not (shared and entry.shared)]
+    return sorted(ahead, key=lambda entry: entry.place)
+
+
+def find_cycle(entries: Sequence[Entry], mine: Entry) -> tuple[Entry, ...]:
+    """Return the waiting entries of a deadlock that ``mine`` completes, empty if there is none.
+
+    Younger entries are left out of account: whoever made the youngest is the one to be told.
+    """
+    queues: dict[str, list[Entry]] = {}
+    waiting_with: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.place > mine.place:
+            continue
+        queues.setdefault(entry.name, []).append(entry)
+        for held in entry.holding:
+            waiting_with.setdefault(held, []).append(entry)
+    path: list[Entry] = []
+    branches: list[Iterator[Entry]] = [iter((mine,) if mine.holding else ())]
+    visited: set[tuple[str, str]] = set()
+    while branches:  # depth first; no recursion, a chain may be long
+        try:
+            entry = next(branches[-1])
+        except StopIteration:
+            branches.pop()
+            if path:
+                path.pop()
+            continue
+        if (entry.name, entry.id) in visited:
+            continue
+        visited.add((entry.name, entry.id))
+        path.append(entry)
+        ahead = blockers(queues.get(entry.name, ()), entry.place, shared=entry.shared)
+        if any(blocker.id in mine.holding for blocker in ahead):
+            return tuple(path)
+        branches.append(iter([e for blocker in ahead for e in waiting_with.get(blocker.id, ())]))
+    return ()
+
+
+# --- what can go wrong ---------------------------------------------------------------------------
 
 
 class LockBusyError(RefusedError):
@@ -114,10 +234,15 @@ class LockLostError(RefusedError):
         self.names = tuple(names)
 
 
+# --- holding -------------------------------------------------------------------------------------
+
+
 class Grant:
     """A held lock.  Release it once; a second release does nothing."""
 
-    def __init__(self, keeper: _Keeper, names: tuple[str, ...], entry_id: str, token: int) -> None:
+    def __init__(
+        self, keeper: _LeaseKeeper, names: tuple[str, ...], entry_id: str, token: int
+    ) -> None:
         self._keeper = keeper
         self.names = names
         self.id = entry_id
@@ -136,7 +261,7 @@ class Grant:
     async def release(self) -> None:
         """Give the lock to the next in the queue; cancellation does not stop it half-way."""
         _held_here.set(tuple(held for held in _held_here.get() if held[1] != self.id))
-        await to_the_end(self._keeper.end())
+        await shielded(self._keeper.end())
 
 
 class Lock:
@@ -193,41 +318,42 @@ class Lock:
         at_once = wait_s == 0
         if at_once:
             await self._refuse_if_busy(0.0)
-        keeper = _Keeper(self._store, self._ttl_s)
+        keeper = _LeaseKeeper(self._store, self._ttl_s)
         try:
             async with asyncio.timeout(AT_ONCE_S if at_once else wait_s):
                 token = await self._enter(keeper, at_once=at_once, wait_s=wait_s)
                 if not at_once:
                     await self._wait(keeper, token)
         except BaseException as error:
-            await to_the_end(keeper.end(), patience_s=LET_GO_S)
+            await shielded(keeper.end(), patience_s=LET_GO_S)
             if isinstance(error, TimeoutError):
                 raise keeper.too_late(wait_s) from error
             raise
         _held_here.set((*_held_here.get(), (asyncio.current_task(), keeper.id)))
         return Grant(keeper, self._names, keeper.id, token)
 
-    async def _enter(self, keeper: _Keeper, *, at_once: bool, wait_s: float) -> int:
+    async def _enter(self, keeper: _LeaseKeeper, *, at_once: bool, wait_s: float) -> int:
         """Enter all the queues in one commit; return the place."""
         # Cut off here, the lease's id would be lost; later the lease's end takes the entries along.
-        await to_the_end(keeper.start(), patience_s=LET_GO_S)
-        value = lock_queue.encode(self._owner, shared=self._shared, holding=keeper.holding)
+        await shielded(keeper.start(), patience_s=LET_GO_S)
+        value = _encode(self._owner, shared=self._shared, holding=keeper.holding)
         keys = [key_of(name, keeper.id) for name in self._names]
         writes = [Put(key, value, keeper.lease) for key in keys]
 
-        async def make(_: object) -> Proposal[Commit]:
+        async def decide(_: object) -> Decision[None]:
             compares: list[Compare] = [Absent(key) for key in keys]
             if at_once:  # enter only if nobody is in the way
                 compares += await self._refuse_if_busy(0.0)
-            return Proposal(compares, writes, lambda commit: commit)
+            return Decision(None, compares, writes)
 
         deadline_s = AT_ONCE_S if at_once else min(wait_s, DEFAULT_RETRY.deadline_s)
         retry = replace(DEFAULT_RETRY, deadline_s=deadline_s)
-        return (await propose(self._store, make, retry=retry)).revision
+        _, commit = await propose(self._store, decide, retry=retry)
+        return commit.revision
 
     async def _queue(self, name: str) -> tuple[list[Entry], int]:
         snapshot = await scan_all(self._store, queue_of(name))
-        return [decode(item) for item in snapshot.items.values()], snapshot.revision
+        return [_decode(item) for item in snapshot.items.values()], snapshot.revision
 
     async def _refuse_if_busy(self, waited_s: float) -> list[Compare]:
         """Raise LockBusyError if somebody is in the way; else return compares that say so."""
@@ -239,7 +365,7 @@ class Lock:
             free.append(Unchanged(queue_of(name), revision))
         return free
 
-    async def _wait(self, keeper: _Keeper, place: int) -> None:
+    async def _wait(self, keeper: _LeaseKeeper, place: int) -> None:
         """Return when nobody is ahead in any of the queues."""
         checked = False
         for name in self._names:
@@ -256,11 +382,11 @@ class Lock:
                     checked = True
                 await keeper.unless_lost(self._gone(ahead[-1], revision), self._names)
 
-    async def _refuse_deadlock(self, keeper: _Keeper) -> None:
+    async def _refuse_deadlock(self, keeper: _LeaseKeeper) -> None:
         """Look once, from each of our entries: whoever closes a circle sees all of it."""
         if keeper.holding:
-            snapshot = await scan_all(self._store, lock_queue.ROOT)
-            entries = [decode(item) for item in snapshot.items.values()]
+            snapshot = await scan_all(self._store, ROOT)
+            entries = [_decode(item) for item in snapshot.items.values()]
             for mine in [entry for entry in entries if entry.id == keeper.id]:
                 if cycle := find_cycle(entries, mine):
                     raise DeadlockError(cycle)
@@ -277,7 +403,7 @@ class Lock:
         raise UnavailableError("the store was closed")
 
 
-class _Keeper:
+class _LeaseKeeper:
     """One acquisition's lease: granted, renewed, noticed when lost, ended once."""
 
     def __init__(self, store: Store, ttl_s: float) -> None:

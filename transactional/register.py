@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transactional import rules
 from transactional.errors import InvalidRequestError
-from transactional.retry import DEFAULT_RETRY, Proposal, Retry, propose
-from transactional.store import Put, Revision
+from transactional.retry import DEFAULT_RETRY, Decision, Retry, propose
+from transactional.values import ANY, Expected, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.errors import ConflictError
-    from transactional.store import Commit, Compare, KeyValue, Store
+    from transactional.store import Store
+    from transactional.values import Compare, KeyValue
 
 Json = Any
 """What json.dumps takes: None, bool, int, float, str, list, dict with str keys."""
-
-ANY: Final = -1
-"""``expected=ANY``: set whatever is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +58,20 @@ class Register:
         """Return the present value; linearizable."""
         return _load(await self._store.get(self._key))
 
-    async def set(self, value: Json, *, expected: int = ANY) -> Registered:
-        """Set the value if the revision is ``expected`` (0: never set).
+    async def set(self, value: Json, *, expected: int | Expected = ANY) -> Registered:
+        """Set the value if the revision is ``expected`` (0: never set, ANY: whatever is there).
 
         Raises:
             ConflictError: the revision is another one; nothing was written.
-            InvalidRequestError: the value is not JSON; nothing was written.
+            InvalidRequestError: the value is not JSON, or ``expected`` is of streams alone; nothing
+                was written.
         """
+        if isinstance(expected, Expected) and expected is not ANY:
+            raise InvalidRequestError("a register is expected at a revision, or to be ANY")
         now = await self._store.now()
-        compares: list[Compare] = [Revision(self._key, expected)] if expected != ANY else []
+        compares: list[Compare] = []
+        if not isinstance(expected, Expected):
+            compares.append(Revision(self._key, expected))
         put = Put(self._key, _dump(value, self._by, now))
         commit = await self._store.commit(compares, [put])
         return Registered(value, commit.revision, now, self._by)
@@ -81,18 +84,15 @@ class Register:
         Errors: see ``retry.propose``.
         """
 
-        async def make(_: ConflictError | None) -> Proposal[Registered]:
+        async def decide(_: ConflictError | None) -> Decision[tuple[Json, datetime]]:
             old = await self.get()
             now = await self._store.now()
             value = fn(old.value)
             put = Put(self._key, _dump(value, self._by, now))
+            return Decision((value, now), [Revision(self._key, old.revision)], [put])
 
-            def result(commit: Commit) -> Registered:
-                return Registered(value, commit.revision, now, self._by)
-
-            return Proposal([Revision(self._key, old.revision)], [put], result)
-
-        return await propose(self._store, make, retry=retry)
+        (value, now), commit = await propose(self._store, decide, retry=retry)
+        return Registered(value, commit.revision, now, self._by)
 
 
 def _dump(value: Json, by: str, at: datetime) -> bytes:

@@ -12,13 +12,22 @@ with the *same* content and op_id until the store says what became of it; it can
 
     commit(A, x) -- lost                     -> repeat commit(A, x)
       repeat answers                         -> A was applied, once
-      repeat conflicts                       -> not applied so far; propose B under the same x
+      repeat conflicts                       -> not applied so far; decide B under the same x
         commit(B, x) answers                 -> B was applied; a late A is refused by x
-        OpIdReusedError                      -> a late A came in; resolve(x) says so
+        OperationIdReusedError               -> a late A came in; resolve(x) says so
 
-Whatever else ends the loop while a proposal is in doubt (no budget, ``make`` raises, the store
-refuses), the last word is ``resolve(x)`` as well: either the proposal was applied, and its result
+Whatever else ends the loop while a decision is in doubt (no budget, ``decide`` raises, the store
+refuses), the last word is ``resolve(x)`` as well: either the decision was applied, and its result
 is returned, or it never will be.  If that cannot be asked, the outcome is unknown and is called so.
+To *settle* a doubt is to ask until the answer is one of the two.
+
+The loop has three doors, all with two outcomes instead of the store's three::
+
+    propose(decide)            decides anew after a conflict, and commits
+    decided(decide)            the same, but a decision without writes is final and needs no commit
+    settled_commit(content)    a *fixed* content, for a coordinator that must hear of a conflict
+
+``update`` and ``transact`` are ``propose`` for one key and for several.
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from transactional import rules
@@ -39,7 +48,8 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.store import (
+from transactional.store import Store, scan_all
+from transactional.values import (
     Applied,
     Commit,
     Compare,
@@ -48,10 +58,8 @@ from transactional.store import (
     Put,
     Revision,
     Snapshot,
-    Store,
     Unchanged,
     Write,
-    scan_all,
 )
 
 if TYPE_CHECKING:
@@ -80,21 +88,23 @@ class Retry:
         return self.dice.uniform(0.0, min(self.cap_s, base_s * 2.0 ** min(attempt, 32)))
 
 
-DEFAULT_RETRY = Retry()
-CROWD_MAX = 5
+DEFAULT_RETRY: Final = Retry()
+INSIST: Final = Retry(base_s=0.01, cap_s=1.0, attempts_max=12)
+"""How a fixed commit is repeated: within about five seconds, then the trouble is handed on."""
+CROWD_MAX: Final = 5
 """Most doublings that one task's patience hands to the next."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal(Generic[T]):
-    """What one attempt would commit, and what the loop returns if it is applied."""
+class Decision(Generic[T]):
+    """What one attempt decided, on what, and what it takes to make it true."""
 
-    compares: Sequence[Compare]
-    writes: Sequence[Write]
-    result: Callable[[Commit], T]
+    result: T
+    compares: Sequence[Compare] = ()
+    writes: Sequence[Write] = ()
 
 
-class _Insistence:
+class _Budget:
     """One loop's budget, which runs from here on."""
 
     def __init__(self, store: Store, retry: Retry) -> None:
@@ -144,53 +154,106 @@ class _Insistence:
 
 async def propose(
     store: Store,
-    make: Callable[[ConflictError | None], Awaitable[Proposal[T]]],
+    decide: Callable[[ConflictError | None], Awaitable[Decision[T]]],
     *,
     op_id: str | None = None,
     retry: Retry = DEFAULT_RETRY,
-) -> T:
-    """Commit the first proposal that meets no conflict, and return its result.
+) -> tuple[T, Commit]:
+    """Commit the first decision that meets no conflict; return its result and the commit.
 
-    ``make`` is told the last conflict (None at first) and reads and decides anew each time; what
-    it raises ends the loop, and nothing was or will be written.  At most one proposal is applied,
-    whatever is lost on the way.  An ``op_id`` of yours makes a repeat of the whole loop harmless
-    if ``make`` proposes the same content again; with another one the repeat is OpIdReusedError.
+    ``decide`` is given the conflict that its last decision met (None at first) and reads and
+    decides anew each time; what it raises ends the loop, and nothing was or will be written.  At
+    most one decision is applied, whatever is lost on the way.  An ``op_id`` of yours makes a repeat
+    of the whole loop harmless if ``decide`` comes to the same content again; with other content the
+    repeat is OperationIdReusedError.
 
     Raises:
         RetriesExhaustedError: conflicts used up the budget; nothing was written.
         UnavailableError: the store stayed out of reach; nothing was written.
         OutcomeUnknownError: the store stayed out of reach after an answer was lost.
     """
-    return await _insist(store, make, op_id, _Insistence(store, retry))
+    return _committed(await _insist(store, decide, op_id, _Budget(store, retry)))
+
+
+async def decided(
+    store: Store,
+    decide: Callable[[ConflictError | None], Awaitable[Decision[T]]],
+    *,
+    retry: Retry = DEFAULT_RETRY,
+) -> tuple[T, int]:
+    """Decide and commit until a decision stands; its result and revision (0: nothing to write).
+
+    A decision without writes is final (a booking that is confirmed already needs no confirming).
+    Otherwise as ``propose``.
+    """
+    budget = _Budget(store, retry)
+    result, commit = await _insist(store, decide, None, budget, commit_always=False)
+    return result, commit.revision if commit is not None else 0
+
+
+async def settled_commit(
+    store: Store,
+    compares: Sequence[Compare],
+    writes: Sequence[Write],
+    *,
+    op_id: str | None = None,
+    retry: Retry = INSIST,
+) -> Commit:
+    """Commit this content once; repeat it while the store is away or an answer was lost.
+
+    Raises:
+        ConflictError: a compare did not hold; nothing was written, nor will be.
+        UnavailableError: the store stayed out of reach; nothing was written.
+        OutcomeUnknownError: an answer was lost and the store stayed out of reach since.
+    """
+
+    async def decide(conflict: ConflictError | None) -> Decision[None]:
+        if conflict is not None:
+            raise conflict
+        return Decision(None, compares, writes)
+
+    _, commit = await propose(store, decide, op_id=op_id, retry=retry)
+    return commit
+
+
+def _committed(outcome: tuple[T, Commit | None]) -> tuple[T, Commit]:
+    result, commit = outcome
+    assert commit is not None, "only decided() takes a decision without a commit"
+    return result, commit
 
 
 async def _insist(
     store: Store,
-    make: Callable[[ConflictError | None], Awaitable[Proposal[T]]],
+    decide: Callable[[ConflictError | None], Awaitable[Decision[T]]],
     op_id: str | None,
-    insistence: _Insistence,
-) -> T:
-    doubted: dict[bytes, Proposal[T]] = {}
+    budget: _Budget,
+    *,
+    commit_always: bool = True,
+) -> tuple[T, Commit | None]:
+    doubted: dict[bytes, Decision[T]] = {}
     conflict: ConflictError | None = None
     while True:
         try:
-            proposal = await make(conflict)
+            decision = await decide(conflict)
         except UnavailableError as error:  # a read failed: it decided nothing
-            if await insistence.again():
+            if await budget.again():
                 continue
             return await _leave(store, op_id, doubted, error)
         except Exception as error:  # noqa: BLE001 the caller's own; raised again unless applied
             return await _leave(store, op_id, doubted, error)
+        if not decision.writes and not commit_always:
+            applied = await _settle(store, op_id, doubted, "the last decision writes nothing")
+            return applied or (decision.result, None)
         # Minted once for the whole loop, after the first read: reading tells a client the present.
         op_id = op_id or store.mint_op_id()
         try:
-            return proposal.result(await _until_known(store, proposal, op_id, insistence, doubted))
+            return decision.result, await _until_known(store, decision, op_id, budget, doubted)
         except OutcomeUnknownError:
             raise
         except ConflictError as error:
             conflict = error
-            if not await insistence.again():
-                exhausted = RetriesExhaustedError(insistence.attempts, error)
+            if not await budget.again():
+                exhausted = RetriesExhaustedError(budget.attempts, error)
                 return await _leave(store, op_id, doubted, exhausted)
         except TransactionalError as error:
             return await _leave(store, op_id, doubted, error)
@@ -198,42 +261,53 @@ async def _insist(
 
 async def _until_known(
     store: Store,
-    proposal: Proposal[T],
+    decision: Decision[T],
     op_id: str,
-    insistence: _Insistence,
-    doubted: dict[bytes, Proposal[T]],
+    budget: _Budget,
+    doubted: dict[bytes, Decision[T]],
 ) -> Commit:
     """Repeat one commit, content and op_id unchanged, until its outcome is definite."""
     while True:
         try:
-            return await store.commit(proposal.compares, proposal.writes, op_id=op_id)
+            return await store.commit(decision.compares, decision.writes, op_id=op_id)
         except OutcomeUnknownError:
-            doubted[rules.fingerprint(proposal.compares, proposal.writes, ())] = proposal
-            if not await insistence.again():
+            doubted[rules.fingerprint(decision.compares, decision.writes, ())] = decision
+            if not await budget.again():
                 raise
         except UnavailableError as error:
-            if not await insistence.again():
+            if not await budget.again():
                 if doubted:
                     raise OutcomeUnknownError(op_id, str(error)) from error
                 raise
 
 
 async def _leave(
-    store: Store, op_id: str | None, doubted: dict[bytes, Proposal[T]], cause: Exception
-) -> T:
-    """End the loop: with the result of a doubted proposal that was applied, else with ``cause``.
+    store: Store, op_id: str | None, doubted: dict[bytes, Decision[T]], cause: Exception
+) -> tuple[T, Commit]:
+    """End the loop: with the result of a doubted decision that was applied, else with ``cause``."""
+    applied = await _settle(store, op_id, doubted, cause)
+    if applied is None:
+        raise cause
+    return applied
 
-    After this none of the doubted proposals can take effect any more.
+
+async def _settle(
+    store: Store, op_id: str | None, doubted: dict[bytes, Decision[T]], why: Exception | str
+) -> tuple[T, Commit] | None:
+    """Return the doubted decision that was applied, None if none was.
+
+    After this none of the doubted decisions can take effect any more.
     """
     if not doubted or op_id is None:
-        raise cause
+        return None
     try:
         outcome = await store.resolve(op_id)
     except TransactionalError as error:
-        raise OutcomeUnknownError(op_id, f"{cause}; then {error}") from cause
+        cause = why if isinstance(why, Exception) else error
+        raise OutcomeUnknownError(op_id, f"{why}; then {error}") from cause
     if isinstance(outcome, Applied) and outcome.fingerprint in doubted:
-        return doubted[outcome.fingerprint].result(outcome.commit)
-    raise cause
+        return doubted[outcome.fingerprint].result, outcome.commit
+    return None
 
 
 # --- one key -------------------------------------------------------------------------------------
@@ -284,21 +358,18 @@ async def update(
     the value, or use ``transact``.
     """
 
-    async def make(_: ConflictError | None) -> Proposal[KeyValue]:
+    async def decide(_: ConflictError | None) -> Decision[tuple[bytes, KeyValue | None]]:
         # Read anew: the value that the conflict brought along has aged by the pause.
         old = await store.get(key)
         revision = old.revision if old is not None else 0
         value = fn(old.value if old is not None else None)
+        return Decision((value, old), [Revision(key, revision)], [Put(key, value)])
 
-        def result(commit: Commit) -> KeyValue:
-            created = old.created_revision if old is not None else commit.revision
-            return KeyValue(key, value, commit.revision, created)
-
-        return Proposal([Revision(key, revision)], [Put(key, value)], result)
-
-    insistence = _Insistence(store, retry)  # waiting for the turn counts
-    async with insistence.turn(_turn(store, key)):
-        return await _insist(store, make, None, insistence)
+    budget = _Budget(store, retry)  # waiting for the turn counts
+    async with budget.turn(_turn(store, key)):
+        (value, old), commit = _committed(await _insist(store, decide, None, budget))
+    created = old.created_revision if old is not None else commit.revision
+    return KeyValue(key, value, commit.revision, created)
 
 
 # --- several keys --------------------------------------------------------------------------------
@@ -347,7 +418,7 @@ class Transaction:
         """Remove ``key`` when the transaction commits."""
         self._writes[key] = Delete(key)
 
-    def proposal(self, value: T) -> Proposal[tuple[T, Commit]]:
+    def decision(self, result: T) -> Decision[T]:
         """Return the commit that validates every read and makes every write."""
         compares: list[Compare] = [
             Revision(key, found.revision if found is not None else 0)
@@ -356,7 +427,7 @@ class Transaction:
         compares += [Unchanged(prefix, seen.revision) for prefix, seen in self._prefixes.items()]
         if len(compares) > self._store.capabilities.max_operations:
             raise InvalidRequestError(f"a transaction read {len(compares)} keys: too many")
-        return Proposal(compares, list(self._writes.values()), lambda commit: (value, commit))
+        return Decision(result, compares, list(self._writes.values()))
 
 
 async def transact(
@@ -371,8 +442,8 @@ async def transact(
     may run several times and must have no effect of its own.  Errors: see ``propose``.
     """
 
-    async def make(_: ConflictError | None) -> Proposal[tuple[T, Commit]]:
+    async def decide(_: ConflictError | None) -> Decision[T]:
         transaction = Transaction(store)
-        return transaction.proposal(await fn(transaction))
+        return transaction.decision(await fn(transaction))
 
-    return await propose(store, make, retry=retry)
+    return await propose(store, decide, retry=retry)

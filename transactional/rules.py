@@ -14,13 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from transactional.errors import EpochMismatchError, InvalidRequestError
-from transactional.store import (
+from transactional.values import (
     COMMIT_BYTES_MAX,
     KEY_BYTES_MAX,
     LAST_CODE_POINT,
@@ -51,7 +48,6 @@ LEASE_TTL_S_MIN: Final = 0.05
 
 _MINTED = re.compile(r"op:([0-9a-z]{1,32}):([0-9]{1,18}):([0-9a-f]{16,40})")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff" + LAST_CODE_POINT + "]")
-_UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 # --- what a request may look like ----------------------------------------------------------------
@@ -333,53 +329,3 @@ def effects(view: View, writes: Sequence[Write], revision: int) -> list[KeyChang
     if len(changes) > 1:
         changes.sort(key=lambda change: change.key)
     return changes
-
-
-# --- time ----------------------------------------------------------------------------------------
-
-
-def utc(time_us: int) -> datetime:
-    """Return microseconds since 1970 as an aware UTC datetime, exactly."""
-    return _UNIX + timedelta(microseconds=time_us)
-
-
-def microseconds(time: datetime) -> int:
-    """Return an aware datetime as microseconds since 1970, exactly."""
-    return (time - _UNIX) // timedelta(microseconds=1)
-
-
-@dataclass(slots=True)
-class BusinessTime:
-    """Strictly monotone time: the wall clock's as long as that goes ahead, else boot time's pace.
-
-    A wall clock that is set back (or was in the future once, and was believed) must not stop time:
-    holds would not lapse until it has caught up.  Behind the last time given out, time therefore
-    runs on from there by what has elapsed since boot.  It never returns to such a clock by itself.
-    """
-
-    last_us: int = 0
-    _from: tuple[int, float] | None = None  # a time, and the seconds since boot that belong to it
-    _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def resume(self, last_us: int, elapsed_s: float) -> None:
-        """Go on behind a time that was given out before, in an earlier life of the process."""
-        with self._guard:
-            self.last_us = last_us
-            self._from = (last_us, elapsed_s)
-
-    def next_us(self, wall_us: int, elapsed_s: float) -> int:
-        """Return a time later than every one returned before, in any thread.
-
-        Read the wall clock first and boot time second: a pause between the two must not add to
-        the time, which cannot be taken back.
-        """
-        with self._guard:
-            if wall_us > self.last_us:
-                self.last_us = wall_us
-                self._from = (wall_us, elapsed_s)
-            else:
-                since_us, since_s = self._from or (self.last_us, elapsed_s)
-                self._from = (since_us, since_s)
-                ran_us = since_us + int((elapsed_s - since_s) * 1e6)
-                self.last_us = max(ran_us, self.last_us + 1)
-            return self.last_us

@@ -34,21 +34,12 @@ This module defines the Protocol; ``values.py`` what travels, ``stores/`` the en
 
 from __future__ import annotations
 
-import itertools
-import os
-import secrets
-import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
+from transactional.tokens import nonce
 from transactional.values import (
-    COMMIT_BYTES_MAX,
-    KEY_BYTES_MAX,
-    LAST_CODE_POINT,
-    OPERATIONS_MAX,
     SCAN_KEYS_MAX,
-    VALUE_BYTES_MAX,
     Absent,
     Applied,
     Capabilities,
@@ -56,64 +47,19 @@ from transactional.values import (
     CommitRequest,
     Compacted,
     Compare,
-    Delete,
-    DeletePrefix,
-    Event,
-    Exists,
     Fenced,
-    KeyChange,
     KeyValue,
     Lease,
-    LeaseAlive,
     Put,
     Revision,
     Snapshot,
-    Unchanged,
-    ValueIs,
+    WatchEvent,
     Write,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
-
-__all__ = [
-    "COMMIT_BYTES_MAX",
-    "KEY_BYTES_MAX",
-    "LAST_CODE_POINT",
-    "OPERATIONS_MAX",
-    "SCAN_KEYS_MAX",
-    "VALUE_BYTES_MAX",
-    "Absent",
-    "Applied",
-    "Capabilities",
-    "Clock",
-    "Commit",
-    "CommitRequest",
-    "Compacted",
-    "Compare",
-    "Delete",
-    "DeletePrefix",
-    "Event",
-    "Exists",
-    "Fenced",
-    "KeyChange",
-    "KeyValue",
-    "Lease",
-    "LeaseAlive",
-    "Put",
-    "Revision",
-    "Snapshot",
-    "Store",
-    "TakesCommitsTogether",
-    "Unchanged",
-    "ValueIs",
-    "Write",
-    "compare_and_swap",
-    "create",
-    "mint_op_id",
-    "scan_all",
-]
 
 # --- the protocol --------------------------------------------------------------------------------
 
@@ -161,7 +107,7 @@ class Store(Protocol):
         Raises:
             ConflictError: a compare did not hold and there is no ``otherwise``; nothing written.
             OutcomeUnknownError: the answer was lost; carries the op_id for ``resolve``.
-            OpIdReusedError, OpIdFencedError, OpIdExpiredError: see errors.py; nothing written.
+            OperationIdReusedError, OpIdFencedError, OpIdExpiredError: refused; see errors.py.
             LeaseExpiredError: a put names a lease that is not alive; nothing written.
             InvalidRequestError: a limit or rule is broken; nothing sent.
         """
@@ -185,7 +131,7 @@ class Store(Protocol):
 
     def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield every commit under ``prefix`` with a revision above ``after``, once, in order.
 
         ``after=None`` starts at the first iteration's present; 0 at the oldest remembered commit.
@@ -227,27 +173,7 @@ class TakesCommitsTogether(Protocol):
         ...
 
 
-# CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
-_BOOT_TIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def _elapsed_s() -> float:
-    return time.clock_gettime(_BOOT_TIME)
-
-
-def _wall_us() -> int:
-    return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The two clocks an engine is given; tests give it their own."""
-
-    wall_us: Callable[[], int] = _wall_us
-    elapsed_s: Callable[[], float] = _elapsed_s
-
-
-# --- single-key sugar ----------------------------------------------------------------------------
+# --- on top of it --------------------------------------------------------------------------------
 
 
 async def compare_and_swap(
@@ -281,24 +207,20 @@ async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Sna
     return Snapshot(first.revision, items)
 
 
-class _Nonce:
-    """Unique names without a system call each: random bits of the process and a count."""
+async def next_change(store: Store, prefix: str, after: int) -> None:
+    """Return when something under ``prefix`` changed after revision ``after``; at once if it has.
 
-    def __init__(self) -> None:
-        self._redraw()
-        os.register_at_fork(after_in_child=self._redraw)
-
-    def _redraw(self) -> None:
-        self._process = secrets.token_hex(8)
-        self._count = itertools.count()
-
-    def __call__(self) -> str:
-        return f"{self._process}{next(self._count):08x}"
-
-
-_nonce = _Nonce()
+    ``after`` is the revision of the snapshot in which the awaited thing was not there yet: who
+    reads at a revision and waits for what comes after it misses nothing.
+    """
+    events = store.watch(prefix, after=after)
+    try:
+        async for _ in events:
+            return
+    finally:
+        await events.aclose()
 
 
 def mint_op_id(epoch: str, revision: int) -> str:
     """Return ``op:<epoch>:<revision>:<nonce>``; see ``rules.py`` for how it is judged."""
-    return f"op:{epoch}:{revision}:{_nonce()}"
+    return f"op:{epoch}:{revision}:{nonce()}"

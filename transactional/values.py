@@ -7,6 +7,7 @@ All of it is frozen.  A compare knows how to say why it did not hold; how it is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ COMMIT_BYTES_MAX: Final = 4 << 20
 """Most bytes of keys and values in one commit."""
 LAST_CODE_POINT: Final = "\U0010ffff"
 """Above every key that starts with a prefix sorts ``prefix + LAST_CODE_POINT``; keys lack it."""
+
+
+class Expected(Enum):
+    """What a caller may expect of a register or a stream other than a revision or a version."""
+
+    ANY = "anything"
+    STREAM_EXISTS = "some event"
+
+
+ANY: Final = Expected.ANY
+"""``expected=ANY``: set a register, or append to a stream, whatever is there."""
 
 
 # --- what is read --------------------------------------------------------------------------------
@@ -233,7 +245,7 @@ class KeyChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WatchEvent:
     """What one commit did to the watched prefix: all of it, once, in the order of the keys."""
 
     revision: int

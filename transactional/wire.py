@@ -4,6 +4,10 @@ Both ends use this table, the client to write and the authority to read, and the
 Reading parses: behind it there are our frozen values and no ``Any``; whatever does not fit raises
 InvalidRequestError.  Values are bytes; one that is UTF-8 travels as text in ``value``, any other as
 base64 in ``value_b64``.  The paths begin with the version, ``/v1/``.
+
+An error keeps its type, its data and so its meaning for the state; the HTTP status is a courtesy to
+people with curl and to proxies.  ``applied`` in the body says what happened: false, or null when
+nobody knows.
 """
 
 from __future__ import annotations
@@ -13,9 +17,10 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import rules
+from transactional import errors as e
+from transactional.clock import microseconds, utc
 from transactional.errors import InvalidRequestError
-from transactional.store import (
+from transactional.values import (
     Absent,
     Applied,
     Capabilities,
@@ -25,7 +30,6 @@ from transactional.store import (
     Compare,
     Delete,
     DeletePrefix,
-    Event,
     Exists,
     Fenced,
     KeyChange,
@@ -37,11 +41,12 @@ from transactional.store import (
     Snapshot,
     Unchanged,
     ValueIs,
+    WatchEvent,
     Write,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Document = dict[str, Any]
 
@@ -261,7 +266,7 @@ def dump_commit(commit: Commit) -> Document:
     return {
         "revision": commit.revision,
         "succeeded": commit.succeeded,
-        "time_us": rules.microseconds(commit.time),
+        "time_us": microseconds(commit.time),
         "replayed": commit.replayed,
     }
 
@@ -271,7 +276,7 @@ def load_commit(doc: Document) -> Commit:
     return Commit(
         whole(doc.get("revision")),
         bool(doc.get("succeeded")),
-        rules.utc(whole(doc.get("time_us"))),
+        utc(whole(doc.get("time_us"))),
         replayed=bool(doc.get("replayed")),
     )
 
@@ -302,18 +307,18 @@ def load_lease(doc: Document) -> Lease:
     return Lease(text(doc.get("lease")), number(doc.get("ttl_s")))
 
 
-def dump_event(event: Event | Compacted) -> Document:
+def dump_event(event: WatchEvent | Compacted) -> Document:
     """Return one item of a watch as JSON."""
     if isinstance(event, Compacted):
         return {"compacted": True, "after": event.asked_after, "revision": event.revision}
     changes = [
         {"key": change.key, "current": dump_key_value(change.current)} for change in event.changes
     ]
-    time_us = rules.microseconds(event.time)
+    time_us = microseconds(event.time)
     return {"revision": event.revision, "time_us": time_us, "changes": changes}
 
 
-def load_event(doc: Document) -> Event | Compacted:
+def load_event(doc: Document) -> WatchEvent | Compacted:
     """Return one item of a watch from JSON."""
     if doc.get("compacted"):
         return Compacted(whole(doc.get("after")), whole(doc.get("revision")))
@@ -321,7 +326,7 @@ def load_event(doc: Document) -> Event | Compacted:
         KeyChange(text(found.get("key")), load_key_value(found.get("current")))
         for found in map(document, entries(doc.get("changes")))
     )
-    return Event(whole(doc.get("revision")), rules.utc(whole(doc.get("time_us"))), changes)
+    return WatchEvent(whole(doc.get("revision")), utc(whole(doc.get("time_us"))), changes)
 
 
 def dump_capabilities(found: Capabilities) -> Document:
@@ -347,3 +352,94 @@ def load_capabilities(doc: Document) -> Capabilities:
         max_operations=whole(doc.get("max_operations")),
         value_bytes_max=whole(doc.get("value_bytes_max")),
     )
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+_STATUS: Final[Mapping[type[e.TransactionalError], int]] = {
+    e.ConflictError: 409,
+    e.StoreFullError: 507,
+    e.TooManyRequestsError: 429,
+    e.StoreLockedError: 423,
+    e.UnavailableError: 503,
+    e.UnauthorizedError: 401,
+    e.EpochMismatchError: 409,
+    e.LeaseExpiredError: 410,
+    e.OperationIdReusedError: 422,
+    e.OpIdFencedError: 422,
+    e.OpIdExpiredError: 410,
+    e.NotFoundError: 404,
+    e.RefusedError: 400,
+    e.OutcomeUnknownError: 500,
+}
+
+
+def status_of(error: e.TransactionalError) -> int:
+    """Return the HTTP status of an error: that of its nearest listed ancestor."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def dump_error(error: e.TransactionalError) -> Document:
+    """Return an error as JSON; ``applied`` says what it did to the state (null: unknown)."""
+    doc: Document = {
+        "code": error.code,
+        "message": str(error),
+        "hint": error.hint,
+        "applied": None if isinstance(error, e.OutcomeUnknownError) else False,
+        "details": error.details(),
+    }
+    if isinstance(error, e.ConflictError):
+        doc["failed"] = [dump_compare(compare) for compare in error.failed]
+        doc["current"] = {key: dump_key_value(item) for key, item in error.current.items()}
+        doc["revision"] = error.revision
+    return doc
+
+
+def _load_conflict(doc: Document) -> e.ConflictError:
+    failed = tuple(load_compare(found) for found in entries(doc.get("failed")))
+    current = {key: load_key_value(found) for key, found in document(doc.get("current")).items()}
+    return e.ConflictError(failed, current, whole(doc.get("revision")))
+
+
+def _unavailable(kind: type[e.UnavailableError]) -> Callable[[Document], e.TransactionalError]:
+    return lambda data: kind(text(data.get("reason")), retry_after_s=number(data["retry_after_s"]))
+
+
+_LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
+    **{
+        kind.code: _unavailable(kind)
+        for kind in (
+            e.UnavailableError,
+            e.StoreFullError,
+            e.StoreIOError,
+            e.TooManyRequestsError,
+            e.StoreClosedError,
+            e.StoreLockedError,
+        )
+    },
+    e.NotFoundError.code: lambda data: e.NotFoundError(text(data["reason"])),
+    e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
+    e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),
+    e.CorruptStoreError.code: lambda data: e.CorruptStoreError(text(data["reason"])),
+    e.EpochMismatchError.code: lambda data: e.EpochMismatchError(
+        given=text(data["given"]), current=text(data["current"])
+    ),
+    e.LeaseExpiredError.code: lambda data: e.LeaseExpiredError(text(data["lease"])),
+    e.OperationIdReusedError.code: lambda data: e.OperationIdReusedError(text(data["op_id"])),
+    e.OpIdFencedError.code: lambda data: e.OpIdFencedError(text(data["op_id"])),
+    e.OpIdExpiredError.code: lambda data: e.OpIdExpiredError(text(data["op_id"])),
+    e.OutcomeUnknownError.code: lambda data: e.OutcomeUnknownError(
+        text(data["op_id"]), text(data["reason"])
+    ),
+}
+
+
+def load_error(doc: Document) -> e.TransactionalError:
+    """Return the error that ``dump_error`` wrote; one of an unknown code becomes RefusedError."""
+    code = text(doc.get("code"))
+    if code == e.ConflictError.code:
+        return _load_conflict(doc)
+    loader = _LOADERS.get(code)
+    if loader is None:
+        return e.RefusedError(text(doc.get("message")))
+    return loader(document(doc.get("details")))

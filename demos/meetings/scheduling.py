@@ -25,7 +25,7 @@ from transactional import (
     BookingEndedError,
     Interval,
     NewEvent,
-    OpIdReusedError,
+    OperationIdReusedError,
     Put,
     RetryLater,
     Saga,
@@ -170,7 +170,7 @@ class Scheduling:
         talk = self._talk(step)
         try:
             await self._say(step, talk, "never booked", op_id=f"{step.saga_id}/booked")
-        except OpIdReusedError:
+        except OperationIdReusedError:
             await self._say(step, talk, "cancelled", op_id=f"{step.saga_id}/cancelled")
 
     async def _say(self, step: StepContext, talk: Talk, change: str, *, op_id: str) -> None:

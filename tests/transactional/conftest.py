@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.transactional.engines import ENGINES, PARAMETERS, Engine
-from transactional.store import Clock, Store
+from transactional.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from transactional.store import Store
 
 
 class HandClock:

@@ -20,7 +20,8 @@ from transactional.stores.sqlite import SQLiteStore
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transactional.store import Clock, Store
+    from transactional.clock import Clock
+    from transactional.store import Store
 
 
 class Engine(Protocol):

@@ -13,8 +13,15 @@ import pytest
 import transactional as t
 from tests.scale import rounds
 from transactional import lock
-from transactional.lock import DeadlockError, Lock, LockBusyError, LockLostError
-from transactional.lock_queue import Entry, blockers, find_cycle
+from transactional.lock import (
+    DeadlockError,
+    Entry,
+    Lock,
+    LockBusyError,
+    LockLostError,
+    blockers,
+    find_cycle,
+)
 
 if TYPE_CHECKING:
     from tests.transactional.conftest import HandClock

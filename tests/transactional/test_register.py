@@ -63,3 +63,15 @@ async def test_a_key_of_somebody_else_is_no_register(store: t.Store) -> None:
     await store.commit([], [t.Put("a", b"[1]")])
     with pytest.raises(t.InvalidRequestError):
         await Register(store, "a", by="ann").get()
+
+
+async def test_the_any_of_the_front_door_sets_whatever_is_there(store: t.Store) -> None:
+    """The exported ANY was the event log's alone: given to a register, it was a raw TypeError."""
+    register = t.Register(store, "k", by="me")
+    first = await register.set(1, expected=t.ANY)
+    second = await register.set(2, expected=t.ANY)
+    assert (await register.get()).value == 2
+    assert 0 < first.revision < second.revision
+    with pytest.raises(t.InvalidRequestError):
+        await register.set(3, expected=t.STREAM_EXISTS)
+    assert (await register.get()).value == 2

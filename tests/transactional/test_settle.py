@@ -16,7 +16,7 @@ from transactional import (
     StepRefused,
     UnavailableError,
 )
-from transactional.settle import settled_commit
+from transactional.retry import settled_commit
 from transactional.stores.memory import MemoryStore
 
 SOON = Retry(base_s=0.001, cap_s=0.002, attempts_max=3)

@@ -20,19 +20,21 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
+    InvalidTimeError,
     OutcomeUnknownError,
     TransactionalError,
     UnavailableError,
 )
-from transactional.reservations import InvalidTimeError, as_utc
 from transactional.stores import open as open_
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from transactional.store import KeyValue, Store
+    from transactional.store import Store
+    from transactional.values import KeyValue
 
     Verb = Callable[[argparse.Namespace], Awaitable[None]]
 

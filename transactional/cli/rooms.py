@@ -10,11 +10,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from transactional.cli import command as cli
-from transactional.errors import NotFoundError
+from transactional.errors import InvalidTimeError, NotFoundError
 from transactional.reservations import (
     Booking,
     Interval,
-    InvalidTimeError,
     Recurrence,
     Reservations,
     Resource,

@@ -17,14 +17,7 @@ The question: who did what when, and can anybody still alter the answer?  Invari
     event                            what one is, its bytes and its hash
 """
 
-from transactional.events.append import (
-    ANY,
-    NO_STREAM,
-    STREAM_EXISTS,
-    Appended,
-    Expected,
-    WrongVersionError,
-)
+from transactional.events.append import NO_STREAM, STREAM_EXISTS, Appended, WrongVersionError
 from transactional.events.audit import Finding
 from transactional.events.event import NewEvent, Origin, RecordedEvent
 from transactional.events.log import EventLog
@@ -32,13 +25,11 @@ from transactional.events.state import Position, Reducer, StateAt
 from transactional.events.subscription import Delivery
 
 __all__ = [
-    "ANY",
     "NO_STREAM",
     "STREAM_EXISTS",
     "Appended",
     "Delivery",
     "EventLog",
-    "Expected",
     "Finding",
     "NewEvent",
     "Origin",

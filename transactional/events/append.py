@@ -26,7 +26,6 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
@@ -35,7 +34,7 @@ from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
     InvalidRequestError,
-    OpIdReusedError,
+    OperationIdReusedError,
     TransactionalError,
 )
 from transactional.events.event import (
@@ -48,8 +47,8 @@ from transactional.events.event import (
 )
 from transactional.events.layout import END_EVERY, Head, LogLayout, StreamEnd
 from transactional.events.reader import find_end
-from transactional.settle import Decision, decided
-from transactional.store import Absent, Put, Revision
+from transactional.retry import Decision, decided
+from transactional.values import ANY, Absent, Expected, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +56,8 @@ if TYPE_CHECKING:
 
     from transactional.clock import BusinessClock
     from transactional.events.event import Batch, EncodedEvent, NewEvent
-    from transactional.store import Compare, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compare, Write
 
 GROUP_BYTES_MAX: Final = 640 << 10
 """When a group is full, by bytes; by operations the store's capabilities say it."""
@@ -76,15 +76,7 @@ ERASED: Final = "erased"
 # --- what an append asks for, and what it is answered ------------------------------------------
 
 
-class Expected(Enum):
-    """What an append may expect of a stream other than a version."""
-
-    ANY = "anything"
-    STREAM_EXISTS = "some event"
-
-
 NO_STREAM: Final = 0
-ANY: Final = Expected.ANY
 STREAM_EXISTS: Final = Expected.STREAM_EXISTS
 
 
@@ -340,13 +332,13 @@ class Appender:
         if done is not None:
             record = json.loads(done)
             if record["content"] not in (pending.content(), ERASED):
-                return OpIdReusedError(pending.origin.op_id)
+                return OperationIdReusedError(pending.origin.op_id)
             return Appended(record["first"], record["last"], record["versions"], repeated=True)
         if op_id := pending.origin.op_id:
             for twin, answer in group.accepted:
                 if twin.origin.op_id == op_id:
                     same = twin.content() == pending.content()
-                    return answer if same else OpIdReusedError(op_id)
+                    return answer if same else OperationIdReusedError(op_id)
         for stream, version in pending.guards.items():
             if group.ends[stream].version != version:
                 return WrongVersionError(stream, version, group.ends[stream].version)

@@ -28,15 +28,15 @@ from transactional.events.event import (
     digest_of,
 )
 from transactional.events.layout import StreamEnd
-from transactional.settle import Decision, decided
-from transactional.store import DeletePrefix, Put, Revision
+from transactional.retry import Decision, decided
+from transactional.values import DeletePrefix, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.errors import ConflictError
     from transactional.events.reader import LogReader
-    from transactional.store import Compare, KeyValue, Write
+    from transactional.values import Compare, KeyValue, Write
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional.entropy import fresh_token
 from transactional.errors import InvalidRequestError
+from transactional.tokens import fresh_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

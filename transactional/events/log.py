@@ -20,24 +20,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from transactional.clock import BusinessClock
-from transactional.events.append import ANY, Appender
+from transactional.events.append import Appender
 from transactional.events.audit import Verification, erase
 from transactional.events.layout import LogLayout
 from transactional.events.reader import LogReader, find_end
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
+from transactional.values import ANY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from datetime import datetime
 
-    from transactional.events.append import Appended, Expected
+    from transactional.events.append import Appended
     from transactional.events.audit import Finding
     from transactional.events.event import Json, NewEvent, RecordedEvent
     from transactional.events.layout import Head
     from transactional.events.state import Position, Reducer, StateAt
     from transactional.events.subscription import Delivery
-    from transactional.store import Compare, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compare, Expected, Write
 
 S = TypeVar("S")
 
@@ -114,7 +116,7 @@ class EventLog:
         Raises:
             WrongVersionError: a stream is at another version; nothing was written.
             ConflictError: one of `compares` does not hold; nothing was written.
-            OpIdReusedError: the op_id belongs to an append of other events; nothing was written.
+            OperationIdReusedError: the op_id is of an append of other events; nothing was written.
             InvalidRequestError: no events, data that is not JSON, or a limit; nothing was sent.
             UnavailableError, OutcomeUnknownError: as for any commit.
         """

@@ -14,19 +14,21 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from transactional.clock import as_utc
+from transactional.errors import InvalidTimeError
 from transactional.events.event import recorded
 from transactional.events.layout import END_EVERY, Head, LogLayout, StreamEnd
-from transactional.reservations import InvalidTimeError, as_utc
-from transactional.settle import Decision, decided
-from transactional.store import Put, Revision
-from transactional.watching import next_change
+from transactional.retry import Decision, decided
+from transactional.store import next_change
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from transactional.errors import ConflictError
     from transactional.events.event import Json, RecordedEvent
-    from transactional.store import KeyValue, Store
+    from transactional.store import Store
+    from transactional.values import KeyValue
 
 PAGE_KEYS: Final = 256
 """How many commits or batches are read at once."""

@@ -20,14 +20,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from transactional.errors import TransactionalError
-from transactional.store import Put
+from transactional.values import Put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from transactional.events.event import Json, RecordedEvent
     from transactional.events.reader import LogReader
-    from transactional.store import KeyValue
+    from transactional.values import KeyValue
 
 S = TypeVar("S")
 

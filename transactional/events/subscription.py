@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import ConflictError
-from transactional.settle import settled_commit
-from transactional.store import Put, Revision
-from transactional.watching import next_change
+from transactional.retry import settled_commit
+from transactional.store import next_change
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from transactional.events.append import Appender
     from transactional.events.event import NewEvent, RecordedEvent
     from transactional.events.reader import LogReader
-    from transactional.store import Compare, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compare, Write
 
 DELIVERY_EVENTS_MAX: Final = 100
 """How many events one delivery holds unless the subscriber says otherwise."""

@@ -22,7 +22,7 @@ from transactional.reservations.booking import (
     Resource,
     Wanted,
 )
-from transactional.reservations.interval import Interval, InvalidTimeError, as_utc
+from transactional.reservations.interval import Interval
 from transactional.reservations.recurrence import Frequency, Recurrence, occurrences
 from transactional.reservations.reservations import Reservations
 
@@ -34,11 +34,9 @@ __all__ = [
     "Frequency",
     "HoldExpired",
     "Interval",
-    "InvalidTimeError",
     "Recurrence",
     "Reservations",
     "Resource",
     "Wanted",
-    "as_utc",
     "occurrences",
 ]

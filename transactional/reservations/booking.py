@@ -39,13 +39,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from transactional.errors import RefusedError
-from transactional.reservations.interval import Interval, InvalidTimeError
+from transactional.errors import InvalidTimeError, RefusedError
+from transactional.reservations.interval import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from transactional.store import KeyValue
+    from transactional.values import KeyValue
 
 DAYS_MAX: Final = 60
 """Longest booking in days, buffers included: each is a key, and a commit has a limit of keys."""

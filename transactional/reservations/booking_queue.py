@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transactional import commit_queue
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
-    OpIdReusedError,
+    OperationIdReusedError,
     OutcomeUnknownError,
     UnavailableError,
 )
@@ -42,8 +42,8 @@ from transactional.reservations.booking import (
     encode_with_place,
 )
 from transactional.reservations.schedule import CommitFull, DraftSchedule, NoCapacity
-from transactional.settle import Decision, decided
-from transactional.store import Absent, Put
+from transactional.retry import Decision, decided
+from transactional.values import Absent, Put
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -240,13 +240,13 @@ class BookingQueue:
         """What the idempotency key made before, as it stands now.
 
         Raises:
-            OpIdReusedError: it made something else.
+            OperationIdReusedError: it made something else.
         """
         entries = (await self._store.get_many(request.made)).items
         first = [decode(entry) for entry in entries.values()]
         asked = sorted((part.resource, part.interval, request.holder) for part in request.wanted)
         if sorted((b.resource, b.interval, b.holder) for b in first) != asked:
-            raise OpIdReusedError(request.key or "")
+            raise OperationIdReusedError(request.key or "")
         by_id = {b.id: b for b in first}
         answers = []
         for booking_id in request.ids:

@@ -20,30 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from transactional.errors import RefusedError
+from transactional.clock import as_utc
+from transactional.errors import InvalidTimeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-
-class InvalidTimeError(RefusedError, ValueError):
-    """A time that names no instant or no stretch: naive, empty, unknown zone; nothing was sent."""
-
-    code = "invalid_time"
-    hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
-
-
-def as_utc(moment: datetime) -> datetime:
-    """The same instant in UTC.
-
-    Raises:
-        InvalidTimeError: the datetime is naive, so it does not name an instant.
-    """
-    if moment.tzinfo is UTC:
-        return moment
-    if moment.utcoffset() is None:
-        raise InvalidTimeError(f"{moment.isoformat()} has no time zone")
-    return moment.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)

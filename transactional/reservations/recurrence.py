@@ -27,7 +27,9 @@ from itertools import count as count_from
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from transactional.reservations.interval import Interval, InvalidTimeError, as_utc
+from transactional.clock import as_utc
+from transactional.errors import InvalidTimeError
+from transactional.reservations.interval import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

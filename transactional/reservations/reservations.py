@@ -29,7 +29,7 @@ from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from transactional.entropy import fresh_token
+from transactional.errors import InvalidTimeError
 from transactional.reservations.booking import (
     Booking,
     BookingConflict,
@@ -43,7 +43,6 @@ from transactional.reservations.booking import (
     encode_rules,
 )
 from transactional.reservations.booking_queue import BookingQueue, Request
-from transactional.reservations.interval import Interval, InvalidTimeError
 from transactional.reservations.schedule import (
     FREE_SLOTS_MAX,
     DraftSchedule,
@@ -51,14 +50,16 @@ from transactional.reservations.schedule import (
     Schedule,
     ending,
 )
-from transactional.settle import Decision, decided, settled_commit
-from transactional.store import Put, Revision
+from transactional.retry import Decision, decided, settled_commit
+from transactional.tokens import fresh_token
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from transactional.errors import ConflictError
+    from transactional.reservations.interval import Interval
     from transactional.store import Store
 
 HOLD_TTL_S_MAX: Final = 30 * 86_400
@@ -116,7 +117,7 @@ class Reservations:
 
         Raises:
             BookingConflict: the time is taken; nothing was written.
-            OpIdReusedError: the idempotency_key made another hold; nothing was written.
+            OperationIdReusedError: the idempotency_key made another hold; nothing was written.
         """
         _check_ttl(ttl_s)
         wanted = Wanted(resource, interval, note)

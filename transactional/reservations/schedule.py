@@ -49,15 +49,8 @@ from transactional.reservations.booking import (
     encode_with_place,
 )
 from transactional.reservations.interval import Interval, day_of, free_slots, fullest_instant
-from transactional.store import (
-    Compare,
-    Delete,
-    Put,
-    Revision,
-    Unchanged,
-    Write,
-    scan_all,
-)
+from transactional.store import scan_all
+from transactional.values import Compare, Delete, Put, Revision, Unchanged, Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

@@ -19,6 +19,7 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from transactional.clock import as_utc
 from transactional.errors import (
     ConflictError,
     OutcomeUnknownError,
@@ -26,9 +27,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.finishing import to_the_end
-from transactional.reservations import as_utc
-from transactional.retry import DEFAULT_RETRY, Retry
+from transactional.retry import DEFAULT_RETRY, Retry, settled_commit
 from transactional.sagas.history import (
     Finish,
     Record,
@@ -51,9 +50,9 @@ from transactional.sagas.saga import (
     StepKind,
     StepRefused,
 )
-from transactional.settle import settled_commit
-from transactional.store import Revision
-from transactional.watching import next_change
+from transactional.shield import shielded
+from transactional.store import next_change
+from transactional.values import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +62,8 @@ if TYPE_CHECKING:
     from transactional.sagas.history import NextAction
     from transactional.sagas.run import SagaLayout, SagaRun
     from transactional.sagas.saga import Callback, Json, Saga
-    from transactional.store import Compare, Store
+    from transactional.store import Store
+    from transactional.values import Compare
 
 RESULT_BYTES_MAX: Final = 16 << 10
 """Largest step result as JSON: results travel in every later record of the run."""
@@ -136,7 +136,7 @@ class Driver:
                 await self._wait_for_next()
                 await self._record([])
             elif isinstance(self._begun, Undo):
-                await to_the_end(self._undo(self._begun))
+                await shielded(self._undo(self._begun))
             else:
                 await self._record(await self._perform(self._begun))
         return self.run
@@ -224,7 +224,7 @@ class Driver:
                 result = await self._act(step, context)
             return ended(RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
         except asyncio.CancelledError:
-            await to_the_end(self._record_pause(step, begun))
+            await shielded(self._record_pause(step, begun))
             raise
         except RetryLater as later:
             at = as_utc(later.at) if later.at else self._worker.clock.now()

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from transactional.errors import RefusedError
 from transactional.sagas.history import FINAL, STOPPED, Progress, Record, RecordKind
-from transactional.store import Delete, DeletePrefix, Put
+from transactional.values import Delete, DeletePrefix, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transactional.sagas.saga import Json
-    from transactional.store import KeyValue, Write
+    from transactional.values import KeyValue, Write
 
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

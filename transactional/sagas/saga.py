@@ -36,7 +36,7 @@ from transactional.retry import Retry
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from transactional.store import Revision
+    from transactional.values import Revision
 
 STEPS_MAX: Final = 32
 """Most steps of a saga; with the limit on results a run stays within one value of the store."""

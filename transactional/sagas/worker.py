@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from transactional.clock import BusinessClock
 from transactional.errors import ConflictError, LeaseExpiredError, TransactionalError
+from transactional.retry import Decision, decided, settled_commit
 from transactional.sagas.driver import Driver, SagaFencedError, as_json
 from transactional.sagas.history import Record, RecordKind, past_pivot
 from transactional.sagas.run import (
@@ -37,16 +38,16 @@ from transactional.sagas.run import (
     read_run,
     writes_of,
 )
-from transactional.settle import Decision, decided, settled_commit
-from transactional.store import Absent, Exists, Put, Revision, scan_all
-from transactional.watching import next_change
+from transactional.store import next_change, scan_all
+from transactional.values import Absent, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from types import TracebackType
 
     from transactional.sagas.saga import Json, Saga
-    from transactional.store import Lease, Store
+    from transactional.store import Store
+    from transactional.values import Lease
 
 INPUT_BYTES_MAX: Final = 64 << 10
 """Largest input of a run as JSON."""

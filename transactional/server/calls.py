@@ -11,19 +11,22 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import rules, wire, wire_errors
+from transactional import wire
+from transactional.clock import microseconds
 from transactional.errors import (
     InvalidRequestError,
     OutcomeUnknownError,
     TransactionalError,
     UnavailableError,
 )
-from transactional.store import Commit, CommitRequest, TakesCommitsTogether
+from transactional.store import TakesCommitsTogether
+from transactional.values import Commit, CommitRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from transactional.store import Snapshot, Store
+    from transactional.store import Store
+    from transactional.values import Snapshot
     from transactional.wire import Document
 
 READS: Final = frozenset({"get", "get_many", "scan", "now"})
@@ -60,7 +63,7 @@ async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # no
             await store.revoke(wire.text(doc.get("lease")))
             return None, 0
         case "now":
-            return {"time_us": rules.microseconds(await store.now())}, 0
+            return {"time_us": microseconds(await store.now())}, 0
     raise InvalidRequestError(f"{kind!r} is not a kind of request")
 
 
@@ -133,7 +136,7 @@ def _refusal(error: BaseException, doc: Document) -> Document:
     if not isinstance(error, TransactionalError):
         _log.error("a fault in a request of a batch", exc_info=error)
         error = fault(doc.get("op_id"), reads=doc.get("do") in READS)
-    return {"error": wire_errors.dump_error(error)}
+    return {"error": wire.dump_error(error)}
 
 
 def _snapshot(snapshot: Snapshot) -> tuple[Any, int]:

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import hdrs, web
 
-from transactional import rules, wire, wire_errors
+from transactional import rules, wire
+from transactional.clock import microseconds
 from transactional.errors import (
     ConflictError,
     EpochMismatchError,
@@ -40,12 +41,13 @@ from transactional.errors import (
 )
 from transactional.server.admission import Listen
 from transactional.server.calls import call, fault, reply_all
-from transactional.store import Absent, Delete, Exists, Put, Revision
+from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from transactional.store import Compacted, Compare, Event, Store, Write
+    from transactional.store import Store
+    from transactional.values import Compacted, Compare, WatchEvent, Write
     from transactional.wire import Document
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -193,7 +195,7 @@ class Authority:
 
     async def _status(self, _: web.Request) -> web.Response:
         snapshot = await self._store.get_many([])
-        time_us = rules.microseconds(await self._store.now())
+        time_us = microseconds(await self._store.now())
         return _as_json(
             {
                 "epoch": self._store.epoch,
@@ -299,7 +301,9 @@ class Authority:
             await events.aclose()
 
 
-async def _next(events: AsyncGenerator[Event | Compacted, None]) -> Event | Compacted | None:
+async def _next(
+    events: AsyncGenerator[WatchEvent | Compacted, None],
+) -> WatchEvent | Compacted | None:
     return await anext(events, None)
 
 
@@ -311,7 +315,7 @@ def _as_json(doc: Any, status: int = 200) -> web.Response:
 
 def _as_error(error: TransactionalError, status: int | None = None) -> web.Response:
     """Return an error as an answer; ``status`` overrides the one of its kind."""
-    response = _as_json(wire_errors.dump_error(error), status or wire_errors.status_of(error))
+    response = _as_json(wire.dump_error(error), status or wire.status_of(error))
     retry_after_s = error.details().get("retry_after_s")
     if isinstance(retry_after_s, float):
         response.headers[hdrs.RETRY_AFTER] = str(max(1, round(retry_after_s)))

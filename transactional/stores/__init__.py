@@ -1,5 +1,9 @@
 """The engines behind one Protocol, and the URL that chooses between them.
 
+`memory` is the specification in the fewest lines, `sqlite` the durable one, `http` the client of an
+authority that serves one of them.  They share the rules (`transactional/rules.py`), the `feed` of
+watchers, the table of `leases` and the `writer_thread` with its group commit.
+
 An engine's module is imported when its scheme is opened, so nobody pays for (or needs to install)
 what he does not use.
 """
@@ -14,8 +18,12 @@ from transactional.errors import UnknownSchemeError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from transactional.store import Store
+
+
+__all__ = ["backup", "connect", "open", "verify"]
 
 
 async def connect(url: str) -> Store:
@@ -61,3 +69,17 @@ async def open(url: str) -> AsyncIterator[Store]:  # noqa: A001 the verb users e
         yield store
     finally:
         await store.close()
+
+
+def backup(source: Path, target: Path) -> str:
+    """Copy a database file, in use or not; return the copy's epoch.  See ``sqlite_file.backup``."""
+    from transactional.stores import sqlite_file  # noqa: PLC0415 lazy engine
+
+    return sqlite_file.backup(source, target)
+
+
+def verify(path: Path) -> list[str]:
+    """Return what is wrong with a database file, in words; nothing: it is sound."""
+    from transactional.stores import sqlite_file  # noqa: PLC0415 lazy engine
+
+    return sqlite_file.verify(path)

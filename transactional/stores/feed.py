@@ -9,9 +9,9 @@ the watcher, so its cursor never falls behind the compaction for want of news.
 The feed holds at most ``commits_max`` commits.  A watcher whose cursor is below ``floor`` reads
 the rest from the engine (a history on disk), or is told that it is compacted.
 
-A commit waits here as a tuple of rows of plain values and becomes an ``Event`` when somebody reads
-it.  Python's collector leaves such tuples alone; objects it would walk through again and again, and
-that took a fifth of a busy engine's time.
+A commit waits here as a tuple of rows of plain values and becomes a ``WatchEvent`` when somebody
+reads it.  Python's collector leaves such tuples alone; objects it would walk through again and
+again, and that took a fifth of a busy engine's time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections import deque
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from transactional import rules
-from transactional.store import Event, KeyChange, KeyValue
+from transactional.clock import utc
+from transactional.values import KeyChange, KeyValue, WatchEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
-    from transactional.store import Compacted
+    from transactional.values import Compacted
 
 
 Row = tuple[int, str, bytes | None, int | None, str | None, int]
@@ -42,7 +42,7 @@ def rows_under(rows: Rows, prefix: str) -> Rows:
     return tuple([row for row in rows if row[1].startswith(prefix)]) if prefix else rows
 
 
-def event_of(rows: Rows) -> Event:
+def event_of(rows: Rows) -> WatchEvent:
     """Return what a commit changed, which is something, as an event."""
     changes = tuple(
         KeyChange(
@@ -50,7 +50,7 @@ def event_of(rows: Rows) -> Event:
         )
         for revision, key, value, created, lease, _ in rows
     )
-    return Event(rows[0][0], rules.utc(rows[0][5]), changes)
+    return WatchEvent(rows[0][0], utc(rows[0][5]), changes)
 
 
 def row_of(change: KeyChange, revision: int, time_us: int) -> Row:
@@ -91,7 +91,7 @@ class Feed:
                 if not future.done():
                     future.set_result(revision)
 
-    def after(self, cursor: int, prefix: str) -> list[Event]:
+    def after(self, cursor: int, prefix: str) -> list[WatchEvent]:
         """Return the commits above ``cursor`` (not below ``floor``) that touch ``prefix``."""
         first = bisect_right(self._commits, cursor, key=itemgetter(0))
         rest = (self._commits[index][1] for index in range(first, len(self._commits)))
@@ -110,8 +110,8 @@ class Feed:
         self,
         prefix: str,
         after: int | None,
-        older: Callable[[int], Awaitable[tuple[int, list[Event | Compacted]]]],
-    ) -> AsyncGenerator[Event | Compacted, None]:
+        older: Callable[[int], Awaitable[tuple[int, list[WatchEvent | Compacted]]]],
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix`` above ``after`` (None: above the present) for ever.
 
         ``older(cursor)`` reads a stretch of what is not here and returns the cursor behind it.

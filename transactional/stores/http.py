@@ -2,8 +2,13 @@
 
 Theory of operation
 -------------------
-Calls that are made at the same time share a request (``batching.py``).  Reads and writes have one
-queue each, so that a get never waits for somebody's fsync.
+Calls that are made at the same time share a request: coalescing without a timer.  A call joins the
+queue of its kind; reads and writes have one each, so that a get never waits for somebody's fsync.
+A sender takes all that waits, up to ``BATCH_MAX`` calls, delivers it as one batch and comes back
+for the next.  Alone a call leaves at once; under load the next batch gathers while the senders are
+out, so batches grow with the load and with nothing else.  Two senders keep one batch on the wire
+while the authority works on the other.  A call whose caller was cancelled before a sender came is
+not sent.
 
 What a broken connection means: if it could not be made, nothing was sent, and everybody is told
 ``UnavailableError``.  If it broke later, the authority may have read the request.  Reads are then
@@ -19,41 +24,43 @@ import asyncio
 import io
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 
-from transactional import rules, wire, wire_errors
+from transactional import rules, wire
+from transactional.clock import Clock, utc
 from transactional.errors import (
     InvalidRequestError,
     OpIdExpiredError,
+    OutcomeUnknownError,
     StoreClosedError,
+    TooManyRequestsError,
     TransactionalError,
     UnavailableError,
 )
-from transactional.finishing import to_the_end
-from transactional.store import (
+from transactional.shield import shielded
+from transactional.store import mint_op_id
+from transactional.values import (
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     CommitRequest,
     Compacted,
     Compare,
-    Event,
     Fenced,
     KeyValue,
     Lease,
     Snapshot,
+    WatchEvent,
     Write,
-    mint_op_id,
 )
-from transactional.stores.batching import Call, CallQueue
+from transactional.wire import BATCH_MAX
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from datetime import datetime
 
     from transactional.wire import Document
@@ -72,7 +79,121 @@ RECONNECT_S: Final = 30.0
 """How long a watch tries to connect anew before it raises UnavailableError."""
 
 
+SENDERS: Final = 2
+"""Batches of one kind on their way at once."""
+SMALL_BATCH: Final = 32
+"""So few calls are not worth dividing between senders."""
+BATCH_BYTES: Final = 1 << 15
+"""A batch is closed when it is about this large; a larger call travels alone.  One that exceeds the
+buffers of a loopback socket waits for acknowledgements, and takes several times as long."""
+WAITING_MAX: Final = 16_384
+"""Most calls in a queue; one more is refused."""
+
 _READS: Final = frozenset({"get", "get_many", "scan", "now"})
+
+
+# --- calls that share a request ------------------------------------------------------------------
+
+
+class Call:
+    """One call on its way: the request, who waits, and what a lost answer means to him."""
+
+    __slots__ = ("body", "future", "op_id")
+
+    def __init__(self, body: str, *, op_id: str | None) -> None:
+        self.body = body
+        self.op_id = op_id  # of a commit; None: sending it twice is the same as once
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    @property
+    def cancelled(self) -> bool:
+        """Nobody waits for it any more."""
+        return self.future.done()
+
+    def answer(self, result: object) -> None:
+        """Hand over the result."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+    def fail(self, error: TransactionalError) -> None:
+        """Hand over a definite error."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def lost(self, reason: str) -> None:
+        """Nobody knows whether the authority got it."""
+        if self.op_id is not None:
+            self.fail(OutcomeUnknownError(self.op_id, reason))
+        else:
+            self.fail(UnavailableError(reason))
+
+
+class CallQueue:
+    """The calls of one kind and the senders that carry them."""
+
+    def __init__(self, deliver: Callable[[list[Call]], Awaitable[None]]) -> None:
+        self._deliver = deliver
+        self._waiting: list[Call] = []
+        self._senders: set[asyncio.Task[None]] = set()
+
+    async def ask(self, call: Call) -> Any:
+        """Have the call carried and return its answer."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise TooManyRequestsError(f"{WAITING_MAX} calls are waiting already")
+        self._waiting.append(call)
+        if len(self._senders) < SENDERS:
+            sender = asyncio.create_task(self._carry())
+            self._senders.add(sender)
+            sender.add_done_callback(self._ended)
+        return await call.future
+
+    async def _carry(self) -> None:
+        """Carry batches until nothing waits.
+
+        A sender signs off in the very turn in which it looked for the last time: a call that came
+        while it still counted, but no longer looked, would wait for ever.
+        """
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    await self._deliver(batch)
+                except BaseException:  # a sender that dies must not leave anybody waiting
+                    for call in batch:
+                        call.lost("the client was stopped")
+                    raise
+        finally:
+            self._senders.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+
+    def _ended(self, sender: asyncio.Task[None]) -> None:
+        """Also of a sender that was cancelled before its first step; others take its place."""
+        self._senders.discard(sender)
+        if sender.cancelled() or sender.exception() is not None:
+            waiting, self._waiting = self._waiting, []
+            for call in waiting:
+                call.lost("the client was stopped")
+
+    def _take(self) -> list[Call]:
+        self._waiting = [call for call in self._waiting if not call.cancelled]
+        # Leave half for the other sender: callers answered together come back together, and in
+        # one batch they would wait for each other, client and authority working in turns.
+        fair = max(SMALL_BATCH, -(-len(self._waiting) // SENDERS))
+        size = count = 0
+        for call in self._waiting:
+            size += len(call.body)
+            if count == min(fair, BATCH_MAX) or (count and size > BATCH_BYTES):
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def drain(self) -> None:
+        """Wait until every accepted call is answered."""
+        while self._senders:
+            await asyncio.wait(self._senders)
+
+
+# --- the connection ------------------------------------------------------------------------------
 
 
 class _Post:
@@ -154,7 +275,7 @@ class _Post:
 
     async def listen(
         self, prefix: str, after: int | None
-    ) -> AsyncGenerator[tuple[int, Event | Compacted | None], None]:
+    ) -> AsyncGenerator[tuple[int, WatchEvent | Compacted | None], None]:
         """Yield (cursor, event) from one watch connection until it ends; event None: no news.
 
         Raises UnavailableError when the connection fails or falls silent.
@@ -203,7 +324,7 @@ async def _frames(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
 def _answer(call: Call, reply: Document) -> None:
     try:
         if "error" in reply:
-            call.fail(wire_errors.load_error(reply["error"]))
+            call.fail(wire.load_error(reply["error"]))
         else:
             call.answer(reply["ok"])
     except (KeyError, TypeError, ValueError, InvalidRequestError) as error:
@@ -217,12 +338,15 @@ def _parse(body: bytes) -> Document:
     if not isinstance(doc, dict):
         raise ValueError("not an object")  # noqa: TRY004 one error for whatever is not ours
     if "code" in doc and "applied" in doc:
-        raise wire_errors.load_error(doc)
+        raise wire.load_error(doc)
     return doc
 
 
 def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+# --- the store -----------------------------------------------------------------------------------
 
 
 class HTTPStore:
@@ -350,7 +474,7 @@ class HTTPStore:
 
     async def now(self) -> datetime:
         """Return the authority's business time."""
-        return rules.utc(wire.whole((await self._ask("now", {})).get("time_us")))
+        return utc(wire.whole((await self._ask("now", {})).get("time_us")))
 
     def elapsed_s(self) -> float:
         """Return seconds since this machine booted."""
@@ -362,7 +486,7 @@ class HTTPStore:
 
     async def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix`` across reconnects; see ``Store.watch``.
 
         Raises:
@@ -390,7 +514,7 @@ class HTTPStore:
         """Carry what was accepted, then hang up; once, and to the end, for all callers."""
         if self._closing is None:
             self._closing = asyncio.create_task(self._close())
-        await to_the_end(self._closing)
+        await shielded(self._closing)
 
     async def _close(self) -> None:
         await self._reads.drain()

@@ -12,36 +12,36 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
+from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
     LeaseExpiredError,
+    OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
-    OpIdReusedError,
     StoreClosedError,
     TooManyRequestsError,
 )
-from transactional.store import (
+from transactional.store import mint_op_id
+from transactional.stores.feed import Feed, row_of
+from transactional.stores.leases import LEASES_MAX, Leases
+from transactional.values import (
     LAST_CODE_POINT,
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
-    Clock,
     Commit,
     Compacted,
     Compare,
     Delete,
-    Event,
     Fenced,
     KeyValue,
     Lease,
     Put,
     Snapshot,
+    WatchEvent,
     Write,
-    mint_op_id,
 )
-from transactional.stores.feed import Feed, row_of
-from transactional.stores.leases import LEASES_MAX, Leases
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -71,7 +71,7 @@ class MemoryStore:
         self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
         self._op_id_retention_us = int(op_id_retention_s * 1e6)
         self._leases = Leases()
-        self._time = rules.BusinessTime()
+        self._time = BusinessTime()
         self._feed = Feed(0, commits_max=history_commits_max)
         self._epoch = secrets.token_hex(4)
         self._revision = 0
@@ -137,7 +137,7 @@ class MemoryStore:
     async def now(self) -> datetime:
         """Return the business time."""
         self._turn()
-        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+        return utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
 
     def elapsed_s(self) -> float:
         """Return seconds since boot."""
@@ -181,7 +181,7 @@ class MemoryStore:
     def _write(self, writes: Sequence[Write], *, succeeded: bool) -> Commit:
         time_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
         if not writes:
-            return Commit(self._revision, succeeded, rules.utc(time_us))
+            return Commit(self._revision, succeeded, utc(time_us))
         changes = rules.effects(self, writes, self._revision + 1)
         self._revision += 1
         for change in changes:
@@ -194,7 +194,7 @@ class MemoryStore:
                 self._keys[change.key] = change.current
         rows = tuple([row_of(change, self._revision, time_us) for change in changes])
         self._feed.publish([(self._revision, rows)])
-        return Commit(self._revision, succeeded, rules.utc(time_us))
+        return Commit(self._revision, succeeded, utc(time_us))
 
     # --- operations ---
 
@@ -209,7 +209,7 @@ class MemoryStore:
         if record is None:
             raise OpIdFencedError(op_id)
         if content is not None and record[0] != content:
-            raise OpIdReusedError(op_id)
+            raise OperationIdReusedError(op_id)
         return record[1]
 
     def _record(self, op_id: str, record: tuple[bytes, Commit] | None) -> None:
@@ -301,13 +301,13 @@ class MemoryStore:
 
     async def watch(
         self, prefix: str, *, after: int | None = None
-    ) -> AsyncGenerator[Event | Compacted, None]:
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix``; see ``Store.watch``."""
         rules.check_prefix(prefix)
         self._turn()
         rules.check_cursor(after, self._revision)
 
-        async def older(cursor: int) -> tuple[int, list[Event | Compacted]]:
+        async def older(cursor: int) -> tuple[int, list[WatchEvent | Compacted]]:
             return self._feed.floor, [Compacted(cursor, self._feed.floor)]
 
         async for event in self._feed.follow(prefix, after, older):

@@ -200,7 +200,7 @@ def connect_writer(
             raise CorruptStoreError("the file is empty, not a store")
         _set_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
-        # Checkpoints are the writer lane's work, after it has answered.
+        # Checkpoints are the writer thread's work, after it has answered.
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA cache_size=-65536")  # KiB

@@ -1,6 +1,6 @@
 """A thread with a queue that takes all that waits at once: natural group commit.
 
-Blocking work (SQL, fsync) has a thread of its own, a *lane*.  It takes one job, drains what else is
+Blocking work (SQL, fsync) has a thread of its own.  It takes one job, drains what else is
 waiting up to ``group_max``, works on the group in one go and then answers everybody.  While it
 works the next group gathers, so the group grows with the load and nobody waits for a timer: alone
 a job costs one fsync, 256 jobs together cost one fsync as well (Hagmann, SOSP 1987; DeWitt 1984).
@@ -37,7 +37,7 @@ WAITING_MAX: Final = 16_384
 
 @dataclass(slots=True)
 class Job(Generic[Resource]):
-    """What to do with the lane's resource, and the op_id that names it if it writes."""
+    """What to do with the thread's resource, and the op_id that names it if it writes."""
 
     run: Callable[[Resource], object]
     op_id: str | None
@@ -67,11 +67,11 @@ class _Together:
             self._future.set_result(self._outcomes)
 
 
-class Lane(Generic[Resource]):
+class WriterThread(Generic[Resource]):
     """One thread, one queue; belongs to the event loop that made it.
 
     ``work`` gets a group and returns one outcome per job, a ``Failure`` to raise.  An empty group
-    means that ``pause_s()`` seconds went by without a job.  ``told`` runs in the loop before the
+    means that ``pause_s()`` seconds went by without a job.  ``publish`` runs in the loop before the
     answers, ``rest`` in the thread after they were sent.
     """
 
@@ -81,14 +81,14 @@ class Lane(Generic[Resource]):
         work: Callable[[Sequence[Job[Resource]]], Sequence[object]],
         *,
         pause_s: Callable[[], float | None] = lambda: None,
-        told: Callable[[], None] = lambda: None,
+        publish: Callable[[], None] = lambda: None,
         rest: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job[Resource] | None] = queue.SimpleQueue()
         self._work = work
         self._pause_s = pause_s
-        self._told = told
+        self._publish = publish
         self._rest = rest
         self._closed = False
         # A daemon: a program that forgets to close its store must still be able to end.
@@ -99,13 +99,13 @@ class Lane(Generic[Resource]):
         """Have ``run`` done in the thread and return its result.
 
         Raises:
-            StoreClosedError: the lane is closed; the job was not accepted.
+            StoreClosedError: the thread is closed; the job was not accepted.
             TooManyRequestsError: the queue is full; the job was not accepted.
         """
         self._admit(1)
         future: asyncio.Future[object] = self._loop.create_future()
-        self._queue.put(Job(run, op_id, partial(_settle, future)))
-        return await future  # type: ignore[return-value]  # the outcome of run, see _settle
+        self._queue.put(Job(run, op_id, partial(_hand_over, future)))
+        return await future  # type: ignore[return-value]  # the outcome of run, see _hand_over
 
     async def ask_all(
         self, jobs: Sequence[tuple[Callable[[Resource], object], str | None]]
@@ -169,12 +169,12 @@ class Lane(Generic[Resource]):
     # --- in the loop ---
 
     def _answer(self, group: Sequence[Job[Resource]], outcomes: Sequence[object]) -> None:
-        self._told()
+        self._publish()
         for job, outcome in zip(group, outcomes, strict=True):
             job.answer(outcome)
 
 
-def _settle(future: asyncio.Future[object], outcome: object) -> None:
+def _hand_over(future: asyncio.Future[object], outcome: object) -> None:
     if future.done():
         return  # cancelled
     if isinstance(outcome, Failure):

@@ -14,7 +14,7 @@ from transactional import (
     EventLog,
     InvalidRequestError,
     NewEvent,
-    OpIdReusedError,
+    OperationIdReusedError,
     Put,
     Revision,
     WrongVersionError,
@@ -51,7 +51,7 @@ async def test_a_repeated_append_is_the_first(store):
         assert repeat == first
         assert repeat.repeated
         for part in (added(1, 2), added(1, 2, 4), added(1, 2, 3, 4)):
-            with pytest.raises(OpIdReusedError):
+            with pytest.raises(OperationIdReusedError):
                 await again.append("s", part, op_id="import-7")
     at_once = await asyncio.gather(
         *(log.append("u", added(5), op_id="same") for _ in range(10)),

@@ -12,7 +12,7 @@ from tests.transactional.reservations.times import assert_disjoint, hours
 from transactional import (
     BookingConflict,
     InvalidRequestError,
-    OpIdReusedError,
+    OperationIdReusedError,
     OutcomeUnknownError,
     Reservations,
     Resource,
@@ -99,7 +99,7 @@ async def test_the_same_key_twice_at_once_books_once(store):
     other = rooms.book("lab", hours(9, 10), holder="bob", idempotency_key="order 1")
     *first, reused = await asyncio.gather(*same, other, return_exceptions=True)
     assert len(set(first)) == 1
-    assert isinstance(reused, OpIdReusedError)
+    assert isinstance(reused, OperationIdReusedError)
     assert await rooms.agenda("lab") == (first[0],)
 
 

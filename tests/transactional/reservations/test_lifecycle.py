@@ -15,7 +15,7 @@ from transactional import (
     BookingEndedError,
     BookingState,
     HoldExpired,
-    OpIdReusedError,
+    OperationIdReusedError,
     Reservations,
     Wanted,
 )
@@ -142,7 +142,7 @@ async def test_an_idempotency_key_makes_one_booking(store):
     booking = await rooms.confirm(answers[0])
     assert await rooms.hold("turing", hours(9, 10), **ask) == booking
     for other in (hours(9, 11), hours(15, 16)):
-        with pytest.raises(OpIdReusedError):
+        with pytest.raises(OperationIdReusedError):
             await rooms.hold("turing", other, **ask)
     await rooms.cancel(booking)
     repeat = await rooms.hold("turing", hours(9, 10), **ask)

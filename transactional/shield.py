@@ -2,7 +2,8 @@
 
 Cancellation arrives at an ``await``.  Where something outside was begun (a file opened in a thread,
 a lease asked for), leaving at once would lose the handle on it: nobody could close or end it any
-more.  ``to_the_end`` stays until the work is over, undoes it, and is cancelled then.
+more.  ``shielded`` stays until the work is over, undoes it, and is cancelled then.  It is the
+one shield of this package; ``asyncio.shield`` alone leaves at once and abandons the work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def to_the_end(
+async def shielded(
     work: Awaitable[T],
     *,
     undo: Callable[[T], Awaitable[object]] | None = None,
@@ -40,5 +41,5 @@ async def to_the_end(
     if cancelled is None:
         return task.result()
     if not task.cancelled() and task.exception() is None and undo is not None:
-        await to_the_end(asyncio.ensure_future(undo(task.result())))
+        await shielded(asyncio.ensure_future(undo(task.result())))
     raise cancelled

@@ -12,9 +12,9 @@ import pytest
 from tests.power_cut import Step, acknowledged, image, record, write_image
 from tests.scale import rounds, seeds
 from transactional import errors
-from transactional.store import Put
 from transactional.stores import sqlite_file
 from transactional.stores.sqlite import SQLiteStore
+from transactional.values import Put
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The queue that coalesces calls: nobody is forgotten, whatever becomes of a courier."""
+"""The queue that coalesces calls: nobody is forgotten, whatever becomes of a sender."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from transactional.errors import OutcomeUnknownError, UnavailableError
-from transactional.stores.batching import COURIERS, Call, CallQueue
+from transactional.stores.http import SENDERS, Call, CallQueue
 
 
-async def test_a_call_in_the_turn_in_which_the_couriers_stop_is_carried() -> None:
-    """A courier that had looked at the queue for the last time still counted for one more turn.
+async def test_a_call_in_the_turn_in_which_the_senders_stop_is_carried() -> None:
+    """A sender that had looked at the queue for the last time still counted for one more turn.
 
-    With both of them in that turn a new call started no courier, and waited for ever.
+    With both of them in that turn a new call started no sender, and waited for ever.
     """
 
     async def deliver(batch: list[Call]) -> None:
@@ -27,17 +27,17 @@ async def test_a_call_in_the_turn_in_which_the_couriers_stop_is_carried() -> Non
             assert await queue.ask(Call(str(number), op_id=None)) == str(number)
 
     async with asyncio.timeout(10):
-        await asyncio.gather(*(caller(number) for number in range(COURIERS + 1)))
+        await asyncio.gather(*(caller(number) for number in range(SENDERS + 1)))
 
 
-async def test_calls_behind_a_courier_that_dies_are_answered() -> None:
+async def test_calls_behind_a_sender_that_dies_are_answered() -> None:
     """They were accepted and never sent: each hears that, a commit that its outcome is unknown."""
     started = asyncio.Event()
 
     async def deliver(_batch: list[Call]) -> None:
         started.set()
         await asyncio.sleep(0.01)
-        raise RuntimeError("no such courier")
+        raise RuntimeError("no such sender")
 
     queue = CallQueue(deliver)
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)

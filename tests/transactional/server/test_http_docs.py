@@ -14,7 +14,7 @@ from tests.transactional.authority import AuthorityProcess
 
 pytestmark = pytest.mark.processes
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "http-api.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "http-api.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MARK = "<status %{http_code}>"
 EXPECTED = [200, 412, 200, 200, 412, 200, 200, 422, 200, 404, 200, 200, 200, 200, 200]

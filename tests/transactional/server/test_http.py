@@ -17,7 +17,7 @@ import pytest
 
 import transactional as t
 from tests.transactional.authority import AuthorityProcess, Relay
-from transactional.__main__ import main
+from transactional.cli import main
 from transactional.server.admission import Listen
 from transactional.server.server import Authority
 from transactional.stores.http import HTTPStore

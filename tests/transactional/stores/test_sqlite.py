@@ -99,7 +99,7 @@ async def test_commits_that_come_in_one_batch_succeed_and_fail_each_alone(
         store.commit_all(asked), store._writer.ask_all([(poison, None)])
     )
     kinds = [type(outcome) for outcome in outcomes]
-    refusals = [t.InvalidRequestError, t.ConflictError, t.OpIdReusedError]
+    refusals = [t.InvalidRequestError, t.ConflictError, t.OperationIdReusedError]
     assert kinds == [t.Commit, *refusals, t.Commit]
     assert isinstance(broken[0], Failure)
     assert list((await store.scan("")).items) == ["a", "c", "used"]

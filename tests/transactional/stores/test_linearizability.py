@@ -174,9 +174,9 @@ class EarlyAcknowledge(MemoryStore):
         return t.Commit(self.promised, succeeded, time)
 
     def _now(self):
-        from transactional import rules
+        from transactional.clock import utc
 
-        return rules.utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
+        return utc(self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s()))
 
     promised = 0
 

@@ -214,9 +214,9 @@ async def test_an_odd_read_fails_alone(tmp_path: Path) -> None:
     def broken(_: object) -> None:
         raise TypeError("odd")
 
-    lane = store._ranges
+    thread = store._ranges
     results = await asyncio.gather(
-        store.scan(""), lane.ask(broken), store.scan(""), return_exceptions=True
+        store.scan(""), thread.ask(broken), store.scan(""), return_exceptions=True
     )
     assert isinstance(results[1], TypeError)
     assert [type(results[number]) for number in (0, 2)] == [t.Snapshot, t.Snapshot]

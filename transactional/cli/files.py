@@ -1,0 +1,43 @@
+"""The commands `backup` and `verify`: copy and check a database file, in use or not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from transactional.cli import command as cli
+from transactional.errors import CorruptStoreError
+from transactional.stores import backup, verify
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def _backup_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="a database, in use or not")
+    sub.add_argument("copy", type=Path, help="the new file; serve it to restore")
+
+
+async def _backup(options: argparse.Namespace) -> None:
+    epoch = await asyncio.to_thread(backup, options.file, options.copy)
+    print(f"{options.copy}: sound copy, epoch {epoch}")
+
+
+def _verify_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="a database, in use or not")
+
+
+async def _verify(options: argparse.Namespace) -> None:
+    problems = await asyncio.to_thread(verify, options.file)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise CorruptStoreError(f"{options.file} has {len(problems)} problems")
+    print(f"{options.file}: sound")
+
+
+COMMANDS: Final = (
+    cli.Command("backup", "copy a database that may be in use", _backup_arguments, _backup),
+    cli.Command("verify", "check a database file", _verify_arguments, _verify),
+)

@@ -1,0 +1,33 @@
+"""All the commands in one list, and the exit status of the one that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from transactional.cli import command as cli
+from transactional.cli import files, recipes, rooms, serve, store
+from transactional.errors import TransactionalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS: Final = [
+    *serve.COMMANDS,
+    *store.COMMANDS,
+    *files.COMMANDS,
+    *recipes.COMMANDS,
+    *rooms.COMMANDS,
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    options = cli.parser(COMMANDS).parse_args(arguments)
+    try:
+        asyncio.run(options.run(options))
+    except (TransactionalError, OSError) as error:
+        return cli.complain(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,105 @@
+"""The command `serve`: share one database file with other processes over HTTP.
+
+The address is tried before a file is made, a signal stops it in good order, and its one line on
+stdout tells a parent process that it listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from transactional.cli import command as cli
+from transactional.errors import InvalidRequestError
+from transactional.stores import connect
+
+if TYPE_CHECKING:
+    import argparse
+
+    from transactional.server import Listen
+
+
+def _serve_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", help="the database, made if absent; memory: for one that is forgotten")
+    sub.add_argument("--listen", default="127.0.0.1:7700", metavar="HOST:PORT")
+    sub.add_argument(
+        "--token-file",
+        type=Path,
+        help="bearer token that clients must show (or $CONVOCA_TOKEN); required off loopback",
+    )
+    sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
+    sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
+
+
+def _listen(options: argparse.Namespace) -> Listen:
+    from transactional.server import Listen  # noqa: PLC0415 clients need no server
+
+    host, colon, port = options.listen.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise InvalidRequestError(f"--listen takes HOST:PORT, not {options.listen!r}")
+    token = os.environ.get("CONVOCA_TOKEN")
+    if options.token_file is not None:
+        try:
+            token = options.token_file.read_text().strip()
+        except UnicodeDecodeError as error:
+            raise InvalidRequestError(f"{options.token_file} holds no text") from error
+    tls = None
+    if options.tls_cert is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(options.tls_cert, options.tls_key)
+    return Listen(host.strip("[]") or "127.0.0.1", int(port), token or None, tls)
+
+
+async def _find_free(listen: Listen) -> None:
+    """Refuse an address that cannot be had before a database file is made for it."""
+    try:
+        serving = asyncio.get_running_loop().create_server(
+            asyncio.Protocol, listen.host, listen.port
+        )
+        (await serving).close()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InvalidRequestError(
+            f"cannot listen on {listen.host}:{listen.port}: {reason}"
+        ) from error
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    from transactional.server import Authority  # noqa: PLC0415 clients need no server
+
+    listen = _listen(options)
+    await _find_free(listen)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    url = options.file if options.file == "memory:" else f"sqlite:{options.file}"
+    store = await connect(url)
+    authority = Authority(store, listen)
+    try:
+        await authority.start()
+        _calm_collector()
+        print(f"listening on {authority.url} ({url}, epoch {store.epoch})", flush=True)
+        await stop.wait()
+    finally:
+        await authority.stop()
+
+
+def _calm_collector() -> None:
+    """Have Python's collector look less often, in this process, which is the authority's alone.
+
+    A request makes no reference cycles, yet hundreds in flight are walked through at every 700
+    objects made: a tenth of the time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+COMMANDS: Final = (
+    cli.Command("serve", "share a database file over HTTP", _serve_arguments, _serve),
+)
