@@ -1,8 +1,8 @@
 """The rules every engine shares: what a request may look like, and how it is decided.
 
 Nothing here does I/O or asks the time.  An engine that decides by itself (memory, sqlite) gives
-``decide`` a ``View`` of its state; clients of a remote authority use the checks only, so that a
-request that would be refused is not sent.
+``failed_compares`` a ``View`` of its state; clients of a remote authority use the checks only, so
+that a request that would be refused is not sent.
 
 A minted op_id reads ``op:<epoch>:<revision>:<nonce>``.  The revision is the last one that its
 maker had seen, so the commit it names, if it exists, has a higher one; once the store forgot
@@ -109,7 +109,7 @@ def check_op_id(op_id: object) -> None:
         raise InvalidRequestError(f"an op_id is a text that is not empty, not {op_id!r}")
     _check_text(op_id, "op_id", OP_ID_BYTES_MAX)
     if op_id.startswith("op:") and not _MINTED.fullmatch(op_id):
-        raise InvalidRequestError(f"op_id {op_id!r} starts like a minted one but is none")
+        raise InvalidRequestError(f"op_id {op_id!r} starts like a minted one but is not one")
 
 
 def check_ttl(ttl_s: float) -> None:
@@ -301,7 +301,7 @@ def _holds(view: View, compare: Compare) -> bool:
             return view.lease_alive(lease)
 
 
-def decide(view: View, compares: Sequence[Compare]) -> tuple[Compare, ...]:
+def failed_compares(view: View, compares: Sequence[Compare]) -> tuple[Compare, ...]:
     """Return the compares that do not hold; none means that the commit goes ahead."""
     return tuple([compare for compare in compares if not _holds(view, compare)])
 

@@ -88,7 +88,7 @@ class MemoryStore:
         """Neither durable nor shared."""
         return Capabilities("memory", durable=False, shared=False, fault_tolerant=False)
 
-    # --- View: what rules.decide asks ---
+    # --- View: what rules.failed_compares asks ---
 
     def find(self, key: str) -> KeyValue | None:
         """Return the key as it stands."""
@@ -165,7 +165,7 @@ class MemoryStore:
         first = self._recorded(op_id, content)
         if first is not None:
             return Commit(first.revision, first.succeeded, first.time, replayed=True)
-        failed = rules.decide(self, compares)
+        failed = rules.failed_compares(self, compares)
         if failed and not otherwise:
             current = {key: self.find(key) for key in rules.compared_keys(compares)}
             raise ConflictError(failed, current, self._revision)

@@ -583,7 +583,7 @@ class State:
     def _next_us(self) -> int:
         return self._time.next_us(*self._now)
 
-    # --- View: what rules.decide asks ---
+    # --- View: what rules.failed_compares asks ---
 
     def find(self, key: str) -> KeyValue | None:
         """Return the key as it stands."""
@@ -640,7 +640,7 @@ class State:
             if record[0] != content:
                 raise OperationIdReusedError(op_id)
             return replace(_commit_of(record), replayed=True)
-        failed = rules.decide(self, compares)
+        failed = rules.failed_compares(self, compares)
         if failed and not otherwise:
             current = {key: self.find(key) for key in rules.compared_keys(compares)}
             raise ConflictError(failed, current, self.revision)
