@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from replication.agent.assembly import ReplicaSettings
     from replication.agent.watch import Watchers
     from replication.config import Config
-    from replication.journal import Journal
+    from replication.journal import Booted, Journal
     from replication.protocol import MemberClaim, PeerConnection, Replica
     from replication.transport import Transport
 
@@ -85,7 +85,7 @@ class AgentRuntime:
 
     Args:
         address: where peers reach it.
-        lease: own sequence numbers reserved so far.
+        booted: what the journal held; its log goes on to grow from there.
         watchers: get every change after its commit, in order, with the vector committed.
     """
 
@@ -99,7 +99,7 @@ class AgentRuntime:
         address: str,
         config: Config,
         watchers: Watchers,
-        lease: int,
+        booted: Booted,
     ) -> None:
         self.name = name
         self.replica = replica
@@ -112,10 +112,10 @@ class AgentRuntime:
         self._transport = transport
         self._config = config
         self._watchers = watchers
-        self._lease = lease
+        self._lease = booted.lease
         self._leased_to = replica.id
-        self._log_bytes = 0
-        self._snapshot_bytes = 0
+        self._log_bytes = sum(len(row.data) for row in booted.recovered.rows)
+        self._snapshot_bytes = len(booted.recovered.snapshot)
         self._book = replica.members.address_book()
         self._book_s = time.monotonic()
         self._inbox: deque[Callable[[float], Effects]] = deque()
@@ -187,7 +187,7 @@ class AgentRuntime:
             address=address,
             config=settings.config,
             watchers=watchers,
-            lease=booted.lease,
+            booted=booted,
         )
         return runtime
 
@@ -361,9 +361,9 @@ class AgentRuntime:
             self._leased_to, self._lease = kernel.replica, 0
         own = vector.get(kernel.replica, 0)
         lease = leased(own, self._lease, self._config.seq_lease)
-        self._log_bytes += sum(len(row.data) for row in self._unsaved)
+        log_bytes = self._log_bytes + sum(len(row.data) for row in self._unsaved)
         snapshot = b""
-        if self._log_bytes > max(SNAPSHOT_ABOVE_BYTES, 2 * self._snapshot_bytes):
+        if log_bytes > max(SNAPSHOT_ABOVE_BYTES, 2 * self._snapshot_bytes):
             snapshot = kernel.to_bytes()
         rows, self._unsaved = self._unsaved, []
         entry = Entry(rows, vector, kernel.replica, lease, snapshot, book)
@@ -374,7 +374,7 @@ class AgentRuntime:
         except JournalFailedError:
             self._unsaved = rows + self._unsaved
             raise
-        self._lease = lease
+        self._lease, self._log_bytes = lease, log_bytes
         if snapshot:
             self._log_bytes, self._snapshot_bytes = 0, len(snapshot)
         self.vitals.committed(kernel.replica, self.replica.durable, vector)

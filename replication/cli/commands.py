@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import shutil
 import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from replication.agent import Agent
 from replication.cli import doctor as diagnosis
 from replication.cli import logs
-from replication.errors import ConfigError, JournalUnreadableError
-from replication.journal import SqliteJournal
+from replication.errors import ConfigError
+from replication.journal import back_up
 from replication.options import keys_of, tls_contexts
 from replication.transport import AdminClient
 
@@ -199,38 +197,29 @@ def _secret(options: argparse.Namespace) -> list[str] | None:
 
 
 async def _backup(options: argparse.Namespace) -> str:
-    _must_exist(options.journal)
-    opened = SqliteJournal(options.journal)
-    opened.open()
-    with contextlib.closing(opened):
-        opened.backup_to(options.target)
-    return f"{options.target}: a copy without identity; who starts on it takes a new incarnation"
+    moved = back_up(options.journal, options.target)
+    return f"{options.target}: a copy without identity, that opens{_aside(moved)}"
 
 
 async def _restore(options: argparse.Namespace) -> str:
-    _must_exist(options.backup)
-    if options.target.exists():
-        raise ConfigError(
-            f"{options.target} exists", hint="move it away first; nothing was changed"
-        )
-    shutil.copyfile(options.backup, options.target)
-    return f"{options.target}: restored; the agent that starts on it takes a new incarnation"
+    moved = back_up(options.backup, options.target)
+    return (
+        f"{options.target}: restored, and opens; its agent takes a new incarnation{_aside(moved)}"
+    )
+
+
+def _aside(moved: list[Path]) -> str:
+    return "".join(f"; left of an older one, now {path}" for path in moved)
 
 
 async def _doctor(options: argparse.Namespace) -> Any:
     """Findings about a journal that is not open, or about an agent and everybody it knows."""
     if options.journal is not None:
-        _must_exist(options.journal)
         return diagnosis.of_journal(options.journal)
     if not options.peer:
         raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
     keys = keys_of(_secret(options))
     return await diagnosis.of_cluster(options.peer, keys, options.timeout)
-
-
-def _must_exist(path: Path) -> None:
-    if not path.is_file():
-        raise JournalUnreadableError(f"{path} does not exist", hint="check the path")
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {

@@ -1,7 +1,7 @@
 """`doctor`: does it add up? Of one journal on disk, or of a whole running cluster.
 
-Theory of operation. A journal is read back exactly as a start would read it. A cluster is asked
-agent by agent, starting from one address: every member that says it is alive is asked for its
+Theory of operation. A journal is read as a start would read it, and left as it is. A cluster is
+asked agent by agent, starting from one address: every member that says it is alive is asked for its
 status too, and the answers are compared. A finding names what is wrong and what to do; no finding
 is good news. Problems raise, so that a script sees them as exit code 1.
 """
@@ -16,7 +16,7 @@ from replication.errors import (
     PeerUnreachableError,
     UnhealthyError,
 )
-from replication.journal import SqliteJournal, rebuild
+from replication.journal import look, rebuild
 from replication.transport import AdminClient
 
 if TYPE_CHECKING:
@@ -28,15 +28,13 @@ MEMBERS_ASKED_MAX = 100
 
 
 def of_journal(path: Path) -> dict[str, object]:
-    """What a journal holds.
+    """What a journal holds, and what a start on it would find; nothing is written.
 
     Raises:
         JournalHeldError: its agent runs.
         JournalUnreadableError: it does not add up.
     """
-    opened = SqliteJournal(path)
-    recovered = opened.open()
-    opened.close()
+    recovered = look(path)
     kernel = rebuild(recovered, recovered.replica or "nobody~0", None)
     return {
         "id": recovered.replica or "(never started)",

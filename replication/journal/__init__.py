@@ -2,8 +2,9 @@
 
 Theory of operation. `Journal` is the port: a log of encoded deltas, the vector that they add up to,
 and the identity that wrote them, changed by one transaction at a time. `boot` brings a kernel back
-from one, under an id that it may write with; `rebuild` only looks. `MemoryJournal` is the
-specification in the fewest lines, `SqliteJournal` one file on a disk that may lose its power.
+from one, under an id that it may write with; `rebuild` its state alone. `MemoryJournal` is the
+specification in the fewest lines, `SqliteJournal` one file on a disk that may lose its power; of
+such a file `look` tells, and `back_up` makes a copy.
 """
 
 from replication.journal.base import (
@@ -16,7 +17,7 @@ from replication.journal.base import (
     rebuild,
 )
 from replication.journal.memory import MemoryJournal
-from replication.journal.sqlite import SqliteJournal
+from replication.journal.sqlite import SqliteJournal, back_up, look
 
 __all__ = [
     "Booted",
@@ -25,7 +26,9 @@ __all__ = [
     "MemoryJournal",
     "Recovered",
     "SqliteJournal",
+    "back_up",
     "boot",
     "leased",
+    "look",
     "rebuild",
 ]

@@ -4,35 +4,45 @@ Theory of operation. WAL with `synchronous=FULL`: a commit returns after its log
 (with NORMAL an acknowledged write can be lost to a power cut). Rows are opaque; the vector is kept
 beside them and changes in the same transaction.
 
-Two files are beside the database: `-wal`, SQLite's own, and `.lock`. An exclusive `flock` on the
-latter keeps a second process out, and its content, a nonce and a number, witnesses what a restored
-database has forgotten. Each boot writes a fresh nonce into the database and then into the lock
-file; each commit raises the number in both, in that order. At the next boot the lock file must
-hold the database's nonce (or the one before: a crash between the two writes) and a number no
-greater than the database's, and the database must be the same file (device and inode). A copy, a
-moved file, a restored backup, be it written *into* the original file, all fail that test:
-continuity is broken until somebody writes under a new incarnation. A machine that is rolled back
-as a whole takes the lock file with it (see docs/guarantees.md).
+Who holds it, and which files belong to it, is `files`' to say. The content of its `.lock`, a nonce
+and a number, witnesses what a restored database has forgotten. Each boot writes a fresh nonce into
+the database and then into the lock file; each commit raises the number in both, in that order. At
+the next boot the lock file must hold the database's nonce (or the one before: a crash between the
+two writes) and a number no greater than the database's, and the database must be the same file
+(device and inode). A copy, a moved file, a restored backup, be it written *into* the original file,
+all fail that test: continuity is broken until somebody writes under a new incarnation. A machine
+that is rolled back as a whole takes the lock file with it (see docs/guarantees.md).
+
+The nonce is written before WAL is switched on, and WAL is switched off by a clean close: so a file
+names the boot whose log may lie beside it. Whoever only wants to know (`look`) reads a copy of what
+is there, or the file itself when it was closed; nothing is written and no boot is counted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
+import logging
 import os
 import secrets
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from replication.errors import JournalFailedError, JournalHeldError, JournalUnreadableError
-from replication.journal.base import Entry, Recovered
+from replication.errors import ConfigError, JournalFailedError, JournalUnreadableError
+from replication.journal import files
+from replication.journal.base import Entry, Recovered, rebuild
 from replication.protocol import MemberClaim, Row, Status
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger("replication")
+
 FORMAT = 1
-LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 APPLICATION_ID = 0x434E5643  # "CNVC": tells our files from other SQLite databases
+IDENTITY = "'nonce', 'nonce_before', 'inode', 'commits'"
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -62,11 +72,14 @@ class SqliteJournal:
 
     Args:
         path: the database; created if absent. Its directory must exist.
+
+    Raises:
+        ConfigError: that is not the path of a file.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-        self._lock: int | None = None
+        self._path = journal_path(path)
+        self._hold: files.Hold | None = None
         self._db: sqlite3.Connection | None = None
         self._vector: dict[str, int] = {}
         self._nonce = ""
@@ -78,47 +91,33 @@ class SqliteJournal:
 
     def open(self) -> Recovered:
         """Lock, check, read everything; O(size of the log)."""
-        self._take_lock()
+        self._path = Path(os.path.realpath(self._path))
+        self._hold = files.Hold(self._path)
         try:
+            self._set_strange_log_aside()
             continuous = self._open_database()
             return self._read(continuous=continuous)
         except (sqlite3.Error, OSError) as error:
-            self.close()
+            self._let_go()
             raise JournalUnreadableError(f"{self._path} cannot be read: {error}") from error
         except BaseException:
-            self.close()
+            self._let_go()
             raise
 
-    def _take_lock(self) -> None:
-        try:
-            lock = os.open(self._path.with_name(self._path.name + ".lock"), LOCK_FLAGS, 0o644)
-        except OSError as error:
-            raise JournalUnreadableError(
-                f"{self._path} cannot be opened: {error.strerror}",
-                hint="its directory must exist and be writable",
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise JournalHeldError(f"{self._path} is held by another process") from error
-        self._lock = lock
+    def _set_strange_log_aside(self) -> None:
+        files.check_links(self._path)
+        nonce, _ = _testimony(os.pread(self._held(), 64, 0))
+        if files.has_log(self._path) and files.log_is_strange(self._path, nonce):
+            moved = ", ".join(map(str, files.move_aside(self._path)))
+            facts = {"journal": str(self._path), "moved": moved}
+            logger.warning("log-of-another-file", extra={"facts": facts})
 
     def _open_database(self) -> bool:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._db = db
         # A crash of the very first boot may leave an empty file, or one with a header and no table.
-        fresh = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not fresh:
-            ours = db.execute("PRAGMA application_id").fetchone()[0]
-            if ours != APPLICATION_ID:
-                raise JournalUnreadableError(f"{self._path} is a database, but not a journal")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version != FORMAT:
-                raise JournalUnreadableError(
-                    f"{self._path} has journal format {version}; this build reads {FORMAT}"
-                )
-        db.execute("PRAGMA journal_mode=WAL")
+        fresh = _is_fresh(db, self._path)
+        db.execute("PRAGMA journal_mode=DELETE")
         db.execute("PRAGMA synchronous=FULL")
         if fresh:
             db.execute("BEGIN IMMEDIATE")
@@ -127,24 +126,20 @@ class SqliteJournal:
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={FORMAT}")
             db.execute("COMMIT")
-        return self._begin_boot()
+        continuous = self._begin_boot()
+        db.execute("PRAGMA journal_mode=WAL")
+        return continuous
 
     def _begin_boot(self) -> bool:
         """Read the facts, decide on continuity, write this boot's nonce to both files."""
-        facts = self._facts()
-        place = self._path.stat()
-        inode = f"{place.st_dev}:{place.st_ino}"
-        nonce, commits = self._witness()
-        continuous = (
-            not facts.broken
-            and nonce in {facts.nonce, facts.nonce_before} - {""}
-            and commits <= facts.commits
-            and inode == facts.inode
-        )
+        facts = _facts(self._connection())
+        inode = _inode(self._path)
+        witness = _testimony(os.pread(self._held(), 64, 0))
+        continuous = _continuous(facts, witness, inode)
         self._nonce, self._commits = secrets.token_hex(8), facts.commits
         self._remember(
             nonce=self._nonce,
-            nonce_before=nonce if continuous else "",
+            nonce_before=witness[0] if continuous else "",
             inode=inode,
             boots=facts.boots + 1,
             broken=int(bool(facts.replica) and not continuous),
@@ -160,21 +155,12 @@ class SqliteJournal:
         db.executemany("REPLACE INTO facts VALUES (?, ?)", facts.items())
         db.execute("COMMIT")
 
-    def _witness(self) -> tuple[str, int]:
-        """What the lock file says: the nonce of the last boot and how many commits there were."""
-        nonce, _, commits = os.pread(self._held(), 64, 0).decode("ascii", "replace").partition(" ")
-        return nonce, int(commits) if commits.strip().isdigit() else 0
-
     def _testify(self) -> None:
         """Tell the lock file; after the database, so that a crash between them accuses nobody.
 
         Not synced for each commit: a power cut may leave the number too small, never too great.
         """
         os.pwrite(self._held(), f"{self._nonce} {self._commits:020d}\n".encode(), 0)
-
-    def _facts(self) -> Facts:
-        known = dict(self._connection().execute("SELECT name, value FROM facts"))
-        return Facts(**{name: known[name] for name in Facts.__slots__ if name in known})
 
     def read(self) -> Recovered:
         """Everything durable, once more."""
@@ -184,20 +170,9 @@ class SqliteJournal:
             raise JournalUnreadableError(f"{self._path} cannot be read: {error}") from error
 
     def _read(self, *, continuous: bool) -> Recovered:
-        db, facts = self._connection(), self._facts()
-        self._replica = facts.replica
-        snapshot = db.execute("SELECT data FROM snapshot").fetchone()
-        self._vector = dict(db.execute("SELECT origin, seq FROM vector"))
-        return Recovered(
-            replica=facts.replica,
-            boots=facts.boots,
-            continuous=continuous,
-            lease=facts.lease,
-            snapshot=snapshot[0] if snapshot else b"",
-            rows=[Row(*row) for row in db.execute("SELECT kind, data FROM rows ORDER BY number")],
-            vector=dict(self._vector),
-            book=_book(facts.book),
-        )
+        recovered = _recovered(self._connection(), continuous=continuous)
+        self._replica, self._vector = recovered.replica, dict(recovered.vector)
+        return recovered
 
     # ------------------------------------------------------------------------------ writing
 
@@ -237,25 +212,25 @@ class SqliteJournal:
         with contextlib.suppress(OSError):  # the commit stands; a count too small accuses nobody
             self._testify()
 
-    def backup_to(self, path: str | Path) -> None:
-        """A consistent copy without identity: whoever opens it takes a new incarnation."""
-        with sqlite3.connect(path) as copy:
-            self._connection().backup(copy)
-            copy.execute(
-                "DELETE FROM facts WHERE name IN ('nonce', 'nonce_before', 'inode', 'commits')"
-            )
-        copy.close()
-
     def close(self) -> None:
         """Give back the unused lease - a clean stop, so the identity may go on -, then the hold."""
         if self._db is not None:
             if self._written is not None:
                 self._give_back_lease(self._written)
+            with contextlib.suppress(
+                sqlite3.Error
+            ):  # somebody reads it: the log stays, that is all
+                self._db.execute("PRAGMA journal_mode=DELETE")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what is open, as it is."""
+        if self._db is not None:
             self._db.close()
             self._db, self._written = None, None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
 
     def _give_back_lease(self, last: Entry) -> None:
         own = last.vector.get(last.replica, 0)
@@ -267,14 +242,163 @@ class SqliteJournal:
             return  # a stop that is not on the disk was not a clean one
 
     def _held(self) -> int:
-        if self._lock is None:
+        if self._hold is None:
             raise JournalFailedError(f"{self._path} is not open")
-        return self._lock
+        return self._hold.witness
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             raise JournalFailedError(f"{self._path} is not open")
         return self._db
+
+
+# ------------------------------------------------------------------------------ reading a file
+
+
+def journal_path(path: object) -> Path:
+    """The path of a journal, as an absolute one.
+
+    Raises:
+        ConfigError: no file can have it.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(f"a journal is the path of a file, not {path!r}", hint="journal='ada.db'")
+    if text == ":memory:" or text.startswith("file:"):
+        raise ConfigError(
+            f"{text!r} is no file: a journal is what outlives its process",
+            hint="leave `journal` out for an agent that is in memory only",
+        )
+    return Path(text).absolute()
+
+
+def look(path: str | Path) -> Recovered:
+    """What a journal holds that nobody uses, and whether a start would be continuous; O(size).
+
+    Nothing is written, and no boot is counted: `boots` are those there were.
+
+    Raises:
+        JournalHeldError: its agent runs.
+        JournalUnreadableError: it is not a journal, is damaged, or does not exist.
+    """
+    with _reading(path) as (db, real):
+        try:
+            witness = _testimony(files.beside(real, ".lock").read_bytes()[:64])
+        except OSError:
+            witness = "", 0
+        return _recovered(db, continuous=_continuous(_facts(db), witness, _inode(real)))
+
+
+def back_up(path: str | Path, target: str | Path) -> list[Path]:
+    """Copy a journal that nobody uses, without its identity: who opens it is somebody else.
+
+    To restore one is to back it up to where a journal was: companions that were left there get new
+    names, which are returned.
+
+    Raises:
+        JournalHeldError, JournalUnreadableError: `path` cannot be read (see `look`), `target`
+            exists or is in use. Nothing was changed.
+    """
+
+    def write(part: Path) -> None:
+        with _reading(path) as (db, _), contextlib.closing(sqlite3.connect(part)) as copy:
+            db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+            copy.execute(f"DELETE FROM facts WHERE name IN ({IDENTITY})")  # noqa: S608 - a constant
+            copy.commit()
+        with _reading(part) as (db, _):  # as a start would
+            recovered = _recovered(db, continuous=False)
+            rebuild(recovered, recovered.replica or "nobody~0", None)
+
+    return files.put_in_place(journal_path(target), write)
+
+
+@contextlib.contextmanager
+def _reading(path: str | Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
+    """A connection that reads a sound journal as it is, and the real path of that."""
+    real = Path(os.path.realpath(journal_path(path)))
+    if not real.is_file():
+        raise JournalUnreadableError(f"{path} does not exist", hint="check the path")
+    files.check_not_held(real)
+    files.check_links(real)
+    try:
+        with files.apart(real) as place:
+            if place != real:
+                lock = files.beside(real, ".lock")
+                nonce = _testimony(lock.read_bytes()[:64])[0] if lock.exists() else ""
+                if files.log_is_strange(place, nonce):
+                    files.move_aside(place)
+            how = "immutable=1" if place == real else "mode=rw"
+            uri = f"{place.as_uri()}?{how}"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
+                if _is_fresh(db, real):
+                    raise JournalUnreadableError(f"{real} is empty", hint="check the path")
+                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+                if verdict != "ok":
+                    raise JournalUnreadableError(f"{real} is damaged: {verdict}")
+                yield db, real
+    except (sqlite3.Error, OSError) as error:
+        raise JournalUnreadableError(f"{real} cannot be read: {error}") from error
+
+
+def _is_fresh(db: sqlite3.Connection, path: Path) -> bool:
+    """Whether there is nothing in the file yet.
+
+    Raises:
+        JournalUnreadableError: there is something, which is not a journal of this format.
+    """
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return True
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise JournalUnreadableError(f"{path} is a database, but not a journal")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version != FORMAT:
+        raise JournalUnreadableError(
+            f"{path} has journal format {version}; this build reads {FORMAT}"
+        )
+    return False
+
+
+def _facts(db: sqlite3.Connection) -> Facts:
+    known = dict(db.execute("SELECT name, value FROM facts"))
+    return Facts(**{name: known[name] for name in Facts.__slots__ if name in known})
+
+
+def _recovered(db: sqlite3.Connection, *, continuous: bool) -> Recovered:
+    facts = _facts(db)
+    snapshot = db.execute("SELECT data FROM snapshot").fetchone()
+    return Recovered(
+        replica=facts.replica,
+        boots=facts.boots,
+        continuous=continuous,
+        lease=facts.lease,
+        snapshot=snapshot[0] if snapshot else b"",
+        rows=[Row(*row) for row in db.execute("SELECT kind, data FROM rows ORDER BY number")],
+        vector=dict(db.execute("SELECT origin, seq FROM vector")),
+        book=_book(facts.book),
+    )
+
+
+def _testimony(text: bytes) -> tuple[str, int]:
+    """What a lock file says: the nonce of the last boot and how many commits there were."""
+    nonce, _, commits = text.decode("ascii", "replace").partition(" ")
+    return nonce, int(commits) if commits.strip().isdecimal() else 0
+
+
+def _inode(path: Path) -> str:
+    place = path.stat()
+    return f"{place.st_dev}:{place.st_ino}"
+
+
+def _continuous(facts: Facts, witness: tuple[str, int], inode: str) -> bool:
+    """Whether nothing that was ever sent can be missing; see above."""
+    nonce, commits = witness
+    return (
+        not facts.broken
+        and nonce in {facts.nonce, facts.nonce_before} - {""}
+        and commits <= facts.commits
+        and inode == facts.inode
+    )
 
 
 def _book(text: str) -> tuple[MemberClaim, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from replication import (
     JournalFailedError,
     ListenError,
 )
+from replication.agent import runtime
+from replication.journal import look
 from replication.journal.memory import MemoryJournal
 from replication.transport.base import PATH
 from replication.transport.http import MEDIA_TYPE
@@ -204,3 +207,20 @@ async def test_an_agent_that_still_reads_its_journal_is_busy_and_then_there():
         async with client.get(f"http://{listen}/status") as answer:
             assert answer.status == 200
     await bob.close()
+
+
+async def test_the_log_is_replaced_above_its_limit_over_restarts_too(tmp_path, monkeypatch):
+    """Counterexample: bytes were counted from nothing at each start, so short lives never did."""
+    limit = 64 * 1024
+    monkeypatch.setattr(runtime, "SNAPSHOT_ABOVE_BYTES", limit)
+    path = tmp_path / "ada.db"
+    replaced, dice = 0, random.Random(1)
+    for life in range(12):
+        async with Agent("ada", journal=path) as ada:
+            ada.register("doc").set(dice.randbytes(20_000))
+            await ada.durable()
+        held = look(path)
+        assert sum(len(row.data) for row in held.rows) <= limit
+        replaced += not held.rows
+        assert held.boots == life + 1
+    assert replaced >= 2

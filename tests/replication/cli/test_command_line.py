@@ -180,6 +180,35 @@ async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_
     assert (code, found["verdict"], found["continuous"]) == (0, "adds up", False)
 
 
+async def test_a_restore_beside_a_left_over_log_is_the_backup_and_says_what_it_moved(tmp_path, say):
+    """The agent was killed and its file removed; its log stayed, and would be played into this."""
+    journal, backup = tmp_path / "ada.db", tmp_path / "backup.db"
+    async with Agent("ada", journal=journal) as ada:
+        ada.counter("n").increment(1)
+    assert (await say("backup", str(journal), str(backup)))[0] == 0
+    process, started = await up("ada", "--journal", str(journal))
+    assert (await say("inc", "n", "41", "--peer", started["address"]))[0] == 0
+    process.kill()
+    await process.communicate()
+    journal.unlink()
+    code, out, _ = await say("restore", str(backup), str(journal))
+    assert code == 0
+    assert "ada.db-wal.aside-1" in out
+    async with Agent("ada", journal=journal) as ada:
+        assert ada.counter("n").value == 1
+
+
+async def test_a_restore_of_what_is_no_journal_fails_and_leaves_nothing(tmp_path, say):
+    """Success is told of a file that was opened, and of no other."""
+    (tmp_path / "backup.db").write_bytes(
+        b"not a journal, but long enough to be read as a page" * 99
+    )
+    code, _, err = await say("restore", str(tmp_path / "backup.db"), str(tmp_path / "ada.db"))
+    assert code == 1
+    assert "hint:" in err
+    assert not (tmp_path / "ada.db").exists()
+
+
 async def test_a_second_sigterm_stops_at_once(tmp_path):
     """[replication 28] (second signal) It waits for a peer that hangs; the next one ends that."""
     bob, told = await up("bob")

@@ -19,7 +19,7 @@ from replication.errors import (
 )
 from replication.journal.base import Booted, Entry, boot
 from replication.journal.memory import MemoryJournal
-from replication.journal.sqlite import SqliteJournal
+from replication.journal.sqlite import SqliteJournal, back_up, look
 from replication.protocol.effects import OWN, Row
 from replication.protocol.messages import MemberClaim, Status
 
@@ -220,10 +220,7 @@ def boot_and_close(path: Path) -> str:
 def test_backup_to_strips_the_identity(tmp_path):
     """A backup made by us is consistent, and whoever opens it is somebody else."""
     file_with(tmp_path / "a.db", "x")
-    journal = SqliteJournal(tmp_path / "a.db")
-    journal.open()
-    journal.backup_to(tmp_path / "b.db")
-    journal.close()
+    back_up(tmp_path / "a.db", tmp_path / "b.db")
     assert boot_and_close(tmp_path / "b.db") == "ada~other"
     assert boot_and_close(tmp_path / "a.db") == "ada~01"
 
@@ -253,6 +250,7 @@ def test_looking_at_a_copy_does_not_make_it_the_original(tmp_path, boot_file):
     file_with(tmp_path / "a.db", "x")
     shutil.copy(tmp_path / "a.db", tmp_path / "b.db")
     for _ in range(2):
+        assert not look(tmp_path / "b.db").continuous
         looker = SqliteJournal(tmp_path / "b.db")
         assert not looker.open().continuous
         looker.close()
