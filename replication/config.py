@@ -72,7 +72,7 @@ class Config:
     """Waiting to be written on one kept connection. Over it nothing more is handed to it: the peer
     needs a diff, which coalesces and is computed when there is room."""
     bandwidth_bytes_per_s: float = 0.0
-    """Frames that carry state (deltas and chunks) per second, to all peers together; 0 is no limit.
+    """Frames that carry state (deltas and chunks) per second, to all peers together; 0: no limit.
     A token bucket of one second: in any T seconds at most `bandwidth_bytes_per_s * (T + 1)` bytes
     of such frames, and one frame more, because a batch and a chunk are never cut. Over it pushes
     wait, and answers carry less and say that there is more; digests, probes and acknowledgements

@@ -48,5 +48,5 @@ class Version:
         """
         vector = json.loads(text)
         if not isinstance(vector, dict) or not all(type(seq) is int for seq in vector.values()):
-            raise ValueError(f"{text[:40]!r} is no version token")
+            raise ValueError(f"{text[:40]!r} is not a version token")
         return cls(vector)

@@ -1,4 +1,4 @@
-"""What docs/architecture.md and docs/reading-order.md say is so: where a line lives, what to read."""
+"""docs/architecture.md and docs/reading-order.md are held to the code that they describe."""
 
 from __future__ import annotations
 

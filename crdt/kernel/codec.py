@@ -97,7 +97,7 @@ def _encode_str(value: str, _depth: int) -> bytes:
     try:
         return bytes(msgpack.packb(value, use_bin_type=True))
     except UnicodeEncodeError as error:
-        raise InvalidValueRangeError(f"a lone surrogate is no text: {value!r:.80}") from error
+        raise InvalidValueRangeError(f"a lone surrogate is not text: {value!r:.80}") from error
 
 
 def _encode_datetime(value: datetime, _depth: int) -> bytes:

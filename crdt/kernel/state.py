@@ -6,7 +6,7 @@ the digest shown to peers. Applying a delta grows both. A state that came as a s
 `applied` only as far as its sender's vector goes without a gap: of events beyond, what they killed
 cannot be retold, so they are in `context` alone until they come as deltas.
 
-`chunk_sets` holds the chunks of incomplete sets, which are no part of the state yet.
+`chunk_sets` holds the chunks of incomplete sets, which are not part of the state yet.
 
 `doomed` holds dots that were killed before they arrived: their entries are refused when they come.
 It is state like any entry, and empties as the dots become covered.

@@ -80,7 +80,7 @@ def take(state: State, chunk: Chunk) -> Change:
 
     A refused chunk is not kept; the others of its set are. Chunks that differ from the kept ones in
     what they say about their set begin it anew. Where room is wanting, other sets are forgotten,
-    the oldest first: they are no part of the state, and may come again.
+    the oldest first: they are not part of the state, and may come again.
     """
     if chunk.set_id in state.known_sets:
         return UNCHANGED

@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.seed < 0:
         raise _UsageError(f"--seed {options.seed} (hint: a natural number)")
     if not options.out.is_dir():
-        raise _UsageError(f"--out {options.out} is no directory")
+        raise _UsageError(f"--out {options.out} is not a directory")
 
 
 def _fuzz_with_a_bar(kind: Any, options: argparse.Namespace) -> Outcome:

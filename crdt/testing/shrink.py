@@ -6,7 +6,7 @@ exchange, big arguments small ones, a fourth replica goes, clocks go - because a
 lets others go; and both are repeated until nothing changes or the attempts are used up.
 
 Any complaint counts as the same complaint: a shrunk history that goes wrong in another way is still
-a history that goes wrong. Only where a check complained, an exception is no substitute: plainer
+a history that goes wrong. Only where a check complained, an exception is not a substitute: plainer
 arguments may be nonsense.
 """
 

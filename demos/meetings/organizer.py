@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SAGAS_AT_ONCE = 16
 ATTEMPTS_MAX = 5  # at one talk; each one ends because its hold expired or the store was away
 REACTION_S = 0.25  # votes and answers come in bursts, each burst is one batch
-WORKER_LEASE_S = 2.0  # after so long a dead organizer's sagas are free to be resumed
+WORKER_LEASE_S = 2.0  # after that a dead organizer's sagas are free to be resumed
 
 
 class Organizer:

@@ -270,10 +270,10 @@ class AdminHandlers:
                 agent.orset(name).remove(_element(value))
             case "inc":
                 if type(value) is not int:
-                    raise OrderRefusedError(f"{value!r} is no whole number")
+                    raise OrderRefusedError(f"{value!r} is not a whole number")
                 agent.counter(name).increment(value)
             case _:
-                raise OrderRefusedError(f"{verb!r} is no order")
+                raise OrderRefusedError(f"{verb!r} is not an order")
 
 
 def plain(value: Any) -> Any:

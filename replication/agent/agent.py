@@ -242,7 +242,7 @@ class Agent:
                 return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
         except (AttributeError, CRDTError, TypeError) as error:
-            raise UnknownDocumentTypeError(f"{kind!r} is no document type") from error
+            raise UnknownDocumentTypeError(f"{kind!r} is not a document type") from error
 
     def batch(self) -> AbstractContextManager[object]:
         """Group writes: they travel, apply and are published as one change, anywhere.
@@ -393,7 +393,7 @@ class Agent:
         runtime = self._running()
         found = runtime.replica.members.find(peer)
         if not found:
-            raise UnknownPeerError(f"{peer!r} is no known member")
+            raise UnknownPeerError(f"{peer!r} is not a known member")
         for member in found:
             leave = partial(runtime.replica.leave, status=Status.RETIRED, who=member.replica)
             runtime.call(leave)

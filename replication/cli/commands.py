@@ -138,7 +138,7 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigError(f"{text!r} is no whole number", hint="inc NAME 3") from error
+        raise ConfigError(f"{text!r} is not a whole number", hint="inc NAME 3") from error
 
 
 async def _about_peer(options: argparse.Namespace) -> None:

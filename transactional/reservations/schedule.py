@@ -64,7 +64,7 @@ FREE_SLOTS_MAX: Final = 3
 FREE_DAYS_MAX: Final = 7
 """How many days after the wanted ones are searched before a conflict names no free stretch."""
 RULES_CACHED_MAX: Final = 10_000
-"""How many resources' rules are remembered; they are compared in each commit, so age is no harm."""
+"""How many resources' rules are remembered; each commit compares them, so age does no harm."""
 HOPS_MAX: Final = 100
 """How many moves are followed from an old token to where the booking is now."""
 KEPT_BOOKINGS_MAX: Final = 50_000

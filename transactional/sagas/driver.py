@@ -332,7 +332,7 @@ class Driver:
 
 
 async def _called(callback: Callback, context: StepContext) -> Json:
-    """Call it, again at once if it lost a compare: a rival was first, which is no failure."""
+    """Call it, again at once if it lost a compare: a rival was first, which is not a failure."""
     for attempt in range(CONFLICTS_MAX):
         try:
             result = callback(context)

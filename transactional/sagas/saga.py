@@ -17,7 +17,7 @@ What an action says by the way it ends:
 returns JSON           done; the value is the step's result
 raises StepRefused     it had no effect and will have none: not retried, not undone itself
 raises RetryLater      it had no effect yet: called again at that time, however often
-raises ConflictError   a store's compare was lost: called again at once, this is no failure
+raises ConflictError   a store's compare was lost: called again at once; this is not a failure
 raises RefusedError    a definite no, perhaps after some effect: not retried, undone itself too
 raises anything else   perhaps it had its effect: retried, and when given up undone itself too
 =====================  ===========================================================================

@@ -203,7 +203,7 @@ class Sagas:
         self, saga: str, run_id: str, given: Json, *, room: asyncio.Semaphore | None
     ) -> SagaRun:
         if not run_id or "/" in run_id:
-            raise SagaExistsError(f"{run_id!r} is no id for a saga: it is empty or has a '/'")
+            raise SagaExistsError(f"{run_id!r} is not an id for a saga: it is empty or has a '/'")
         definition = self._newest(saga)
         given = as_json(given, "input", INPUT_BYTES_MAX)
         now = self._clock.now() if self._clock else await self.store.now()

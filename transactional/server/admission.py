@@ -50,7 +50,7 @@ class Listen:
 
 
 def _name_of(host: str) -> str:
-    """Return a Host header without its port; of one that is none, something that is no name."""
+    """Return a Host header without its port; of anything else, something that is not a name."""
     name, bracket, rest = host.partition("]")
     if bracket:
         return name + bracket if not rest or rest.startswith(":") else ""

@@ -333,7 +333,7 @@ def _answer(call: Call, reply: Document) -> None:
 
 
 def _parse(body: bytes) -> Document:
-    """Return an answer's document; raise the error that it carries, ValueError if it is none."""
+    """Return the document of an answer; raise the error it carries, ValueError if it is neither."""
     doc = json.loads(body)
     if not isinstance(doc, dict):
         raise ValueError("not an object")  # noqa: TRY004 one error for whatever is not ours

@@ -412,7 +412,7 @@ def _attempt(job: Job[State], state: State) -> object:
 
 
 def _read(job: Job[Pages], pages: Pages) -> object:
-    """Answer one read; what is wrong with it is no concern of its neighbours."""
+    """Answer one read; what is wrong with it does not concern its neighbours."""
     try:
         return job.run(pages)
     except sqlite3.Error as error:

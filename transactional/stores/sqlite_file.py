@@ -3,10 +3,10 @@
 One process owns the file.  It holds an advisory lock on ``FILE-lock`` (its own file: closing any
 descriptor of the database itself would drop SQLite's POSIX locks), so a second authority fails at
 once and the kernel frees the lock when the owner dies, however it dies.  The path is resolved
-first, so that a symbolic link is no second file; a file with two hard links, whose names would have
-a log each, is refused.  The lock file can be removed by hand, so the lock is not the last word:
-every group of writes checks that the file stands where this owner left it (``State.begin``), and an
-owner that finds another's commits in it writes no more.
+first, so that a symbolic link is not a second file; a file with two hard links, whose names would
+have a log each, is refused.  The lock file can be removed by hand: the lock is not the last word,
+and every group of writes checks that the file stands where this owner left it (``State.begin``);
+an owner that finds another's commits in it writes no more.
 
 The owner has one writing connection; all others are read-only and never checkpoint.  That keeps
 clear of SQLite's WAL-reset bug (before 3.51.3), which needs two that write or checkpoint.
@@ -126,7 +126,7 @@ def _locked(name: Path, path: Path) -> int:
     try:
         fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidRequestError(f"{path.parent} is no directory") from error
+        raise InvalidRequestError(f"{path.parent} is not a directory") from error
     except OSError as error:
         raise StoreIOError(f"cannot use {name}: {error.strerror}") from error
     try:
