@@ -15,7 +15,13 @@ clear of SQLite's WAL-reset bug (before 3.51.3), which needs two that write or c
 not synced, and a power cut takes acknowledged commits with it (tests/power_cut.py shows both).
 
 A copy made by ``backup`` is another life of the store: it has a new epoch, and its revisions go on
-2**32 above the original's, so no token issued after the copy was made can match in it.
+2**32 above the original's, so no token issued after the copy was made can match in it.  It is
+opened once before it gets its name.
+
+SQLite plays a left-over log into whatever file stands beside it; if that is a copy that somebody
+put back, the two make one damaged file.  So an owner that finds a log compares epochs first: of the
+file alone, and of the file as the log leaves it.  A log of another life is moved aside
+(``FILE-wal.aside-1``); one of this life that does not add up is refused, and both are left alone.
 """
 
 from __future__ import annotations
@@ -51,6 +57,7 @@ BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
 WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
+_COMPANIONS: Final = ("-wal", "-shm", "-journal")
 REVISION_GAP: Final = 1 << 32
 """How far a restored copy's revisions start above its original's."""
 NETWORK_FILESYSTEMS: Final = re.compile(
@@ -111,8 +118,13 @@ class FileLock:
                 if os.path.samestat(os.fstat(self._fd), name.stat()):
                     break
             os.close(self._fd)  # removed before it was locked: it locks nothing
+        _, _, self.epoch_before = _owner(self._fd).partition(" ")
+        self.note(self.epoch_before)
+
+    def note(self, epoch: str) -> None:
+        """Write down who owns the file, and whose log may lie beside it should this owner die."""
         os.truncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+        os.pwrite(self._fd, f"{os.getpid()} {epoch}".encode(), 0)
 
     def close(self) -> None:
         """Free the file."""
@@ -132,10 +144,55 @@ def _locked(name: Path, path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+        owner = _owner(fd).partition(" ")[0] or "unknown"
         os.close(fd)
         raise StoreLockedError(f"{path} belongs to process {owner}") from error
     return fd
+
+
+def _owner(fd: int) -> str:
+    """Return what a lock file says: the owner's process, and the epoch that it opened."""
+    return os.pread(fd, 40, 0).decode(errors="replace").strip()
+
+
+def set_strange_log_aside(path: Path, epoch_before: str) -> None:
+    """Move the log beside ``path`` away if it is another file's; its owner holds the lock.
+
+    ``epoch_before`` is that of the last owner, as its lock file tells.  O(size) if there is a log.
+
+    Raises:
+        CorruptStoreError: file and log are of one life and do not add up; both were left alone.
+    """
+    log = path.with_name(path.name + "-wal")
+    if not (log.exists() and log.stat().st_size):
+        return
+    joined, alone = _epoch(path, "mode=ro", check=True), _epoch(path, "immutable=1", check=False)
+    if joined is not None and alone in {joined, None}:  # None: it was never checkpointed, or half
+        return
+    sound = alone is not None and _epoch(path, "immutable=1", check=True) is not None
+    if not sound or (joined is None and alone == epoch_before):
+        raise CorruptStoreError(f"{path} and the log beside it, {log.name}, do not fit together")
+    move_aside(path)
+
+
+def _epoch(path: Path, how: str, *, check: bool) -> str | None:
+    """Return the epoch of a file, with its log or without; None if it cannot be told."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as connection:
+            if check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                return None
+            row = connection.execute("SELECT epoch FROM meta").fetchone()
+    except sqlite3.Error:
+        return None
+    return str(row[0]) if row else None
+
+
+def move_aside(path: Path) -> None:
+    """Rename what is left of a file's companions, lest SQLite takes them for another's."""
+    for companion in (path.with_name(path.name + suffix) for suffix in _COMPANIONS):
+        if companion.exists():
+            names = (companion.with_name(f"{companion.name}.aside-{n}") for n in range(1, 10_000))
+            companion.rename(next(name for name in names if not name.exists()))
 
 
 def real_path(path: Path) -> Path:
@@ -278,7 +335,9 @@ class OpenFile:
         check_filesystem(path)
         lock = FileLock(path)
         try:
+            set_strange_log_aside(path, lock.epoch_before)
             writer = connect_writer(path)
+            lock.note(writer.execute("SELECT epoch FROM meta").fetchone()[0])
             return cls(lock, writer, connect_reader(path), connect_reader(path))
         except sqlite3.Error as error:
             lock.close()
@@ -299,20 +358,30 @@ def backup(source: Path, target: Path) -> str:
 
     Raises:
         InvalidRequestError: ``source`` is missing or ``target`` exists.
-        CorruptStoreError: ``source`` is not a store of ours.
+        StoreLockedError: a removed ``target`` is still in use.
+        CorruptStoreError: ``source`` is not a sound store of ours.
     """
     if not source.exists():
         raise InvalidRequestError(f"{source} does not exist")
     if target.exists():
         raise InvalidRequestError(f"{target} exists; a backup overwrites nothing")
     epoch = secrets.token_hex(4)
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
+    target = real_path(target)
+    lock = FileLock(target)  # it may be removed, and in use none the less
     try:
-        _copy(source, part, epoch)
-    except sqlite3.Error as error:
-        raise translate(error) from error
-    part.rename(target)
+        part = target.with_name(target.name + ".part")
+        part.unlink(missing_ok=True)
+        try:
+            _copy(source, part, epoch)
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise translate(error) from error
+            raise
+        move_aside(target)
+        part.rename(target)
+    finally:
+        lock.close()
     directory = os.open(target.parent, os.O_RDONLY)
     os.fsync(directory)
     os.close(directory)
@@ -331,6 +400,9 @@ def _copy(source: Path, part: Path, epoch: str) -> None:
             (epoch, REVISION_GAP),
         )
         writing.commit()
+        (verdict,) = writing.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise CorruptStoreError(f"{source} is damaged: {verdict}")
     with part.open("rb") as written:
         os.fsync(written.fileno())
 
@@ -346,6 +418,7 @@ def _any_connection(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
         return
     try:
+        set_strange_log_aside(path, lock.epoch_before)
         with contextlib.closing(connect_writer(path, create=False)) as connection:
             yield connection
     finally:

@@ -380,3 +380,83 @@ async def test_backup_overwrites_nothing(store: SQLiteStore, tmp_path: Path) -> 
     with pytest.raises(t.InvalidRequestError):
         sqlite_file.backup(tmp_path / "absent.db", tmp_path / "new.db")
     assert (tmp_path / "there").read_bytes() == b"precious"
+
+
+async def crash_image(path: Path, directory: Path) -> Path:
+    """What a machine holds whose authority died in the midst of work."""
+    store = await SQLiteStore.open(path)
+    for number in range(60):
+        await store.commit([], [t.Put(f"late/{number % 20}", bytes(2000))])
+    directory.mkdir()
+    for suffix in ("", "-wal", "-lock"):
+        shutil.copyfile(f"{path}{suffix}", directory / (path.name + suffix))
+    await store.close()
+    return directory / path.name
+
+
+async def test_a_backup_put_beside_the_log_of_a_lost_store_is_the_backup(tmp_path: Path) -> None:
+    """Counterexample: SQLite played the old life's log into it, and the copy was damaged."""
+    path, copy = tmp_path / "s.db", tmp_path / "copy.db"
+    store = await SQLiteStore.open(path)
+    await store.commit([], [t.Put("a", b"1")])
+    await store.close()
+    epoch = sqlite_file.backup(path, copy)
+    for way in ("over it", "in its place", "by backup"):
+        lost = await crash_image(path, tmp_path / way)
+        if way == "over it":
+            shutil.copyfile(copy, lost)
+        elif way == "in its place":
+            lost.unlink()
+            shutil.copyfile(copy, lost)
+        else:
+            lost.unlink()
+            epoch = sqlite_file.backup(copy, lost)
+        restored = await SQLiteStore.open(lost)
+        assert restored.epoch == epoch
+        assert list((await restored.scan("")).items) == ["a"]
+        await restored.commit([], [t.Put("b", b"2")])
+        await restored.close()
+        assert sqlite_file.verify(lost) == []
+        assert (lost.parent / "s.db-wal.aside-1").stat().st_size > 0
+
+
+async def test_the_log_of_a_crash_is_the_stores_own(tmp_path: Path) -> None:
+    """Never checkpointed, or checkpointed and moved to another disk: nothing is lost."""
+    for life in range(2):
+        lost = await crash_image(tmp_path / "s.db", tmp_path / str(life))
+        found = await SQLiteStore.open(lost)
+        assert len((await found.scan("late/")).items) == 20
+        await found.close()
+        assert not list(lost.parent.glob("*.aside*"))
+
+
+async def test_a_file_that_its_own_log_does_not_fit_is_refused_and_left(tmp_path: Path) -> None:
+    """Copied by hand while it was served, and put back beside a later log of the same life."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    await store.commit([], [t.Put("a", b"1")])
+    await store.close()
+    old = path.read_bytes()
+    store = await SQLiteStore.open(path)
+    for number in range(300):
+        await store.commit([], [t.Put(f"more/{number}", bytes(2000))])
+    await store.close()
+    lost = await crash_image(path, tmp_path / "lost")
+    lost.write_bytes(old)
+    log = lost.with_name("s.db-wal").read_bytes()
+    for _ in range(2):  # and the first refusal does not change the second
+        with pytest.raises(t.CorruptStoreError, match="do not fit together"):
+            await SQLiteStore.open(lost)
+    assert (lost.read_bytes(), lost.with_name("s.db-wal").read_bytes()) == (old, log)
+
+
+async def test_a_damaged_store_is_not_backed_up(tmp_path: Path) -> None:
+    """A copy that would not open gets no name, and nothing is left of it."""
+    path = tmp_path / "s.db"
+    await crash_image(path, tmp_path / "unused")
+    damaged = bytearray(path.read_bytes())
+    damaged[4096 * 3 : 4096 * 8] = bytes(4096 * 5)
+    path.write_bytes(damaged)
+    with pytest.raises(t.CorruptStoreError):
+        sqlite_file.backup(path, tmp_path / "copy.db")
+    assert not list(tmp_path.glob("copy.db")) + list(tmp_path.glob("*.part"))
