@@ -12,18 +12,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replication.agent import Agent, Bounded, ChangedDocument, ChangeEvent, MemberView
+    from replication.agent import (
+        Agent,
+        BlockingAgent,
+        BlockingBatch,
+        BlockingBounded,
+        BlockingWatch,
+        Bounded,
+        ChangedDocument,
+        ChangeEvent,
+        MemberView,
+    )
     from replication.config import Config
     from replication.errors import (
+        BatchExpiredError,
         ClosedError,
         ConfigError,
         ForbiddenWriteError,
+        ForkedError,
         JournalError,
         JournalFailedError,
         JournalHeldError,
         JournalUnreadableError,
         ListenError,
         NotYetError,
+        ReentrantCallError,
         ReplicationError,
         SecretRequiredError,
         UnacknowledgedError,
@@ -39,6 +52,11 @@ logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unle
 ROOMS = {
     "AccessPolicy": "protocol",
     "Agent": "agent",
+    "BatchExpiredError": "errors",
+    "BlockingAgent": "agent",
+    "BlockingBatch": "agent",
+    "BlockingBounded": "agent",
+    "BlockingWatch": "agent",
     "Bounded": "agent",
     "ChangeEvent": "agent",
     "ClosedError": "errors",
@@ -46,6 +64,7 @@ ROOMS = {
     "ConfigError": "errors",
     "Faults": "testing",
     "ForbiddenWriteError": "errors",
+    "ForkedError": "errors",
     "JournalError": "errors",
     "JournalFailedError": "errors",
     "JournalHeldError": "errors",
@@ -53,6 +72,7 @@ ROOMS = {
     "ListenError": "errors",
     "MemberView": "agent",
     "NotYetError": "errors",
+    "ReentrantCallError": "errors",
     "ReplicationError": "errors",
     "SecretRequiredError": "errors",
     "Simulation": "testing",
@@ -66,6 +86,11 @@ ROOMS = {
 __all__ = [
     "AccessPolicy",
     "Agent",
+    "BatchExpiredError",
+    "BlockingAgent",
+    "BlockingBatch",
+    "BlockingBounded",
+    "BlockingWatch",
     "Bounded",
     "ChangeEvent",
     "ChangedDocument",
@@ -74,6 +99,7 @@ __all__ = [
     "ConfigError",
     "Faults",
     "ForbiddenWriteError",
+    "ForkedError",
     "JournalError",
     "JournalFailedError",
     "JournalHeldError",
@@ -81,6 +107,7 @@ __all__ = [
     "ListenError",
     "MemberView",
     "NotYetError",
+    "ReentrantCallError",
     "ReplicationError",
     "SecretRequiredError",
     "Simulation",

@@ -225,6 +225,31 @@ class ClosedError(ReplicationError):
     hint = "use the agent inside `async with Agent(...) as agent:`"
 
 
+class ReentrantCallError(ReplicationError, RuntimeError):
+    """The twin was called out of its own thread, and would wait for itself; nothing changed."""
+
+    code: ClassVar[str] = "reentrant-call"
+    hint = "a function given to `batch` or `call` uses the agent that lives there: `twin.inner`"
+
+
+class ForkedError(ReplicationError, RuntimeError):
+    """The agent runs in the process that this one was forked from; nothing changed."""
+
+    code: ClassVar[str] = "forked"
+    hint = "make an agent after the fork, with a name and a journal of its own"
+
+
+class BatchExpiredError(ReplicationError, TimeoutError):
+    """A `with` block of the twin held up its agent for too long: rolled back, nothing changed."""
+
+    code: ClassVar[str] = "batch-expired"
+    hint = "do what takes long before the block, and only write inside"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"a batch was open for {limit_s:g} s, and was rolled back")
+        self.limit_s = limit_s
+
+
 class ForbiddenWriteError(ReplicationError, PermissionError):
     """The rules do not let this agent write that document; nothing changed."""
 

@@ -11,19 +11,25 @@ an object to call. What each room is for:
     vitals      delays, queues and arrivals, as measured
     bounded     the document whose mutator waits for the disk
     read_only   documents that the rules keep from this agent
-    blocking    the synchronous twin, for code without a loop
+    blocking    the synchronous twin, for threads and code without a loop
+    proxy       documents that live in the twin's thread, as other threads use them
+    loop_thread an event loop in a thread, and the calls that are carried to it
 """
 
 from replication.agent.admin import MemberView
 from replication.agent.agent import Agent
 from replication.agent.assembly import ReplicaSettings, assemble
-from replication.agent.blocking import BlockingAgent
+from replication.agent.blocking import BlockingAgent, BlockingBounded, BlockingWatch
 from replication.agent.bounded import Bounded
+from replication.agent.proxy import BlockingBatch
 from replication.agent.watch import ChangedDocument, ChangeEvent
 
 __all__ = [
     "Agent",
     "BlockingAgent",
+    "BlockingBatch",
+    "BlockingBounded",
+    "BlockingWatch",
     "Bounded",
     "ChangeEvent",
     "ChangedDocument",

@@ -1,79 +1,94 @@
 """The synchronous twin: the same agent for code that is not async.
 
-Theory of operation. An event loop runs in a thread of its own, and the agent lives there. A kernel
-is not thread-safe, so every call - a method of a document as much as `durable` - is carried to that
-thread and its result brought back; a caller blocks only itself. Iterating a document takes a
-snapshot in the loop's thread.
+Theory of operation. An agent lives in one event loop. From threads, and from code without a loop,
+use this: the loop runs in a thread of its own (`loop_thread`), every call is carried to it, and a
+caller blocks only itself. What it hands out does the same (`proxy`): documents, children of maps,
+iterators, watches. Any number of threads may share one twin and its documents.
 
     with BlockingAgent("sales", peers=["127.0.0.1:7002"]) as agent:
         agent.counter("stock").increment(5)
         agent.durable(agent.version(), timeout_s=1)
+
+Each method has the signature of the original, because it is made from it. What is different:
+
+* Waiting methods return when the wait is over.
+* A batch belongs to the thread that opened it. `batch(f)` runs `f(agent)` in the agent's thread;
+  `with twin.batch():` groups what this thread does with the twin's documents. Either way the writes
+  of other threads come before or after it. The block holds up the agent, for at most
+  `BATCH_S_MAX` seconds: only write inside.
+* A function that runs in the agent's thread must not call the twin: `ReentrantCallError`. It gets
+  the agent itself.
+* `close` frees every thread that waits; a process that ends without it is closed at its end, with a
+  ResourceWarning. A forked child is refused: `ForkedError`.
 """
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 from replication.agent.agent import Agent
+from replication.agent.bounded import Bounded
+from replication.agent.loop_thread import BlockingIterator, awaited, called
+from replication.agent.proxy import REFUSALS, AgentThread, BlockingBatch
 from replication.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    import ssl
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from pathlib import Path
     from types import TracebackType
 
-    from replication.agent.admin import MemberView
+    from crdt import Kernel
+    from replication.agent.vitals import Vitals
     from replication.agent.watch import ChangeEvent, Watch
+    from replication.config import Config
+    from replication.journal import Journal
+    from replication.options import Secret
+    from replication.protocol import AccessPolicy
+    from replication.transport import Transport
     from replication.version import Version
 
 T = TypeVar("T")
-STOP_WAIT_S = 30.0
 
 
-class BlockingDocument:
-    """A document whose every use happens in the agent's thread; it reads like the document."""
+class BlockingBounded:
+    """A bounded quantity; `decrement` returns when it is durable here."""
 
-    def __init__(self, agent: BlockingAgent, view: Any) -> None:
-        self._agent = agent
-        self._view = view
+    def __init__(self, carrier: AgentThread, inner: Bounded) -> None:
+        self._carrier = carrier
+        self._inner = inner
 
-    def __getattr__(self, name: str) -> Any:
-        found = self._agent.call(lambda: getattr(self._view, name))
-        if not callable(found):
-            return found
+    @property
+    def value(self) -> int:
+        """The quantity as seen from here; never below the bound. O(replicas)."""
+        return self._carrier.call(lambda: self._inner.value)
 
-        def carried(*args: Any, **options: Any) -> Any:
-            async def done() -> Any:
-                result = found(*args, **options)
-                return await result if asyncio.iscoroutine(result) else result
+    @property
+    def minimum(self) -> int:
+        """The bound."""
+        return self._carrier.call(lambda: self._inner.minimum)
 
-            return self._agent.carry(done)
-
-        return carried
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._agent.call(lambda: list(self._view)))
-
-    def __len__(self) -> int:
-        return self._agent.call(lambda: len(self._view))
-
-    def __contains__(self, item: object) -> bool:
-        return self._agent.call(lambda: item in self._view)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._agent.call(lambda: self._view[key])
-
-    def __repr__(self) -> str:
-        return self._agent.call(lambda: repr(self._view))
+    __int__ = called(Bounded.__int__)
+    __repr__ = called(Bounded.__repr__)
+    rights = called(Bounded.rights)
+    increment = called(Bounded.increment)
+    decrement = awaited(Bounded.decrement)
+    transfer = called(Bounded.transfer)
+    stranded = called(Bounded.stranded)
+    adopt = called(Bounded.adopt)
 
 
 class BlockingWatch:
     """A subscription that a `for` loop reads; it ends when the agent closes, or by `close`."""
 
-    def __init__(self, agent: BlockingAgent, watch: Watch) -> None:
-        self._agent = agent
+    def __init__(self, carrier: AgentThread, watch: Watch) -> None:
+        self._carrier = carrier
         self._watch = watch
+        self._events = BlockingIterator(carrier, watch)
+        self._after_the_end = threading.Lock()
 
     def __iter__(self) -> Self:
         return self
@@ -90,59 +105,97 @@ class BlockingWatch:
         Raises:
             TimeoutError: none came in time; nothing is lost by that.
         """
-
-        async def taken() -> ChangeEvent | None:
-            async with asyncio.timeout(timeout_s):
-                return await anext(self._watch, None)
-
-        return self._agent.carry(taken)
+        try:
+            return self._events.take(timeout_s)
+        except ClosedError:  # its loop has ended: what was queued is still handed out
+            with self._after_the_end:
+                return self._events.left() or self._watch.queued()
 
     @property
     def token(self) -> Version:
         """Where to go on after a break, with `watch(prefix, after=token)`."""
-        return self._watch.token
+        return self._carrier.call(lambda: self._watch.token)
 
     def close(self) -> None:
         """End it: what is queued is still handed out."""
-        self._agent.carry(self._watch.aclose)
+        self._carrier.wait(self._watch.aclose)
 
 
 class BlockingAgent:
-    """Takes what `Agent` takes, and does what `Agent` does, without `await`."""
+    """Takes what `Agent` takes, and does what `Agent` does, without `await`, from any thread."""
 
-    def __init__(self, name: str, **options: Any) -> None:
-        self._agent = Agent(name, **options)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+    def __init__(
+        self,
+        name: str,
+        *,
+        listen: str = "127.0.0.1:0",
+        peers: Iterable[str] = (),
+        hubs: Iterable[str] = (),
+        journal: str | Path | Journal | None = None,
+        secret: Secret | None = None,
+        key: Secret | None = None,
+        principals: Mapping[str, Secret] | None = None,
+        rules: AccessPolicy | None = None,
+        cluster: str = "convoca",
+        namespace: str = "default",
+        config: Config | None = None,
+        transport: Transport | None = None,
+        server_tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        address: str = "",
+        seed: int | None = None,
+    ) -> None:
+        self._make = partial(
+            Agent,
+            name,
+            listen=listen,
+            peers=peers,
+            hubs=hubs,
+            journal=journal,
+            secret=secret,
+            key=key,
+            principals=principals,
+            rules=rules,
+            cluster=cluster,
+            namespace=namespace,
+            config=config,
+            transport=transport,
+            server_tls=server_tls,
+            client_tls=client_tls,
+            address=address,
+            seed=seed,
+        )
+        self._inner = self._make()
+        self._thread: AgentThread | None = None
+        self._stopped = False
 
     # ------------------------------------------------------------------------------ life
 
     def start(self) -> Self:
         """Start the thread, the loop and the agent; raises what `Agent.start` raises."""
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="agent", daemon=True)
-        thread.start()
-        self._loop, self._thread = loop, thread
+        if self._thread is not None and not self._stopped:
+            self._carrier.wait(self._inner.start)  # what a second start means is the agent's to say
+            return self
+        if self._stopped:  # an agent is of one loop, and that one has ended
+            self._inner, self._stopped = self._make(), False
+        thread = AgentThread(f"agent {self._inner.name!r}", self._inner.close)
+        self._thread = thread
         try:
-            self._await(self._agent.start())
+            thread.wait(self._inner.start)
         except BaseException:
-            self._stop()
+            self._stopped = True
+            thread.close()
             raise
         return self
 
     def close(self) -> None:
-        """Flush, say goodbye, end the thread."""
-        if self._loop is not None:
-            self._await(self._agent.close())
-            self._stop()
+        """Flush, say goodbye, end the thread; at most 5 s, and who still waits is told so.
 
-    def _stop(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(STOP_WAIT_S)
-            loop.close()
+        A second call waits for the first. Before the start it does nothing.
+        """
+        if self._thread is not None:
+            self._thread.close()
+            self._stopped = True
 
     def __enter__(self) -> Self:
         return self.start()
@@ -153,128 +206,166 @@ class BlockingAgent:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if self._thread is not None and not self._thread.thread.forked:  # that end is the parent's
+            self.close()
 
-    # ------------------------------------------------------------------------------ carrying
+    @property
+    def _carrier(self) -> AgentThread:
+        if self._thread is None:
+            raise REFUSALS.closed(f"agent {self._inner.name!r}")
+        return self._thread
 
     def call(self, action: Callable[[], T]) -> T:
-        """Run `action` in the agent's thread; for several writes that belong together.
+        """Run `action` in the agent's thread, for what the twin does not offer.
 
-        `agent.call(lambda: ...)` sees and changes the async agent (`agent.inner`) without a race.
+        It sees the async agent (`inner`) without a race; what it returns of it may be kept.
         """
+        return self._carrier.call(action)
 
-        async def carried() -> T:
-            return action()
+    def carry(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Run `action` in the agent's thread, await what it returns there; the result of that."""
 
-        return self._await(carried())
+        async def done() -> T:
+            return await action()
 
-    def carry(self, action: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine function in the agent's thread, and wait for its result."""
-        return self._await(action())
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise ClosedError("the agent is not running")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._carrier.wait(done)
 
     @property
     def inner(self) -> Agent:
-        """The async agent; to be used inside `call` only."""
-        return self._agent
-
-    # ------------------------------------------------------------------------------ state
-
-    def counter(self, name: str) -> Any:
-        """The counter of that name."""
-        return BlockingDocument(self, self.call(lambda: self._agent.counter(name)))
-
-    def register(self, name: str) -> Any:
-        """The last-writer-wins register of that name."""
-        return BlockingDocument(self, self.call(lambda: self._agent.register(name)))
-
-    def orset(self, name: str) -> Any:
-        """The add-wins set of that name."""
-        return BlockingDocument(self, self.call(lambda: self._agent.orset(name)))
-
-    def map(self, name: str) -> Any:
-        """The nested add-wins map of that name."""
-        return BlockingDocument(self, self.call(lambda: self._agent.map(name)))
-
-    def bounded(self, name: str, minimum: int = 0) -> Any:
-        """The quantity of that name and bound; `decrement` returns when it is durable here."""
-        return BlockingDocument(self, self.call(lambda: self._agent.bounded(name, minimum)))
-
-    def document(self, name: str, kind: Any) -> Any:
-        """The document (name, kind)."""
-        return BlockingDocument(self, self.call(lambda: self._agent.document(name, kind)))
-
-    def batch(self, action: Callable[[Agent], T]) -> T:
-        """Run `action(agent)` as one batch."""
-
-        def grouped() -> T:
-            with self._agent.batch():
-                return action(self._agent)
-
-        return self.call(grouped)
+        """The async agent; to be used inside of `call`, `carry` and `batch` only."""
+        return self._inner
 
     @property
-    def id(self) -> str:
-        """`name~incarnation`."""
-        return self.call(lambda: self._agent.id)
+    def name(self) -> str:
+        """The agent's name."""
+        return self._inner.name
+
+    @property
+    def config(self) -> Config:
+        """The knobs it was given, or the defaults."""
+        return self._inner.config
+
+    @property
+    def rules(self) -> AccessPolicy:
+        """Who may bring and write what."""
+        return self._inner.rules
 
     @property
     def address(self) -> str:
-        """Where peers reach this agent."""
-        return self._agent.address
+        """Where peers reach this agent; known from `start` on if the port was left open."""
+        return self._inner.address
 
-    def members(self) -> list[MemberView]:
-        """Peers that this agent knows."""
-        return self.call(self._agent.members)
+    # ------------------------------------------------------------------------------ state
 
-    def digest(self) -> bytes:
-        """16 bytes that are equal on agents with equal state."""
-        return self.call(self._agent.digest)
+    counter = called(Agent.counter)
+    register = called(Agent.register)
+    orset = called(Agent.orset)
+    map = called(Agent.map)
+    document = called(Agent.document)
+
+    def bounded(self, name: str, minimum: int = 0) -> BlockingBounded:
+        """The quantity of that name that never falls below `minimum`, which is part of its type.
+
+        Its `decrement` returns when it is durable here.
+        """
+        found = self._carrier.call(self._inner.bounded, name, minimum)
+        return BlockingBounded(self._carrier, found)
+
+    @overload
+    def batch(self) -> BlockingBatch: ...
+
+    @overload
+    def batch(self, action: Callable[[Agent], T]) -> T: ...
+
+    def batch(self, action: Callable[[Agent], T] | None = None) -> BlockingBatch | T:
+        """Group writes: they travel, apply and are published as one change, anywhere.
+
+        `batch(f)` runs `f(agent)` in the agent's thread and returns its result. Without one it is
+        for `with`: what this thread does inside, with this twin and its documents, is one batch.
+        Other threads wait meanwhile; waits inside are refused.
+
+        Raises:
+            BatchTooLargeError: over `batch_bytes_max`.
+            BatchExpiredError: the block took over `BATCH_S_MAX` seconds.
+            TypeError: `f` returned something to be awaited. Rolled back, in all three cases.
+        """
+        if action is None:
+            return BlockingBatch(self._carrier, self._inner.batch)
+        return self._carrier.call(self._grouped, action)
+
+    def _grouped(self, action: Callable[[Agent], T]) -> T:
+        with self._inner.batch():
+            found = action(self._inner)
+            if inspect.isawaitable(found):
+                if inspect.iscoroutine(found):
+                    found.close()
+                raise TypeError("a batch is a plain function: nothing may be awaited inside")
+        return found
+
+    @property
+    def kernel(self) -> Kernel:
+        """The state itself, for reading and for types of your own; carried, like a document."""
+        return self._carrier.call(lambda: self._inner.kernel)
+
+    @property
+    def id(self) -> str:
+        """`name~incarnation`: under this id the agent writes now."""
+        return self._carrier.call(lambda: self._inner.id)
+
+    digest = called(Agent.digest)
 
     # ------------------------------------------------------------------------------ waiting
 
-    def version(self) -> Version:
-        """A token for everything this agent has seen."""
-        return self.call(self._agent.version)
-
-    def durable(self, token: Version | None = None, timeout_s: float | None = None) -> None:
-        """Wait until the token's events are on this disk."""
-        self._await(self._agent.durable(token, timeout_s))
-
-    def replicated(self, token: Version, n: int, timeout_s: float | None = None) -> int:
-        """Wait until `n` others have them on theirs."""
-        return self._await(self._agent.replicated(token, n, timeout_s))
-
-    def stable(self, token: Version, timeout_s: float | None = None) -> int:
-        """Wait until every current member has them."""
-        return self._await(self._agent.stable(token, timeout_s))
-
-    def seen(self, token: Version, timeout_s: float | None = None) -> None:
-        """Wait until another agent's token is covered here."""
-        self._await(self._agent.seen(token, timeout_s))
-
-    def read(
-        self, name: str, kind: Any, *, at_least: Version, timeout_s: float | None = None
-    ) -> Any:
-        """The document (name, kind), once it shows everything that `at_least` names."""
-        found = self._await(self._agent.read(name, kind, at_least=at_least, timeout_s=timeout_s))
-        return BlockingDocument(self, found)
+    version = called(Agent.version)
+    durable = awaited(Agent.durable)
+    replicated = awaited(Agent.replicated)
+    stable = awaited(Agent.stable)
+    seen = awaited(Agent.seen)
+    read = awaited(Agent.read)
 
     def watch(self, prefix: str = "", *, after: Version | None = None) -> BlockingWatch:
-        """Changes under a prefix, from now on or from where an earlier watch stood."""
-        return BlockingWatch(self, self.call(lambda: self._agent.watch(prefix, after=after)))
+        """Changes under a prefix, from now on or from where an earlier watch stood.
 
-    # ------------------------------------------------------------------------------ operating
+        Bounded: a slow reader gets folded changes, marked `lagged`. Ends when the agent closes.
+        """
+        return BlockingWatch(
+            self._carrier, self._carrier.call(self._inner.watch, prefix, after=after)
+        )
 
-    def quarantine(self) -> dict[str, str]:
-        """Origins that are stopped before an event that cannot be applied: origin -> why."""
-        return self.call(self._agent.quarantine)
+    # ------------------------------------------------------------------------------ peers
 
-    def skip(self, origin: str) -> None:
-        """Give up the event at which `origin` stands in quarantine, wherever it does."""
-        self.call(lambda: self._agent.skip(origin))
+    members = called(Agent.members)
+    lag = called(Agent.lag)
+    behind = called(Agent.behind)
+    stands = called(Agent.stands)
+    retire = called(Agent.retire)
+    block = called(Agent.block)
+    unblock = called(Agent.unblock)
+    blocked = called(Agent.blocked)
+    quarantine = called(Agent.quarantine)
+    skip = called(Agent.skip)
+
+    # ------------------------------------------------------------------------------ measures
+
+    bytes_by_kind = called(Agent.bytes_by_kind)
+    counts = called(Agent.counts)
+
+    @property
+    def vitals(self) -> Vitals:
+        """Delays, queues and arrivals, as measured since the start; carried, like a document."""
+        return self._carrier.call(lambda: self._inner.vitals)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether local writes are refused now, because the journal failed."""
+        return self._carrier.call(lambda: self._inner.read_only)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames sent since the start, without HTTP headers."""
+        return self._carrier.call(lambda: self._inner.bytes_sent)
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of frames received since the start, without HTTP headers."""
+        return self._carrier.call(lambda: self._inner.bytes_received)

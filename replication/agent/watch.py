@@ -138,16 +138,20 @@ class Watch:
 
     async def __anext__(self) -> ChangeEvent:
         """The next event; giving up waiting for it loses nothing."""
-        if self._missed is not None:
-            missed, self._missed = self._missed, None
-            self._caught_up()
-            return missed
-        while (event := self._feed.take()) is None:
+        while (event := self.queued()) is None:
             if self._ended:
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
-        self._caught_up()
+        return event
+
+    def queued(self) -> ChangeEvent | None:
+        """The next event if there is one already; it does not wait."""
+        event, self._missed = self._missed, None
+        if event is None:
+            event = self._feed.take()
+        if event is not None:
+            self._caught_up()
         return event
 
     @property

@@ -174,9 +174,7 @@ def check_links(path: Path) -> None:
 
 
 def nonce_in(path: Path, *, alone: bool) -> str | None:
-    """The nonce of the boot that wrote a file, `alone` or with its log; "" before there was one.
-
-    None if it is not sound, or cannot be read without its log.
+    """The nonce of the boot that wrote a file, `alone` or with its log; None if it is not sound.
 
     O(size). The file is not changed; with a log, its index is.
     """
@@ -185,8 +183,6 @@ def nonce_in(path: Path, *, alone: bool) -> str | None:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as db:
             if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return None
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                return ""
             row = db.execute("SELECT value FROM facts WHERE name = 'nonce'").fetchone()
     except sqlite3.Error:
         return None

@@ -167,29 +167,24 @@ def set_strange_log_aside(path: Path, epoch_before: str) -> None:
     if not (log.exists() and log.stat().st_size):
         return
     joined, alone = _epoch(path, "mode=ro", check=True), _epoch(path, "immutable=1", check=False)
-    if joined is not None and alone in {joined, "", None}:  # never checkpointed, or not to the end
+    if joined is not None and alone in {joined, None}:  # None: it was never checkpointed, or half
         return
-    sound = bool(alone) and _epoch(path, "immutable=1", check=True) is not None
+    sound = alone is not None and _epoch(path, "immutable=1", check=True) is not None
     if not sound or (joined is None and alone == epoch_before):
         raise CorruptStoreError(f"{path} and the log beside it, {log.name}, do not fit together")
     move_aside(path)
 
 
 def _epoch(path: Path, how: str, *, check: bool) -> str | None:
-    """Return the epoch of a file, with its log or without: "" before there is one.
-
-    None if the file is not sound, or cannot be read without its log.
-    """
+    """Return the epoch of a file, with its log or without; None if it cannot be told."""
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as connection:
             if check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return None
-            if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-                return ""
             row = connection.execute("SELECT epoch FROM meta").fetchone()
     except sqlite3.Error:
         return None
-    return str(row[0]) if row else ""
+    return str(row[0]) if row else None
 
 
 def move_aside(path: Path) -> None:

@@ -348,7 +348,7 @@ async def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> No
         other.execute("CREATE TABLE theirs(x)")
     with pytest.raises(t.CorruptStoreError):
         await SQLiteStore.open(path)
-    with pytest.raises(t.InvalidRequestError, match="not a directory"):
+    with pytest.raises(t.InvalidRequestError, match="no directory"):
         await SQLiteStore.open(tmp_path / "absent" / "s.db")
 
 
