@@ -102,11 +102,11 @@ def _refuse_conflicts(state: State, runs: Sequence[Run]) -> None:
 def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
     """Raise if a dot that is alive here stands for something else there."""
     seq, path, its_step, stamp, value, _ = event
-    dot = state.live.base(origin) + seq
-    place = state.live.find(dot)
-    if place is None:
+    base = state.live.bases.get(origin)
+    place = None if base is None else state.live.find(base + seq)
+    if base is None or place is None:
         return
-    container, step = place
+    dot, (container, step) = base + seq, place
     if container.path == path and step == its_step:
         mine = state.live.entry(container, step, dot)
         if mine is None or (mine[1] == stamp and order_of(mine[2]) == order_of(value)):
@@ -320,8 +320,7 @@ def spans_of(state: State) -> list[Span]:
 
 def span_of(state: State, origin: str, first: int, last: int) -> Span:
     """The live entries of an origin in first..last as columns. O(answer)."""
-    live = state.live
-    log, base = live.log(origin), live.base(origin)
+    live, log = state.live, state.live.history(origin)
     if log.stale == 0 and not log.late and first == 1 and last >= (log.seqs or [0])[-1]:
         seqs, containers, steps = log.seqs.tolist(), log.containers, list(log.steps)
         rows, paths = _rows_at(containers, steps)
@@ -330,7 +329,7 @@ def span_of(state: State, origin: str, first: int, last: int) -> Span:
             return Span(origin, first, last, seqs, paths, steps, stamps, values)
     span = Span(origin, first, last, [], [], [], [], [])
     for seq, container, step in log.slots(first, last):
-        entry = live.entry(container, step, base + seq)
+        entry = live.entry(container, step, log.base + seq)
         if entry is not None:
             span.seqs.append(seq)
             span.paths.append(container.path)
@@ -384,7 +383,7 @@ def _adopt_history(mine: State, theirs: State) -> None:
     Events beyond a gap count as well: as soon as the gap closes here, peers ask us for them.
     """
     for origin, begin, end in theirs.applied.ranges():
-        log, their_log = mine.live.log(origin), theirs.live.log(origin)
+        log, their_log = mine.live.log(origin), theirs.live.history(origin)
         for first, last in mine.applied.missing(origin, begin, end):
             if their_log.floor >= first:
                 log.drop_records(their_log.floor)

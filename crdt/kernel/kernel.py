@@ -152,11 +152,10 @@ class Kernel:
         origin, first, last = dots
         live = self._state.live
         found: set[str | None] = set()
-        if origin in live.bases:
-            log = live.log(origin)
-            for seq, container, step in log.slots(first, last):
-                if live.entry(container, step, log.base + seq) is not None:
-                    found.add(container.path[0])
+        log = live.history(origin)
+        for seq, container, step in log.slots(first, last):
+            if live.entry(container, step, log.base + seq) is not None:
+                found.add(container.path[0])
         if any(self._state.context.missing(origin, first, last)):
             found.add(None)
         return found

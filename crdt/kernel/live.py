@@ -303,8 +303,17 @@ class LiveTable:
         return base
 
     def log(self, replica: str) -> OriginLog:
-        """The log of an origin."""
+        """The log of an origin, to be written; made if there is none."""
         return self.logs[self.base(replica) >> SEQ_BITS]
+
+    def history(self, replica: str) -> OriginLog:
+        """The log of an origin, to be read; an empty one, not kept, where nothing is retold.
+
+        An origin may be known without a log: after a restart, one whose every entry is dead. That
+        it was heard stands in the context, and in the context alone.
+        """
+        base = self.bases.get(replica)
+        return OriginLog(0) if base is None else self.logs[base >> SEQ_BITS]
 
     def dot(self, packed: int) -> Dot:
         """The dot in the form that others understand."""

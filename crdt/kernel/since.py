@@ -40,14 +40,16 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
     always makes progress. Own events come first: they include the removals that perhaps nobody else
     has heard of, and a piece covers what they removed without saying so.
     """
-    for origin, floor in ((name, log.floor) for name, log in _logs(state)):
+    for origin, log, last in _histories(state):
         asked = seen.get(origin, 0)
-        if asked < floor and asked < state.applied.seqs.get(origin, 0):
-            raise BelowFloorError(origin, floor, asked)
+        if asked < log.floor and asked < last:
+            raise BelowFloorError(origin, log.floor, asked)
     runs: list[Run] = []
     room = bytes_max if bytes_max is not None else 1 << 62
-    for origin, log in sorted(_logs(state), key=lambda pair: (pair[0] != state.replica, pair[0])):
-        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+    for origin, log, last in sorted(
+        _histories(state), key=lambda each: (each[0] != state.replica, each[0])
+    ):
+        after = seen.get(origin, 0)
         if after >= last:
             continue
         events: Iterable[Fields] = _events(state, log, after, last)
@@ -87,8 +89,13 @@ def _fill(
     return [event for event in kept if event[0] <= end], end, room
 
 
-def _logs(state: State) -> Iterator[tuple[str, OriginLog]]:
-    return zip(state.live.names, state.live.logs, strict=True)
+def _histories(state: State) -> Iterator[tuple[str, OriginLog, int]]:
+    """Every origin that was heard, what is left of its history, and how far it was applied.
+
+    By the applied vector, not by the logs: of an origin whose every entry is dead nothing may be
+    left to retell, and that is what its events have come to.
+    """
+    return ((origin, state.live.history(origin), seq) for origin, seq in state.applied.seqs.items())
 
 
 def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> int:
@@ -130,8 +137,8 @@ def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], b
     places: set[Path] = set()
     killers: dict[_Dot, tuple[Range, ...]] = {}
     complete = True
-    for origin, log in _logs(state):
-        after, last = seen.get(origin, 0), state.applied.seqs.get(origin, 0)
+    for origin, log, last in _histories(state):
+        after = seen.get(origin, 0)
         if after < last:
             complete = complete and after >= log.floor
             places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
@@ -168,7 +175,6 @@ def _links(killers: Mapping[_Dot, Iterable[Range]]) -> dict[_Dot, list[_Dot]]:
 def _place_of(state: State, dot: _Dot, kills: Iterable[Range]) -> Path | None:
     """The document in which an event happened, by its own entry or one that it killed, or None."""
     for origin, first, last in ((dot[0], dot[1], dot[1]), *kills):
-        if origin in state.live.bases:
-            for _, container, _ in state.live.log(origin).slots(first, last):
-                return container.path[:2]
+        for _, container, _ in state.live.history(origin).slots(first, last):
+            return container.path[:2]
     return None

@@ -83,8 +83,8 @@ class State:
         """The fate of these dots is known; none of them can be doomed any longer."""
         if self.context is not self.applied:
             self.context.add_range(origin, first, last)
-        if self.doomed:
-            base = self.live.base(origin)
+        base = self.live.bases.get(origin)
+        if self.doomed and base is not None:
             low, high = base + first, base + last
             if last - first < len(self.doomed):
                 self.doomed.difference_update(range(low, high + 1))

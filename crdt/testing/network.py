@@ -295,14 +295,17 @@ class Network:
         return True
 
     def restart(self, index: int) -> bool:
-        """A replica goes through its bytes and on under its name."""
+        """A replica goes through its bytes and on under its name; nobody looks at it before.
+
+        The state of a second reading is compared: to walk a whole state may put right what the
+        reading left wrong, and the gossip that follows has to do without.
+        """
         kernel = self.kernels[index]
-        again = Kernel.from_bytes(
-            kernel.to_bytes(), replica=kernel.replica, clock=self.clocks[index]
-        )
-        require(again.digest() == kernel.digest(), "a restart changed the state")
-        require(again.vector == kernel.vector, "a restart changed the vector")
-        self.put_in_place(index, again)
+        data, name, clock = kernel.to_bytes(), kernel.replica, self.clocks[index]
+        twin = Kernel.from_bytes(data, replica=name, clock=clock)
+        require(twin.digest() == kernel.digest(), "a restart changed the state")
+        require(twin.vector == kernel.vector, "a restart changed the vector")
+        self.put_in_place(index, Kernel.from_bytes(data, replica=name, clock=clock))
         return True
 
     def rebirth(

@@ -116,9 +116,10 @@ class StateNetwork:
         replica = cast("Any", self.replicas[index])
         if not (hasattr(replica, "to_bytes") and hasattr(self.kind, "from_bytes")):
             return False
-        again = self.kind.from_bytes(replica.to_bytes(), replica=self.names[index])
-        require(again.value == replica.value, "a restart changed the value")
-        self.replicas[index] = again
+        data, name = replica.to_bytes(), self.names[index]
+        twin = self.kind.from_bytes(data, replica=name)  # the one that goes on is not looked at
+        require(twin.value == replica.value, "a restart changed the value")
+        self.replicas[index] = self.kind.from_bytes(data, replica=name)
         return True
 
     def rebirth(

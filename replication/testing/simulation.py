@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from crdt import Kernel
 
 EPOCH_MS = 1_700_000_000_000
+SNAPSHOT_ABOVE_ROWS = 16  # small, so that most restarts go through the bytes of a kernel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ class SimulatedAgent:
     """Counts starts: events of an earlier life find nobody."""
     lease: int = 0
     leased_to: str = ""
+    log_rows: int = 0
+    """Rows of its journal since the last snapshot."""
     waiting: list[Effects] = field(default_factory=list)
     committing: bool = False
     published: list[Published] = field(default_factory=list)
@@ -334,7 +337,11 @@ class Simulation:
         own = vector.get(agent.replica.id, 0)
         lease = leased(own, agent.lease, self.config.seq_lease)
         book = agent.replica.members.address_book()
-        entry = Entry(rows, vector, agent.replica.id, lease, book=book)
+        agent.log_rows += len(rows)
+        snapshot = b""
+        if agent.log_rows > SNAPSHOT_ABOVE_ROWS and dict(agent.replica.kernel.vector) == vector:
+            snapshot, agent.log_rows = agent.replica.kernel.to_bytes(), 0
+        entry = Entry(rows, vector, agent.replica.id, lease, snapshot, book)
         agent.committing = True
         wait_s = self.dice.uniform(*self.faults.disk_s)
         self._later(wait_s, partial(self._committed, agent, agent.life, joined, entry))

@@ -110,3 +110,46 @@ def mutate(kernel: Kernel, dice: random.Random) -> None:
                 document.remove("a")
             else:
                 document.child("a", ORSet).add(dice.randrange(3))
+
+
+def test_an_origin_of_which_nothing_lives_is_told_after_a_restart():
+    """Removed, overwritten, void: what was heard is told on, by whatever way it came back."""
+    for end in ("removed", "overwritten", "void", "records dropped"):
+        ada, bob = Kernel("ada"), Kernel("bob")
+        if end == "void":
+            ada.void(7)
+        elif end == "overwritten":
+            ada.document("r", LWWRegister).set(1)
+        else:
+            ada.document("s", ORSet).add("x")
+        bob.merge(ada)
+        if end == "overwritten":
+            bob.document("r", LWWRegister).set(2)
+        elif end != "void":
+            bob.document("s", ORSet).remove("x")
+        again = Kernel.from_bytes(bob.to_bytes(), replica="bob")
+        if end == "records dropped":
+            again.drop_records()
+        newcomer = Kernel("eve")
+        if end == "records dropped":
+            for chunk in again.chunks(64).chunks:
+                newcomer.apply_chunk(chunk)
+        else:
+            newcomer.apply(again.delta_since(newcomer.vector))
+        assert newcomer.vector == again.vector, end
+        assert newcomer.stats()["doomed"] == 0, end
+        assert newcomer.canonical_bytes() == again.canonical_bytes(), end
+        third = Kernel("flo")
+        third.merge(Kernel.from_bytes(newcomer.to_bytes(), replica="eve"))
+        assert third.vector == again.vector, end
+
+
+def test_which_documents_changed_is_not_said_to_be_all_where_nothing_tells():
+    """After a restart the place of a foreign entry that was overwritten is known by its killer."""
+    ada, bob = Kernel("ada"), Kernel("bob")
+    ada.document("r", LWWRegister).set(1)
+    bob.merge(ada)
+    bob.document("r", LWWRegister).set(2)
+    again = Kernel.from_bytes(bob.to_bytes(), replica="bob")
+    assert changed(again, {}) == ({"r"}, True)
+    assert "ada" not in again._state.live.bases
