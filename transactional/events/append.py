@@ -12,9 +12,17 @@ too, and a refused append spoils nobody else's::
     append(c) --+
     append(d) --+
 
-What is known of the streams' ends needs no compare of its own: ends only ever change together with
-the head, and the head is compared.  After a conflict the commits behind the head that was known say
-which streams moved, so what is known is brought up to date and not forgotten.
+What is remembered of the log is one frozen value, `_Known`: the head, the revision that wrote it,
+and streams' ends that are true as long as the head is of that revision.  It is replaced whole or
+dropped whole, so a read that fails half-way leaves the old value, which is still true of its
+revision, and never a new head beside old ends.  After a conflict the commits behind the known head
+say which streams moved.
+
+Memory proposes, and never has the last word.  An append is acknowledged by a commit that compares
+the head *and* that nothing lies where its batches go: a batch's key is named after its first
+version, so two batches that would follow the same event have the same key, whatever their lengths.
+A refusal rests on a head that was read since the append was asked for.  A repeat is known by its
+op_id's record before anything else is looked at.
 
 An append writes its stream once.  Where the stream ends is written down only every `END_EVERY`
 versions, and found from there: a second key in every append would cost a third of the throughput.
@@ -24,15 +32,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from transactional import commit_queue
+from transactional import commit_queue, rules
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
+    CorruptStoreError,
     InvalidRequestError,
     OperationIdReusedError,
     TransactionalError,
@@ -43,19 +52,21 @@ from transactional.events.event import (
     chained_commit,
     content_hash,
     encoded,
+    json_bytes,
     new_batch,
+    shape_hash,
 )
 from transactional.events.layout import END_EVERY, Head, LogLayout, StreamEnd
 from transactional.events.reader import find_end
 from transactional.retry import Decision, decided
-from transactional.values import ANY, Absent, Expected, Put, Revision
+from transactional.values import ANY, Absent, DeletePrefix, Expected, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
-    from transactional.events.event import Batch, EncodedEvent, NewEvent
+    from transactional.events.event import Batch, EncodedEvent, Json, NewEvent
     from transactional.store import Store
     from transactional.values import Compare, Write
 
@@ -66,11 +77,17 @@ ENDS_KNOWN_MAX: Final = 10_000
 CATCH_UP_COMMITS: Final = 50
 """How many commits of rivals are read to catch up; behind more than that all is looked up anew."""
 APPEND_BYTES_MAX: Final = 256 << 10
-"""Largest append, as JSON; what is appended together lies in one value, in two copies."""
-ENVELOPE_BYTES: Final = 400
-"""What an event takes besides its data, generously."""
+"""Most data in one append, in bytes of JSON; names and envelopes are not counted."""
+APPEND_EVENTS_MAX: Final = 4096
+"""Most events in one append, all its streams together."""
+ROW_BYTES: Final = 128
+"""What an event takes besides its type and its data: salt, hash and punctuation."""
+ENVELOPE_BYTES: Final = 192
+"""What a batch takes besides its events, its stream's name and its origin."""
+COMMIT_VALUE_BYTES: Final = 1024
+"""Kept free in the value of a commit, for the commit's own hash."""
 ERASED: Final = "erased"
-"""Instead of the content's hash of an op_id whose events were erased: any repeat is accepted."""
+"""Instead of the hash of what was erased: the hash could tell by trial what that was."""
 
 
 # --- what an append asks for, and what it is answered ------------------------------------------
@@ -129,7 +146,7 @@ class Pending:
 
     parts: tuple[Part, ...]
     origin: Origin
-    guards: Mapping[str, int]
+    guards: Mapping[str, int | Expected]
     compares: Sequence[Compare]
     writes: Sequence[Write]
     answer: asyncio.Future[Appended]
@@ -145,21 +162,50 @@ class Pending:
         """How many writes it adds to a commit, hardly ever more."""
         return len(self.parts) + bool(self.origin.op_id) + len(self.writes)
 
-    def content(self) -> str:
-        """What a repeat must have in common with it."""
-        return content_hash([(part.stream, part.events) for part in self.parts])
+    def content(self) -> dict[str, Json]:
+        """What a repeat must have in common with it: `parts` by stream, and `writes`.
+
+        For each its shape, and the hash of all of it.  Expectations and compares are left out: they
+        may be false by now *because* it was applied.
+        """
+        parts = {p.stream: [shape_hash(p.events), content_hash(p.events)] for p in self.parts}
+        keys = [w.prefix if isinstance(w, DeletePrefix) else w.key for w in self.writes]
+        shape = [[type(w).__name__, key] for w, key in zip(self.writes, keys, strict=True)]
+        whole = rules.fingerprint((), self.writes, ()).hex()
+        return {"parts": parts, "writes": [json.dumps(shape), whole]}
 
 
 def op_record(pending: Pending, appended: Appended) -> bytes:
     """What the log remembers of an op_id: which content it had, and the answer."""
     return json.dumps(
         {
-            "content": pending.content(),
+            **pending.content(),
             "first": appended.first_position,
             "last": appended.last_position,
             "versions": dict(appended.versions),
         }
     ).encode()
+
+
+def is_repeat(record: Mapping[str, Json], pending: Pending) -> bool:
+    """Whether the append is the one on record, as far as that is still known.
+
+    Of what was erased only the shape is left (`without_content`).
+    """
+    content = pending.content()
+    if record["parts"].keys() != content["parts"].keys():
+        return False
+    pairs = [(record["parts"][s], content["parts"][s]) for s in content["parts"]]
+    pairs.append((record["writes"], content["writes"]))
+    return all(old[0] == new[0] and old[1] in {new[1], ERASED} for old, new in pairs)
+
+
+def without_content(record: bytes, stream: str) -> bytes:
+    """An op_id's record that no longer tells, even by trial, what was appended to the stream."""
+    data = json.loads(record)
+    if stream in data["parts"]:
+        data["parts"][stream][1] = data["writes"][1] = ERASED
+    return json.dumps(data).encode()
 
 
 def meets(expected: int | Expected, actual: int) -> bool:
@@ -172,6 +218,18 @@ def meets(expected: int | Expected, actual: int) -> bool:
 
 
 # --- appending -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of the log.
+
+    Invariant: as long as the log's head is of `revision`, each of `ends` is its stream's end.
+    """
+
+    head: Head
+    revision: int
+    ends: Mapping[str, StreamEnd]
 
 
 @dataclass(slots=True)
@@ -199,15 +257,14 @@ class Appender:
             operations_max=store.capabilities.max_operations * 7 // 8 - 2,
             bytes_max=GROUP_BYTES_MAX,
         )
-        self._head: tuple[Head, int] | None = None  # as of our last commit, with its revision
-        self._ends: dict[str, StreamEnd] = {}  # as of the same commit
+        self._known: _Known | None = None
 
     async def append_many(
         self,
         events: Mapping[str, Sequence[NewEvent]],
         *,
         expected: Mapping[str, int | Expected] | None = None,
-        guards: Mapping[str, int] | None = None,
+        guards: Mapping[str, int | Expected] | None = None,
         actor: str = "",
         causation: str = "",
         correlation: str = "",
@@ -216,33 +273,66 @@ class Appender:
         writes: Sequence[Write] = (),
     ) -> Appended:
         """Check it, queue it and wait for its answer.  See `EventLog.append_many`."""
-        if not events:
-            raise InvalidRequestError("an append has at least one event for each stream")
-        size, parts = 0, []
-        longest = max(len(actor), len(causation), len(correlation), len(op_id))
-        for stream, new in events.items():
-            if not stream or max(longest, len(stream)) > NAME_CHARS_MAX:
-                limit = f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX}"
-                raise InvalidRequestError(limit)
-            if not new:
-                raise InvalidRequestError("an append has at least one event for each stream")
-            batch = tuple([encoded(event) for event in new])
-            parts.append(Part(stream, batch, expected.get(stream, ANY) if expected else ANY))
-            size += sum([event.bytes + ENVELOPE_BYTES for event in batch])
-        if size > APPEND_BYTES_MAX:
-            raise InvalidRequestError(f"an append of {size} bytes, {APPEND_BYTES_MAX} are allowed")
-        answer = asyncio.get_running_loop().create_future()
+        expected, guards = expected or {}, guards or {}
+        if strangers := expected.keys() - events.keys():
+            names = ", ".join(sorted(strangers))
+            raise InvalidRequestError(f"nothing is appended to {names}: expect it as a guard")
         origin = Origin(actor, op_id, causation, correlation)
+        self._check_names(origin, [*events, *guards], [*expected.values(), *guards.values()])
+        parts = []
+        for stream, new in events.items():
+            batch = tuple([encoded(event) for event in new])
+            parts.append(Part(stream, batch, expected.get(stream, ANY)))
+        size = self._size(parts, origin)
+        answer = asyncio.get_running_loop().create_future()
         appended: Appended = await self._queue.put(
-            Pending(tuple(parts), origin, guards or {}, compares, writes, answer, size)
+            Pending(tuple(parts), origin, guards, compares, writes, answer, size)
         )
         return appended
+
+    def _check_names(
+        self, origin: Origin, streams: Sequence[str], versions: Sequence[int | Expected]
+    ) -> None:
+        """Refuse here what the store would refuse later, together with the whole group."""
+        names = (origin.actor, origin.causation, origin.correlation, origin.op_id)
+        if not all(streams) or max(map(len, (*names, *streams)), default=0) > NAME_CHARS_MAX:
+            limit = f"names of streams, actors and op_ids: 1-{NAME_CHARS_MAX} characters"
+            raise InvalidRequestError(limit)
+        for stream in streams:
+            rules.check_key(self._layout.stream(stream, 0))
+        if origin.op_id:
+            rules.check_key(self._layout.op(origin.op_id))
+        for version in versions:
+            if not isinstance(version, Expected) and (type(version) is not int or version < 0):
+                raise InvalidRequestError(f"a version is a number from 0 on, not {version!r}")
+
+    def _size(self, parts: Sequence[Part], origin: Origin) -> int:
+        """How many bytes of a commit's value the parts take; refuse what is above the limits."""
+        if not parts or not all(part.events for part in parts):
+            raise InvalidRequestError("an append has at least one event for each stream")
+        events = [event for part in parts for event in part.events]
+        if len(events) > APPEND_EVENTS_MAX:
+            reason = f"an append of {len(events)} events, {APPEND_EVENTS_MAX} are allowed"
+            raise InvalidRequestError(reason)
+        data = sum([event.bytes for event in events])
+        if data > APPEND_BYTES_MAX:
+            reason = f"an append of {data} bytes of JSON, {APPEND_BYTES_MAX} are allowed"
+            raise InvalidRequestError(reason)
+        by = sum(
+            map(json_bytes, (origin.actor, origin.op_id, origin.causation, origin.correlation))
+        )
+        size = data + sum([json_bytes(part.stream) + by + ENVELOPE_BYTES for part in parts])
+        size += sum([json_bytes(event.type) + ROW_BYTES for event in events])
+        if size > (most := self._store.capabilities.value_bytes_max - COMMIT_VALUE_BYTES):
+            reason = f"an append that takes {size} bytes with all its names, {most} are allowed"
+            raise InvalidRequestError(reason)
+        return size
 
     async def _commit_together(self, pendings: list[Pending]) -> None:
         try:
             group = await self._commit(pendings)
         except Exception:
-            self._forget()
+            self._known = None
             raise
         for pending, outcome in (*group.accepted, *group.answered):
             if isinstance(outcome, Appended):
@@ -252,29 +342,49 @@ class Appender:
 
     async def _commit(self, pendings: list[Pending]) -> _Group:
         """The judgement that stands, committed if it accepted anything."""
+        overlap: ConflictError | None = None
 
         async def decide(conflict: ConflictError | None) -> Decision[_Group]:
-            if conflict is not None:
-                await self._catch_up()
-                if any(failed in pendings[0].compares for failed in conflict.failed):
-                    raise conflict  # a compare that the caller brought along
-            # An op_id that was used before shows as a conflict, or as a version that moved on.
-            decision = await self._judge(pendings, with_ops=conflict is not None)
-            if conflict is None and any(p.origin.op_id for p, _ in decision.result.answered):
-                decision = await self._judge(pendings, with_ops=True)
-            return decision
+            nonlocal overlap
+            if conflict is None and self._known is not None:
+                decision = await self._judge(pendings, self._known, {})
+                if not decision.result.answered:
+                    return decision
+            # Nobody is refused by memory, and no conflict is resolved by it.
+            if conflict is not None and (taken := self._overlapped(conflict)):
+                if overlap not in {None, conflict}:  # met again by a judgement on fresh reads
+                    where = f"the log's head lies before {taken!r}, which exists"
+                    raise CorruptStoreError(f"{where}; `log verify` tells more") from conflict
+                overlap, self._known = conflict, None
+            known = await self._catch_up()
+            done = await self._done(pendings)
+            if conflict is not None and pendings[0].origin.op_id not in done:
+                brought_along = pendings[0].compares  # else it shared a commit
+                if any(failed in brought_along for failed in conflict.failed):
+                    raise conflict
+            return await self._judge(pendings, known, done)
 
         group, revision = await decided(self._store, decide)
         if revision:
-            self._head = group.head, revision
-            self._ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
+            ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
+            self._known = _Known(group.head, revision, ends)
         return group
 
-    async def _judge(self, pendings: list[Pending], *, with_ops: bool) -> Decision[_Group]:
-        head, revision, done = await self._look(pendings, with_ops=with_ops)
+    def _overlapped(self, conflict: ConflictError) -> str:
+        """A key that was to be new and exists, although the head is where it was; "" if none."""
+        if any(isinstance(c, Revision) and c.key == self._layout.head for c in conflict.failed):
+            return ""
+        ours = (self._layout.at(), self._layout.streams())
+        found = [c.key for c in conflict.failed if isinstance(c, Absent) and c.key.startswith(ours)]
+        return found[0] if found else ""
+
+    async def _judge(
+        self, pendings: list[Pending], known: _Known, done: Mapping[str, bytes]
+    ) -> Decision[_Group]:
+        known = await self._with_ends(pendings, known)
         await self._clock.refresh()
-        at = max(self._clock.now(), head.at + timedelta.resolution)
-        group = _Group(head, dict(self._ends))
+        at = max(self._clock.now(), known.head.at + timedelta.resolution)
+        group = _Group(known.head, dict(known.ends))
         for pending in pendings:
             answer = self._answer(pending, group, done.get(pending.origin.op_id))
             if answer is None:
@@ -283,47 +393,58 @@ class Appender:
                 group.answered.append((pending, answer))
         if not group.accepted:
             return Decision(group)
-        return self._decision(group, revision, at)
+        return self._decision(group, known.revision, at)
 
-    async def _look(
-        self, pendings: list[Pending], *, with_ops: bool
-    ) -> tuple[Head, int, dict[str, bytes]]:
-        """Head and its revision; the streams' ends become known; op_ids that were used before.
+    async def _with_ends(self, pendings: list[Pending], known: _Known) -> _Known:
+        """Let the ends of these streams be known too.
 
-        The head is read before the ends: an end that is too new makes the commit fail on the head,
-        one that is too old would not.
+        They are read after the head was: one that is too new makes the commit fail on the head,
+        one that is too old there is not.
         """
-        if self._head is None:
-            entry = await self._store.get(self._layout.head)
-            self._head = (Head.decode(entry.value), entry.revision) if entry else (Head(), 0)
-        head, revision = self._head
         streams = {part.stream for p in pendings for part in p.parts}
         streams.update(stream for p in pendings for stream in p.guards)
-        unknown = [stream for stream in streams if stream not in self._ends]
-        reads = [find_end(self._store, self._layout, stream) for stream in unknown]
-        self._ends.update(zip(unknown, await asyncio.gather(*reads), strict=True))
-        op_ids = [p.origin.op_id for p in pendings if p.origin.op_id] if with_ops else []
-        used = (await self._store.get_many([self._layout.op(o) for o in op_ids])).items
-        done = {o: used[k].value for o in op_ids if (k := self._layout.op(o)) in used}
-        return head, revision, done
+        unknown = [stream for stream in streams if stream not in known.ends]
+        if unknown:
+            reads = [find_end(self._store, self._layout, stream) for stream in unknown]
+            found = dict(zip(unknown, await asyncio.gather(*reads), strict=True))
+            known = self._known = replace(known, ends={**known.ends, **found})
+        return known
 
-    async def _catch_up(self) -> None:
-        """A rival moved the head: learn from the commits since which of our streams moved."""
-        known, self._head = self._head, None
-        if known is None:
-            return
+    async def _done(self, pendings: list[Pending]) -> dict[str, bytes]:
+        """What is on record of op_ids that were used before."""
+        keys = {self._layout.op(p.origin.op_id): p.origin.op_id for p in pendings if p.origin.op_id}
+        if not keys:
+            return {}
+        used = (await self._store.get_many(list(keys))).items
+        return {keys[key]: entry.value for key, entry in used.items()}
+
+    async def _catch_up(self) -> _Known:
+        """Read the head; if it moved, learn from the commits since where our streams end now."""
         entry = await self._store.get(self._layout.head)
-        after = self._layout.at(known[0].position)
+        head, revision = (Head.decode(entry.value), entry.revision) if entry else (Head(), 0)
+        known = self._known
+        if known is None or known.revision != revision:
+            ends = {} if known is None else await self._ends_at(head, known)
+            known = self._known = _Known(head, revision, ends)
+        return known
+
+    async def _ends_at(self, head: Head, known: _Known) -> dict[str, StreamEnd]:
+        """The ends of the known streams at `head`; none if the commits do not lead there."""
+        after = self._layout.at(known.head.position)
         page = await self._store.scan(self._layout.at(), after=after, limit=CATCH_UP_COMMITS)
-        if entry is None or page.more:
-            self._forget()
-            return
-        self._head = Head.decode(entry.value), entry.revision
+        position, chain, ends = known.head.position, known.head.hash, dict(known.ends)
         for commit in page.items.values():
+            if position == head.position:
+                break  # appended since the head was read
+            lasts = []
             for batch in json.loads(commit.value)["batches"]:
-                version = batch["version"] + len(batch["events"]) - 1
-                if batch["stream"] in self._ends:
-                    self._ends[batch["stream"]] = StreamEnd(version, batch["events"][-1][4])
+                stream, last = batch["stream"], batch["events"][-1][4]
+                lasts.append((stream, batch["version"], batch["position"], last))
+                position = batch["position"] + len(batch["events"]) - 1
+                if stream in ends:
+                    ends[stream] = StreamEnd(batch["version"] + len(batch["events"]) - 1, last)
+            chain = chained_commit(chain, lasts)
+        return ends if (position, chain) == (head.position, head.hash) else {}
 
     def _answer(
         self, pending: Pending, group: _Group, done: bytes | None
@@ -331,21 +452,23 @@ class Appender:
         """The answer, if the append writes nothing: it is a repeat, or it is refused."""
         if done is not None:
             record = json.loads(done)
-            if record["content"] not in (pending.content(), ERASED):
+            if not is_repeat(record, pending):
                 return OperationIdReusedError(pending.origin.op_id)
             return Appended(record["first"], record["last"], record["versions"], repeated=True)
         if op_id := pending.origin.op_id:
             for twin, answer in group.accepted:
                 if twin.origin.op_id == op_id:
-                    same = twin.content() == pending.content()
-                    return answer if same else OperationIdReusedError(op_id)
-        for stream, version in pending.guards.items():
-            if group.ends[stream].version != version:
-                return WrongVersionError(stream, version, group.ends[stream].version)
-        for part in pending.parts:
-            actual = group.ends[part.stream].version
-            if not meets(part.expected, actual):
-                return WrongVersionError(part.stream, part.expected, actual)
+                    if twin.content() != pending.content():
+                        return OperationIdReusedError(op_id)
+                    return replace(answer, repeated=True)
+        wanted = [
+            *pending.guards.items(),
+            *((part.stream, part.expected) for part in pending.parts),
+        ]
+        for stream, expected in wanted:
+            actual = group.ends[stream].version
+            if not meets(expected, actual):
+                return WrongVersionError(stream, expected, actual)
         return None
 
     def _enter(self, pending: Pending, group: _Group, at: datetime) -> None:
@@ -370,7 +493,10 @@ class Appender:
 
     def _decision(self, group: _Group, revision: int, at: datetime) -> Decision[_Group]:
         texts = [batch.text() for batch in group.batches]
-        last = chained_commit(group.head.hash, group.batches)
+        last = chained_commit(
+            group.head.hash,
+            [(b.stream, b.version, b.position, b.rows[-1].hash) for b in group.batches],
+        )
         group.head = Head(group.head.position, at, last)
         together = f'{{"hash":"{last}","batches":[{",".join(texts)}]}}'
         writes: dict[str, Write] = {
@@ -378,14 +504,15 @@ class Appender:
             (key := self._layout.at(group.head.position)): Put(key, together.encode()),
         }
         for batch, text in zip(group.batches, texts, strict=True):
-            key = self._layout.stream(batch.stream, batch.last_version)
+            key = self._layout.stream(batch.stream, batch.version)
             writes[key] = Put(key, text.encode())
+        new = [Absent(key) for key in writes if key != self._layout.head]
         room = self._store.capabilities.max_operations - len(writes)
         room -= sum(p.operations - len(p.parts) for p, _ in group.accepted)
         for batch in [batch for batch in group.batches if _end_is_due(batch)][:room]:
             key = self._layout.end(batch.stream)
             writes[key] = Put(key, StreamEnd(batch.last_version, batch.rows[-1].hash).encode())
-        compares: list[Compare] = [Revision(self._layout.head, revision)]
+        compares: list[Compare] = [Revision(self._layout.head, revision), *new]
         extra: list[Write] = []
         for pending, appended in group.accepted:
             compares += pending.compares
@@ -395,10 +522,6 @@ class Appender:
                 compares.append(Absent(key))
                 extra.append(Put(key, op_record(pending, appended)))
         return Decision(group, compares, [*writes.values(), *extra])
-
-    def _forget(self) -> None:
-        self._head = None
-        self._ends = {}
 
 
 def _end_is_due(batch: Batch) -> bool:

@@ -17,7 +17,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from transactional.events.append import ERASED
+from transactional.events.append import without_content
 from transactional.events.event import (
     GENESIS,
     Batch,
@@ -84,12 +84,13 @@ class Verification:
         if not batches:
             self._find("", 0, last, "the commit cannot be read")
             return
-        keys = [self._log.layout.stream(b.stream, b.last_version) for b in batches]
+        keys = [self._log.layout.stream(b.stream, b.version) for b in batches]
         copies = (await self._log.store.get_many(keys)).items
         for key, batch in zip(keys, batches, strict=True):
             self._check_batch(batch)
             self._check_copy(batch, copies.get(key))
-        self._hash = chained_commit(self._hash, batches)
+        lasts = [(b.stream, b.version, b.position, b.rows[-1].hash) for b in batches]
+        self._hash = chained_commit(self._hash, lasts)
         if self._hash != kept:
             self._find("", 0, last, "the commit's hash does not fit its batches")
             self._hash = kept
@@ -188,8 +189,7 @@ async def _erase_batch(
             op_key = layout.op(batch.origin.op_id)
             entry = await log.store.get(op_key)
             if entry is not None:
-                record = json.loads(entry.value) | {"content": ERASED}
-                writes.append(Put(op_key, _text(record)))
+                writes.append(Put(op_key, without_content(entry.value, batch.stream)))
         return Decision(None, compares, writes)
 
     await decided(log.store, decide)

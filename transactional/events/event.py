@@ -190,8 +190,8 @@ def recorded(
     stream, version, position = data["stream"], data["version"], data["position"]
     at, origin = datetime.fromisoformat(data["at"]), Origin(*data["origin"])
     for number, row in enumerate(data["events"]):
-        kind, schema, content = row[0], row[1], row[2]
         erased = len(row) > 5
+        kind, schema, content = row[0], row[1], None if erased else row[2]
         if kind in upcasters and not erased:
             for upcast in upcasters[kind][schema - 1 :]:
                 content = upcast(content)
@@ -241,6 +241,7 @@ def encoded(event: NewEvent) -> EncodedEvent:
     """
     if not 0 < len(event.type) <= NAME_CHARS_MAX or event.schema < 1:
         raise InvalidRequestError(f"an event's type has 1 to {NAME_CHARS_MAX} characters")
+    json_bytes(event.type)
     try:
         text = _dump(event.data)
         if not _reads_back(event.data):
@@ -262,20 +263,38 @@ def _reads_back(data: Json) -> bool:
     return all(type(key) is str and type(value) in _LEAVES for key, value in data.items())
 
 
-def chained_commit(before: str, batches: Sequence[Batch]) -> str:
-    """The hash of a commit, given that of the commit before it: over its streams' last hashes."""
-    text = json.dumps(
-        [before, *([b.stream, b.version, b.position, b.rows[-1].hash] for b in batches)]
-    )
+def chained_commit(before: str, lasts: Sequence[tuple[str, int, int, str]]) -> str:
+    """The hash of a commit, given that of the commit before it.
+
+    `lasts` has for each of its batches: stream, first version, first position, last event's hash.
+    """
+    text = json.dumps([before, *lasts])
     return blake2b(text.encode(), digest_size=32).hexdigest()
 
 
-def content_hash(parts: Sequence[tuple[str, Sequence[EncodedEvent]]]) -> str:
-    """What a repeat of an append must have in common with it: streams, types, schemas, data."""
-    text = _dump(
-        [[stream, [[e.type, e.schema, e.data] for e in events]] for stream, events in parts]
-    )
+def content_hash(events: Sequence[EncodedEvent]) -> str:
+    """What a repeat must have in common with an append to a stream: types, schemas, data."""
+    text = _dump([[event.type, event.schema, event.data] for event in events])
     return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def shape_hash(events: Sequence[EncodedEvent]) -> str:
+    """What is left of `content_hash` when the data must be forgotten: types and schemas."""
+    text = _dump([[event.type, event.schema] for event in events])
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=8192)
+def json_bytes(name: str) -> int:
+    """How many bytes a name takes as JSON.
+
+    Raises:
+        InvalidRequestError: it is no text that can be stored, for it has a lone surrogate.
+    """
+    try:
+        return len(_name(name).encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{name!r} is not a text that can be stored") from error
 
 
 @lru_cache(maxsize=8192)

@@ -4,15 +4,20 @@
 
     log/head                  position, time and hash of the log's end: the token of every append
     log/at/POSITION           everything that one commit appended, under its last position
-    log/stream/S/VERSION      what one append wrote to the stream, under its last version
+    log/stream/S/VERSION      what one append wrote to the stream, under its first version
     log/end/S                 version and hash of an event near the stream's end: where to look
     log/op/OP_ID              what an append with a caller's op_id did
-    log/group/G               how far consumer group G has come
+    log/group/G/S             how far consumer group G has come with streams that begin with S
     log/state/S/R             reducer R's snapshot of the stream
 
 An event lies twice, by position and by stream, so reading either way is one range scan; the copies
-are written in one commit and `verify` compares them.  A key named after the *last* number in it is
-found by any of its numbers: it is the first key behind `number - 1`.
+are written in one commit and `verify` compares them.
+
+A commit's key is named after its *last* position, by which any position in it is found: it is the
+first key behind `position - 1`.  A batch's key is named after its *first* version, because that is
+what follows from the stream's end alone: whoever takes the same end for the last writes the same
+key, and the commit compares that it is absent.  Under its last version two batches of different
+lengths would lie side by side and overlap.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
+from transactional.errors import InvalidRequestError
 from transactional.events.event import GENESIS
 
 END_EVERY: Final = 16
@@ -34,8 +40,15 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @lru_cache(maxsize=8192)
 def quoted(name: str) -> str:
-    """The name as one segment of a key."""
-    return quote(name, safe="")
+    """The name as one segment of a key.
+
+    Raises:
+        InvalidRequestError: it has a lone surrogate, so it is no text.
+    """
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{name!r} is not a text that can be stored") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,13 @@ class LogLayout:
         return f"{self.namespace}/at/" + (f"{position:016}" if position is not None else "")
 
     def stream(self, stream: str, version: int | None = None) -> str:
-        """Key of the batch that ends at `version`; without one the prefix of the stream."""
+        """Key of the batch that begins at `version`; without one the prefix of the stream."""
         prefix = f"{self.namespace}/stream/{quoted(stream)}/"
         return prefix + (f"{version:012}" if version is not None else "")
+
+    def streams(self) -> str:
+        """Prefix of all streams."""
+        return f"{self.namespace}/stream/"
 
     def end(self, stream: str) -> str:
         """Key of the last end of the stream that was written down."""
@@ -70,9 +87,9 @@ class LogLayout:
         """Key of what an op_id did."""
         return f"{self.namespace}/op/{quoted(op_id)}"
 
-    def group(self, group: str) -> str:
-        """Key of a consumer group's checkpoint."""
-        return f"{self.namespace}/group/{quoted(group)}"
+    def group(self, group: str, streams: str = "") -> str:
+        """Key of a consumer group's checkpoint over streams whose names begin with `streams`."""
+        return f"{self.namespace}/group/{quoted(group)}/{quoted(streams)}"
 
     def snapshot(self, stream: str, reducer: str = "") -> str:
         """Key of a reducer's snapshot; without one the prefix of the stream's snapshots."""

@@ -72,7 +72,7 @@ class EventLog:
         events: Sequence[NewEvent],
         *,
         expected: int | Expected = ANY,
-        guards: Mapping[str, int] | None = None,
+        guards: Mapping[str, int | Expected] | None = None,
         actor: str = "",
         causation: str = "",
         correlation: str = "",
@@ -98,7 +98,7 @@ class EventLog:
         events: Mapping[str, Sequence[NewEvent]],
         *,
         expected: Mapping[str, int | Expected] | None = None,
-        guards: Mapping[str, int] | None = None,
+        guards: Mapping[str, int | Expected] | None = None,
         actor: str = "",
         causation: str = "",
         correlation: str = "",
@@ -111,13 +111,16 @@ class EventLog:
         `expected` is the version each stream must have (NO_STREAM, STREAM_EXISTS, ANY or a number),
         `guards` the same for streams that are only read.  `compares` and `writes` of the caller's
         own join the commit.  With an `op_id` a repeat, however much later, returns the first
-        answer.  A call that is cancelled may still take effect.
+        answer, whatever its versions and `compares` say by then.  A call that is cancelled may
+        still take effect.  Limits: 256 KiB of data as JSON and 4096 events in one append.
 
         Raises:
             WrongVersionError: a stream is at another version; nothing was written.
             ConflictError: one of `compares` does not hold; nothing was written.
-            OperationIdReusedError: the op_id is of an append of other events; nothing was written.
+            OperationIdReusedError: the op_id is of an append of other events or with other
+                `writes`; nothing was written.
             InvalidRequestError: no events, data that is not JSON, or a limit; nothing was sent.
+            CorruptStoreError: something lies where the log is to go on; nothing was written.
             UnavailableError, OutcomeUnknownError: as for any commit.
         """
         return await self._appender.append_many(
@@ -167,7 +170,8 @@ class EventLog:
         """Deliver each event once to the consumer group, for ever; `commit` each delivery.
 
         A group that has no checkpoint yet begins behind position `after`.  `streams` is a prefix of
-        the streams' names.  A delivery that was not committed comes again.
+        the streams' names; consumers with another prefix have another checkpoint in the group.  A
+        delivery that was not committed comes again.
         """
         return deliveries(
             self._reader,

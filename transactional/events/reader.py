@@ -3,8 +3,10 @@
 The lower half of `EventLog`, on which everything rests that reads events to make something of them:
 states (`state`), subscriptions (`subscription`), verification (`audit`).
 
-A batch of events lies under the last number in it (`layout`), so whoever wants what follows `n`
-scans from the key of `n` on and skips what is older in the first batch.
+A commit lies under its last position (`layout`), so whoever wants what follows position `n` scans
+from the key of `n` on and skips what is older in the first commit.  A batch lies under its first
+version: what follows version `n` may begin inside of a batch whose key is before that of `n`, and
+`_batches` looks back for it unless the first key found shows that there is none.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 PAGE_KEYS: Final = 256
 """How many commits or batches are read at once."""
+LOOK_BACK: Final = 32
+"""How many versions back a batch is looked for at first; then eight times as many, and so on."""
 BYTES_AT_ONCE: Final = 256 << 10
 """How much is decoded before the event loop gets a turn; a few milliseconds' work."""
 
@@ -58,14 +62,40 @@ class LogReader:
         self, stream: str, *, after: int = 0, upto: int | None = None
     ) -> AsyncIterator[RecordedEvent]:
         """Events of the stream with versions above `after` and up to `upto`."""
-        async for entry in self.entries(
-            self.layout.stream(stream), self.layout.stream(stream, after)
-        ):
+        async for entry in self._batches(stream, after):
             for event in recorded(json.loads(entry.value), self._upcasters):
                 if upto is not None and event.version > upto:
                     return
                 if event.version > after:
                     yield event
+
+    async def _batches(self, stream: str, after: int) -> AsyncIterator[KeyValue]:
+        """The stream's batches that reach behind version `after`, perhaps an earlier one too."""
+        prefix = self.layout.stream(stream)
+        looked = after <= 0
+        async for entry in self.entries(prefix, self.layout.stream(stream, max(0, after - 1))):
+            if not looked and int(entry.key.rpartition("/")[2]) > after + 1:
+                async for earlier in self._batch_before(stream, after):
+                    yield earlier
+            looked = True
+            yield entry
+        if not looked:
+            async for earlier in self._batch_before(stream, after):
+                yield earlier
+
+    async def _batch_before(self, stream: str, version: int) -> AsyncIterator[KeyValue]:
+        """The last batch that begins at `version` or before it, if there is one."""
+        prefix = self.layout.stream(stream)
+        found, low, window = None, version, LOOK_BACK
+        while found is None and low > 0:
+            low = max(0, version - window)
+            async for entry in self.entries(prefix, self.layout.stream(stream, low)):
+                if int(entry.key.rpartition("/")[2]) > version:
+                    break
+                found = entry
+            window *= 8
+        if found is not None:
+            yield found
 
     async def read_all(
         self, *, after: int = 0, upto: int | None = None

@@ -1,11 +1,12 @@
 """Subscriptions: each event handled once per group, because effect and checkpoint are one commit.
 
-A group's checkpoint is one key: the position up to which its events are dealt with.  A delivery is
-a few events behind it; `delivery.commit(writes, appends)` makes the handler's effects and the new
-checkpoint in *one* commit that compares the old one.  So an effect in the store (a write, further
-events) happens exactly once per group, whatever crashes and however many consumers share a group;
-what is not committed is delivered again.  Effects outside of the store are made at least once: give
-them the event's id as their idempotency key.
+A group's checkpoint is one key: the position up to which its events are dealt with.  Consumers that
+ask for other `streams` have another checkpoint: what one passes over, another may want.  A delivery
+is a few events behind it; `delivery.commit(writes, appends)` makes the handler's effects and the
+new checkpoint in *one* commit that compares the old one.  So an effect in the store (a write,
+further events) happens exactly once per group, whatever crashes and however many consumers share a
+group; what is not committed is delivered again.  Effects outside of the store are made at least
+once: give them the event's id as their idempotency key.
 
     async for delivery in log.subscribe("mailer"):
         mails = {f"outbox/{e.data['to']}": [NewEvent("Mail", e.data)] for e in delivery.events}
@@ -96,7 +97,7 @@ async def deliveries(
     events_max: int,
 ) -> AsyncIterator[Delivery]:
     """What the group has not dealt with, for ever; see `EventLog.subscribe`."""
-    key = log.layout.group(group)
+    key = log.layout.group(group, streams)
     passed = 0  # positions up to here are dealt with, or are not of our streams
     while True:
         seen = await log.store.get_many([key, log.layout.head])

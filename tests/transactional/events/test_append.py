@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.scale import rounds, seeds
 from tests.transactional.events.samples import added, everything
 from transactional import (
     NO_STREAM,
     STREAM_EXISTS,
+    Absent,
+    Commit,
     ConflictError,
+    CorruptStoreError,
+    Delete,
     EventLog,
     InvalidRequestError,
+    KeyValue,
     NewEvent,
     OperationIdReusedError,
+    OutcomeUnknownError,
     Put,
     Revision,
+    Snapshot,
+    Store,
+    UnavailableError,
     WrongVersionError,
 )
+from transactional.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
 
 
 async def test_two_appenders_of_one_version(store):
@@ -108,3 +125,174 @@ async def test_what_cannot_be_an_event_is_refused_before_it_is_sent(store):
     await log.append("s", [NewEvent("T", {1: "a", "1": "b", "ß": [1.5, None, True]})])
     assert await log.verify() == ()
     assert len(await everything(log)) == 1
+
+
+class Weak:
+    """A store as seen over a bad line: each call may fail before it is sent, or lose its answer."""
+
+    def __init__(self, store: Store, dice: random.Random, *, odds: float) -> None:
+        self._store = store
+        self._dice = dice
+        self._odds = odds
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def _asked(self, call: Awaitable[Any]) -> Any:
+        await asyncio.sleep(0)
+        if self._dice.random() < self._odds:
+            call.close()
+            raise UnavailableError("cut before it was sent")
+        answer = await call
+        await asyncio.sleep(0)
+        return answer
+
+    async def get(self, key: str) -> KeyValue | None:
+        return await self._asked(self._store.get(key))
+
+    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+        return await self._asked(self._store.get_many(keys))
+
+    async def scan(self, prefix: str, **options: Any) -> Snapshot:
+        return await self._asked(self._store.scan(prefix, **options))
+
+    async def commit(self, compares, writes, otherwise=(), *, op_id=None) -> Commit:
+        made = await self._asked(self._store.commit(compares, writes, otherwise, op_id=op_id))
+        if self._dice.random() < self._odds:
+            raise OutcomeUnknownError(op_id, "cut before the answer")
+        return made
+
+
+@pytest.mark.parametrize("seed", seeds(rounds(60, 4)))
+async def test_an_acknowledged_event_is_never_overwritten(seed: int) -> None:
+    """Rivals on one stream over lines that are cut anywhere: each event stays where it was said.
+
+    It was not so: a read that failed while an appender caught up left it with a fresh head and old
+    ends, and the next append took a version that was taken.
+    """
+    print(f"replay: CONVOCA_SEED={seed}")
+    dice = random.Random(seed)
+    plain = MemoryStore()
+    acknowledged: dict[tuple[str, int], str] = {}
+    positions: dict[int, str] = {}
+
+    async def rival(name: int) -> None:
+        log = EventLog(Weak(plain, dice, odds=0.15))
+        for step in range(25):
+            stream = f"s{dice.randrange(2)}"
+            data = [f"{name}.{step}.{n}" for n in range(dice.randint(1, 5))]
+            with suppress(UnavailableError, OutcomeUnknownError, WrongVersionError):
+                made = await log.append(
+                    stream, [NewEvent("E", each) for each in data], op_id=f"{name}.{step}"
+                )
+                first = made.versions[stream] - len(data) + 1
+                acknowledged.update(((stream, first + n), each) for n, each in enumerate(data))
+                positions.update((made.first_position + n, each) for n, each in enumerate(data))
+
+    await asyncio.gather(*(rival(name) for name in range(4)))
+    log = EventLog(plain)
+    assert await log.verify() == ()
+    by_position = {event.position: event.data for event in await everything(log)}
+    assert positions.items() <= by_position.items()
+    for stream in ("s0", "s1"):
+        events = [event async for event in log.read(stream)]
+        assert [event.version for event in events] == list(range(1, len(events) + 1))
+        mine = {(stream, event.version): event.data for event in events}
+        assert {at: each for at, each in acknowledged.items() if at[0] == stream}.items() <= (
+            mine.items()
+        )
+        # From any version on, in the middle of a batch too:
+        for after in range(len(events) + 1):
+            assert [e.version async for e in log.read(stream, after=after)] == list(
+                range(after + 1, len(events) + 1)
+            )
+
+
+async def test_nothing_is_refused_on_memory(store):
+    """What a rival did since is known to a refusal: of a version, a guard, a stream that exists."""
+    log, rival = EventLog(store), EventLog(store)
+    await log.append("s", added(1))
+    await log.append("t", added(1))
+    with pytest.raises(WrongVersionError):
+        await log.append("new", added(1), expected=STREAM_EXISTS)
+    await rival.append("s", added(2))
+    await log.append("t", added(2), guards={"s": 2}, expected=1)
+    await rival.append("s", added(3))
+    assert (await log.append("s", added(4), expected=3)).versions == {"s": 4}
+    await rival.append("new", added(1))
+    await log.append("new", added(2), expected=STREAM_EXISTS, guards={"s": STREAM_EXISTS})
+    with pytest.raises(WrongVersionError) as told:
+        await log.append("s", added(5), expected=3)
+    assert told.value.actual == 4
+
+
+async def test_a_repeat_is_answered_before_its_compares_are_looked_at(store):
+    """They are false because it was applied; something else under its op_id is refused."""
+    log = EventLog(store)
+    once = {
+        "op_id": "pay",
+        "compares": [Absent("paid")],
+        "writes": [Put("paid", b"1")],
+        "expected": NO_STREAM,
+    }
+    first = await log.append("s", added(1), **once)
+    for again in (log, EventLog(store)):
+        repeat = await again.append("s", added(1), **once)
+        assert (repeat, repeat.repeated) == (first, True)
+        for other in ({"writes": ()}, {"writes": [Put("paid", b"2")]}):
+            with pytest.raises(OperationIdReusedError):
+                await again.append("s", added(1), **(once | other))
+    two = await log.append_many({"a": added(1), "b": added(2)}, op_id="two")
+    assert (await log.append_many({"b": added(2), "a": added(1)}, op_id="two")) == two
+    for fewer in ({"a": added(1)}, {"b": added(2)}, {"a": added(1), "b": added(2), "c": added(3)}):
+        with pytest.raises(OperationIdReusedError):
+            await log.append_many(fewer, op_id="two")
+    with pytest.raises(ConflictError) as told:
+        await log.append("s", added(2), op_id="other", compares=[Absent("paid")])
+    assert told.value.failed == (Absent("paid"),)
+
+
+async def test_what_lies_where_the_log_goes_on_is_not_overwritten(store):
+    """A head that was set back by hand: an append is refused for good, and says where to look."""
+    log = EventLog(store)
+    await log.append("s", added(1))
+    before = await store.get(log.layout.head)
+    await log.append("s", added(2, 3))
+    await store.commit([], [Put(log.layout.head, before.value), Delete(log.layout.end("s"))])
+    for each in (log, EventLog(store)):
+        with pytest.raises(CorruptStoreError, match="log verify"):
+            await each.append("t", added(4, 5))
+    assert [event.data async for event in log.read("s")] == [1, 2, 3]
+
+
+async def test_a_name_that_fits_nowhere_spoils_no_group(store):
+    """Keys that are too long, texts that are none: refused alone, before anything is sent."""
+    log = EventLog(store)
+    bad = [
+        log.append("é" * 200, added(1)),
+        log.append("\ud800", added(1)),
+        log.append("s", added(1), actor="\ud800"),
+        log.append("s", added(1), op_id="é" * 200),
+        log.append("s", added(1), guards={"é" * 200: 1}),
+        log.append("s", added(1), guards={"": 1}),
+        log.append("s", added(1), expected=-1),
+        log.append("s", [NewEvent("\ud800")]),
+        log.append_many({"s": added(1)}, expected={"t": 0}),
+    ]
+    answers = await asyncio.gather(
+        *bad, *(log.append(f"s{n}", added(n)) for n in range(9)), return_exceptions=True
+    )
+    assert all(isinstance(answer, InvalidRequestError) for answer in answers[: len(bad)])
+    assert not [answer for answer in answers[len(bad) :] if isinstance(answer, Exception)]
+
+
+async def test_the_limit_of_an_append_is_what_its_caller_counts(store):
+    """256 KiB of data, 4096 events: up to there it is taken, one more is refused."""
+    log = EventLog(store)
+    await log.append("many", [NewEvent("E")] * 4096)
+    await log.append("large", [NewEvent("E", "x" * ((256 << 10) - 2))])
+    for events in ([NewEvent("E")] * 4097, [NewEvent("E", "x" * ((256 << 10) - 1))]):
+        with pytest.raises(InvalidRequestError, match="allowed"):
+            await log.append("s", events)
+    assert [event.version async for event in log.read("many", after=4000)][-1] == 4096
+    assert await log.version("many") == 4096

@@ -19,6 +19,7 @@ from transactional.events.event import (
     encoded,
     new_batch,
     recorded,
+    shape_hash,
 )
 
 AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -72,18 +73,21 @@ def test_equal_data_has_different_digests():
 
 def test_a_commits_hash_depends_on_the_one_before():
     """The chain of commits is one chain."""
-    made = batch(1)
+    made = ("s", 3, 7, batch(1).rows[-1].hash)
     assert chained_commit(GENESIS, [made]) == chained_commit(GENESIS, [made])
     assert chained_commit(GENESIS, [made]) != chained_commit("1" * 64, [made])
     assert chained_commit(GENESIS, [made]) != chained_commit(GENESIS, [made, made])
 
 
 def test_what_a_repeat_must_have_in_common():
-    """Streams, types, schemas and data; salts and places are not looked at."""
-    same = content_hash([("s", [encoded(NewEvent("T", 1))])])
-    assert content_hash([("s", [encoded(NewEvent("T", 1))])]) == same
-    for stream, event in (("t", NewEvent("T", 1)), ("s", NewEvent("U", 1)), ("s", NewEvent("T"))):
-        assert content_hash([(stream, [encoded(event)])]) != same
+    """Types, schemas and data, not salts and places; the shape leaves out the data."""
+    one = encoded(NewEvent("T", 1))
+    assert content_hash([encoded(NewEvent("T", 1))]) == content_hash([one])
+    for event in (NewEvent("U", 1), NewEvent("T", 1, schema=2), NewEvent("T")):
+        assert content_hash([encoded(event)]) != content_hash([one])
+        same_shape = (event.type, event.schema) == ("T", 1)
+        assert (shape_hash([encoded(event)]) == shape_hash([one])) is same_shape
+    assert shape_hash([one, one]) != shape_hash([one])
 
 
 def test_data_is_hashed_as_it_will_be_read():

@@ -63,3 +63,17 @@ async def test_what_was_not_committed_comes_again(store):
         assert await delivery.commit(writes=[Put("effect", b"twice")]) is False
         break
     assert (await store.get("effect")).value == b"done"
+
+
+async def test_consumers_of_other_streams_lose_nothing(store):
+    """One group, two prefixes: what one consumer passes over the other is still given."""
+    log = EventLog(store)
+    for number in range(6):
+        await log.append(f"{'ab'[number % 2]}/{number}", added(number))
+    seen = {}
+    for prefix in ("a/", "b/"):
+        async for delivery in log.subscribe("group", streams=prefix):
+            seen[prefix] = [event.data for event in delivery.events]
+            assert await delivery.commit()
+            break
+    assert seen == {"a/": [0, 2, 4], "b/": [1, 3, 5]}
