@@ -6,57 +6,121 @@
 
 Many documents in one replica share a kernel: `Kernel("a").document("tags", ORSet)`. Everything here
 is pure arithmetic: no I/O, no clock, no randomness, no threads.
+
+A name is looked up when it is first asked for: the pytest plugin lies behind this door, too, and
+must load nothing into every test run of a machine.
 """
 
-from crdt.bounded_counter import BoundedCounter
-from crdt.counter import GCounter, PNCounter
-from crdt.errors import (
-    AmbiguousNameError,
-    BatchOpenError,
-    BatchTooLargeError,
-    BelowFloorError,
-    BodyTooLargeError,
-    ChunksAsideFullError,
-    CRDTError,
-    DecodeError,
-    DoomedFullError,
-    DoubleSpentDotError,
-    IdentityReusedError,
-    InsufficientRightsError,
-    InvalidAmountError,
-    InvalidReplicaError,
-    InvalidValueError,
-    InvariantError,
-    OpIdReusedError,
-    SharedKernelError,
-    TypeMismatchError,
-    UncopyableError,
-    UnknownVersionError,
-)
-from crdt.explain import Explained, explain
-from crdt.flag import DWFlag, EWFlag
-from crdt.kernel import (
-    HLC,
-    Batch,
-    CausalContext,
-    Change,
-    Chunk,
-    ChunkSet,
-    Delta,
-    DocumentChange,
-    DocumentType,
-    Dot,
-    Event,
-    Kernel,
-    Run,
-    VersionVector,
-    decode_value,
-    encode_value,
-)
-from crdt.map import LWWMap, ORMap
-from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
-from crdt.resettable_counter import ResettableCounter
-from crdt.set import GSet, ORSet, RWSet
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crdt.bounded_counter import BoundedCounter
+    from crdt.counter import GCounter, PNCounter
+    from crdt.errors import (
+        AmbiguousNameError,
+        BatchOpenError,
+        BatchTooLargeError,
+        BelowFloorError,
+        BodyTooLargeError,
+        ChunksAsideFullError,
+        CRDTError,
+        DecodeError,
+        DoomedFullError,
+        DoubleSpentDotError,
+        IdentityReusedError,
+        InsufficientRightsError,
+        InvalidAmountError,
+        InvalidReplicaError,
+        InvalidValueError,
+        InvariantError,
+        OpIdReusedError,
+        SharedKernelError,
+        TypeMismatchError,
+        UncopyableError,
+        UnknownVersionError,
+    )
+    from crdt.explanation import Explained, explain
+    from crdt.flag import DWFlag, EWFlag
+    from crdt.kernel import (
+        HLC,
+        Batch,
+        CausalContext,
+        Change,
+        Chunk,
+        ChunkSet,
+        Delta,
+        DocumentChange,
+        DocumentType,
+        Dot,
+        Event,
+        Kernel,
+        Run,
+        VersionVector,
+        decode_value,
+        encode_value,
+    )
+    from crdt.map import LWWMap, ORMap
+    from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
+    from crdt.resettable_counter import ResettableCounter
+    from crdt.set import GSet, ORSet, RWSet
+
+ROOMS = {
+    "AmbiguousNameError": "errors",
+    "Batch": "kernel",
+    "BatchOpenError": "errors",
+    "BatchTooLargeError": "errors",
+    "BelowFloorError": "errors",
+    "BodyTooLargeError": "errors",
+    "BoundedCounter": "bounded_counter",
+    "CausalContext": "kernel",
+    "Change": "kernel",
+    "Chunk": "kernel",
+    "ChunksAsideFullError": "errors",
+    "ChunkSet": "kernel",
+    "CRDTError": "errors",
+    "decode_value": "kernel",
+    "DecodeError": "errors",
+    "Delta": "kernel",
+    "DocumentChange": "kernel",
+    "DocumentType": "kernel",
+    "DoomedFullError": "errors",
+    "Dot": "kernel",
+    "DoubleSpentDotError": "errors",
+    "DWFlag": "flag",
+    "encode_value": "kernel",
+    "Event": "kernel",
+    "EWFlag": "flag",
+    "explain": "explanation",
+    "Explained": "explanation",
+    "GCounter": "counter",
+    "GSet": "set",
+    "HLC": "kernel",
+    "IdentityReusedError": "errors",
+    "InsufficientRightsError": "errors",
+    "InvalidAmountError": "errors",
+    "InvalidReplicaError": "errors",
+    "InvalidValueError": "errors",
+    "InvariantError": "errors",
+    "Kernel": "kernel",
+    "LWWMap": "map",
+    "LWWRegister": "register",
+    "MaxRegister": "register",
+    "MinRegister": "register",
+    "MVRegister": "register",
+    "OpIdReusedError": "errors",
+    "ORMap": "map",
+    "ORSet": "set",
+    "PNCounter": "counter",
+    "ResettableCounter": "resettable_counter",
+    "Run": "kernel",
+    "RWSet": "set",
+    "SharedKernelError": "errors",
+    "TypeMismatchError": "errors",
+    "UncopyableError": "errors",
+    "UnknownVersionError": "errors",
+    "VersionVector": "kernel",
+}
 
 __all__ = [
     "HLC",
@@ -114,3 +178,14 @@ __all__ = [
     "encode_value",
     "explain",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

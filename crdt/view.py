@@ -70,7 +70,7 @@ class View:
         super().__init_subclass__(**kwargs)
         if cls.__name__ in KINDS:
             cls.type_name = cls.type_name or cls.__name__
-            TYPES[cls.__name__] = cls
+            TYPES.put(cls)
 
     def __init__(self, replica: str, *, clock: Callable[[], int] | None = None) -> None:
         self._own(Kernel(replica, clock=clock), self.type_name)

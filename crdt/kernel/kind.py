@@ -13,8 +13,10 @@ stamp   "none" always 0, "clock" an HLC stamp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal
 
 from crdt.errors import DecodeError, InvalidValueError
@@ -22,7 +24,7 @@ from crdt.kernel.codec import Step, Stored, decode_value, normal, step_of
 from crdt.kernel.hlc import STAMP_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Path = tuple[str, ...]  # (name, type, name, type, ...)
 LEAF: Final = ""  # the step of a container that has a single row
@@ -42,6 +44,7 @@ class Kind:
     """One line of the table. `reads` says which change of a row is a change of the value."""
 
     name: str
+    room: str  # the module of the package that holds its view class
     tag: int
     step: Literal["leaf", "origin", "element", "event"]
     stamp: Literal["none", "clock"]
@@ -130,24 +133,54 @@ def _comparable(value: Stored) -> bool:
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind
     for kind in (
-        Kind("GCounter", 1, "origin", "none", _INT, "latest", _natural),
-        Kind("PNCounter", 2, "origin", "none", _INT, "latest"),
-        Kind("ResettableCounter", 3, "event", "none", _INT, "every_value"),
-        Kind("BoundedCounter", 4, "origin", "none", _PACKED, "latest", _rights),
-        Kind("GSet", 5, "element", "none", _NOTHING, "present"),
-        Kind("RWSet", 6, "element", "none", _BOOL, "all_true"),
-        Kind("ORSet", 7, "element", "none", _NOTHING, "present"),
-        Kind("LWWRegister", 8, "leaf", "clock", _ANY, "latest"),
-        Kind("MVRegister", 9, "leaf", "none", _ANY, "every_value"),
-        Kind("MaxRegister", 10, "leaf", "none", _ORDERED, "values", _comparable),
-        Kind("MinRegister", 11, "leaf", "none", _ORDERED, "values", _comparable),
-        Kind("EWFlag", 12, "leaf", "none", _NOTHING, "present"),
-        Kind("DWFlag", 13, "leaf", "none", _BOOL, "all_true"),
-        Kind("LWWMap", 14, "element", "clock", _ANY, "latest"),
-        Kind("ORMap", 15, "element", "none", frozenset(), "present"),
+        Kind("GCounter", "counter", 1, "origin", "none", _INT, "latest", _natural),
+        Kind("PNCounter", "counter", 2, "origin", "none", _INT, "latest"),
+        Kind("ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "every_value"),
+        Kind("BoundedCounter", "bounded_counter", 4, "origin", "none", _PACKED, "latest", _rights),
+        Kind("GSet", "set", 5, "element", "none", _NOTHING, "present"),
+        Kind("RWSet", "set", 6, "element", "none", _BOOL, "all_true"),
+        Kind("ORSet", "set", 7, "element", "none", _NOTHING, "present"),
+        Kind("LWWRegister", "register", 8, "leaf", "clock", _ANY, "latest"),
+        Kind("MVRegister", "register", 9, "leaf", "none", _ANY, "every_value"),
+        Kind("MaxRegister", "register", 10, "leaf", "none", _ORDERED, "values", _comparable),
+        Kind("MinRegister", "register", 11, "leaf", "none", _ORDERED, "values", _comparable),
+        Kind("EWFlag", "flag", 12, "leaf", "none", _NOTHING, "present"),
+        Kind("DWFlag", "flag", 13, "leaf", "none", _BOOL, "all_true"),
+        Kind("LWWMap", "map", 14, "element", "clock", _ANY, "latest"),
+        Kind("ORMap", "map", 15, "element", "none", frozenset(), "present"),
     )
 }
-TYPES: Final[dict[str, type]] = {}  # name -> view class; each type module puts its own in
+
+
+class ViewClasses(Mapping[str, type]):
+    """View class by type name. Each puts itself in as its module is loaded (crdt.view).
+
+    Who asks for one that nobody has loaded loads it: bytes may name a type of which the process
+    has imported nothing but the kernel.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, type] = {}
+
+    def put(self, kind: type) -> None:
+        """A view class is there."""
+        self._loaded[kind.__name__] = kind
+
+    def __getitem__(self, name: str) -> type:
+        if name not in self._loaded:
+            if name not in KINDS:
+                raise KeyError(name)
+            import_module(f"crdt.{KINDS[name].room}")
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KINDS)
+
+    def __len__(self) -> int:
+        return len(KINDS)
+
+
+TYPES: Final = ViewClasses()
 NAMES: Final = {kind.tag: name for name, kind in KINDS.items()}
 
 

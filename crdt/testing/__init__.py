@@ -17,41 +17,92 @@ goes wrong.
 for rules and invariants of your own; the pytest plugin brings the fixture `network`. The tutorial
 is docs/fuzzing.md.
 
-From a terminal: `python -m crdt.testing fuzz ORSet`. Needs the extra `[testing]`; what needs
-Hypothesis is imported when it is first asked for.
+From a terminal: `python -m crdt.testing fuzz ORSet`. Needs the extra `[testing]`. A name is looked
+up when it is first asked for: the plugin lies behind this door and must load nothing before a
+fixture is used, and Hypothesis is for those alone who ask for what needs it.
 
 How a history comes about: `scheduler` draws a plan of steps, each with `operation`s to perform;
-`history` executes it on a `network` of replicas (`state_network` for types that only merge), where
+`histories` executes it on a `network` of replicas (`state_network`: of a type of your own), where
 `refusal` and `subscriber` hold what is true at any moment, and `oracle` records who saw what;
-`shrink` leaves out what a failure does not need, and `diagram` draws the rest. What a kit for
+`shrinker` leaves out what a failure does not need, and `diagram` draws the rest. What a kit for
 whole clusters builds upon (`draw_step`, `dots_of`, `shrink_by`, ...) is handed on here too.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.campaign import Outcome, fuzz
-from crdt.testing.diagram import draw_svg, draw_text
-from crdt.testing.history import (
-    FAULTS,
-    History,
-    HistoryError,
-    assert_converged,
-    assert_right,
-    history,
-    replay,
-    run_histories,
-)
-from crdt.testing.laws import laws
-from crdt.testing.network import DOCUMENT, InFlight, Network, dots_of
-from crdt.testing.operation import Choice, Operation, Recorded, UnknownTypeError, name_of, register
-from crdt.testing.oracle import NoOracleError, Oracle, readable, shown
-from crdt.testing.scheduler import Happened, Plan, Step, dice_of, draw_step, plan
-from crdt.testing.shrink import shrink, shrink_by
-from crdt.testing.state_network import Mergeable, StateNetwork
-
 if TYPE_CHECKING:
+    from crdt.testing.campaign import Outcome, fuzz
+    from crdt.testing.diagram import draw_svg, draw_text
+    from crdt.testing.histories import (
+        FAULTS,
+        History,
+        HistoryError,
+        assert_converged,
+        assert_right,
+        history,
+        replay,
+        run_histories,
+    )
+    from crdt.testing.law import laws
     from crdt.testing.machine import ReplicaMachine
+    from crdt.testing.network import DOCUMENT, InFlight, Network, dots_of
+    from crdt.testing.operation import (
+        Choice,
+        Operation,
+        Recorded,
+        UnknownTypeError,
+        name_of,
+        register,
+    )
+    from crdt.testing.oracle import NoOracleError, Oracle, readable, shown
+    from crdt.testing.scheduler import Happened, Plan, Step, dice_of, draw_step, plan
+    from crdt.testing.shrinker import shrink, shrink_by
+    from crdt.testing.state_network import Mergeable, StateNetwork
     from crdt.testing.strategy import plans, scenarios
+
+ROOMS = {
+    "assert_converged": "histories",
+    "assert_right": "histories",
+    "Choice": "operation",
+    "dice_of": "scheduler",
+    "DOCUMENT": "network",
+    "dots_of": "network",
+    "draw_step": "scheduler",
+    "draw_svg": "diagram",
+    "draw_text": "diagram",
+    "FAULTS": "histories",
+    "fuzz": "campaign",
+    "Happened": "scheduler",
+    "History": "histories",
+    "history": "histories",
+    "HistoryError": "histories",
+    "InFlight": "network",
+    "laws": "law",
+    "Mergeable": "state_network",
+    "name_of": "operation",
+    "Network": "network",
+    "NoOracleError": "oracle",
+    "Operation": "operation",
+    "Oracle": "oracle",
+    "Outcome": "campaign",
+    "Plan": "scheduler",
+    "plan": "scheduler",
+    "plans": "strategy",
+    "readable": "oracle",
+    "Recorded": "operation",
+    "register": "operation",
+    "replay": "histories",
+    "ReplicaMachine": "machine",
+    "run_histories": "histories",
+    "scenarios": "strategy",
+    "shown": "oracle",
+    "shrink": "shrinker",
+    "shrink_by": "shrinker",
+    "StateNetwork": "state_network",
+    "Step": "scheduler",
+    "UnknownTypeError": "operation",
+}
 
 __all__ = [
     "DOCUMENT",
@@ -98,13 +149,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Hypothesis only when somebody wants it."""
-    if name in {"plans", "scenarios"}:
-        from crdt.testing import strategy  # noqa: PLC0415  # on first use
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return found
 
-        return getattr(strategy, name)
-    if name == "ReplicaMachine":
-        from crdt.testing.machine import ReplicaMachine  # noqa: PLC0415  # as above
 
-        return ReplicaMachine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,11 +15,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.history import FAULTS, History, HistoryError, run_histories
-from crdt.testing.laws import laws
+from crdt.testing.histories import FAULTS, History, HistoryError, run_histories
+from crdt.testing.law import laws
 from crdt.testing.operation import is_view, name_of
 from crdt.testing.scheduler import dice_of, plan
-from crdt.testing.shrink import shrink
+from crdt.testing.shrinker import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ class Outcome:
     seconds: float = 0.0
     statistics: Counter[str] = field(default_factory=Counter)
     complaint: str = ""
-    check: str = ""  # the kind of check that complained (see crdt.testing.history)
+    check: str = ""  # the kind of check that complained (see crdt.testing.histories)
     replay: str = ""
     script: Plan | None = None  # the shrunk history, if it was one that failed
 

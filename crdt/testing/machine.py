@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from crdt.testing.history import History, assert_right
+from crdt.testing.histories import History, assert_right
 from crdt.testing.operation import Operation, draw, name_of
 from crdt.testing.scheduler import Plan, Step, dice_of
 

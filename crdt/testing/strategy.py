@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import event
 from hypothesis import strategies as st
 
-from crdt.testing.history import History
+from crdt.testing.histories import History
 from crdt.testing.operation import name_of
 from crdt.testing.scheduler import TOPOLOGIES, Plan, dice_of, draw_end, draw_replicas, draw_step
 

@@ -15,7 +15,7 @@ from crdt import (
     ORSet,
     RWSet,
 )
-from crdt.explain import explain
+from crdt.explanation import explain
 
 
 def two(name, kind, write_one, write_other):

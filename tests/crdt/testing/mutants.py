@@ -235,8 +235,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "equal values are one value to whoever waits for a change",
         "ResettableCounter",
-        'ResettableCounter", 3, "event", "none", _INT, "every_value"',
-        'ResettableCounter", 3, "event", "none", _INT, "values"',
+        'ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "every_value"',
+        'ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "values"',
     ),
     Mutant(
         "a delta is checked run by run: what came before the refused one stays",

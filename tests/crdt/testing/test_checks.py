@@ -23,10 +23,10 @@ from crdt.testing import (
     run_histories,
 )
 from crdt.testing.__main__ import main
-from crdt.testing.history import check_of
+from crdt.testing.histories import check_of
 from crdt.testing.refusal import WAYS, refuse, relearn
 from crdt.testing.scheduler import dice_of
-from crdt.testing.shrink import shrink_by
+from crdt.testing.shrinker import shrink_by
 
 ADD = Step("write", 0, 1, 0, (Operation("add", ("x",)),), (False,))
 
@@ -131,7 +131,7 @@ def test_an_assertion_of_the_kernel_is_told_from_one_of_the_kit():
 def test_a_law_that_only_a_law_breaks_leaves_no_history_to_write_down(monkeypatch):
     """The outcome has a complaint and a replay line, no script, no drawing."""
     monkeypatch.setattr(
-        sys.modules["crdt.testing.laws"], "refuse", lambda *_: require(False, "left a trace")
+        sys.modules["crdt.testing.law"], "refuse", lambda *_: require(False, "left a trace")
     )
     outcome = fuzz(ORSet, examples=2)
     assert (outcome.check, outcome.script, outcome.diagram(), outcome.svg()) == (
@@ -177,7 +177,7 @@ def test_the_command_says_when_there_was_no_oracle(capsys):
 def test_the_command_reports_a_law_without_a_history(monkeypatch, tmp_path, capsys):
     """Nothing to draw or to write: the complaint and the line that replays it."""
     broken = lambda *_: require(False, "left a trace")  # noqa: E731
-    monkeypatch.setattr(sys.modules["crdt.testing.laws"], "refuse", broken)
+    monkeypatch.setattr(sys.modules["crdt.testing.law"], "refuse", broken)
     assert main(["fuzz", "ORSet", "--examples", "2", "--out", str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "noticed by: law\nreplay: laws(ORSet, examples=1, seed=0)()" in printed

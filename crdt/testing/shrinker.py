@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.history import History
+from crdt.testing.histories import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

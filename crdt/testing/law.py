@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InsufficientRightsError, InvalidAmountError, require
 from crdt.kernel import Delta
-from crdt.testing.history import History
+from crdt.testing.histories import History
 from crdt.testing.operation import draw, is_view, name_of
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import WAYS, refuse, relearn
