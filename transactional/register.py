@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from transactional import rules
 from transactional.errors import InvalidRequestError
-from transactional.retry import DEFAULT_RETRY, Decision, Retry, propose
+from transactional.retry import DEFAULT_RETRY, Decision, Retry, check_guards, propose
 from transactional.values import ANY, Expected, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from transactional.errors import ConflictError
     from transactional.store import Store
@@ -58,38 +58,57 @@ class Register:
         """Return the present value; linearizable."""
         return _load(await self._store.get(self._key))
 
-    async def set(self, value: Json, *, expected: int | Expected = ANY) -> Registered:
+    async def set(
+        self,
+        value: Json,
+        *,
+        expected: int | Expected = ANY,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> Registered:
         """Set the value if the revision is ``expected`` (0: never set, ANY: whatever is there).
 
+        ``compares``, and the ``fence`` of a lock's grant, hold in the same commit or refuse it.
+
         Raises:
-            ConflictError: the revision is another one; nothing was written.
+            ConflictError: the revision is another one, or a compare did not hold; nothing was
+                written.
             InvalidRequestError: the value is not JSON, or ``expected`` is of streams alone; nothing
                 was written.
         """
         if isinstance(expected, Expected) and expected is not ANY:
             raise InvalidRequestError("a register is expected at a revision, or to be ANY")
         now = await self._store.now()
-        compares: list[Compare] = []
+        rests_on: list[Compare] = [*compares, *fence]
         if not isinstance(expected, Expected):
-            compares.append(Revision(self._key, expected))
+            rests_on.append(Revision(self._key, expected))
         put = Put(self._key, _dump(value, self._by, now))
-        commit = await self._store.commit(compares, [put])
+        commit = await self._store.commit(rests_on, [put])
         return Registered(value, commit.revision, now, self._by)
 
     async def update(
-        self, fn: Callable[[Json], Json], *, retry: Retry = DEFAULT_RETRY
+        self,
+        fn: Callable[[Json], Json],
+        *,
+        retry: Retry = DEFAULT_RETRY,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> Registered:
         """Set the value to ``fn(present value)``, atomically; ``fn`` may run several times.
 
-        Errors: see ``retry.propose``.
+        ``compares``, and the ``fence`` of a lock's grant, hold in the same commit, or ConflictError
+        is raised at once: deciding anew would not help.  Other errors: see ``retry.propose``.
         """
+        guards = (*compares, *fence)
 
-        async def decide(_: ConflictError | None) -> Decision[tuple[Json, datetime]]:
+        async def decide(conflict: ConflictError | None) -> Decision[tuple[Json, datetime]]:
+            check_guards(conflict, guards)
             old = await self.get()
             now = await self._store.now()
             value = fn(old.value)
             put = Put(self._key, _dump(value, self._by, now))
-            return Decision((value, now), [Revision(self._key, old.revision)], [put])
+            rests_on = [Revision(self._key, old.revision), *guards]
+            return Decision((value, now), rests_on, [put])
 
         (value, now), commit = await propose(self._store, decide, retry=retry)
         return Registered(value, commit.revision, now, self._by)

@@ -63,7 +63,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 T = TypeVar("T")
 
@@ -189,6 +189,12 @@ async def decided(
     budget = _Budget(store, retry)
     result, commit = await _insist(store, decide, None, budget, commit_always=False)
     return result, commit.revision if commit is not None else 0
+
+
+def check_guards(conflict: ConflictError | None, guards: Collection[Compare]) -> None:
+    """Raise the conflict if a compare that the caller brought failed: nothing can decide that."""
+    if conflict is not None and any(failed in guards for failed in conflict.failed):
+        raise conflict
 
 
 async def settled_commit(

@@ -13,6 +13,8 @@ from transactional.cli import command as cli
 from transactional.errors import InvalidTimeError, NotFoundError
 from transactional.reservations import (
     Booking,
+    BookingConflict,
+    BookingEndedError,
     Interval,
     Recurrence,
     Reservations,
@@ -23,8 +25,6 @@ from transactional.reservations import (
 
 if TYPE_CHECKING:
     import argparse
-
-    from transactional.reservations import BookingConflict
 
 
 def _room_arguments(sub: argparse.ArgumentParser) -> None:
@@ -46,10 +46,13 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
     move = cli.verb(verbs, "move", "give a booking another time", _room_move)
     release = cli.verb(verbs, "release", "give a hold back", _room_cancel)
     cancel = cli.verb(verbs, "cancel", "give a booking or hold back", _room_cancel)
+    show = cli.verb(verbs, "show", "a booking by its id, wherever it is now", _room_show)
+    show.add_argument("id")
     for verb in (define, agenda, book, hold, repeat, free, extend, confirm, move, release, cancel):
         verb.add_argument("resource")
-    for verb in (extend, confirm, move, release, cancel):
+    for verb in (extend, move, release, cancel):
         verb.add_argument("id")
+    confirm.add_argument("ids", nargs="+", metavar="ID", help="all of them, or none")
     for verb in (book, hold, repeat, free, move):
         local = ", on the clocks of the zone" if verb is repeat else " with an offset"
         verb.add_argument("start", metavar="START", help=f"ISO 8601{local}")
@@ -63,6 +66,7 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
         verb.add_argument("--hold", type=float, metavar="SECONDS", required=True, help="how long")
     repeat.add_argument("--rule", required=True, help="such as FREQ=WEEKLY;BYDAY=MO;COUNT=10")
     repeat.add_argument("--zone", required=True, help="IANA name, such as Europe/Berlin")
+    repeat.add_argument("--hold", type=float, metavar="SECONDS", help="hold them instead, so long")
     repeat.add_argument("--each", action="store_true", help="book what is free, not all or none")
     free.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
     release.set_defaults(release=True)
@@ -103,6 +107,8 @@ async def _room_book(options: argparse.Namespace) -> None:
 async def _room_repeat(options: argparse.Namespace) -> None:
     first, last = cli.local(options.start), cli.local(options.end)
     rule = Recurrence.parse(options.rule, start=first, duration=last - first)
+    if options.hold is not None and options.each:
+        raise InvalidTimeError("a series is held as a whole: leave out --each")
     if rule.count is None and rule.until is None:
         raise InvalidTimeError("the rule has no end: give it a COUNT or an UNTIL")
     wanted = [
@@ -110,8 +116,11 @@ async def _room_repeat(options: argparse.Namespace) -> None:
     ]
     async with cli.opened(options) as store:
         rooms = Reservations(store, namespace=options.namespace)
-        made = await rooms.book_many(
-            wanted, holder=options.holder, atomic=not options.each, idempotency_key=options.key
+        who = {"holder": options.holder, "idempotency_key": options.key}
+        made = (
+            await rooms.book_many(wanted, atomic=not options.each, **who)
+            if options.hold is None
+            else await rooms.hold_many(wanted, ttl_s=options.hold, **who)
         )
     rows = [_booking_row(one) if isinstance(one, Booking) else _refusal_row(one) for one in made]
     cli.show(options, rows)
@@ -126,40 +135,52 @@ async def _room_free(options: argparse.Namespace) -> None:
     cli.show(options, [{"start": s.start.isoformat(), "end": s.end.isoformat()} for s in slots])
 
 
-async def _live(rooms: Reservations, options: argparse.Namespace) -> Booking:
-    """The booking that an id names; a hold whose time is over too, for it says so itself."""
-    for booking in await rooms.agenda(options.resource, lapsed=True):
-        if booking.id == options.id:
-            return booking
-    raise NotFoundError(f"{options.resource!r} has no live booking {options.id!r}")
+async def _found(rooms: Reservations, resource: str, booking_id: str) -> Booking:
+    """The booking that an id names; one that is over too, for it says so itself."""
+    booking = await rooms.get(booking_id)
+    if booking is None or booking.resource != resource:
+        elsewhere = "" if booking is None else f"; it is one of {booking.resource!r}"
+        raise NotFoundError(f"{resource!r} has no booking {booking_id!r}{elsewhere}")
+    return booking
+
+
+async def _room_show(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        booking = await Reservations(store, namespace=options.namespace).get(options.id)
+    if booking is None:
+        raise NotFoundError(f"there is no booking {options.id!r}")
+    cli.show(options, [{"resource": booking.resource, **_booking_row(booking)}])
 
 
 async def _room_extend(options: argparse.Namespace) -> None:
     async with cli.opened(options) as store:
         rooms = Reservations(store, namespace=options.namespace)
-        held = await rooms.extend(await _live(rooms, options), ttl_s=options.hold)
+        hold = await _found(rooms, options.resource, options.id)
+        held = await rooms.extend(hold, ttl_s=options.hold)
     cli.show(options, [_booking_row(held)])
 
 
 async def _room_confirm(options: argparse.Namespace) -> None:
     async with cli.opened(options) as store:
         rooms = Reservations(store, namespace=options.namespace)
-        made = await rooms.confirm(await _live(rooms, options))
-    cli.show(options, [_booking_row(made)])
+        holds = [await _found(rooms, options.resource, one) for one in options.ids]
+        made = await rooms.confirm_many(holds)
+    cli.show(options, [_booking_row(booking) for booking in made])
 
 
 async def _room_move(options: argparse.Namespace) -> None:
     wanted = Interval(cli.moment(options.start), cli.moment(options.end))
     async with cli.opened(options) as store:
         rooms = Reservations(store, namespace=options.namespace)
-        moved = await rooms.move(await _live(rooms, options), wanted, resource=options.to)
+        booking = await _found(rooms, options.resource, options.id)
+        moved = await rooms.move(booking, wanted, resource=options.to)
     cli.show(options, [{"resource": moved.resource, **_booking_row(moved)}])
 
 
 async def _room_cancel(options: argparse.Namespace) -> None:
     async with cli.opened(options) as store:
         rooms = Reservations(store, namespace=options.namespace)
-        booking = await _live(rooms, options)
+        booking = await _found(rooms, options.resource, options.id)
         done = await (rooms.release if options.release else rooms.cancel)(booking)
         if not done:
             what = "hold" if options.release else "booking"
@@ -180,7 +201,9 @@ def _booking_row(booking: Booking) -> dict[str, cli.Cell]:
     }
 
 
-def _refusal_row(refusal: BookingConflict) -> dict[str, cli.Cell]:
+def _refusal_row(refusal: BookingConflict | BookingEndedError) -> dict[str, cli.Cell]:
+    if not isinstance(refusal, BookingConflict):
+        return {**_booking_row(refusal.booking), "note": str(refusal)}
     return {
         "id": None,
         "start": refusal.wanted.start.isoformat(),

@@ -18,10 +18,15 @@ A booking's life, every line one commit on one revision; what is not listed is r
 
 ReservationLayout, `R` being the resource's name, quoted::
 
-    reservation/of/R/rules         capacity and buffers
+    reservation/rules/R            capacity and buffers
     reservation/of/R/day/D/ID      the live booking ID, once for each UTC day D that it occupies
     reservation/of/R/ended/ID      how the booking ended: expired, released, cancelled or moved
-    reservation/made/ID            the booking as an idempotency_key first made it
+    reservation/made/REQUEST       what one request first made: its kind, and the bookings with
+                                   their places, from where an id is followed to where it is now
+
+A request for one booking gives it the request's name as id, one for several the name and a number
+(`NAME.0`, `NAME.1`).  The name follows from the idempotency_key, if there is one, so that a repeat
+meets the first request.  All rules lie under one prefix, so that one compare speaks for them all.
 
 The copies of a booking that spans days are always written together, so the one of the first day
 speaks for all: its revision is the token on which confirm, extend, release, move and steal race.
@@ -43,7 +48,7 @@ from transactional.errors import InvalidTimeError, RefusedError
 from transactional.reservations.interval import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from transactional.values import KeyValue
 
@@ -227,9 +232,14 @@ class ReservationLayout:
 
     namespace: str = "reservation"
 
+    @property
+    def all_rules(self) -> str:
+        """Prefix of the rules of all resources."""
+        return f"{self.namespace}/rules/"
+
     def rules(self, resource: str) -> str:
         """Key of the resource's rules."""
-        return f"{self._of(resource)}rules"
+        return f"{self.all_rules}{_quoted(resource)}"
 
     def live(self, resource: str) -> str:
         """Prefix of the resource's live bookings."""
@@ -243,9 +253,9 @@ class ReservationLayout:
         """Key of how the booking ended; without an id the prefix of all."""
         return f"{self._of(resource)}ended/{booking_id}"
 
-    def made(self, booking_id: str) -> str:
-        """Key of what an idempotency_key first made."""
-        return f"{self.namespace}/made/{booking_id}"
+    def made(self, request: str) -> str:
+        """Key of what a request first made."""
+        return f"{self.namespace}/made/{request}"
 
     def copies(self, booking: Booking) -> list[str]:
         """Keys under which the live booking is filed; the first one carries the token."""
@@ -286,6 +296,29 @@ def _quoted(resource: str) -> str:
 def encode(booking: Booking) -> bytes:
     """The record's bytes; equal bookings give equal bytes."""
     return json.dumps(_record(booking), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def ids_of(request: str, parts: int) -> tuple[str, ...]:
+    """The ids of the bookings that a request of so many parts makes."""
+    return (request,) if parts == 1 else tuple(f"{request}.{n}" for n in range(parts))
+
+
+def requests_of(booking_id: str) -> tuple[str, ...]:
+    """The names of the requests that may have made a booking of this id."""
+    request, dot, number = booking_id.rpartition(".")
+    return (booking_id, request) if dot and request and number.isdecimal() else (booking_id,)
+
+
+def encode_made(kind: str, bookings: Sequence[Booking]) -> bytes:
+    """The bytes of what a request made; `kind` says how it asked (hold or book)."""
+    made = {"kind": kind, "made": [booking.to_json() for booking in bookings]}
+    return json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode_made(value: bytes) -> tuple[str, list[Booking]]:
+    """The kind of a request, and the bookings as it first made them."""
+    made = json.loads(value)
+    return made["kind"], [_booking(record, "") for record in made["made"]]
 
 
 def encode_with_place(booking: Booking) -> bytes:

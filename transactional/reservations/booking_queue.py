@@ -35,14 +35,15 @@ from transactional.errors import (
 )
 from transactional.reservations.booking import (
     Booking,
-    BookingEndedError,
     BookingState,
+    HoldExpired,
     Wanted,
-    decode,
-    encode_with_place,
+    decode_made,
+    encode_made,
+    ids_of,
 )
 from transactional.reservations.schedule import CommitFull, DraftSchedule, NoCapacity
-from transactional.retry import Decision, decided
+from transactional.retry import Decision, check_guards, decided
 from transactional.values import Absent, Put
 
 if TYPE_CHECKING:
@@ -51,32 +52,43 @@ if TYPE_CHECKING:
     from transactional.errors import ConflictError
     from transactional.reservations.schedule import Schedule
     from transactional.store import Store
+    from transactional.values import Compare
 
 
 @dataclass(slots=True)
 class Request:
-    """One request on its way: what is wanted, under which ids, and who waits for it.
+    """One request on its way: what is wanted, under which name, and who waits for it.
 
-    `ttl_s` None books at once.  With an idempotency `key` the ids follow from it, and `made` are
-    the keys under which it remembers the bookings.
+    `ttl_s` None books at once.  `made` is the key under which is kept what it made.  With an
+    idempotency `key` its name follows from that.  `guards` are compares that the caller brings: a
+    request that has some is served alone, because its neighbours do not rest on them.
     """
 
     wanted: tuple[Wanted, ...]
-    ids: tuple[str, ...]
+    name: str
+    made: str
     holder: str
     ttl_s: float | None
     key: str | None
-    made: tuple[str, ...]
+    guards: tuple[Compare, ...]
     answer: asyncio.Future[tuple[Booking, ...]]
 
     bytes: ClassVar[int] = 0  # a booking is small; one that is not is found out by the store
-    alone: ClassVar[bool] = False
+
+    @property
+    def alone(self) -> bool:
+        """Whether it must not share a commit."""
+        return bool(self.guards)
 
     @property
     def operations(self) -> int:
         """About how many compares or writes it adds to a commit; the draft counts exactly."""
-        days = sum([part.interval.duration.days + 2 for part in self.wanted])
-        return days + len(self.made)
+        return sum([part.interval.duration.days + 1 for part in self.wanted]) + 1
+
+    @property
+    def kind(self) -> str:
+        """How it asks: what is repeated under one key asks alike."""
+        return "book" if self.ttl_s is None else "hold"
 
     def drafts(self, now: datetime) -> list[Booking]:
         """The bookings as they would be made at `now`, without buffers."""
@@ -84,7 +96,7 @@ class Request:
         expires_at = None if self.ttl_s is None else now + timedelta(seconds=self.ttl_s)
         return [
             Booking(name, w.resource, w.interval, self.holder, state, expires_at, w.note)
-            for name, w in zip(self.ids, self.wanted, strict=True)
+            for name, w in zip(ids_of(self.name, len(self.wanted)), self.wanted, strict=True)
         ]
 
 
@@ -144,21 +156,22 @@ class BookingQueue:
             if conflict is not None:
                 self._schedule.doubt(conflict.failed)
                 await self._answer_repeats(waiting, conflict)
+                for request in waiting.values():
+                    check_guards(conflict, request.guards)
             now = await self._store.now()
             judged = await self._judge(waiting, now, anew=False)
             if not judged.accepted and judged.refused and judged.drafted.remembered:
                 judged = await self._judge(waiting, now, anew=True)
             if not judged.accepted:
                 return Decision(judged)
-            made = [
-                (key, encode_with_place(booking))
-                for request, drafts in judged.accepted
-                for key, booking in zip(request.made, drafts, strict=False)
-            ]
-            proposed.update(id(request) for request, _ in judged.accepted)
-            compares = [*judged.drafted.compares(), *(Absent(key) for key, _ in made)]
-            puts = [Put(key, value) for key, value in made]
-            return Decision(judged, compares, [*judged.drafted.writes.values(), *puts])
+            compares, writes = judged.drafted.compares(), [*judged.drafted.writes.values()]
+            for request, drafts in judged.accepted:
+                proposed.add(id(request))
+                compares += request.guards
+                writes.append(Put(request.made, encode_made(request.kind, drafts)))
+                if request.key is not None:
+                    compares.append(Absent(request.made))
+            return Decision(judged, compares, writes)
 
         try:
             judged, revision = await decided(self._store, decide)
@@ -192,9 +205,10 @@ class BookingQueue:
             [d for _, drafts in requests for d in drafts], anew=anew
         )
         judged = _Round(drafted)
-        room = self._store.capabilities.max_operations - sum(len(r.made) for r, _ in requests)
+        operations_max = self._store.capabilities.max_operations
         for request, drafts in requests:
             entries = [drafted.under_rules(draft) for draft in drafts]
+            room = operations_max - len(judged.accepted) - 1 - len(request.guards)
             try:
                 drafted.enter(entries, now, room=room)
             except NoCapacity as no_capacity:
@@ -208,7 +222,7 @@ class BookingQueue:
     async def _answer_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
         """Answer those whose idempotency key has made a booking before."""
         for request in list(waiting.values()):
-            if request.made and conflict.current.get(request.made[0]) is not None:
+            if request.key is not None and conflict.current.get(request.made) is not None:
                 await self._answer_repeat(waiting, request)
 
     async def _answer_repeat(self, waiting: dict[int, Request], request: Request) -> None:
@@ -230,31 +244,31 @@ class BookingQueue:
         drafted: DraftSchedule,
         now: datetime,
     ) -> None:
-        if request.made and await self._store.get(request.made[0]) is not None:
+        if request.key is not None and await self._store.get(request.made) is not None:
             await self._answer_repeat(waiting, request)  # a repeat is not in its own way
             return
         commit_queue.refuse([request], await self._schedule.conflict(no_capacity, now, drafted))
         del waiting[id(request)]
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
-        """What the idempotency key made before, as it stands now.
+        """What the idempotency key made before, as it stands now: all of it still live.
 
         Raises:
-            OperationIdReusedError: it made something else.
+            OperationIdReusedError: it made something else, or a hold where a booking is asked for.
+            HoldExpired, BookingEndedError: of what it made something is not live any more.
         """
-        entries = (await self._store.get_many(request.made)).items
-        first = [decode(entry) for entry in entries.values()]
-        asked = sorted((part.resource, part.interval, request.holder) for part in request.wanted)
-        if sorted((b.resource, b.interval, b.holder) for b in first) != asked:
+        entry = await self._store.get(request.made)
+        assert entry is not None, "only a key that was seen is asked"
+        kind, first = decode_made(entry.value)
+        asked = [(part.resource, part.interval, request.holder) for part in request.wanted]
+        if kind != request.kind or [(b.resource, b.interval, b.holder) for b in first] != asked:
             raise OperationIdReusedError(request.key or "")
-        by_id = {b.id: b for b in first}
-        answers = []
-        for booking_id in request.ids:
-            try:
-                answers.append(await self._schedule.current(by_id[booking_id]))
-            except BookingEndedError as end:
-                answers.append(end.booking)
-        return tuple(answers)
+        stands = [await self._schedule.current(booking) for booking in first]
+        now = await self._store.now()
+        for booking in stands:
+            if booking.lapsed(now):
+                raise HoldExpired(booking, None)
+        return tuple(stands)
 
     @staticmethod
     def _answer(waiting: dict[int, Request], request: Request, answer: tuple[Booking, ...]) -> None:

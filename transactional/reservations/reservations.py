@@ -39,8 +39,10 @@ from transactional.reservations.booking import (
     ReservationLayout,
     Resource,
     Wanted,
+    decode_made,
     encode,
     encode_rules,
+    requests_of,
 )
 from transactional.reservations.booking_queue import BookingQueue, Request
 from transactional.reservations.schedule import (
@@ -49,18 +51,20 @@ from transactional.reservations.schedule import (
     NoCapacity,
     Schedule,
     ending,
+    too_many_days,
 )
-from transactional.retry import Decision, decided, settled_commit
+from transactional.retry import Decision, check_guards, decided, settled_commit
 from transactional.tokens import fresh_token
 from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from transactional.errors import ConflictError
     from transactional.reservations.interval import Interval
     from transactional.store import Store
+    from transactional.values import Compare, Write
 
 HOLD_TTL_S_MAX: Final = 30 * 86_400
 """Longest hold; whoever needs the time for longer books it."""
@@ -71,8 +75,9 @@ class Reservations:
 
     Resources need no registration: one that was never `define`d has capacity 1 and no buffers.
     Every mutation is safe to repeat.  Creation takes an `idempotency_key`, and repeating it returns
-    the first booking; the others are idempotent by the booking's state.  All methods raise
-    UnavailableError if the store could not decide.
+    the first booking as it stands, or says that it is over; the others are idempotent by the
+    booking's state.  All take `compares=`, and `fence=` of a lock, which hold in the same commit or
+    refuse it.  All methods raise UnavailableError if the store could not decide.
     """
 
     def __init__(
@@ -94,11 +99,11 @@ class Reservations:
         """Set capacity and buffers for the bookings of `resource` made from now on."""
         key = self._layout.rules(resource)
         await settled_commit(self._store, [], [Put(key, encode_rules(rules))])
-        self._schedule.forget_rules(resource)
+        self._schedule.forget_rules()
 
     async def rules(self, resource: str) -> Resource:
         """The rules in force."""
-        self._schedule.forget_rules(resource)
+        self._schedule.forget_rules()
         return await self._schedule.rules(resource)
 
     # --- making bookings ------------------------------------------------------------------------
@@ -112,17 +117,27 @@ class Reservations:
         ttl_s: float,
         note: str = "",
         idempotency_key: str | None = None,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> Booking:
         """Keep the time for `holder` for `ttl_s` seconds: a semantic lock until `confirm`.
 
         Raises:
             BookingConflict: the time is taken; nothing was written.
-            OperationIdReusedError: the idempotency_key made another hold; nothing was written.
+            ConflictError: a compare, or a lock's fence, did not hold; nothing was written.
+            OperationIdReusedError: the idempotency key made something else; nothing was written.
+            HoldExpired, BookingEndedError: the key made this hold before, and it is over.
         """
-        _check_ttl(ttl_s)
-        wanted = Wanted(resource, interval, note)
-        (made,) = await self._place((wanted,), holder, ttl_s, idempotency_key)
-        return made
+        wanted = [Wanted(resource, interval, note)]
+        (held,) = await self.hold_many(
+            wanted,
+            holder=holder,
+            ttl_s=ttl_s,
+            idempotency_key=idempotency_key,
+            compares=compares,
+            fence=fence,
+        )
+        return held
 
     async def book(
         self,
@@ -132,11 +147,35 @@ class Reservations:
         holder: str,
         note: str = "",
         idempotency_key: str | None = None,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> Booking:
-        """Book the time at once, without a hold.  Raises as `hold` does."""
-        wanted = Wanted(resource, interval, note)
-        (made,) = await self._place((wanted,), holder, None, idempotency_key)
+        """Book the time at once, without a hold.  Raises as `hold` does.
+
+        A key under which the time was held is refused: `confirm` makes a hold a booking.
+        """
+        wanted = (Wanted(resource, interval, note),)
+        guards = (*compares, *fence)
+        (made,) = await self._place(wanted, holder, None, idempotency_key, guards)
         return made
+
+    async def hold_many(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        holder: str,
+        ttl_s: float,
+        idempotency_key: str | None = None,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> tuple[Booking, ...]:
+        """Hold all these times in one commit, or none: a series, or several resources at once.
+
+        `confirm_many` books them.  Raises as `hold` does, and InvalidRequestError as `book_many`.
+        """
+        _check_ttl(ttl_s)
+        guards = (*compares, *fence)
+        return await self._place(tuple(wanted), holder, ttl_s, idempotency_key, guards)
 
     async def book_many(
         self,
@@ -145,32 +184,54 @@ class Reservations:
         holder: str,
         atomic: bool = True,
         idempotency_key: str | None = None,
-    ) -> tuple[Booking | BookingConflict, ...]:
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> tuple[Booking | BookingConflict | BookingEndedError, ...]:
         """Book several times, of several resources if need be, in the order given.
 
         With `atomic` all are booked in one commit, or BookingConflict is raised and none is.
-        Without, each is decided on its own and the answer holds a Booking or the BookingConflict.
+        Without, each is decided on its own and the answer holds a Booking or the refusal: a
+        BookingConflict, or BookingEndedError where the key booked it before and it was given back.
+
+        Raises:
+            InvalidRequestError: with `atomic`, the parts take more days of resources than a commit
+                holds: 126 on our engines, less one for each compare.  Nothing was sent.
         """
+        guards = (*compares, *fence)
         if atomic:
-            return await self._place(tuple(wanted), holder, None, idempotency_key)
-        answers: list[Booking | BookingConflict] = []
+            return await self._place(tuple(wanted), holder, None, idempotency_key, guards)
+        answers: list[Booking | BookingConflict | BookingEndedError] = []
         for number, part in enumerate(wanted):
             key = f"{idempotency_key}/{number}" if idempotency_key is not None else None
             try:
-                answers += await self._place((part,), holder, None, key)
-            except BookingConflict as conflict:
-                answers.append(conflict)
+                answers += await self._place((part,), holder, None, key, guards)
+            except (BookingConflict, BookingEndedError) as refusal:
+                answers.append(refusal)
         return tuple(answers)
 
     # --- changing bookings ----------------------------------------------------------------------
 
-    async def confirm(self, hold: Booking) -> Booking:
+    async def confirm(
+        self, hold: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+    ) -> Booking:
         """Make a hold a booking.  A booking that is confirmed already is returned as it is.
 
         Raises:
             HoldExpired: too late; `taken_by` names whoever took the time.  Nothing was written.
             BookingEndedError: it was released or cancelled.  Nothing was written.
+            ConflictError: a compare, or a lock's fence, did not hold.  Nothing was written.
         """
+        (made,) = await self.confirm_many([hold], compares=compares, fence=fence)
+        return made
+
+    async def confirm_many(
+        self,
+        holds: Sequence[Booking],
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> tuple[Booking, ...]:
+        """Make all these holds bookings, in one commit, or none.  Raises as `confirm` does."""
 
         def confirmed(current: Booking, now: datetime) -> Booking | None:
             if current.state is BookingState.CONFIRMED:
@@ -178,9 +239,16 @@ class Reservations:
             _check_in_time(current, now)
             return replace(current, state=BookingState.CONFIRMED, expires_at=None)
 
-        return await self._change(hold, confirmed)
+        return await self._change(holds, confirmed, (*compares, *fence))
 
-    async def extend(self, hold: Booking, *, ttl_s: float) -> Booking:
+    async def extend(
+        self,
+        hold: Booking,
+        *,
+        ttl_s: float,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> Booking:
         """Let a hold end `ttl_s` seconds from now.  Raises as `confirm` does."""
         _check_ttl(ttl_s)
 
@@ -190,9 +258,12 @@ class Reservations:
             _check_in_time(current, now)
             return replace(current, expires_at=now + timedelta(seconds=ttl_s))
 
-        return await self._change(hold, extended)
+        (held,) = await self._change([hold], extended, (*compares, *fence))
+        return held
 
-    async def release(self, hold: Booking) -> bool:
+    async def release(
+        self, hold: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+    ) -> bool:
         """Give a hold back.  False, and no effect, if it is not a live hold any more."""
 
         def released(current: Booking, now: datetime) -> Booking | None:
@@ -200,9 +271,11 @@ class Reservations:
                 return None
             return replace(current, state=BookingState.RELEASED)
 
-        return await self._end(hold, released)
+        return await self._end(hold, released, (*compares, *fence))
 
-    async def cancel(self, booking: Booking) -> bool:
+    async def cancel(
+        self, booking: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+    ) -> bool:
         """Give a booking or hold back.  False, and no effect, if it is not live any more."""
 
         def cancelled(current: Booking, now: datetime) -> Booking | None:
@@ -211,10 +284,16 @@ class Reservations:
             held = current.state is BookingState.HELD
             return replace(current, state=BookingState.RELEASED if held else BookingState.CANCELLED)
 
-        return await self._end(booking, cancelled)
+        return await self._end(booking, cancelled, (*compares, *fence))
 
     async def move(
-        self, booking: Booking, interval: Interval, *, resource: str | None = None
+        self,
+        booking: Booking,
+        interval: Interval,
+        *,
+        resource: str | None = None,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> Booking:
         """Give the booking another time, or another resource, in one commit.
 
@@ -222,18 +301,20 @@ class Reservations:
 
         Raises:
             BookingConflict: the new time is taken; the booking stands where it stood.
-            HoldExpired, BookingEndedError: as for `confirm`.
+            HoldExpired, BookingEndedError, ConflictError: as for `confirm`.
         """
         target = resource or booking.resource
         current = booking
+        guards = (*compares, *fence)
 
         async def decide(conflict: ConflictError | None) -> Decision[DraftSchedule | Booking]:
             nonlocal current
+            check_guards(conflict, guards)
             now = await self._store.now()
             doubtful = conflict is not None or not current.live or current.lapsed(now)
             if doubtful or (current.resource, current.interval) == (target, interval):
                 current = await self._schedule.current(current)
-                self._schedule.forget_rules(target)
+                self._schedule.forget_rules()
             if conflict is not None:
                 self._schedule.doubt(conflict.failed)
             if (current.resource, current.interval) == (target, interval):
@@ -245,7 +326,9 @@ class Reservations:
             except NoCapacity as no_capacity:
                 await self._schedule.current(current)  # whether it has ended comes first
                 raise await self._schedule.conflict(no_capacity, now) from None
-            return Decision(drafted, [*drafted.compares(), token], [*drafted.writes.values()])
+            return Decision(
+                drafted, [*drafted.compares(), token, *guards], [*drafted.writes.values()]
+            )
 
         async with self._queue.busy:  # our own bookings would only make the commit fail
             moved, revision = await decided(self._store, decide)
@@ -254,6 +337,22 @@ class Reservations:
             return self._schedule.committed(moved, revision)[booking.id]
 
     # --- reading --------------------------------------------------------------------------------
+
+    async def get(self, booking_id: str) -> Booking | None:
+        """The booking or hold of this id as it stands, wherever it was moved; None if none has it.
+
+        One that is over is returned with its end as its state (a hold whose time is over and which
+        nobody has taken is still HELD).  What is returned is the token for `confirm`, `move`, ...
+        """
+        names = [self._layout.made(name) for name in requests_of(booking_id)]
+        for entry in (await self._store.get_many(names)).items.values():
+            for first in decode_made(entry.value)[1]:
+                if first.id == booking_id:
+                    try:
+                        return await self._schedule.current(first)
+                    except BookingEndedError as end:
+                        return end.booking
+        return None
 
     async def current(self, booking: Booking) -> Booking:
         """The booking as it stands, wherever it was moved.
@@ -290,58 +389,86 @@ class Reservations:
     # --- deciding -------------------------------------------------------------------------------
 
     async def _place(
-        self, wanted: tuple[Wanted, ...], holder: str, ttl_s: float | None, key: str | None
+        self,
+        wanted: tuple[Wanted, ...],
+        holder: str,
+        ttl_s: float | None,
+        key: str | None,
+        guards: tuple[Compare, ...],
     ) -> tuple[Booking, ...]:
         """The one door through which bookings enter."""
         if not wanted:
             return ()
-        numbers = range(len(wanted))
-        ids = tuple(self._new_id() if key is None else _id_from(key, n) for n in numbers)
-        made = () if key is None else tuple(self._layout.made(booking_id) for booking_id in ids)
+        days = {(part.resource, day) for part in wanted for day in part.interval.days()}
+        allowed = self._store.capabilities.max_operations - 2 - len(guards)
+        if len(days) > allowed:  # buffers may add more, which the draft will show
+            raise too_many_days(len(days), allowed)
+        name = self._new_id() if key is None else _name_from(key)
         answer = asyncio.get_running_loop().create_future()
-        request = Request(wanted, ids, holder, ttl_s, key, made, answer)
+        made = self._layout.made(name)
+        request = Request(wanted, name, made, holder, ttl_s, key, guards, answer)
         return await self._queue.place(request)
 
     async def _change(
-        self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
-    ) -> Booking:
-        """Rewrite a live booking in its place or end it; `change` returns None to leave it."""
-        current = booking
+        self,
+        bookings: Sequence[Booking],
+        change: Callable[[Booking, datetime], Booking | None],
+        guards: tuple[Compare, ...],
+    ) -> tuple[Booking, ...]:
+        """Rewrite live bookings in their places or end them; `change` returns None to leave one."""
+        stand = list(bookings)
 
-        async def decide(conflict: ConflictError | None) -> Decision[Booking]:
-            nonlocal current
+        async def decide(conflict: ConflictError | None) -> Decision[list[Booking]]:
+            check_guards(conflict, guards)
             now = await self._store.now()
-            if conflict is not None or not current.live or current.lapsed(now):
-                current = await self._schedule.current(current)
-            changed = change(current, now)
-            if changed is None:
-                return Decision(await self._schedule.current(current))
-            keys = self._layout.copies(current)
-            writes = (
-                [Put(key, encode(changed)) for key in keys]
-                if changed.live
-                else ending(self._layout, changed)
-            )
-            return Decision(changed, [Revision(keys[0], current.revision)], writes)
+            compares: list[Compare] = [*guards]
+            writes: list[Write] = []
+            changed = []
+            for place, current in enumerate(stand):
+                if conflict is not None or not current.live or current.lapsed(now):
+                    stand[place] = await self._schedule.current(current)
+                after = change(stand[place], now)
+                if after is None:
+                    stand[place] = await self._schedule.current(stand[place])
+                    changed.append(stand[place])
+                    continue
+                keys = self._layout.copies(stand[place])
+                compares.append(Revision(keys[0], stand[place].revision))
+                writes += (
+                    [Put(key, encode(after)) for key in keys]
+                    if after.live
+                    else ending(self._layout, after)
+                )
+                changed.append(after)
+            return Decision(changed, compares, writes)
 
         try:
             changed, revision = await decided(self._store, decide)
         finally:
-            self._schedule.changed(current)
-        return replace(changed, revision=revision) if revision else changed
+            for booking in stand:
+                self._schedule.changed(booking)
+        rewritten = [before is not after for before, after in zip(stand, changed, strict=True)]
+        return tuple(
+            replace(booking, revision=revision) if new and revision else booking
+            for booking, new in zip(changed, rewritten, strict=True)
+        )
 
     async def _end(
-        self, booking: Booking, change: Callable[[Booking, datetime], Booking | None]
+        self,
+        booking: Booking,
+        change: Callable[[Booking, datetime], Booking | None],
+        guards: tuple[Compare, ...],
     ) -> bool:
         try:
-            return not (await self._change(booking, change)).live
+            (ended,) = await self._change([booking], change, guards)
         except BookingEndedError:
             return False
+        return not ended.live
 
 
-def _id_from(idempotency_key: str, number: int) -> str:
-    """A booking's id that repeats with its key, so that a repeat meets the first booking."""
-    return blake2b(f"{number}:{idempotency_key}".encode(), digest_size=12).hexdigest()
+def _name_from(idempotency_key: str) -> str:
+    """A request's name that repeats with its key, so that a repeat meets the first request."""
+    return blake2b(idempotency_key.encode(), digest_size=12).hexdigest()
 
 
 def _check_ttl(ttl_s: float) -> None:

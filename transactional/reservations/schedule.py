@@ -35,6 +35,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from transactional.errors import InvalidRequestError
 from transactional.reservations.booking import (
     Booking,
     BookingConflict,
@@ -50,7 +51,7 @@ from transactional.reservations.booking import (
 )
 from transactional.reservations.interval import Interval, day_of, free_slots, fullest_instant
 from transactional.store import scan_all
-from transactional.values import Compare, Delete, Put, Revision, Unchanged, Write
+from transactional.values import Compare, Delete, Put, Unchanged, Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -119,21 +120,22 @@ _Spans = dict[str, "tuple[datetime, datetime, Booking]"]
 class DraftSchedule:
     """Days and rules as they were read, and what has been entered since.
 
-    `remembered` says that some of it came from memory: what is decided on it needs its compares.
+    The rules are those in force at `rules_at`, a revision.  `remembered` says that some of all this
+    came from memory: what is decided on it needs its compares.
     """
 
     layout: ReservationLayout
     buckets: Mapping[str, DayBucket]
-    rules: Mapping[str, tuple[Resource, int]]
+    rules: Mapping[str, Resource]
+    rules_at: int
     remembered: bool
     writes: dict[str, Write] = field(default_factory=dict)
     entered: dict[str, Booking] = field(default_factory=dict)
     _days: dict[str, _Spans] = field(default_factory=dict)
-    _resources: dict[str, None] = field(default_factory=dict)
 
     def under_rules(self, draft: Booking) -> Booking:
         """The draft with the buffers that the rules ask for."""
-        return under(self.rules[draft.resource][0], draft)
+        return under(self.rules[draft.resource], draft)
 
     def spans(self, prefix: str) -> _Spans:
         """What is on one day by now."""
@@ -152,16 +154,18 @@ class DraftSchedule:
     ) -> None:
         """Enter all the drafts, or none; `instead_of` is a booking that leaves at the same time.
 
-        `room` is how many compares and how many writes the draft may have in the end, if these are
-        not the first.
+        `room` is how many compares and how many writes the draft may have in the end.
 
         Raises:
             NoCapacity: one of them does not fit.
             CommitFull: they are too much for one commit with those before.
+            InvalidRequestError: they are too much for any commit.
         """
         if any(draft.id in self.entered for draft in drafts):
             raise CommitFull  # the same request again, which the commit will show
-        if room is not None and self._days and self._compares_with(drafts) > room:
+        if room is not None and (needed := self._compares_with(drafts)) > room:
+            if not self._days:
+                raise too_many_days(needed - 1, room - 1)
             raise CommitFull
         gone = [] if instead_of is None else [instead_of]
         writes: dict[str, Write] = {}
@@ -194,7 +198,6 @@ class DraftSchedule:
         self, draft: Booking, mates: list[Booking], now: datetime, instead_of: Booking | None
     ) -> list[Booking]:
         """The lapsed holds that the draft takes the time of, if there is room for it otherwise."""
-        self._resources[draft.resource] = None
         rivals = self._rivals(draft)
         if instead_of is not None:
             rivals.pop(instead_of.id, None)
@@ -202,22 +205,19 @@ class DraftSchedule:
         others = [*rivals.values(), *mates]
         if lapsed:
             others = [b for b in others if not b.lapsed(now)]
-        blockers = _blockers(draft, others, self.rules[draft.resource][0].capacity)
+        blockers = _blockers(draft, others, self.rules[draft.resource].capacity)
         if blockers:
             raise NoCapacity(draft, blockers)
         return lapsed
 
     def _compares_with(self, drafts: Sequence[Booking]) -> int:
         days = {prefix for draft in drafts for prefix in self.days(draft)}
-        names = {draft.resource for draft in drafts}
-        more = len(days - self._days.keys()) + len(names - self._resources.keys())
-        return len(self._days) + len(self._resources) + more
+        return len(days | self._days.keys()) + 1
 
     def compares(self) -> list[Compare]:
         """What everything that was entered or refused rests on."""
-        compares: list[Compare] = [Unchanged(p, self.buckets[p].revision) for p in self._days]
-        rules = [Revision(self.layout.rules(r), self.rules[r][1]) for r in self._resources]
-        return compares + rules
+        days = [Unchanged(prefix, self.buckets[prefix].revision) for prefix in self._days]
+        return [*days, Unchanged(self.layout.all_rules, self.rules_at)]
 
     def committed(self, revision: int) -> list[DayBucket]:
         """The buckets as of the commit that wrote all of it; `entered` is brought up to date."""
@@ -242,6 +242,14 @@ class DraftSchedule:
             for since, until, booking in self.spans(prefix).values()
             if since < end and start < until
         }
+
+
+def too_many_days(needed: int, allowed: int) -> InvalidRequestError:
+    """The refusal of a request that no commit can hold."""
+    return InvalidRequestError(
+        f"the parts take {needed} days of resources together and one commit holds {allowed}: ask in"
+        " several requests, or with atomic=False"
+    )
 
 
 def ending(layout: ReservationLayout, ended: Booking) -> list[Delete | Put]:
@@ -341,30 +349,37 @@ class Schedule:
     def __init__(self, store: Store, layout: ReservationLayout) -> None:
         self._store = store
         self._layout = layout
-        self._rules: dict[str, tuple[Resource, int]] = {}
+        self._rules: dict[str, Resource] = {}
+        self._rules_at = 0  # a revision at which all that is remembered of the rules was in force
         self._days = DayCache(store)
 
     # --- rules ----------------------------------------------------------------------------------
 
     async def rules(self, resource: str) -> Resource:
         """The resource's rules, from memory if they were read before."""
-        return (await self._known_rules(resource))[0]
+        rules, _ = await self._known_rules([resource])
+        return rules[resource]
 
-    async def _known_rules(self, resource: str) -> tuple[Resource, int]:
-        """The rules and the revision that wrote them, 0 if nobody did."""
-        known = self._rules.get(resource)
-        if known is None:
-            entry = await self._store.get(self._layout.rules(resource))
-            if len(self._rules) >= RULES_CACHED_MAX:
-                self._rules.clear()
-            known = (decode_rules(entry.value), entry.revision) if entry else (Resource(), 0)
-            self._rules[resource] = known
-        return known
+    async def _known_rules(self, resources: Iterable[str]) -> tuple[Mapping[str, Resource], int]:
+        """The rules of each, and a revision since which they are in force if none was written."""
+        known, known_at = self._rules, self._rules_at
+        rules = {name: known[name] for name in resources if name in known}
+        keys = {name: self._layout.rules(name) for name in resources if name not in known}
+        if not keys:
+            return rules, known_at
+        page = await self._store.get_many(list(keys.values()))
+        read = {name: page.items.get(key) for name, key in keys.items()}
+        fresh = {name: decode_rules(e.value) if e else Resource() for name, e in read.items()}
+        if self._rules is known and len(known) + len(fresh) <= RULES_CACHED_MAX:
+            self._rules_at = min(self._rules_at, page.revision) if known else page.revision
+            known.update(fresh)
+        else:
+            self._rules, self._rules_at = fresh, page.revision
+        return rules | fresh, min(known_at, page.revision) if rules else page.revision
 
-    def forget_rules(self, *resources: str) -> None:
-        """Read the rules of these anew when they are next needed."""
-        for resource in resources:
-            self._rules.pop(resource, None)
+    def forget_rules(self) -> None:
+        """Read all rules anew when they are next needed."""
+        self._rules = {}
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -447,15 +462,15 @@ class Schedule:
 
         From memory unless `anew`; else one scan for each resource and day.
         """
-        names = dict.fromkeys(draft.resource for draft in drafts)
+        names = list(dict.fromkeys(draft.resource for draft in drafts))
         if anew:
-            self.forget_rules(*names)
-        remembered = not anew and any(name in self._rules for name in names)
-        rules = {name: await self._known_rules(name) for name in names}
+            self.forget_rules()
+        remembered = any(name in self._rules for name in names)
+        rules, rules_at = await self._known_rules(names)
         missing: dict[str, str] = {}
         buckets = {}
         for draft in drafts:
-            for day in days_of(under(rules[draft.resource][0], draft).occupied):
+            for day in days_of(under(rules[draft.resource], draft).occupied):
                 prefix = self._layout.day(draft.resource, day)
                 known = None if anew or prefix in buckets else self._days.known(prefix)
                 if known is not None:
@@ -466,24 +481,25 @@ class Schedule:
         if missing:
             fetched = await self._days.fetch(missing)
             buckets.update((bucket.prefix, bucket) for bucket in fetched)
-        return DraftSchedule(self._layout, buckets, rules, remembered)
+        return DraftSchedule(self._layout, buckets, rules, rules_at, remembered)
 
     def committed(self, drafted: DraftSchedule, revision: int) -> Mapping[str, Booking]:
         """The draft is in the store as of `revision`; its bookings as they stand there, by id."""
         for bucket in drafted.committed(revision):
             self._days.keep(bucket)
+        if drafted.rules_at <= self._rules_at:  # the commit has shown that none was written since
+            self._rules_at = max(self._rules_at, revision)
         written = {key.rpartition("/")[0] + "/" for key in drafted.writes}
         self._days.forget(written - drafted.buckets.keys())
         return drafted.entered
 
     def doubt(self, failed: Iterable[Compare]) -> None:
         """These compares did not hold: what they speak of is read anew when it is next needed."""
-        rules = {self._layout.rules(name): name for name in self._rules}
         for compare in failed:
-            if isinstance(compare, Unchanged):
+            if isinstance(compare, Unchanged) and compare.prefix == self._layout.all_rules:
+                self.forget_rules()
+            elif isinstance(compare, Unchanged):
                 self._days.doubt(compare.prefix)
-            elif isinstance(compare, Revision) and compare.key in rules:
-                self.forget_rules(rules[compare.key])
 
     def changed(self, booking: Booking) -> None:
         """The booking was rewritten or ended in its place."""
@@ -544,7 +560,7 @@ class Schedule:
         now: datetime,
     ) -> tuple[Interval, ...]:
         """What is free in a window of which the draft has all days; else nothing is known."""
-        rules = drafted.rules[resource][0]
+        rules = drafted.rules[resource]
         days = [self._layout.day(resource, day) for day in _around(window, rules).days()]
         if not all(day in drafted.buckets for day in days):
             return ()

@@ -52,7 +52,9 @@ def test_every_step_of_a_bookings_life(run):
     (other,) = run("room", "hold", "attic", NINE, TEN, "--holder", "bob", "--hold", "60")
     assert run("room", "release", "attic", other["id"])[0]["cancelled"]
     assert run("room", "cancel", "attic", held["id"])[0]["cancelled"]
-    assert "no live booking" in run("room", "confirm", "attic", held["id"])
+    assert "was cancelled" in run("room", "confirm", "attic", held["id"])
+    assert run("room", "show", held["id"])[0]["state"] == "cancelled"
+    assert "no booking" in run("room", "show", "nobody")
 
 
 def test_a_meeting_that_repeats(run):
@@ -67,6 +69,21 @@ def test_a_meeting_that_repeats(run):
     assert [row["state"] for row in rows] == ["refused", "confirmed", "confirmed"]
     endless = ("--rule", "FREQ=WEEKLY", "--zone", "Europe/Berlin", "--holder", "ann")
     assert "no end" in run("room", "repeat", "turing", *later, *endless)
+
+
+def test_a_series_is_held_and_confirmed_by_hand(run):
+    """`repeat --hold` keeps all of it, `confirm` takes all its ids; a booking needs its own key."""
+    weekly = ("--rule", "FREQ=WEEKLY;COUNT=3", "--zone", "UTC", "--holder", "ann", "--key", "k")
+    first = ("2025-03-20T09:00", "2025-03-20T10:00")
+    held = run("room", "repeat", "turing", *first, *weekly, "--hold", "60")
+    assert [row["state"] for row in held] == ["held"] * 3
+    assert "as a whole" in run(
+        "room", "repeat", "turing", *first, *weekly, "--hold", "60", "--each"
+    )
+    assert "used for an operation" in run("room", "repeat", "turing", *first, *weekly)
+    made = run("room", "confirm", "turing", *(row["id"] for row in held))
+    assert [row["state"] for row in made] == ["confirmed"] * 3
+    assert "one of 'turing'" in run("room", "confirm", "attic", held[0]["id"])
 
 
 def test_a_log_followed_and_erased(run):

@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 
 from tests.transactional.reservations.times import at, hours
-from transactional import Booking, BookingState, Delete, Put, Resource, Revision, Unchanged
+from transactional import (
+    Booking,
+    BookingState,
+    Delete,
+    InvalidRequestError,
+    Put,
+    Resource,
+    Unchanged,
+)
 from transactional.reservations.booking import ReservationLayout
 from transactional.reservations.schedule import (
     CommitFull,
@@ -34,8 +42,8 @@ def draft_schedule(*there: Booking, capacity: int = 1) -> DraftSchedule:
         prefix = LAYOUT.day("lab", day)
         mine = {b.id: span(b) for b in there if day in b.occupied.days()}
         buckets[prefix] = DayBucket(prefix, 40, mine)
-    rules = {"lab": (Resource(capacity=capacity), 7)}
-    return DraftSchedule(LAYOUT, buckets, rules, remembered=False)
+    rules = {"lab": Resource(capacity=capacity)}
+    return DraftSchedule(LAYOUT, buckets, rules, rules_at=7, remembered=False)
 
 
 def test_what_fits_is_written_once_for_each_day():
@@ -47,7 +55,7 @@ def test_what_fits_is_written_once_for_each_day():
     assert all(isinstance(write, Put) for write in drafted.writes.values())
     assert drafted.compares() == [
         *(Unchanged(LAYOUT.day("lab", day), 40) for day in DAYS[:2]),
-        Revision(LAYOUT.rules("lab"), 7),
+        Unchanged(LAYOUT.all_rules, 7),
     ]
 
 
@@ -103,9 +111,11 @@ def test_a_booking_that_moves_is_not_in_its_own_way():
 
 
 def test_a_commit_has_its_limits():
-    """What would make the commit too large is postponed, unless it is the first."""
+    """What would make the commit too large is postponed; what no commit can hold is refused."""
     drafted = draft_schedule()
-    drafted.enter([booking("a", 0, 72)], NOW, room=2)
+    with pytest.raises(InvalidRequestError, match=r"3 days of resources together .* holds 2"):
+        drafted.enter([booking("a", 0, 72)], NOW, room=3)
+    drafted.enter([booking("a", 0, 72)], NOW, room=4)
     with pytest.raises(CommitFull):
         drafted.enter([booking("b", 80, 81)], NOW, room=4)
     with pytest.raises(CommitFull):
@@ -127,7 +137,7 @@ def test_buffers_belong_to_the_booking():
     """The rules' buffers are added to a draft, and what is occupied must be free."""
     drafted = draft_schedule(booking("a", 9, 10))
     half = timedelta(minutes=30)
-    drafted.rules = {"lab": (Resource(before=half, after=half), 7)}
+    drafted.rules = {"lab": Resource(before=half, after=half)}
     with pytest.raises(NoCapacity):
         drafted.enter([drafted.under_rules(booking("b", 10.25, 11))], NOW)
     drafted.enter([drafted.under_rules(booking("c", 10.5, 11))], NOW)
