@@ -160,6 +160,20 @@ class InvalidTimeError(RefusedError, ValueError):
     hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
 
 
+class ReentrantCallError(RefusedError, RuntimeError):
+    """A blocking store was called out of its own thread, and would wait for itself."""
+
+    code = "reentrant_call"
+    hint = "a function that runs there (of `update`, a reducer) computes and calls nothing"
+
+
+class ForkedError(RefusedError, RuntimeError):
+    """The store was opened in the process that this one was forked from."""
+
+    code = "forked"
+    hint = "open a store after the fork, one in each process"
+
+
 class NotFoundError(RefusedError):
     """The key (or path) that was asked for is absent."""
 

@@ -79,6 +79,8 @@ LET_GO_S: Final = 2.0
 LOOKS_PER_TTL: Final = 20
 """How often per ttl the keeper looks at the boot-time clock: suspend is noticed this soon."""
 
+holder: ContextVar[object | None] = ContextVar("holder", default=None)
+"""Who acquires, if not the task that runs: the thread for which a task does it."""
 _held_here: ContextVar[tuple[tuple[object, str], ...]] = ContextVar("held", default=())
 
 
@@ -329,7 +331,7 @@ class Lock:
             if isinstance(error, TimeoutError):
                 raise keeper.too_late(wait_s) from error
             raise
-        _held_here.set((*_held_here.get(), (asyncio.current_task(), keeper.id)))
+        _held_here.set((*_held_here.get(), (keeper.holder, keeper.id)))
         return Grant(keeper, self._names, keeper.id, token)
 
     async def _enter(self, keeper: _LeaseKeeper, *, at_once: bool, wait_s: float) -> int:
@@ -416,8 +418,8 @@ class _LeaseKeeper:
         self.lost = asyncio.Event()
         self.blocked_by: tuple[str, str] | None = None
         """Which name we wait for, and who holds it."""
-        here = asyncio.current_task()
-        self.holding = tuple(held for task, held in _held_here.get() if task is here)
+        self.holder = holder.get() or asyncio.current_task()
+        self.holding = tuple(held for who, held in _held_here.get() if who is self.holder)
 
     async def start(self) -> None:
         """Take the lease and keep renewing it."""

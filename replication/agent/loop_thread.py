@@ -83,11 +83,9 @@ class CarrierProtocol(Protocol):
 
 
 class LoopThread:
-    """A running loop. `last` is what a close awaits first; it must end by itself.
+    """A running loop; `name` is that of the thread, and of what lives there in errors and warnings.
 
-    Args:
-        name: of the thread, and of what lives there in errors and warnings.
-        in_context: called once in the context of each calling thread.
+    `last` is what a close awaits first; it must end by itself.
     """
 
     def __init__(
@@ -95,13 +93,10 @@ class LoopThread:
         name: str,
         refusals: Refusals,
         last: Callable[[], Coroutine[Any, Any, None]],
-        *,
-        in_context: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self._refusals = refusals
         self._last = last
-        self._in_context = in_context
         self._pid = os.getpid()
         self._of_thread = threading.local()
         self._callers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
@@ -227,7 +222,6 @@ class LoopThread:
         context: contextvars.Context | None = getattr(self._of_thread, "context", None)
         if context is None:
             context = self._of_thread.context = contextvars.copy_context()
-            context.run(self._in_context)
             self._callers.add(threading.current_thread())
         return context
 
@@ -293,11 +287,12 @@ getattr(threading, "_register_atexit", atexit.register)(_close_all)
 
 
 def called(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """The facade's method for a plain one."""
+    """The facade's method for a plain one; it is looked up where it runs."""
+    run = _looked_up(method)
 
     @functools.wraps(method)
     def forward(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = self._carrier.call(method, self._inner, *args, **kwargs)
+        result: T = self._carrier.call(run, self._inner, *args, **kwargs)
         return result
 
     return forward
@@ -307,10 +302,11 @@ def awaited(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
     """The facade's method for one that is awaited."""
+    run = _looked_up(method)
 
     @functools.wraps(method)
     def forward(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = self._carrier.wait(method, self._inner, *args, **kwargs)
+        result: T = self._carrier.wait(run, self._inner, *args, **kwargs)
         return result
 
     return forward
@@ -320,13 +316,24 @@ def iterated(
     method: Callable[Concatenate[Any, P], AsyncIterator[T]],
 ) -> Callable[Concatenate[Any, P], BlockingIterator[T]]:
     """The facade's method for one that gives an asynchronous iterator."""
+    run = _looked_up(method)
 
     @functools.wraps(method)
     def forward(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> BlockingIterator[T]:
-        items = self._carrier.call(method, self._inner, *args, **kwargs)
-        return BlockingIterator(self._carrier, items)
+        return BlockingIterator(
+            self._carrier, self._carrier.call(run, self._inner, *args, **kwargs)
+        )
 
     return forward
+
+
+def _looked_up(method: Callable[..., Any]) -> Callable[..., Any]:
+    name = method.__name__
+
+    def run(inner: object, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(inner, name)(*args, **kwargs)
+
+    return run
 
 
 class BlockingIterator(Generic[T]):

@@ -233,25 +233,24 @@ def proxy_class(kind: type) -> type[BlockingDocument]:
 
 
 def _method(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """The method of that name, looked up where it is run; it looks like the original."""
-    look_up = operator.attrgetter(name)
+    if inspect.iscoroutinefunction(original):
+        return awaited(original)
+    carried = called(original)
+    if not name.startswith("__i") or name == "__iter__":
+        return carried
 
-    def late(inner: object, /, *args: Any, **kwargs: Any) -> Any:
-        return look_up(type(inner))(inner, *args, **kwargs)
+    @functools.wraps(original)
+    def in_place(self: Any, /, *args: Any) -> Any:
+        """`+=` and its like: the name goes on meaning the document."""
+        found = carried(self, *args)
+        return self if getattr(found, "_inner", None) is self._inner else found
 
-    forward = awaited(late) if inspect.iscoroutinefunction(original) else called(late)
-    if name.startswith("__i") and name != "__iter__":  # `+=`: the name goes on meaning the document
-        carried = forward
-
-        def forward(self: Any, /, *args: Any) -> Any:
-            found = carried(self, *args)
-            return self if getattr(found, "_inner", None) is self._inner else found
-
-    return functools.wraps(original)(forward)
+    return in_place
 
 
 def _property(name: str, doc: str | None) -> property:
-    return property(called(operator.attrgetter(name)), doc=doc)
+    read = operator.attrgetter(name)
+    return property(lambda self: self._carrier.call(read, self._inner), doc=doc)
 
 
 # ------------------------------------------------------------------------------------ batches
