@@ -12,10 +12,9 @@ iterators, watches. Any number of threads may share one twin and its documents.
 Each method has the signature of the original, because it is made from it. What is different:
 
 * Waiting methods return when the wait is over.
-* A batch belongs to the thread that opened it. `batch(f)` runs `f(agent)` in the agent's thread;
-  `with twin.batch():` groups what this thread does with the twin's documents. Either way the writes
-  of other threads come before or after it. The block holds up the agent, for at most
-  `BATCH_S_MAX` seconds: only write inside.
+* A batch belongs to the thread that opened it: what other threads write comes before or after it.
+  `with twin.batch():` and `batch(f)` group what this thread does with the twin's documents; they
+  hold up the agent, for at most `BATCH_S_MAX` seconds: only write inside.
 * A function that runs in the agent's thread must not call the twin: `ReentrantCallError`. It gets
   the agent itself.
 * `close` frees every thread that waits; a process that ends without it is closed at its end, with a
@@ -27,7 +26,7 @@ from __future__ import annotations
 import inspect
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
 from replication.agent.agent import Agent
 from replication.agent.bounded import Bounded
@@ -38,6 +37,7 @@ from replication.errors import ClosedError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
@@ -275,32 +275,33 @@ class BlockingAgent:
     def batch(self) -> BlockingBatch: ...
 
     @overload
+    def batch(self, action: Callable[[], T]) -> T: ...
+
+    @overload
     def batch(self, action: Callable[[Agent], T]) -> T: ...
 
-    def batch(self, action: Callable[[Agent], T] | None = None) -> BlockingBatch | T:
+    def batch(
+        self, action: Callable[[], T] | Callable[[Agent], T] | None = None
+    ) -> BlockingBatch | T:
         """Group writes: they travel, apply and are published as one change, anywhere.
 
-        `batch(f)` runs `f(agent)` in the agent's thread and returns its result. Without one it is
-        for `with`: what this thread does inside, with this twin and its documents, is one batch.
-        Other threads wait meanwhile; waits inside are refused.
+        In `with twin.batch():`, what this thread does inside, with this twin and its documents, is
+        one batch. Other threads wait meanwhile; waits inside are refused. `batch(f)` is such a
+        block around `f()`. If `f` takes an argument, it is the async agent, and `f(agent)` runs in
+        the agent's thread: quicker, and the twin is out of its reach.
 
         Raises:
             BatchTooLargeError: over `batch_bytes_max`.
             BatchExpiredError: the block took over `BATCH_S_MAX` seconds.
             TypeError: `f` returned something to be awaited. Rolled back, in all three cases.
         """
+        block = BlockingBatch(self._carrier, self._inner.batch)
         if action is None:
-            return BlockingBatch(self._carrier, self._inner.batch)
-        return self._carrier.call(self._grouped, action)
-
-    def _grouped(self, action: Callable[[Agent], T]) -> T:
-        with self._inner.batch():
-            found = action(self._inner)
-            if inspect.isawaitable(found):
-                if inspect.iscoroutine(found):
-                    found.close()
-                raise TypeError("a batch is a plain function: nothing may be awaited inside")
-        return found
+            return block
+        if _takes_one(action):
+            given = partial(cast("Callable[[Agent], T]", action), self._inner)
+            return self._carrier.call(_grouped, self._inner.batch, given)
+        return _grouped(lambda: block, cast("Callable[[], T]", action))
 
     @property
     def kernel(self) -> Kernel:
@@ -369,3 +370,24 @@ class BlockingAgent:
     def bytes_received(self) -> int:
         """Bytes of frames received since the start, without HTTP headers."""
         return self._carrier.call(lambda: self._inner.bytes_received)
+
+
+def _takes_one(action: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(action).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # of a function that tells nothing about itself
+        return True
+    return True
+
+
+def _grouped(batch: Callable[[], AbstractContextManager[object]], action: Callable[[], T]) -> T:
+    """A plain function as one batch."""
+    with batch():
+        found = action()
+        if inspect.isawaitable(found):
+            if inspect.iscoroutine(found):
+                found.close()
+            raise TypeError("a batch is a plain function: nothing may be awaited inside")
+    return found

@@ -35,7 +35,6 @@ from replication import (
     BlockingWatch,
     Bounded,
     ClosedError,
-    Config,
     NotYetError,
     ReentrantCallError,
     UnknownPeerError,
@@ -44,13 +43,14 @@ from replication import (
 from replication.agent import proxy
 from replication.agent.proxy import BlockingDocument, proxy_class
 from replication.agent.watch import Watch
+from replication.journal import MemoryJournal
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def twin():
-    with BlockingAgent("ada") as agent:
+    with BlockingAgent("ada", journal=MemoryJournal()) as agent:
         yield agent
 
 
@@ -82,7 +82,7 @@ def test_the_synchronous_twin_does_the_same_without_await(tmp_path):
         assert set(ada.orset("tags")) == {"x", "y"}
         assert "x" in ada.orset("tags")
         assert len(ada.orset("tags")) == 2
-        with BlockingAgent("bob", peers=[ada.address]) as bob:
+        with BlockingAgent("bob", peers=[ada.address], journal=tmp_path / "bob.db") as bob:
             bob.seen(ada.version(), timeout_s=10)
             assert bob.counter("n").value == 2
             assert [member.name for member in bob.members()] == ["ada"]
@@ -382,6 +382,7 @@ def test_a_call_out_of_the_agents_own_thread_is_refused(twin):
         lambda: twin.call(lambda: twin.counter("n").increment(1)),
         lambda: twin.batch(lambda _: twin.counter("n").increment(1)),
         lambda: twin.batch(lambda _: twin.durable()),
+        lambda: twin.batch(lambda *_: twin.version()),
         lambda: twin.call(lambda: twin.batch().__enter__()),
         lambda: twin.call(twin.close),
         lambda: twin.call(lambda: next(twin.watch())),
@@ -445,10 +446,36 @@ def test_a_batch_function_returns_its_result_and_rolls_back_what_raises(twin):
 
     with pytest.raises(ValueError, match="no"):
         twin.batch(failing)
-    with pytest.raises(TypeError):
-        twin.batch(waiting)
+
+    async def waiting_here():
+        raise AssertionError("not run")
+
+    for asynchronous in (waiting, waiting_here):
+        with pytest.raises(TypeError):
+            twin.batch(asynchronous)
     assert twin.version() == before
     assert twin.counter("n").value == 2
+
+
+def test_a_batch_function_without_an_argument_uses_the_twin(twin):
+    """What is written for an Agent runs here: `f()`, in this thread, as one batch."""
+    counter, watch = twin.counter("n"), twin.watch()
+
+    def write():
+        counter.increment(1)
+        twin.orset("s").add(counter.value)
+        return twin.orset("s").value
+
+    assert twin.batch(write) == {1}
+    assert {d.name for d in watch.take(timeout_s=10).documents} == {"n", "s"}
+
+    def failing():
+        write()
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        twin.batch(failing)
+    assert (counter.value, twin.orset("s").value) == (1, {1})
 
 
 def test_a_batch_belongs_to_the_thread_that_opened_it(twin):
@@ -583,7 +610,7 @@ def test_a_thread_that_ends_inside_of_a_batch_takes_nobody_along(twin, monkeypat
 
 def test_a_close_frees_every_thread_that_waits():
     """By a typed error, at whatever it waited; a loop over changes ends."""
-    twin = BlockingAgent("ada", config=Config(gossip_interval_s=0.05)).start()
+    twin = BlockingAgent("ada", journal=MemoryJournal()).start()
     token = twin.version()
     waits = [
         in_a_thread(lambda: twin.replicated(token, 3)),
@@ -655,7 +682,7 @@ with BlockingAgent("ada", journal=sys.argv[1]) as ada:
                 assert error.hint
             else:
                 os._exit(9)
-        with BlockingAgent("own") as own:
+        with BlockingAgent("own", journal=sys.argv[1] + ".own") as own:
             own.counter("n").increment(1)
             own.durable(timeout_s=10)
         sys.exit(7)  # through the block, the hooks of the interpreter, and all
@@ -699,7 +726,8 @@ def test_ctrl_c_in_a_wait_leaves_the_twin_as_it_was():
     program = """
 import os, signal, threading
 from replication import BlockingAgent
-with BlockingAgent("ada") as ada:
+from replication.journal import MemoryJournal
+with BlockingAgent("ada", journal=MemoryJournal()) as ada:
     token = ada.version()
     waits = lambda: ada.call(lambda: len(ada.inner._runtime._waiters))
     def interrupt():
