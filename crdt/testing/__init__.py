@@ -55,7 +55,7 @@ if TYPE_CHECKING:
         name_of,
         register,
     )
-    from crdt.testing.oracle import NoOracleError, Oracle, readable, shown
+    from crdt.testing.oracle import NoOracleError, OneOf, Oracle, readable, shown
     from crdt.testing.scheduler import Happened, Plan, Step, dice_of, draw_step, plan
     from crdt.testing.shrinker import shrink, shrink_by
     from crdt.testing.state_network import Mergeable, StateNetwork
@@ -83,6 +83,7 @@ ROOMS = {
     "name_of": "operation",
     "Network": "network",
     "NoOracleError": "oracle",
+    "OneOf": "oracle",
     "Operation": "operation",
     "Oracle": "oracle",
     "Outcome": "campaign",
@@ -115,6 +116,7 @@ __all__ = [
     "Mergeable",
     "Network",
     "NoOracleError",
+    "OneOf",
     "Operation",
     "Oracle",
     "Outcome",

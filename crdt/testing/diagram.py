@@ -36,6 +36,7 @@ _EVENTS = {
     "forget": "drops removal records",
     "void": "leaves out numbers",
     "look": "looks",
+    "catch_up": "gets what came before",
     "jump": "clock jumps",
     "rollback": "rolls back",
     "crash": "✗ crashes",

@@ -256,6 +256,9 @@ class History:
         return frozenset((one, other)) not in self.cut_links and linked(topology, count, one, other)
 
     def _write(self, index: int, operation: Operation, *, seen: bool) -> bool:
+        if self.network.catch_up(index):
+            self.trace.append(Happened(Step("catch_up", index), index))
+            self.network.moment = len(self.trace)
         observed, context = set(self.network.seen[index]), None
         if seen and index in self._looks:
             context, observed = self._looks[index]

@@ -4,13 +4,14 @@
 
 Algebra: merging commutes, associates, is idempotent, and only adds knowledge. And what algebra does
 not say: a delta does what the merged state would do; an argument is never changed; bytes come back
-as the same state with the same future; change events replay to the value; what is refused - because
-it is damaged, or not to be taken now - leaves no trace, and the sound thing works afterwards; a
-replica reads its own writes.
+as the same state with the same future; a replica reads its own writes. Of our types also: change
+events replay to the value; what is refused - because it is damaged, or not to be taken now - leaves
+no trace, and the sound thing works afterwards.
 
 A type of your own is one that `register` was told about. Or give `operate(dice, replica)`, which
-makes one random mutation, and, unless its replicas have `fork(name)`, `copy(replica, name)`. It
-needs `merge` and `value`; what it lacks beyond that (deltas, bytes) is not tested.
+makes one random mutation and returns its delta, if there are such, and, unless its replicas have
+`fork(name)`, `copy(replica, name)`. It needs `merge` and `value`; what it lacks beyond that
+(deltas: `apply`; bytes: `to_bytes` and `from_bytes`) is not tested.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from crdt.errors import InsufficientRightsError, InvalidAmountError, require
 from crdt.kernel import Delta
 from crdt.testing.histories import History
-from crdt.testing.operation import draw, is_view, name_of
+from crdt.testing.operation import Operation, draw, is_view, name_of
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import WAYS, refuse, relearn
 from crdt.testing.scheduler import Plan, dice_of, draw_step
@@ -47,7 +48,7 @@ class _Subject:
         self._copy = copy
 
     def mutate(self, dice: random.Random, replica: Any) -> Any:
-        """One random mutation; returns what the mutator returned."""
+        """One random mutation; returns what the mutator returned: its delta, if there are such."""
         if self._operate is not None:
             return self._operate(dice, replica)
         operation, _ = draw(name_of(self.kind), dice, dice.randint(2, 6))
@@ -61,6 +62,10 @@ class _Subject:
         if self._copy is not None:
             return self._copy(replica, name)
         return replica.fork(name) if hasattr(replica, "fork") else copying.deepcopy(replica)
+
+    def twin(self, replica: Any) -> Any:
+        """A copy that goes on in the replica's place."""
+        return copying.deepcopy(replica) if self._copy is None else self._copy(replica, "a")
 
     def state(self, replica: Any) -> Any:
         """What has to be equal: canonical bytes of our types, the value of others."""
@@ -93,6 +98,11 @@ def laws(
                 _algebra(subject, *replicas)
                 if operate is None:
                     _own_writes(kind, dice)
+                if operate is None and not subject.ours:
+                    _own_writes_unaided(subject, dice)
+                if not subject.ours:
+                    _deltas_of_yours(subject, dice, replicas)
+                    _bytes_of_yours(subject, dice, replicas)
                 if subject.ours:
                     _deltas(subject, dice, replicas)
                     _bytes(subject, dice, replicas[0])
@@ -141,6 +151,107 @@ def _own_writes(kind: Any, dice: random.Random) -> None:
         require(run.failure is None, f"a write failed: {run.failure!r}")
         if run.values[0] != run.oracle[0]:
             raise AssertionError(f"a replica does not read its own writes\n{run.diagram()}")
+
+
+def _own_writes_unaided(subject: _Subject, dice: random.Random) -> None:
+    """A write is not lost because others were heard before it. Needs no oracle.
+
+    Nobody has to say what a write should do; the type says so itself. If one changes nothing at a
+    replica that has heard of others, though it does change the value there without them, and also
+    where one replica alone did all that was seen, from the very same value: then it was lost. (It
+    may be lawful that a write changes nothing: adding what is there, bidding less, using a right
+    that one does not have. Then it changes nothing in one of these settings either.)
+    """
+    replicas = {name: subject.kind(name) for name in "abc"}
+    seen: dict[str, list[tuple[int, str, Operation]]] = {name: [] for name in replicas}
+    for number in range(12):
+        name, other = dice.sample(sorted(replicas), 2)
+        if dice.random() < 0.4:
+            replicas[name].merge(replicas[other])
+            seen[name] += [each for each in seen[other] if each not in seen[name]]
+            continue
+        operation, _ = draw(name_of(subject.kind), dice, 4)
+        before = copying.deepcopy(replicas[name].value)
+        operation.perform(replicas[name])
+        own = [done for _, writer, done in seen[name] if writer == name]
+        every = [done for _, _, done in seen[name]]
+        if len(own) < len(every) and replicas[name].value == before:
+            alone = _effect(subject, name, own, operation)
+            as_one = _effect(subject, name, every, operation)
+            if alone is not None and as_one is not None and as_one[0] == before:
+                heard = ", ".join(f"{writer}{done}" for _, writer, done in seen[name])
+                raise AssertionError(
+                    f"a replica does not read its own write: {operation} changes nothing, after "
+                    f"{heard}; one replica that did all of it goes from {before!r:.200} to "
+                    f"{as_one[1]!r:.200}"
+                )
+        seen[name].append((number, name, operation))
+
+
+def _effect(
+    subject: _Subject, name: str, past: list[Operation], operation: Operation
+) -> tuple[Any, Any] | None:
+    """The value before and after an operation where one replica did all of it; None if equal."""
+    replica = subject.kind(name)
+    try:
+        for each in past:
+            each.perform(replica)
+        before = copying.deepcopy(replica.value)
+        operation.perform(replica)
+    except Exception:  # noqa: BLE001  # what one replica alone cannot do says nothing
+        return None
+    return None if replica.value == before else (before, replica.value)
+
+
+def _deltas_of_yours(subject: _Subject, dice: random.Random, replicas: list[Any]) -> None:
+    """Deltas do what the state does, each by itself and all in any order; nobody changes them."""
+    if not hasattr(subject.kind, "apply"):
+        return
+    writer, reader = subject.copy(replicas[0], "a'"), subject.copy(replicas[1], "b'")
+    reader.merge(writer)
+    told: list[tuple[Any, Any]] = []  # deltas, as they are and as they were when they were new
+    for _ in range(6):
+        before = copying.deepcopy(writer.value)
+        delta = subject.mutate(dice, writer)
+        if delta is not None:
+            told.append((delta, copying.deepcopy(delta)))
+        elif told:
+            require(writer.value == before, "a mutator changed the value and returned no delta")
+    if not told:
+        return  # its mutators return nothing: it has no deltas
+    by_delta, by_state = subject.copy(reader, "d"), subject.copy(reader, "s")
+    for delta, new in dice.sample(told, len(told)):
+        by_delta.apply(delta)
+        by_delta.apply(delta)
+        one, other = subject.copy(reader, "one"), subject.copy(reader, "other")
+        one.apply(delta)
+        other.apply(new)
+        require(one.value == other.value, "a delta was changed after it was made")
+    by_state.merge(writer)
+    require(by_delta.value == by_state.value, "deltas differ from the state")
+    for each in (reader, replicas[2]):
+        by_delta.merge(each)
+        by_state.merge(each)
+        require(by_delta.value == by_state.value, "what deltas told is undone by a merge")
+
+
+def _bytes_of_yours(subject: _Subject, dice: random.Random, replicas: list[Any]) -> None:
+    """Bytes come back as the same value with the same future: writes, and merges both ways."""
+    if not (hasattr(subject.kind, "to_bytes") and hasattr(subject.kind, "from_bytes")):
+        return
+    original = subject.twin(replicas[0])
+    again = subject.kind.from_bytes(original.to_bytes(), replica="a")
+    require(again.value == original.value, "bytes came back as another value")
+    future = dice.getrandbits(32)
+    for each in (original, again):
+        same = dice_of(future)
+        for _ in range(4):
+            subject.mutate(same, each)
+    require(again.value == original.value, "a restart has another future")
+    for other in replicas[1:]:
+        forth = [subject.joined(other, each).value for each in (original, again)]
+        back = [subject.joined(each, other).value for each in (original, again)]
+        require(forth[0] == forth[1] and back[0] == back[1], "after a restart merges differ")
 
 
 def _deltas(subject: _Subject, dice: random.Random, replicas: list[Any]) -> None:

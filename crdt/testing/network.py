@@ -100,6 +100,9 @@ class Replicas(Protocol):
     def refuse(self, message: InFlight, pick: int) -> bool:
         """A spoiled form of a delta arrives and is refused."""
 
+    def catch_up(self, index: int) -> bool:
+        """A replica that is about to write gets what came before what it has. False if nothing."""
+
     def relearn(self, index: int) -> bool:
         """Somebody who lost the replica's disk learns its state anew."""
 
@@ -284,6 +287,10 @@ class Network:
         for chunk in dice.sample(whole.chunks, dice.randint(1, len(whole.chunks))):
             self.learn_chunk(index, chunk, whole)
         return True
+
+    def catch_up(self, _index: int) -> bool:
+        """A kernel may write whatever it lacks: the oracles of our types know what that means."""
+        return False
 
     def relearn(self, index: int) -> bool:
         """An empty replica is told of its old life, and takes it under a new name."""

@@ -225,6 +225,11 @@ def name_of(kind: Any) -> str:
     return str(kind.type_name) if is_view(kind) else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def menu_of(kind: Any) -> tuple[Choice, ...]:
+    """The mutators that the kit knows of a type; none of one that nobody registered."""
+    return MENUS.get(name_of(kind), ())
+
+
 def reading_of(kind: Any) -> Reading | None:
     """The oracle registered for a type of your own, if there is one."""
     return READINGS.get(name_of(kind))

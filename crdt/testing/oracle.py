@@ -37,6 +37,32 @@ class NoOracleError(CRDTError, LookupError):
     hint = "register(Type, ..., oracle=function of the visible operations)"
 
 
+class OneOf:
+    """What an oracle returns where more than one value is right; equal to each of them.
+
+        def last_write(visible):  # which of two concurrent writes wins is for the clocks to say
+            last = [one for one in visible if not any(other.saw(one) for other in visible)]
+            return OneOf(*(one.args[0] for one in last)) if last else None
+
+    That all replicas agree on the same of them is what convergence is tested for.
+    """
+
+    __slots__ = ("values",)
+
+    def __init__(self, *values: Any) -> None:
+        self.values = values
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, OneOf):
+            return self.values == other.values
+        return any(other == value for value in self.values)
+
+    __hash__ = None  # type: ignore[assignment]  # equal to values that differ from each other
+
+    def __repr__(self) -> str:
+        return f"one of {', '.join(map(repr, self.values))}"
+
+
 def erases(operation: Recorded) -> bool:
     """Whether it writes nothing that could be read."""
     by_type = {("remove", "ORSet"), ("disable", "EWFlag")}
