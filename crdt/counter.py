@@ -20,7 +20,7 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
-from crdt.kernel import NOTHING
+from crdt.kernel import INT_BYTES_MAX, INT_MAX, INT_MIN, NOTHING
 from crdt.view import Seen, View, context_of
 
 if TYPE_CHECKING:
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 
 def check_amount(amount: object, least: int | None = None) -> int:
-    """The amount, if it is an int (True is not) and not below `least`."""
+    """The amount, if it is an int (True is not) that can be stored and is not below `least`."""
     if type(amount) is not int:
-        raise InvalidAmountTypeError(f"an amount is an int, not {amount!r}")
+        raise InvalidAmountTypeError(f"an amount is an int, not {amount!r:.80}")
+    if not INT_MIN <= amount <= INT_MAX:
+        size = amount.bit_length() // 8 + 1
+        raise InvalidAmountError(f"an amount of {size} bytes, allowed are {INT_BYTES_MAX}")
     if least is not None and amount < least:
         raise InvalidAmountError(f"an amount of at least {least} is wanted, not {amount}")
     return amount

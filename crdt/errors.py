@@ -46,6 +46,13 @@ class InvalidValueRangeError(InvalidValueError, ValueError):
     """The type is right, this value of it is not: NaN as a key, a lone surrogate, too deep."""
 
 
+class InvalidArgumentError(CRDTError, TypeError):
+    """An argument of another type than the method takes. Nothing was changed."""
+
+    code = "invalid_argument"
+    hint = "the message says what is taken"
+
+
 class InvalidAmountError(CRDTError, ValueError):
     """An amount that this counter does not take, such as a negative increment of a GCounter."""
 
@@ -104,6 +111,23 @@ class UncopyableError(CRDTError, TypeError):
 
     code = "uncopyable"
     hint = "use fork(new_id), or to_bytes() and from_bytes(data, replica=new_id)"
+
+
+class ClockError(CRDTError, ValueError):
+    """The `clock` of a replica gave no time in milliseconds. Nothing was changed."""
+
+    code = "clock"
+    hint = "clock= returns milliseconds as an int: lambda: time.time_ns() // 1_000_000"
+
+
+class SeqsExhaustedError(CRDTError, ValueError):
+    """The numbers of this replica's events are used up, or more was asked for than there are.
+
+    Nothing was changed.
+    """
+
+    code = "seqs_exhausted"
+    hint = "go on under a new id: kernel.reincarnate(new_id)"
 
 
 class IdentityReusedError(CRDTError):

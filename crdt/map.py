@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.kernel import TYPES, VALUE_OF, Step, element_of, freeze, is_text, order_of, step_of, thaw
+from crdt.kernel import TYPES, VALUE_OF, Step, below, element_of, freeze, order_of, step_of, thaw
 from crdt.view import Seen, View
 
 if TYPE_CHECKING:
@@ -120,14 +120,12 @@ class ORMap(View, Mapping[tuple[str, type], Any]):
 
     def child(self, name: str, kind: DocumentType[Child]) -> Child:
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
-        if type(name) is not str or not is_text(name):
-            raise InvalidValueTypeError(f"a name in an ORMap is text, not {name!r}")
         if not hasattr(kind, "attach"):
             raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
         if ":" in kind.type_name:
             raise InvalidValueTypeError(f"{kind.type_name} lives at the top level only")
         live = self._writer.state.live
-        path = (*self._container.path, name, kind.type_name)
+        path = below(self._container.path, name, kind.type_name)
         return kind.attach(self._kernel, live.container(path))
 
     def _import(self, value: Any) -> None:

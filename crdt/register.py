@@ -16,8 +16,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from crdt.errors import InvalidValueRangeError, InvalidValueTypeError
-from crdt.kernel import LEAF, NOTHING, Stored, entries_of, freeze, order_of, thaw
+from crdt.errors import InvalidValueTypeError
+from crdt.kernel import LEAF, NOTHING, Stored, entries_of, freeze, order_of, refuse_unordered, thaw
 from crdt.view import Seen, View
 
 if TYPE_CHECKING:
@@ -101,18 +101,6 @@ class MVRegister(RegisterView):
 _RANKS: dict[type, int] = {int: 0, float: 0, str: 1, bytes: 2, datetime: 3, tuple: 4}
 
 
-def _comparable(value: object) -> Stored:
-    """The stored form of a value that has an order, or a refusal."""
-    if type(value) not in _RANKS:
-        raise InvalidValueTypeError(f"has no order here: {type(value).__name__}")
-    for part in value if type(value) is tuple else (value,):
-        if type(part) not in _RANKS or (type(part) is tuple):
-            raise InvalidValueTypeError(f"has no order here: {type(part).__name__}")
-        if part != part:  # noqa: PLR0124  # NaN
-            raise InvalidValueRangeError("NaN has no order")
-    return freeze(value)
-
-
 def _rank(stored: Stored) -> tuple[Any, ...]:
     """A key under which stored values of any kind are totally ordered."""
     value = thaw(stored)
@@ -136,7 +124,8 @@ class ExtremeView(RegisterView):
 
     def set(self, value: object, *, seen: Seen | None = None) -> Delta:
         """Move it to `value`; no dot if that is not beyond what is observed (or `seen`). O(1)."""
-        stored = _comparable(value)
+        refuse_unordered(value)
+        stored = freeze(value)
         victim = self._victim(self._container, LEAF, seen)
         held = [type(thaw(entry[2])) for entry in entries_of(self._container.rows.get(LEAF))]
         if held and _RANKS[type(value)] not in map(_RANKS.__getitem__, held):

@@ -21,6 +21,7 @@ nearly all, `snapshot` for a restart. Which file knows what:
     change             what a mutation, an apply or a merge changed for a reader
     wire, envelope     parts of messages, read with suspicion; magic, version, checksum
     hlc                the hybrid clock
+    limits             what may be stored at all: the numbers that every door shares
     kernel             the front: `Kernel`
 
 What is worked out only when somebody asks (the runs of a delta, the rows of a run, the documents of
@@ -47,11 +48,12 @@ from crdt.kernel.codec import (
     step_of,
     thaw,
 )
-from crdt.kernel.context import SEQ_MAX, CausalContext, Dot, Range, VersionVector, check_replica
+from crdt.kernel.context import CausalContext, Dot, Range, VersionVector, check_replica
 from crdt.kernel.delta import Delta, Event, Run
 from crdt.kernel.hlc import HLC, milliseconds
 from crdt.kernel.kernel import DocumentType, Kernel
-from crdt.kernel.kind import KINDS, LEAF, TYPES, Path, kind_of
+from crdt.kernel.kind import KINDS, LEAF, TYPES, Path, below, kind_of, refuse_unordered
+from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, SEQ_MAX
 from crdt.kernel.live import VALUE_OF, Container, Entry, LiveTable, Row, entries_of
 from crdt.kernel.state import DOOMED_MAX
 from crdt.kernel.writer import NOTHING, Batch, Victim, Writer
@@ -59,6 +61,9 @@ from crdt.kernel.writer import NOTHING, Batch, Victim, Writer
 __all__ = [
     "DOOMED_MAX",
     "HLC",
+    "INT_BYTES_MAX",
+    "INT_MAX",
+    "INT_MIN",
     "KINDS",
     "LEAF",
     "NOTHING",
@@ -88,6 +93,7 @@ __all__ = [
     "VersionVector",
     "Victim",
     "Writer",
+    "below",
     "check_replica",
     "decode_value",
     "element_of",
@@ -99,6 +105,7 @@ __all__ = [
     "milliseconds",
     "order_of",
     "pack",
+    "refuse_unordered",
     "step_of",
     "thaw",
 ]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import DecodeError
 from crdt.kernel.codec import Stored, pack, unpack_body
-from crdt.kernel.envelope import seal, unseal
+from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import Path, pack_path, unpack_path
 from crdt.kernel.wire import (
     Span,
@@ -102,9 +102,8 @@ class Chunk:
     @staticmethod
     def decode(data: bytes) -> Chunk:
         """The chunk of such bytes, closed; raises DecodeError for all others. O(origins)."""
-        set_id, index, count, flat, content = parts(
-            unpack_body(unseal("c", data)), (bytes, int, int, list, bytes)
-        )
+        body = unpack_body(unseal("c", data), BODY_BYTES_MAX)
+        set_id, index, count, flat, content = parts(body, (bytes, int, int, list, bytes))
         if len(set_id) != 16 or not 0 <= index < count <= CHUNKS_MAX:
             raise DecodeError("a chunk that belongs to no set")
         return Chunk(set_id, index, count, unpack_vector(flat), content)

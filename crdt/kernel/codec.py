@@ -32,12 +32,11 @@ from crdt.errors import (
     InvalidValueRangeError,
     InvalidValueTypeError,
 )
+from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, NESTING_MAX, VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NESTING_MAX = 64  # levels of list, dict and tuple in one value
-VALUE_BYTES_MAX = 16 << 20  # of one value, element, key or name: any single write fits an envelope
 _HARMLESS_BYTES = 256  # a forger cannot announce more than this times its depth
 
 Scalar = None | bool | int | float | str | bytes | datetime
@@ -73,7 +72,7 @@ def _encode(value: object, depth: int) -> bytes:
     kind = type(value)
     encode = _ENCODERS.get(kind)
     if encode is None:
-        raise InvalidValueTypeError(f"cannot store a {kind.__name__}: {value!r:.80}")
+        raise InvalidValueTypeError(f"cannot store a {kind.__name__}: {_shown(value)}")
     if depth < 0:
         raise InvalidValueRangeError(f"nested deeper than {NESTING_MAX} levels")
     return encode(value, depth)
@@ -86,7 +85,24 @@ def _encode_plain(value: object, _depth: int) -> bytes:
 def _encode_int(value: int, _depth: int) -> bytes:
     if -(1 << 63) <= value < 1 << 64:
         return bytes(msgpack.packb(value))
+    check_int(value)
     return bytes(msgpack.packb(msgpack.ExtType(_BIGINT, _bigint(value))))
+
+
+def check_int(value: int) -> None:
+    """Raise InvalidValueRangeError for an integer that is longer than any may be. O(1)."""
+    if not INT_MIN <= value <= INT_MAX:
+        raise InvalidValueRangeError(
+            f"an integer of {value.bit_length() // 8 + 1} bytes, allowed are {INT_BYTES_MAX}"
+        )
+
+
+def _shown(value: object) -> str:
+    """The beginning of a repr, whatever the repr does."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # noqa: BLE001  # somebody else's repr: the refusal matters more
+        return "its repr raises"
 
 
 def _encode_float(value: float, _depth: int) -> bytes:
@@ -180,6 +196,8 @@ def freeze(value: object) -> Stored:
     if kind in _SCALAR_TYPES and (kind is not str or is_text(value)):
         if kind is bytes:
             _check_size(value)  # type: ignore[arg-type]  # checked by exact type
+        elif kind is int:
+            check_int(value)  # type: ignore[arg-type]  # as above
         return value  # type: ignore[return-value]  # one of the scalars, by its exact type
     if kind is float:
         return _NAN if value != value else value  # type: ignore[return-value]  # noqa: PLR0124
@@ -215,6 +233,8 @@ def step_of(element: object) -> Step:
     if kind in _RAW_STEPS and (kind is not str or is_text(element)):
         if kind is bytes:
             _check_size(element)  # type: ignore[arg-type]  # checked by exact type
+        elif kind is int:
+            check_int(element)  # type: ignore[arg-type]  # as above
         return element  # type: ignore[return-value]  # one of the raw steps, by its exact type
     encoded = _encode_key(element, NESTING_MAX)
     _check_size(encoded)
@@ -257,6 +277,8 @@ def _value_ext(depth: int, code: int, data: bytes) -> Any:
 
 def _scalar_ext(code: int, data: bytes) -> Scalar:
     if code == _BIGINT:
+        if len(data) > INT_BYTES_MAX:
+            raise DecodeError(f"an integer of {len(data)} bytes, allowed are {INT_BYTES_MAX}")
         value = int.from_bytes(data, "big", signed=True)
         if -(1 << 63) <= value < 1 << 64 or _bigint(value) != data:
             raise DecodeError("a big integer that is not in canonical form")
@@ -324,9 +346,24 @@ def unpack(data: bytes, ext_hook: Callable[[int, bytes], Any]) -> Any:
         raise DecodeError(f"not a message: {type(error).__name__} {error}") from error
 
 
-def unpack_body(data: bytes) -> Any:
+def unpack_body(data: bytes, part_bytes_max: int = VALUE_BYTES_MAX) -> Any:
     """The body that `pack` made; stored values come back in stored form, checked."""
-    return unpack(data, _stored_ext)
+    body = unpack(data, _stored_ext)
+    if len(data) > part_bytes_max:  # else nothing in it can be too large
+        _refuse_large(body, part_bytes_max)
+    return body
+
+
+def _refuse_large(body: Any, bytes_max: int) -> None:
+    rest = [body]
+    while rest:
+        part = rest.pop()
+        if type(part) in {list, tuple}:
+            rest.extend(part)
+        elif type(part) in {str, bytes} and 4 * len(part) > bytes_max:
+            size = len(part.encode() if type(part) is str else part)
+            if size > bytes_max:
+                raise DecodeError(f"a part of {size} bytes, allowed are {bytes_max}")
 
 
 def _stored_ext(code: int, data: bytes) -> Any:

@@ -32,13 +32,10 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt.errors import InvalidReplicaError, require
+from crdt.kernel.limits import REPLICA_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-SEQ_BITS = 40
-SEQ_MAX = (1 << SEQ_BITS) - 1  # a million writes a second for twelve days; a life is shorter
-REPLICA_BYTES_MAX = 256
 
 # (origin, first, last), inclusive: a contiguous run of one replica's events.
 Range = tuple[str, int, int]

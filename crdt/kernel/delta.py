@@ -14,6 +14,9 @@ not the killed ones (Almeida, Shoker, Baquero 2018, section 4; Enes et al. 2019)
 Events written together as a batch stay together: `batches` marks them so that no later cut splits
 them.
 
+What a delta holds is checked once: bytes when they are decoded, a local mutation when it is made. A
+run made by hand is neither; `admitted` takes it as its bytes would be taken.
+
 Inside, an event is a plain tuple of `Fields`: every mutation makes one, few are looked at. `Event`
 names the fields for whoever does. For the same reason a delta of a single event is a writer's
 promise to say what it did: its run is built when somebody asks.
@@ -27,11 +30,12 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from crdt.errors import DecodeError
+from crdt.errors import BodyTooLargeError, DecodeError
 from crdt.kernel.codec import Step, Stored, normal, pack, unpack_body
-from crdt.kernel.context import SEQ_MAX, Range
+from crdt.kernel.context import Range
 from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
+from crdt.kernel.limits import SEQ_MAX
 from crdt.kernel.wire import (
     Span,
     names_of,
@@ -94,7 +98,7 @@ class Run:
     and killed nothing has a `span`, and its rows are made when somebody asks.
     """
 
-    __slots__ = ("_rows", "batches", "first", "last", "origin", "span")
+    __slots__ = ("_rows", "admitted", "batches", "first", "last", "origin", "span")
 
     def __init__(
         self,
@@ -103,11 +107,14 @@ class Run:
         last: int,
         rows: tuple[Fields, ...] | Span = (),
         batches: tuple[tuple[int, int], ...] = (),
+        *,
+        admitted: bool = False,
     ) -> None:
         self.origin = origin
         self.first = first
         self.last = last
         self.batches = batches
+        self.admitted = admitted  # what it holds was checked
         self._rows: tuple[Fields, ...] | None = None if isinstance(rows, Span) else rows
         self.span: Span | None = rows if isinstance(rows, Span) else None
 
@@ -155,7 +162,7 @@ class Delta:
         runs = self._runs
         if runs is None:
             origin, event = self._written
-            runs = self._runs = (Run(origin, event[0], event[0], (event,)),)
+            runs = self._runs = (Run(origin, event[0], event[0], (event,), admitted=True),)
         return runs
 
     @property
@@ -174,6 +181,22 @@ class Delta:
 
     def __repr__(self) -> str:
         return f"Delta({self.runs!r})"
+
+    def admitted(self) -> Delta:
+        """The same delta, known to hold what every replica accepts. O(runs) unless made by hand.
+
+        Raises:
+            DecodeError: it would not come back from its bytes.
+        """
+        if self._runs is None or all(run.admitted for run in self._runs):
+            return self
+        try:
+            data = self.encode()
+        except BodyTooLargeError:
+            raise
+        except Exception as error:  # whatever was put in: it names itself
+            raise DecodeError(f"not a delta that could be sent: {error!r:.200}") from error
+        return Delta.decode(data)
 
     def batches(self) -> Iterator[Delta]:
         """The same events as one delta per batch, per origin in ascending order. O(size)."""
@@ -238,7 +261,8 @@ def _split(run: Run) -> Iterator[Delta]:
 
 def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
     kept = tuple(mark for mark in run.batches if first <= mark[0] and mark[1] <= last)
-    return Delta((Run(run.origin, first, last, tuple(events), kept),))
+    piece = Run(run.origin, first, last, tuple(events), kept, admitted=run.admitted)
+    return Delta((piece,))
 
 
 # --------------------------------------------------------------------------------------- wire
@@ -310,7 +334,8 @@ def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
     if seq > last:
         raise DecodeError("an event outside of its run")
     _admit(origin, events)
-    return Run(origin, first, last, tuple(events), _unpack_marks(marks, first, last))
+    batches = _unpack_marks(marks, first, last)
+    return Run(origin, first, last, tuple(events), batches, admitted=True)
 
 
 def _size_of_run(packed: Any) -> int:
@@ -329,7 +354,7 @@ def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> R
         raise DecodeError("columns for a few events, or kills that are not pairs")
     batches = _unpack_marks(marks, first, last)
     if not sparse:
-        return Run(origin, first, last, span, batches)
+        return Run(origin, first, last, span, batches, admitted=True)
     kills: list[tuple[Range, ...]] = [()] * len(seqs)
     least = 0
     for index, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
@@ -338,7 +363,8 @@ def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> R
         kills[index] = unpack_ranges(flat, names)
         least = index + 1
         _refuse_late_kills(origin, seqs[index], kills[index])
-    return Run(origin, first, last, tuple(zip(*span[3:], kills, strict=True)), batches)
+    rows = tuple(zip(*span[3:], kills, strict=True))
+    return Run(origin, first, last, rows, batches, admitted=True)
 
 
 def _unpack_event(

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
-from crdt.kernel.context import SEQ_BITS
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
+from crdt.kernel.limits import SEQ_BITS
 from crdt.kernel.live import STAMP_OF, VALUE_OF, holds
 from crdt.kernel.wire import Span
 
@@ -72,7 +72,7 @@ def _connected(runs: Sequence[Run]) -> Sequence[Run]:
 def _one_run(piece: list[Run]) -> Run:
     rows = tuple(chain.from_iterable([run.rows for run in piece]))
     batches = tuple(chain.from_iterable([run.batches for run in piece]))
-    return Run(piece[0].origin, piece[0].first, piece[-1].last, rows, batches)
+    return Run(piece[0].origin, piece[0].first, piece[-1].last, rows, batches, admitted=True)
 
 
 def refuse_own(state: State, ranges: Iterable[Range]) -> None:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
 from crdt.kernel.change import type_of
-from crdt.kernel.codec import is_text
 from crdt.kernel.context import check_replica
 from crdt.kernel.join import apply_delta, merge_state
+from crdt.kernel.kind import below
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -124,11 +124,9 @@ class Kernel:
 
     def document(self, name: str, kind: DocumentType[View_co]) -> View_co:
         """The view of (name, type); the same name with another type is another document."""
-        if type(name) is not str or not is_text(name):
-            raise InvalidValueTypeError(f"a document's name is text, not {name!r}")
         if not hasattr(kind, "attach"):
             raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
-        return kind.attach(self, self._state.live.container((name, kind.type_name)))
+        return kind.attach(self, self._state.live.container(below((), name, kind.type_name)))
 
     def documents(self) -> Iterator[tuple[str, Any]]:
         """(name, type) of the documents that hold live state, in order."""
@@ -233,13 +231,19 @@ class Kernel:
             IdentityReusedError: it holds own events that this life never made.
             DoubleSpentDotError: it contradicts a live entry.
             DoomedFullError: it removes too many dots that are still unknown here.
+            DecodeError: made by hand, it holds what no replica would accept as bytes.
+            ClockError: the clock of this replica gives no time in milliseconds.
         """
         self._writer.refuse_inside_batch()
+        delta = delta.admitted()
+        self._state.read_clock()
         return apply_delta(self._state, delta, own=False)
 
     def replay(self, delta: Delta) -> Change:
         """`apply` for a journal of this very life being read back: own events are welcome."""
         self._writer.refuse_inside_batch()
+        delta = delta.admitted()
+        self._state.read_clock()
         change = apply_delta(self._state, delta, own=True)
         self._writer.resume()
         return change
@@ -247,6 +251,7 @@ class Kernel:
     def merge(self, other: Kernel) -> Change:
         """Join with the full state of another kernel. O(both)."""
         self._writer.refuse_inside_batch()
+        self._state.read_clock()
         return merge_state(self._state, other._state)
 
     def delta_since(self, vector: Mapping[str, int], *, bytes_max: int | None = None) -> Delta:
@@ -272,6 +277,7 @@ class Kernel:
         Also raises ChunksAsideFullError if the set would take more than `chunks_aside_bytes_max`.
         """
         self._writer.refuse_inside_batch()
+        self._state.read_clock()
         return take(self._state, chunk)
 
     def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
@@ -320,6 +326,7 @@ class Kernel:
     ) -> Kernel:
         """The kernel of such bytes, writing as `replica`: the same life's id, or a fresh one."""
         kernel = cls(replica, clock=clock)
+        kernel._state.read_clock()
         from_bytes(kernel._state, data)
         kernel._writer.resume()
         return kernel

@@ -17,11 +17,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from crdt.errors import DecodeError, InvalidValueError
-from crdt.kernel.codec import Step, Stored, decode_value, normal, step_of
-from crdt.kernel.hlc import STAMP_MAX
+from crdt.errors import (
+    DecodeError,
+    InvalidReplicaError,
+    InvalidValueError,
+    InvalidValueRangeError,
+    InvalidValueTypeError,
+)
+from crdt.kernel.codec import Step, Stored, decode_value, is_text, normal, step_of
+from crdt.kernel.context import check_replica
+from crdt.kernel.limits import PATH_DEPTH_MAX, STAMP_MAX, VALUE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +42,7 @@ _BOOL = frozenset({bool})
 _PACKED = frozenset({tuple})
 _ANY = frozenset({type(None), bool, int, float, str, bytes, datetime, tuple})
 _ORDERED = frozenset({int, float, str, bytes, datetime, tuple})
+_ORDERED_PARTS = _ORDERED - {tuple}
 _STEPS = frozenset({str, bytes, int})
 _FREE = frozenset({"element", "event"})  # kinds whose entries have steps of their own
 
@@ -115,19 +123,35 @@ def _rights(value: Stored) -> bool:
     if type(row) is not tuple or [type(part) for part in row] != [int, int, dict]:
         return False
     produced, spent, granted = row
-    return min(produced, spent) >= 0 and all(
-        type(peer) is str and type(amount) is int for peer, amount in granted.items()
-    )
+    try:
+        peers = [check_replica(peer) for peer in granted]
+    except InvalidReplicaError:
+        return False
+    amounts = {int}.issuperset(map(type, granted.values()))
+    return min(produced, spent) >= 0 and amounts and len(peers) == len(granted)
 
 
 def _comparable(value: Stored) -> bool:
-    if type(value) is not tuple:
-        return value == value  # noqa: PLR0124  # not NaN
-    parts = decode_value(value[0])
-    return type(parts) is tuple and all(
-        type(part) in _ORDERED and part == part  # noqa: PLR0124  # not NaN
-        for part in parts
-    )
+    try:
+        refuse_unordered(decode_value(value[0]) if type(value) is tuple else value)
+    except InvalidValueError:
+        return False
+    return True
+
+
+def refuse_unordered(value: object) -> None:
+    """Raise InvalidValueError unless a value can be compared with any other that passes. O(parts).
+
+    Numbers, text, bytes, datetimes, and flat tuples of these; among different kinds the order of
+    the types decides, so that whatever meets in one register has a greatest and a least.
+    """
+    if type(value) not in _ORDERED:
+        raise InvalidValueTypeError(f"has no order here: {type(value).__name__}")
+    for part in value if type(value) is tuple else (value,):
+        if type(part) not in _ORDERED_PARTS:
+            raise InvalidValueTypeError(f"has no order here: {type(part).__name__} in a tuple")
+        if part != part:  # noqa: PLR0124  # the definition of NaN
+            raise InvalidValueRangeError("NaN has no order")
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -190,6 +214,32 @@ def kind_of(path: Path) -> Kind:
     return KINDS.get(name) or KINDS[name.partition(":")[0]]
 
 
+def below(path: Path, name: object, type_name: str) -> Path:
+    """The path of a document or child of that name, refused if no replica would take it in. O(1).
+
+    Raises:
+        InvalidValueError: a name that is not text, too deep, or names that are too long together.
+    """
+    if type(name) is not str or not is_text(name):
+        raise InvalidValueTypeError(f"a name is text, not {name!r:.80}")
+    path = (*path, name, type_name)
+    wrong = _beyond_limits(path)
+    if wrong:
+        raise InvalidValueRangeError(wrong)
+    return path
+
+
+def _beyond_limits(path: Sequence[Any]) -> str:
+    """What is wrong with the names and the depth of a path; nothing, if it is empty."""
+    if len(path) > 2 * PATH_DEPTH_MAX:
+        return f"nested {len(path) // 2} levels deep, allowed are {PATH_DEPTH_MAX}"
+    if 4 * sum(map(len, path[::2])) > VALUE_BYTES_MAX:
+        size = sum(len(name.encode()) for name in path[::2])
+        if size > VALUE_BYTES_MAX:
+            return f"names of {size} bytes in one path, allowed are {VALUE_BYTES_MAX}"
+    return ""
+
+
 def pack_path(path: Path) -> list[object]:
     """A path for the wire: names as they are, types as their tags (or [tag, parameter])."""
     packed: list[object] = list(path)
@@ -207,12 +257,17 @@ def unpack_path(packed: object) -> Path:
     if len(packed) == 2 and type(packed[0]) is str:
         return packed[0], _type_name(packed[1], nested=False)
     path: list[str] = []
+    if len(packed) > 2 * PATH_DEPTH_MAX:
+        raise DecodeError(f"a path deeper than {PATH_DEPTH_MAX} levels")
     for name, tag in zip(packed[::2], packed[1::2], strict=True):
         if path and path[-1] != "ORMap":
             raise DecodeError("only an ORMap has children")
         if type(name) is not str:
             raise DecodeError("a name in a path is text")
         path += (name, _type_name(tag, nested=len(packed) > 2))
+    wrong = _beyond_limits(path)
+    if wrong:
+        raise DecodeError(wrong)
     return tuple(path)
 
 

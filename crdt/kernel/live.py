@@ -38,7 +38,8 @@ from weakref import WeakValueDictionary
 
 from crdt.errors import require
 from crdt.kernel.codec import Step, Stored
-from crdt.kernel.context import SEQ_BITS, SEQ_MAX, Dot, Range
+from crdt.kernel.context import Dot, Range
+from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,9 +15,9 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from crdt.errors import BelowFloorError
-from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.delta import Delta, Fields, Run, weight_of
 from crdt.kernel.kind import LEAF
+from crdt.kernel.limits import SEQ_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -59,7 +59,7 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
             events, end, room = _fill(events, log, (after, last), room, at_least_one=not runs)
         if end > after:
             batches = log.batches_between(after + 1, end)
-            runs.append(Run(origin, after + 1, end, tuple(events), batches))
+            runs.append(Run(origin, after + 1, end, tuple(events), batches, admitted=True))
         if end < last:
             break
     return Delta(tuple(runs))

@@ -14,10 +14,10 @@ from crdt.errors import DecodeError, IdentityReusedError
 from crdt.kernel.change import Touched
 from crdt.kernel.chunk import Aside, Chunk, pack_content, split_span, unpack_content
 from crdt.kernel.codec import pack, unpack_body
-from crdt.kernel.context import SEQ_MAX, CausalContext, Range
+from crdt.kernel.context import CausalContext, Range
 from crdt.kernel.envelope import seal, unseal
-from crdt.kernel.hlc import STAMP_MAX
 from crdt.kernel.join import doomed_ranges, join_span, spans_of
+from crdt.kernel.limits import SEQ_MAX, STAMP_MAX
 from crdt.kernel.state import CHUNK_SETS_MAX, State
 from crdt.kernel.transfer import make_room
 from crdt.kernel.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
@@ -133,6 +133,8 @@ def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
         if len(bounds) % 2:
             raise DecodeError("batches come in pairs")
         for first, last in zip(bounds[::2], bounds[1::2], strict=True):
+            if not 1 <= first < last:
+                raise DecodeError("a batch of fewer than two events")
             log.mark_batch(first, last)
         for record in kept:
             seq, killed = parts(record, (int, list))
@@ -176,6 +178,6 @@ def _load_set(state: State, set_id: bytes, came: dict[int, Chunk]) -> None:
 
 
 def _load_clock(state: State, clock: list[Any]) -> None:
-    last, ceiling = parts(naturals(clock, STAMP_MAX << 1), (int, int))
+    last, ceiling = parts(naturals(clock, STAMP_MAX), (int, int))
     state.clock.last = max(last, ceiling, state.clock.last)
     state.clock.ceiling = ceiling

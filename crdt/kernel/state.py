@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.errors import require
-from crdt.kernel.context import SEQ_BITS, SEQ_MAX, CausalContext, Range
-from crdt.kernel.hlc import HLC
+from crdt.kernel.context import CausalContext, Range
+from crdt.kernel.hlc import HLC, check_now
+from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
 from crdt.kernel.live import LiveTable, holds
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class State:
         "context",
         "doomed",
         "doomed_max",
+        "heard_ms",
         "known_sets",
         "live",
         "now_ms",
@@ -65,6 +67,7 @@ class State:
         self.doomed: set[int] = set()
         self.doomed_max = DOOMED_MAX
         self.clock = HLC()
+        self.heard_ms: int | None = None  # the time at the last join
         self.records = 0  # killed ranges kept; recounted when it passes records_max
         self.records_max = REMOVAL_RECORDS_BYTES_MAX // RECORD_BYTES
         self.chunk_sets: dict[bytes, Aside] = {}  # by their ids, the oldest first
@@ -179,9 +182,13 @@ class State:
 
     # --------------------------------------------------------------------------------- time
 
+    def read_clock(self) -> None:
+        """Ask for the time once, before anything is taken in; raises ClockError."""
+        self.heard_ms = None if self.now_ms is None else check_now(self.now_ms())
+
     def observe(self, stamp: int) -> bool:
         """Let the clock follow a peer's stamp; False if it is too far ahead."""
-        return self.clock.observe(stamp, self.now_ms() if self.now_ms is not None else None)
+        return self.clock.observe(stamp, self.heard_ms)
 
     def _check(self) -> None:
         """Assert that the parts fit together."""

@@ -16,8 +16,9 @@ from operator import sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import DecodeError, InvalidReplicaError
-from crdt.kernel.context import SEQ_MAX, Range, VersionVector, check_replica
+from crdt.kernel.context import Range, VersionVector, check_replica
 from crdt.kernel.kind import Path, kind_of, normal_column
+from crdt.kernel.limits import SEQ_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,18 +19,24 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
-from crdt.errors import BatchOpenError, BatchTooLargeError
+from crdt.errors import (
+    BatchOpenError,
+    BatchTooLargeError,
+    InvalidArgumentError,
+    SeqsExhaustedError,
+)
 from crdt.kernel.change import Change, Mark, Touched
-from crdt.kernel.codec import Step, Stored
-from crdt.kernel.context import SEQ_BITS, SEQ_MAX, Range
+from crdt.kernel.codec import Step, Stored, check_int
 from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
 from crdt.kernel.kind import LEAF
+from crdt.kernel.limits import INT_MAX, INT_MIN, SEQ_BITS, SEQ_MAX
 from crdt.kernel.live import Container, OriginLog, Row, entries_of, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.state import State
 
@@ -100,6 +106,8 @@ class Writer:
         rows, log, batch = container.rows, self.log, self.open_batch
         present = rows.get(step)
         seq = self.last + 1
+        if seq > SEQ_MAX or (type(value) is int and not INT_MIN <= value <= INT_MAX):
+            self._refuse(value)
         kills: tuple[Range, ...] = () if present is None else self._kills(present)
         event = (seq, container.path, step, stamp, value, kills)
         if batch is None and (self.before_write is not None or self.bytes_max is not None):
@@ -149,6 +157,8 @@ class Writer:
         dots = [dead[0] for _, _, row in victims for dead in entries_of(row)]
         if not dots and entry is None:
             return NOTHING
+        if seq > SEQ_MAX or (entry is not None and type(entry[3]) is int):
+            self._refuse(None if entry is None else entry[3])
         kills = live.as_ranges(dots)
         if entry is None:
             event: Fields = (seq, None, LEAF, 0, None, kills)
@@ -166,6 +176,13 @@ class Writer:
             live.insert(container, step, (self.log.base + seq, stamp, value))
             self.log.place(seq, container, step)
         return self._hand_over(event, undo)
+
+    def _refuse(self, value: Stored) -> None:
+        """Raise if there is no dot left, or for a number over its limit, such as a total."""
+        if self.last >= SEQ_MAX:
+            raise SeqsExhaustedError(f"{self.state.replica!r} has used all of its {SEQ_MAX} dots")
+        if type(value) is int:
+            check_int(value)
 
     def _before_single(self, event: Fields) -> None:
         """The two ways in which a mutation outside of a batch is refused before it begins."""
@@ -206,12 +223,16 @@ class Writer:
     def void(self, last_seq: int) -> Delta:
         """See `Kernel.void`."""
         self.refuse_inside_batch()
+        if type(last_seq) is not int:
+            raise InvalidArgumentError(f"a seq is an int, not {last_seq!r:.80}")
+        if last_seq > SEQ_MAX:
+            raise SeqsExhaustedError(f"there are no dots beyond {SEQ_MAX}")
         if last_seq <= self.last:
             return NOTHING
         first, self.last = self.last + 1, last_seq
         origin = self.state.replica
         self.state.apply_range(origin, first, last_seq)
-        delta = Delta((Run(origin, first, last_seq, ()),))
+        delta = Delta((Run(origin, first, last_seq, (), admitted=True),))
         self.publish(delta, ())
         return delta
 
@@ -278,7 +299,9 @@ class Batch:
         first, last = self.events[0][0], self.events[-1][0]
         batches = ((first, last),) if last > first else ()
         if not any(map(_KILLS_OF, self.events)):  # so nothing was overwritten or removed either
-            return Delta((Run(state.replica, first, last, tuple(self.events), batches),))
+            return Delta(
+                (Run(state.replica, first, last, tuple(self.events), batches, admitted=True),)
+            )
         live, base = state.live, state.live.base(state.replica)
         events: list[Fields] = []
         known: Path | None = None
@@ -291,7 +314,7 @@ class Batch:
                 events.append((seq, path, step, stamp, value, foreign))
             elif foreign:
                 events.append((seq, None, LEAF, 0, None, foreign))
-        return Delta((Run(state.replica, first, last, tuple(events), batches),))
+        return Delta((Run(state.replica, first, last, tuple(events), batches, admitted=True),))
 
     @staticmethod
     def _foreign_kills(kills: tuple[Range, ...], replica: str, first: int) -> tuple[Range, ...]:

@@ -31,8 +31,9 @@ from crdt import (
     decode_value,
     encode_value,
 )
-from crdt.kernel.codec import NESTING_MAX, VALUE_BYTES_MAX, pack, unpack_body
+from crdt.kernel.codec import pack, unpack_body
 from crdt.kernel.envelope import seal, unseal
+from crdt.kernel.limits import NESTING_MAX, VALUE_BYTES_MAX
 from tests.crdt.joining import joined
 from tests.crdt.kernel.chunks import only_chunk
 from tests.scale import rounds, seeds

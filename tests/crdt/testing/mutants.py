@@ -73,7 +73,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a truncated delta claims the full context",
         "ORSet",
-        "runs.append(Run(origin, after + 1, end, tuple(events), batches))",
+        "runs.append(Run(origin, after + 1, end, tuple(events), batches, admitted=True))",
         "runs.append(Run(origin, after + 1, last, tuple(events), batches))",
     ),
     Mutant(
