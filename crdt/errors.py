@@ -117,7 +117,7 @@ class ClockError(CRDTError, ValueError):
     """The `clock` of a replica gave no time in milliseconds. Nothing was changed."""
 
     code = "clock"
-    hint = "clock= returns milliseconds as an int: lambda: time.time_ns() // 1_000_000"
+    hint = "clock= returns milliseconds since 1970 as an int: a millionth of time.time_ns"
 
 
 class SeqsExhaustedError(CRDTError, ValueError):

@@ -16,8 +16,8 @@ import pytest
 
 import crdt
 from crdt import BelowFloorError, Delta, DoomedFullError, Kernel, ORSet, explain
-from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.kind import KINDS
+from crdt.kernel.limits import SEQ_MAX
 from crdt.testing import history
 from crdt.testing.operation import MENUS
 
