@@ -24,6 +24,7 @@ from transactional.errors import (
     InvalidTimeError,
     LeaseExpiredError,
     NotFoundError,
+    NotNowError,
     OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
@@ -41,6 +42,7 @@ from transactional.errors import (
     UnavailableError,
     UnknownSchemeError,
     UnsafeFilesystemError,
+    WrongRequestError,
 )
 from transactional.events import (
     NO_STREAM,
@@ -93,7 +95,8 @@ from transactional.sagas import (
     UnknownSagaError,
 )
 from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
-from transactional.stores import connect, open  # noqa: A004 transactional.open(url) is the front door
+from transactional.stores import connect
+from transactional.stores import open as open  # noqa: A004 transactional.open(url); not for `*`
 from transactional.values import (
     ANY,
     Absent,
@@ -180,6 +183,7 @@ __all__ = [
     "LockLostError",
     "NewEvent",
     "NotFoundError",
+    "NotNowError",
     "OpIdExpiredError",
     "OpIdFencedError",
     "OperationIdReusedError",
@@ -233,12 +237,12 @@ __all__ = [
     "Wanted",
     "WatchEvent",
     "Write",
+    "WrongRequestError",
     "WrongVersionError",
     "compare_and_swap",
     "connect",
     "create",
     "occurrences",
-    "open",
     "open_sync",
     "scan_all",
     "transact",

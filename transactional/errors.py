@@ -6,7 +6,9 @@ by the answer and by nothing else:
 ===========================  ==========================================================
 ``ConflictError``            No.  The store decided against it; read again and decide anew.
 ``UnavailableError``         No.  Nothing was decided; the same request may succeed later.
-``RefusedError``             No.  The request itself is wrong; repeating it will not help.
+``RefusedError``             No.  Definitely, and for one of two reasons, which are its leaves:
+  ``WrongRequestError``        the request itself is wrong; repeating it will not help.
+  ``NotNowError``              the request is sound, what it met says no; later it may succeed.
 ``OutcomeUnknownError``      Perhaps.  Ask ``store.resolve(op_id)`` before anything else.
 ===========================  ==========================================================
 
@@ -128,14 +130,14 @@ class StoreLockedError(UnavailableError):
     hint = "one process owns the file; share it with `python -m transactional serve FILE`"
 
 
-# --- the request is wrong ------------------------------------------------------------------------
+# --- a definite no -------------------------------------------------------------------------------
 
 
 class RefusedError(TransactionalError):
-    """The request is wrong in itself: nothing was written, repeating it will not help."""
+    """A definite no: nothing was written.  Its two leaves say whether it may become a yes."""
 
     code = "refused"
-    hint = "correct the request"
+    hint = "see the message"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason} (nothing was written)")
@@ -146,70 +148,84 @@ class RefusedError(TransactionalError):
         return {"reason": self.reason}
 
 
-class InvalidRequestError(RefusedError):
+class WrongRequestError(RefusedError):
+    """The request is wrong in itself: nothing was written, repeating it will not help."""
+
+    code = "wrong_request"
+    hint = "correct the request"
+
+
+class NotNowError(RefusedError):
+    """The request is sound and what it met says no: nothing was written, later it may succeed."""
+
+    code = "not_now"
+    hint = "look at what stands in the way, then ask again"
+
+
+class InvalidRequestError(WrongRequestError):
     """A key, value, limit or combination of writes is outside the store's rules."""
 
     code = "invalid_request"
     hint = "correct what the message names; transactional/store.py has the rules and limits"
 
 
-class InvalidTimeError(RefusedError, ValueError):
+class InvalidTimeError(WrongRequestError, ValueError):
     """A time that names no instant or no stretch: naive, empty, unknown zone; nothing was sent."""
 
     code = "invalid_time"
     hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
 
 
-class ReentrantCallError(RefusedError, RuntimeError):
+class ReentrantCallError(WrongRequestError, RuntimeError):
     """A blocking store was called out of its own thread, and would wait for itself."""
 
     code = "reentrant_call"
     hint = "a function that runs there (of `update`, a reducer) computes and calls nothing"
 
 
-class ForkedError(RefusedError, RuntimeError):
+class ForkedError(WrongRequestError, RuntimeError):
     """The store was opened in the process that this one was forked from."""
 
     code = "forked"
     hint = "open a store after the fork, one in each process"
 
 
-class NotFoundError(RefusedError):
+class NotFoundError(NotNowError):
     """The key (or path) that was asked for is absent."""
 
     code = "not_found"
     hint = "`scan` lists the keys that exist"
 
 
-class UnknownSchemeError(RefusedError):
+class UnknownSchemeError(WrongRequestError):
     """``open()`` was given a URL that names no engine; nothing was opened."""
 
     code = "unknown_scheme"
     hint = "use memory: | sqlite:PATH | http://HOST:PORT | https://HOST:PORT"
 
 
-class UnauthorizedError(RefusedError):
+class UnauthorizedError(WrongRequestError):
     """The authority did not accept the bearer token."""
 
     code = "unauthorized"
     hint = "pass the token that the authority was started with: http://HOST:PORT?token=…"
 
 
-class UnsafeFilesystemError(RefusedError):
+class UnsafeFilesystemError(WrongRequestError):
     """The database lies on a file system whose locks and syncs cannot be trusted."""
 
     code = "unsafe_filesystem"
     hint = "put the file on a local disk and share it with `python -m transactional serve`"
 
 
-class CorruptStoreError(RefusedError):
+class CorruptStoreError(WrongRequestError):
     """The file is not a sound database of ours; it was not changed."""
 
     code = "corrupt"
     hint = "restore a backup; `python -m transactional verify FILE` says what is wrong"
 
 
-class EpochMismatchError(RefusedError):
+class EpochMismatchError(WrongRequestError):
     """A token, cursor or op_id belongs to another life of the store (a backup was restored)."""
 
     code = "epoch_mismatch"
@@ -225,7 +241,7 @@ class EpochMismatchError(RefusedError):
         return {"given": self.given, "current": self.current}
 
 
-class LeaseExpiredError(RefusedError):
+class LeaseExpiredError(NotNowError):
     """The lease is not alive (any more): it cannot be renewed or attached, its keys are gone."""
 
     code = "lease_expired"
@@ -240,7 +256,7 @@ class LeaseExpiredError(RefusedError):
         return {"lease": self.lease}
 
 
-class _OpIdError(RefusedError):
+class _OpIdError(WrongRequestError):
     """Something is wrong with an op_id; the children say what."""
 
     _reason: ClassVar[str] = "op_id {op_id!r} was refused"

@@ -52,7 +52,9 @@ from transactional import rules
 from transactional.errors import (
     InvalidRequestError,
     LeaseExpiredError,
-    RefusedError,
+    NotNowError,
+    OutcomeUnknownError,
+    RetriesExhaustedError,
     TransactionalError,
     UnavailableError,
 )
@@ -187,7 +189,7 @@ def find_cycle(entries: Sequence[Entry], mine: Entry) -> tuple[Entry, ...]:
 # --- what can go wrong ---------------------------------------------------------------------------
 
 
-class LockBusyError(RefusedError):
+class LockBusyError(NotNowError):
     """The lock is held by somebody else: it was not acquired, no place in the queue is kept."""
 
     code = "locked"
@@ -205,7 +207,7 @@ class LockBusyError(RefusedError):
         return {"name": self.name, "holder": self.holder, "waited_s": self.waited_s}
 
 
-class DeadlockError(RefusedError):
+class DeadlockError(NotNowError):
     """Waiting would never end: the lock was not acquired, what was held before is still held."""
 
     code = "deadlock"
@@ -222,7 +224,7 @@ class DeadlockError(RefusedError):
         return {"owners": ", ".join(self.owners), "names": ", ".join(self.names)}
 
 
-class LockLostError(RefusedError):
+class LockLostError(NotNowError):
     """The lease of the lock ended before it was released: somebody else may hold it by now.
 
     What was committed with ``grant.fence`` was safe; the last of it may have been refused.
@@ -242,23 +244,31 @@ class LockLostError(RefusedError):
 class Grant:
     """A held lock.  Release it once; a second release does nothing."""
 
-    def __init__(
-        self, keeper: _LeaseKeeper, names: tuple[str, ...], entry_id: str, token: int
-    ) -> None:
+    def __init__(self, keeper: _LeaseKeeper, names: tuple[str, ...], token: int) -> None:
         self._keeper = keeper
         self.names = names
-        self.id = entry_id
+        self.id = keeper.id
         self.token = token
         """The fencing token: higher than that of every earlier holder of any of the names."""
         self.fence: tuple[Compare, ...] = tuple(
-            Revision(key_of(name, entry_id), token) for name in names
+            Revision(key_of(name, self.id), token) for name in names
         )
         """Compares that hold as long as the lock does; put them into each guarded commit."""
 
     @property
     def lost(self) -> asyncio.Event:
-        """Set when the lease is over, or must be assumed to be."""
+        """Set when the lease is over, or must be assumed to be.
+
+        From the first look at it on a watch tells at once that somebody else ended the lease;
+        without one the next renewal does, within a third of `ttl_s`.
+        """
+        self._keeper.look_after(key_of(self.names[0], self.id), self.token)
         return self._keeper.lost
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether `lost` is set by now; costs nothing."""
+        return self._keeper.lost.is_set()
 
     async def release(self) -> None:
         """Give the lock to the next in the queue; cancellation does not stop it half-way."""
@@ -300,7 +310,7 @@ class Lock:
             yield grant
         finally:
             await grant.release()
-        if grant.lost.is_set():
+        if grant.was_lost:
             raise LockLostError(self._names)
 
     async def acquire(self, *, wait_s: float = 30.0) -> Grant:
@@ -312,8 +322,10 @@ class Lock:
         Raises:
             LockBusyError: not free in time; names the holder.  Nothing is left behind.
             DeadlockError: the wait would be for ever; whoever completes the circle is told.
-            LockLostError: our own lease ended while we waited.
-            UnavailableError: the store did not answer in time.
+            LockLostError: our own lease ended while we waited, or before we had entered.
+            UnavailableError: the store did not answer in time, or its answer was lost.  If a place
+                in the queue was taken, it goes with the lease.
+            InvalidRequestError: `wait_s` is negative, or the lease is one that the store refuses.
         """
         if not wait_s >= 0:  # NaN included
             raise InvalidRequestError(f"wait_s is not negative: {wait_s}")
@@ -330,9 +342,13 @@ class Lock:
             await shielded(keeper.end(), patience_s=LET_GO_S)
             if isinstance(error, TimeoutError):
                 raise keeper.too_late(wait_s) from error
+            if isinstance(error, LeaseExpiredError):
+                raise LockLostError(self._names) from error
+            if isinstance(error, OutcomeUnknownError | RetriesExhaustedError):
+                raise UnavailableError(f"the queue could not be entered: {error}") from error
             raise
         _held_here.set((*_held_here.get(), (keeper.holder, keeper.id)))
-        return Grant(keeper, self._names, keeper.id, token)
+        return Grant(keeper, self._names, token)
 
     async def _enter(self, keeper: _LeaseKeeper, *, at_once: bool, wait_s: float) -> int:
         """Enter all the queues in one commit; return the place."""
@@ -412,6 +428,7 @@ class _LeaseKeeper:
         self._store = store
         self._ttl_s = ttl_s
         self._renewing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._good_until_s = 0.0
         self.id = secrets.token_hex(8)
         self.lease: str | None = None
@@ -449,6 +466,23 @@ class _LeaseKeeper:
             self._good_until_s = now_s + self._ttl_s
             renew_at_s = now_s + self._ttl_s / RENEWALS_PER_TTL
 
+    def look_after(self, key: str, revision: int) -> None:
+        """Notice at once, by a watch, that somebody else took an entry of ours away."""
+        if self._watching is None and self.lease is not None and self._store.capabilities.watch:
+            self._watching = asyncio.create_task(self._watch(key, revision))
+
+    async def _watch(self, key: str, revision: int) -> None:
+        with suppress(TransactionalError):  # the renewals notice it too, later
+            async with aclosing(self._store.watch(key, after=revision)) as events:
+                async for event in events:
+                    if isinstance(event, Compacted):
+                        gone = await self._store.get(key) is None
+                    else:
+                        gone = any(c.key == key and c.current is None for c in event.changes)
+                    if gone:
+                        self.lost.set()
+                        return
+
     async def unless_lost(self, waiting: Coroutine[None, None, None], names: Sequence[str]) -> None:
         """Await ``waiting``, but not beyond the loss of the lease."""
         tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self.lost.wait())]
@@ -470,10 +504,11 @@ class _LeaseKeeper:
 
     async def end(self) -> None:
         """Stop renewing and let go of the entries; if the store is away, the lease runs out."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.gather(self._renewing, return_exceptions=True)
-            self._renewing = None
+        tasks = [task for task in (self._renewing, self._watching) if task is not None]
+        self._renewing = self._watching = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.lease is not None:
             lease, self.lease = self.lease, None
             with suppress(TransactionalError, TimeoutError):

@@ -417,6 +417,8 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
             e.StoreLockedError,
         )
     },
+    e.WrongRequestError.code: lambda data: e.WrongRequestError(text(data["reason"])),
+    e.NotNowError.code: lambda data: e.NotNowError(text(data["reason"])),
     e.NotFoundError.code: lambda data: e.NotFoundError(text(data["reason"])),
     e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
     e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),

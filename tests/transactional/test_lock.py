@@ -472,3 +472,57 @@ async def test_a_store_that_does_not_answer_does_not_stretch_the_wait(
             await waiting
     while await entries(store):  # noqa: ASYNC110 what could not be ended runs out
         await asyncio.sleep(0.01)
+
+
+async def test_a_lease_that_somebody_else_ended_is_noticed_at_once(store):
+    """`lost` does not wait for the next renewal, which is ten seconds away here."""
+    grant = await Lock(store, "room", owner="ann", ttl_s=30).acquire()
+    lost = grant.lost
+    assert not lost.is_set()
+    (entry,) = (await store.scan("lock/")).items.values()
+    await store.revoke(entry.lease)
+    await asyncio.wait_for(lost.wait(), 5)
+    assert grant.was_lost
+    await grant.release()
+
+
+async def test_a_lease_that_ends_before_the_queue_was_entered_is_a_lost_lock(store):
+    """A commit slower than the lease: a documented error, and nothing is left behind."""
+
+    class Slow:
+        """A store whose commits take longer than the lease lives, and which renews nothing."""
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        async def commit(self, *given, **named):
+            await asyncio.sleep(0.6)
+            return await store.commit(*given, **named)
+
+        async def renew(self, lease):
+            raise t.UnavailableError("away")
+
+    with pytest.raises((LockLostError, t.UnavailableError)):
+        await Lock(Slow(), "room", owner="ann", ttl_s=0.3).acquire(wait_s=5)
+    assert (await store.scan("lock/")).items == {}
+
+
+async def test_a_lost_answer_at_the_door_of_a_queue_is_documented(store):
+    """Whether the place was taken is not known; the lease ends, and the place with it."""
+
+    class Mute:
+        """A store whose commits are applied and never answered."""
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        async def commit(self, *given, op_id=None, **named):
+            await store.commit(*given, op_id=op_id, **named)
+            raise t.OutcomeUnknownError(op_id or "", "cut")
+
+        async def resolve(self, op_id):
+            raise t.UnavailableError("away")
+
+    with pytest.raises(t.UnavailableError):
+        await Lock(Mute(), "room", owner="ann", ttl_s=5).acquire(wait_s=1)
+    assert (await store.scan("lock/")).items == {}

@@ -3,7 +3,8 @@
 A command is a name, its arguments and a coroutine.  It prints its result on stdout in one of three
 forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and ``json`` for
 programs.  A failure is one line on stderr and an exit status that says what it did to the state:
-1 refused or in conflict (nothing written), 3 unavailable (nothing written), 4 outcome unknown.
+1 refused or in conflict (nothing written), 3 unavailable (nothing written), 4 outcome unknown;
+with ``json`` it is an object on one line.  ``lock`` ends as the program that it ran does.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transactional.errors import (
     UnavailableError,
 )
 from transactional.stores import open as open_
+from transactional.wire import dump_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from transactional.store import Store
     from transactional.values import KeyValue
 
-    Verb = Callable[[argparse.Namespace], Awaitable[None]]
+    Verb = Callable[[argparse.Namespace], Awaitable[int | None]]
 
 DEFAULT_STORE: Final = "http://127.0.0.1:7700"
 
@@ -45,12 +47,15 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One sub-command: ``arguments`` fills its parser, ``run`` does it."""
+    """One sub-command: ``arguments`` fills its parser, ``run`` does it.
+
+    The exit status is what ``run`` returns, 0 for None.
+    """
 
     name: str
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], Awaitable[None]]
+    run: Verb
 
 
 def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
@@ -75,6 +80,11 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="sqlite:PATH or http://HOST:PORT?token=… (default: $CONVOCA_STORE or %(default)s)",
     )
+    add_output(sub)
+
+
+def add_output(sub: argparse.ArgumentParser) -> None:
+    """Give a command the option that says in which form it prints, errors too."""
     sub.add_argument(
         "-o", "--output", choices=("table", "json", "plain"), default="table", help="form of output"
     )
@@ -90,9 +100,10 @@ def verb(
     return sub
 
 
-async def run_verb(options: argparse.Namespace) -> None:
+async def run_verb(options: argparse.Namespace) -> int | None:
     """Run the verb that was given."""
-    await options.verb(options)
+    status: int | None = await options.verb(options)
+    return status
 
 
 def local(text: str) -> datetime:
@@ -172,13 +183,24 @@ def value_argument(given: str) -> bytes:
         raise InvalidRequestError("the value is not text; pass - and pipe it in") from error
 
 
-def complain(error: TransactionalError | OSError) -> int:
-    """Print an error as one line; return the exit status."""
+def complain(error: TransactionalError | OSError, *, output: str = "table") -> int:
+    """Print an error as one line, as JSON if results are; return the exit status.
+
+    The JSON has the fields of an error of the HTTP authority (docs/http-api.md).
+    """
     hint = "check the file, the address and your rights"
     if isinstance(error, TransactionalError):
         hint = error.hint
     words = " ".join(str(error).split())
-    sys.stderr.write(f"error: {words} (hint: {hint})\n")
+    if output == "json":
+        doc = (
+            dump_error(error)
+            if isinstance(error, TransactionalError)
+            else {"code": "os", "message": words, "hint": hint, "applied": False, "details": {}}
+        )
+        sys.stderr.write(json.dumps(doc, ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write(f"error: {words} (hint: {hint})\n")
     if isinstance(error, OutcomeUnknownError):
         return 4
     return 3 if isinstance(error, UnavailableError) else 1

@@ -17,24 +17,33 @@ if TYPE_CHECKING:
 def _backup_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path, help="a database, in use or not")
     sub.add_argument("copy", type=Path, help="the new file; serve it to restore")
+    cli.add_output(sub)
 
 
 async def _backup(options: argparse.Namespace) -> None:
     epoch = await asyncio.to_thread(backup, options.file, options.copy)
-    print(f"{options.copy}: sound copy, epoch {epoch}")
+    if options.output == "table":
+        print(f"{options.copy}: sound copy, epoch {epoch}")
+    else:
+        cli.show(options, [{"copy": str(options.copy), "sound": True, "epoch": epoch}])
 
 
 def _verify_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path, help="a database, in use or not")
+    cli.add_output(sub)
 
 
 async def _verify(options: argparse.Namespace) -> None:
     problems = await asyncio.to_thread(verify, options.file)
+    table = options.output == "table"
     for problem in problems:
-        print(problem)
+        print(problem) if table else cli.show(options, [{"problem": problem}])
     if problems:
         raise CorruptStoreError(f"{options.file} has {len(problems)} problems")
-    print(f"{options.file}: sound")
+    if table:
+        print(f"{options.file}: sound")
+    else:
+        cli.show(options, [{"file": str(options.file), "sound": True}])
 
 
 COMMANDS: Final = (

@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     options = cli.parser(COMMANDS).parse_args(arguments)
     try:
-        asyncio.run(options.run(options))
+        status: int | None = asyncio.run(options.run(options))
     except (TransactionalError, OSError) as error:
-        return cli.complain(error)
+        return cli.complain(error, output=getattr(options, "output", "table"))
     except KeyboardInterrupt:
         return 130
-    return 0
+    return status or 0

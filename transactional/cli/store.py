@@ -130,8 +130,11 @@ def _lock_arguments(sub: argparse.ArgumentParser) -> None:
     cli.add_store(sub)
 
 
-async def _lock(options: argparse.Namespace) -> None:
-    """Run a program under the lock; CONVOCA_FENCE tells it the fencing token."""
+async def _lock(options: argparse.Namespace) -> int:
+    """Run a program under the lock; CONVOCA_FENCE tells it the fencing token.
+
+    Its exit status is ours; if a signal ended it, 128 and the signal's number, as in a shell.
+    """
     async with cli.opened(options) as store:
         lock = Lock(store, options.name, owner=options.owner, ttl_s=options.ttl)
         async with lock.held(wait_s=options.wait) as grant:
@@ -144,8 +147,7 @@ async def _lock(options: argparse.Namespace) -> None:
             if not ended.done():
                 child.terminate()
             status = await ended
-    if status:
-        raise InvalidRequestError(f"{options.program[0]} ended with status {status}")
+    return status if status >= 0 else 128 - status
 
 
 # --- lost operations, speed ----------------------------------------------------------------------

@@ -44,7 +44,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from transactional.errors import InvalidTimeError, RefusedError
+from transactional.errors import InvalidTimeError, NotNowError
 from transactional.reservations.interval import Interval
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Wanted:
 # --- how it is refused ----------------------------------------------------------------------------
 
 
-class BookingConflict(RefusedError):  # noqa: N818 reads as what it is where it is caught
+class BookingConflict(NotNowError):  # noqa: N818 reads as what it is where it is caught
     """The time is taken: nothing was written; the error says by whom, until when, what is free.
 
     `blockers` are the live bookings at the fullest instant, the first of them in `holder`,
@@ -196,7 +196,7 @@ class BookingConflict(RefusedError):  # noqa: N818 reads as what it is where it 
         }
 
 
-class BookingEndedError(RefusedError):
+class BookingEndedError(NotNowError):
     """The booking is not live: released, cancelled, or it never existed; nothing was written."""
 
     code = "booking_ended"

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from transactional.clock import as_utc
 from transactional.errors import (
     ConflictError,
+    InvalidRequestError,
+    NotNowError,
     OutcomeUnknownError,
     RefusedError,
-    TransactionalError,
     UnavailableError,
 )
 from transactional.retry import DEFAULT_RETRY, Retry, settled_commit
@@ -75,14 +76,14 @@ STORE_AWAY: Final = Retry(base_s=0.05, cap_s=2.0, attempts_max=60, deadline_s=60
 """How long a driver waits for a store that is away, before it leaves the run to recovery."""
 
 
-class SagaFencedError(TransactionalError):
+class SagaFencedError(NotNowError):
     """Another worker owns the run now: what this one wanted to record was not written."""
 
     code = "saga_fenced"
     hint = "nothing to do: the other worker goes on with the run"
 
     def __init__(self, run: SagaRun) -> None:
-        super().__init__(f"saga {run.id!r} has another owner (nothing was written)")
+        super().__init__(f"saga {run.id!r} has another owner")
         self.run = run
 
 
@@ -355,9 +356,9 @@ def as_json(value: Json, what: str, bytes_max: int) -> Json:
     try:
         text = json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise RefusedError(f"the {what} is not JSON: {error}") from error
+        raise InvalidRequestError(f"the {what} is not JSON: {error}") from error
     if len(text) > bytes_max:
-        raise RefusedError(f"the {what} has {len(text)} bytes, {bytes_max} are allowed")
+        raise InvalidRequestError(f"the {what} has {len(text)} bytes, {bytes_max} are allowed")
     return json.loads(text)
 
 

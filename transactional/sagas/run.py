@@ -21,7 +21,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from transactional.errors import RefusedError
+from transactional.errors import NotNowError, WrongRequestError
 from transactional.sagas.history import FINAL, STOPPED, Progress, Record, RecordKind
 from transactional.values import Delete, DeletePrefix, Put
 
@@ -46,21 +46,21 @@ class SagaState(Enum):
     DEAD_LETTER = "dead_letter"
 
 
-class SagaExistsError(RefusedError):
+class SagaExistsError(WrongRequestError):
     """Another saga, or the same with another input, has this id; nothing was written."""
 
     code = "saga_exists"
     hint = "use a new id for a new run; starting the same run again is harmless"
 
 
-class UnknownSagaError(RefusedError):
+class UnknownSagaError(WrongRequestError):
     """No definition of that name and version, or no run of that id, is known; nothing was done."""
 
     code = "unknown_saga"
     hint = "give the worker the definition, old versions too while runs of them are unfinished"
 
 
-class SagaStateError(RefusedError):
+class SagaStateError(NotNowError):
     """The run is not in a state in which this can be done; nothing was written."""
 
     code = "saga_state"

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional.errors import InvalidRequestError, RefusedError
+from transactional.errors import InvalidRequestError, NotNowError
 from transactional.retry import Retry
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ UNDO_RETRY: Final = Retry(base_s=0.1, cap_s=30.0, attempts_max=10, deadline_s=86
 """How a compensation that failed is repeated before the saga is stuck and wants a person."""
 
 
-class StepRefused(RefusedError):  # noqa: N818 said by an action, it is an answer
+class StepRefused(NotNowError):  # noqa: N818 said by an action, it is an answer
     """Raised by an action: it had no effect and will have none, so it need not be undone."""
 
     code = "step_refused"

@@ -111,7 +111,7 @@ def test_a_run_is_abandoned_by_hand(run):
     assert turned["state"] == "compensating"
     assert "there is no saga" in run("saga", "abandon", "r2", *place)
     for wrong in ("nowhere:ORDER", f"{__name__}:NINE", f"{__name__}:nothing"):
-        assert "error: " in run("saga", "abandon", "r1", "--definition", wrong)
+        assert "hint" in run("saga", "abandon", "r1", "--definition", wrong)
 
 
 def test_rooms_by_hand(run):
@@ -139,7 +139,7 @@ def test_rooms_by_hand(run):
     (ended,) = run("room", "agenda", "turing", "--ended")
     assert ended["state"] == "cancelled"
     for start in ("yesterday", "2025-02-01T09:00:00"):
-        assert "error: " in run("room", "book", "turing", start, TEN, "--holder", "ann")
+        assert "invalid_" in run("room", "book", "turing", start, TEN, "--holder", "ann")
 
 
 def test_logs_by_hand(run):
