@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crdt.bounded_counter import BoundedCounter
-    from crdt.counter import GCounter, PNCounter
+    from crdt.counter import GCounter, PNCounter, ReadsAsNumber
     from crdt.errors import (
         AmbiguousNameError,
         BatchOpenError,
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
         InvalidReplicaError,
         InvalidValueError,
         InvariantError,
+        OperatorRefusedError,
         OpIdReusedError,
         SeqsExhaustedError,
         SharedKernelError,
         TypeMismatchError,
         UncopyableError,
+        UnknownChildError,
         UnknownVersionError,
     )
     from crdt.explanation import Explained, explain
@@ -113,10 +115,12 @@ ROOMS = {
     "MaxRegister": "register",
     "MinRegister": "register",
     "MVRegister": "register",
+    "OperatorRefusedError": "errors",
     "OpIdReusedError": "errors",
     "ORMap": "map",
     "ORSet": "set",
     "PNCounter": "counter",
+    "ReadsAsNumber": "counter",
     "ResettableCounter": "resettable_counter",
     "Run": "kernel",
     "RWSet": "set",
@@ -124,6 +128,7 @@ ROOMS = {
     "SharedKernelError": "errors",
     "TypeMismatchError": "errors",
     "UncopyableError": "errors",
+    "UnknownChildError": "errors",
     "UnknownVersionError": "errors",
     "VersionVector": "kernel",
 }
@@ -173,14 +178,17 @@ __all__ = [
     "ORMap",
     "ORSet",
     "OpIdReusedError",
+    "OperatorRefusedError",
     "PNCounter",
     "RWSet",
+    "ReadsAsNumber",
     "ResettableCounter",
     "Run",
     "SeqsExhaustedError",
     "SharedKernelError",
     "TypeMismatchError",
     "UncopyableError",
+    "UnknownChildError",
     "UnknownVersionError",
     "VersionVector",
     "decode_value",

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from crdt.counter import NumberView, check_amount
+from crdt.counter import CounterView, ReadsAsNumber, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
 from crdt.kernel import NOTHING, Kernel, check_replica, freeze, thaw
-from crdt.view import Seen, context_of
+from crdt.view import Seen, context_of, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,7 +64,7 @@ class BoundedType:
         return hash(self.type_name)
 
 
-class BoundedCounter(NumberView):
+class BoundedCounter(CounterView):
     """A counter that never goes below its bound on any replica.
 
     `BoundedCounter("a", minimum=10)` stands alone; in a kernel,
@@ -125,6 +125,10 @@ class BoundedCounter(NumberView):
         self._refuse_beyond(amount)
         produced, spent, granted = self._row()
         return self._write(produced, spent + amount, granted)
+
+    def __isub__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
+        self.decrement(plain(amount))
+        return self
 
     def transfer(self, amount: int, to: str, *, seen: Seen | None = None) -> Delta:
         """Hand `amount` >= 1 of this replica's rights to another. O(replicas).

@@ -17,11 +17,11 @@ takes nothing back that others wrote.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
 from crdt.kernel import INT_BYTES_MAX, INT_MAX, INT_MIN, NOTHING
-from crdt.view import Seen, View, context_of
+from crdt.view import Seen, View, context_of, plain, refusing_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,69 +58,137 @@ def _add(view: View, amount: int, seen: Seen | None) -> Delta:
     return writer.put(container, replica, 0, own + amount)
 
 
-Number: TypeAlias = "int | float | NumberView"
+def _binary(operation: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
+    """An operator and its reflection; the number decides what it can be computed with."""
+
+    def forward(self: ReadsAsNumber, other: Any) -> Any:
+        return operation(self.value, _number(other))
+
+    def reflected(self: ReadsAsNumber, other: Any) -> Any:
+        return operation(_number(other), self.value)
+
+    return forward, reflected
 
 
-class NumberView(View):
-    """Counters read like the number that they show now; mutable, so they have no hash."""
+def _number(other: Any) -> Any:
+    return other.value if isinstance(other, ReadsAsNumber) else other
+
+
+@refusing_in_place
+class ReadsAsNumber:
+    """What shows a number in `value` reads like that number: it computes, compares and formats.
+
+    Each operator gives what the plain number would give, a plain value or its TypeError. `str` is
+    that of the number, so that text shows 3 and not the object; `repr` is the object's own.
+    """
 
     __slots__ = ()
 
+    _instead: ClassVar[str] = "call the method that says what is meant, or start from `.value`"
+
+    @property
+    def value(self) -> int:
+        """The number that it shows now."""
+        raise NotImplementedError
+
     def __int__(self) -> int:
-        return int(self.value)
+        return self.value
 
     def __index__(self) -> int:
-        return int(self.value)
+        return self.value
 
     def __float__(self) -> float:
         return float(self.value)
 
+    def __complex__(self) -> complex:
+        return complex(self.value)
+
     def __bool__(self) -> bool:
-        return bool(self.value)
+        return self.value != 0
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
 
     def __eq__(self, other: object) -> bool:
-        return _combined(operator.eq, self, other)  # type: ignore[no-any-return]  # a bool
+        return bool(self.value == _number(other))
 
-    __hash__: ClassVar[None]  # type: ignore[assignment]  # as for a list: what it equals may change
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # as of a view
 
-    def __lt__(self, other: Number) -> bool:
-        return _combined(operator.lt, self, other)  # type: ignore[no-any-return]  # a bool
+    def __neg__(self) -> int:
+        return -self.value
 
-    def __le__(self, other: Number) -> bool:
-        return _combined(operator.le, self, other)  # type: ignore[no-any-return]  # a bool
+    def __pos__(self) -> int:
+        return self.value
 
-    def __gt__(self, other: Number) -> bool:
-        return _combined(operator.gt, self, other)  # type: ignore[no-any-return]  # a bool
+    def __abs__(self) -> int:
+        return abs(self.value)
 
-    def __ge__(self, other: Number) -> bool:
-        return _combined(operator.ge, self, other)  # type: ignore[no-any-return]  # a bool
+    def __invert__(self) -> int:
+        return ~self.value
 
-    def __add__(self, other: Number) -> Any:
-        return _combined(operator.add, self, other)
+    def __round__(self, digits: int | None = None) -> int:
+        return round(self.value, digits) if digits is not None else self.value
 
-    def __sub__(self, other: Number) -> Any:
-        return _combined(operator.sub, self, other)
+    def __trunc__(self) -> int:
+        return self.value
 
-    def __rsub__(self, other: Number) -> Any:
-        return _combined(lambda mine, theirs: theirs - mine, self, other)
+    def __floor__(self) -> int:
+        return self.value
 
-    def __radd__(self, other: Number) -> Any:
-        return _combined(operator.add, self, other)
+    def __ceil__(self) -> int:
+        return self.value
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self.value < _number(other))
+
+    def __le__(self, other: Any) -> bool:
+        return bool(self.value <= _number(other))
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(self.value > _number(other))
+
+    def __ge__(self, other: Any) -> bool:
+        return bool(self.value >= _number(other))
+
+    __add__, __radd__ = _binary(operator.add)
+    __sub__, __rsub__ = _binary(operator.sub)
+    __mul__, __rmul__ = _binary(operator.mul)
+    __truediv__, __rtruediv__ = _binary(operator.truediv)
+    __floordiv__, __rfloordiv__ = _binary(operator.floordiv)
+    __mod__, __rmod__ = _binary(operator.mod)
+    __divmod__, __rdivmod__ = _binary(divmod)
+    __pow__, __rpow__ = _binary(pow)
 
 
-def _combined(operation: Callable[[Any, Any], Any], view: NumberView, other: object) -> Any:
-    """The operation on two numbers, plain or counters; NotImplemented for anything else."""
-    if isinstance(other, int | float):
-        return operation(view.value, other)
-    if isinstance(other, NumberView):
-        return operation(view.value, other.value)
-    return NotImplemented
+class CounterView(ReadsAsNumber, View):
+    """Counters read like the number that they show now, and take `+=` (and `-=`) as writes.
+
+    The operators in place take whole numbers, as the mutators do, or what shows one. They give the
+    counter back and not the delta: where the delta is needed, call the mutator.
+    """
+
+    __slots__ = ()
+
+    _instead = "it has no setter: `+=` and `-=` write; for a plain number start from `.value`"
+
+    def increment(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
+        """Add to it."""
+        raise NotImplementedError
+
+    def __iadd__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `+`
+        self.increment(plain(amount))
+        return self
 
 
-class GCounter(NumberView):
+class GCounter(CounterView):
     """A counter that only grows. Concurrent increments add up."""
 
     __slots__ = ()
+
+    _instead = "it only grows, by `+=`; use a PNCounter to go down"
 
     @property
     def value(self) -> int:
@@ -135,7 +203,7 @@ class GCounter(NumberView):
         self.increment(value)
 
 
-class PNCounter(NumberView):
+class PNCounter(CounterView):
     """A counter that goes up and down. Concurrent changes add up."""
 
     __slots__ = ()
@@ -152,6 +220,10 @@ class PNCounter(NumberView):
     def decrement(self, amount: int = 1, *, seen: Seen | None = None) -> Delta:
         """Subtract `amount`, of any sign; 0 takes no dot. O(1)."""
         return _add(self, -check_amount(amount), seen)
+
+    def __isub__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
+        self.decrement(plain(amount))
+        return self
 
     def _import(self, value: Any) -> None:
         self.increment(value)

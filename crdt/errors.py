@@ -15,7 +15,7 @@ class CRDTError(Exception):
     """Root of everything this package raises on purpose."""
 
     code: ClassVar[str] = "crdt"
-    hint: ClassVar[str] = ""
+    hint: str = ""
 
 
 class InvariantError(CRDTError, AssertionError):
@@ -104,6 +104,22 @@ class TypeMismatchError(CRDTError, TypeError):
 
     code = "type_mismatch"
     hint = "merge wants the same type on both sides"
+
+
+class OperatorRefusedError(CRDTError, TypeError):
+    """An operator or an assignment that this type cannot mean. Nothing was changed.
+
+    Without the refusal Python would compute a plain value and give it the view's name: the document
+    would stay as it was, and nobody would be told. `hint` says what to write instead.
+    """
+
+    code = "operator_refused"
+
+    def __init__(self, operator: str, type_name: str, hint: str) -> None:
+        super().__init__(f"{type_name} has no `{operator}`; nothing was changed: {hint}")
+        self.operator = operator
+        self.type_name = type_name
+        self.hint = hint
 
 
 class UncopyableError(CRDTError, TypeError):
@@ -266,12 +282,26 @@ class AmbiguousNameError(CRDTError, KeyError):
     """A name of an ORMap holds children of several types. Nothing was changed."""
 
     code = "ambiguous_name"
-    hint = "say which one: the_map[name, Type]"
+    hint = "say which one: the_map[name, Type], or the_map['name:Type']"
 
     def __init__(self, name: str, types: tuple[str, ...]) -> None:
         super().__init__(f"{name!r} holds {' and '.join(types)}")
         self.name = name
         self.types = types
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnknownChildError(CRDTError, KeyError):
+    """No child of that name is alive in an ORMap. Nothing was changed."""
+
+    code = "unknown_child"
+    hint = "the_map[name, Type] gives a child that comes alive when it is written to"
+
+    def __init__(self, key: object) -> None:
+        super().__init__(f"no child {key!r} is alive; {self.hint}")
+        self.key = key
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -22,6 +22,8 @@ class FlagView(View):
 
     __slots__ = ()
 
+    _instead = "use `enable()` or `disable()`"
+
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on."""
         raise NotImplementedError

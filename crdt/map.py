@@ -1,7 +1,8 @@
 """Maps: LWWMap (values, the latest write per key wins) and ORMap (children that merge).
 
 LWWMap keeps one LWW row per key, the key being the step. A delete leaves no entry: it kills the
-puts it observed, so a concurrent put survives whatever its clock says.
+puts it observed, so a concurrent put survives whatever its clock says. It is used like a dict:
+assignment, `del`, `update`, `pop`, `|=` write.
 
 ORMap holds other types by (name, type), to any depth. It writes nothing itself: a child is there
 while something below its path is alive, and removing it is an observed reset of its subtree - a
@@ -11,12 +12,30 @@ concurrently have created the same child; the same name with two types is two ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
-from crdt.errors import AmbiguousNameError, InvalidValueError, InvalidValueTypeError
-from crdt.kernel import TYPES, VALUE_OF, Step, below, element_of, freeze, order_of, step_of, thaw
-from crdt.view import Seen, View
+from crdt.errors import (
+    AmbiguousNameError,
+    InvalidValueError,
+    InvalidValueTypeError,
+    OperatorRefusedError,
+    UnknownChildError,
+)
+from crdt.kernel import (
+    KINDS,
+    TYPES,
+    VALUE_OF,
+    Step,
+    below,
+    element_of,
+    freeze,
+    order_of,
+    step_of,
+    thaw,
+)
+from crdt.view import Seen, View, context_of
 
 if TYPE_CHECKING:
     from crdt.kernel import Container, Delta, DocumentType, Row
@@ -24,10 +43,12 @@ if TYPE_CHECKING:
 Child = TypeVar("Child")
 
 
-class LWWMap(View, Mapping[Any, Any]):
+class LWWMap(View, MutableMapping[Any, Any]):
     """A mapping in which the latest write per key wins."""
 
     __slots__ = ()
+
+    _instead = "`|=` writes the items of a mapping; a value changes by `m[key] = value`"
 
     @property
     def value(self) -> dict[Any, Any]:
@@ -60,13 +81,39 @@ class LWWMap(View, Mapping[Any, Any]):
         """Delete what was observed of a key; nothing if it is absent. O(1)."""
         return self._writer.write(self._victims([(self._container, step_of(key))], seen))
 
-    def clear(self, *, seen: Seen | None = None) -> Delta:
+    def clear(self, *, seen: Seen | None = None) -> Delta:  # type: ignore[override]  # a delta
         """Delete every key observed. O(n)."""
         return self._reset(self._container, seen)
 
+    def update(  # type: ignore[override]  # a delta
+        self, other: Any = (), /, *, seen: Seen | None = None, **named: Any
+    ) -> Delta:
+        """Put all items of a mapping, of pairs, and of keywords, as one batch. O(size).
+
+        Keys and values are checked before the first write: a bad one refuses all.
+        """
+        seen = None if seen is None else context_of(seen)
+        items = [*_pairs(other), *named.items()]
+        for key, value in items:
+            step_of(key)
+            freeze(value)
+        with self._kernel.batch() as batch:
+            for key, value in items:
+                self.put(key, value, seen=seen)
+        return batch.delta
+
     def _import(self, value: Any) -> None:
-        for key, item in value.items():
-            self.put(key, item)
+        self.update(value.items())
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __or__(self, other: Any) -> dict[Any, Any]:
+        return self.value | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:
+        return dict(other) | self.value if isinstance(other, Mapping) else NotImplemented
 
     def __setitem__(self, key: object, value: object) -> None:
         self.put(key, value)
@@ -96,6 +143,14 @@ class LWWMap(View, Mapping[Any, Any]):
         return len(self._container.rows)
 
 
+def _pairs(items: Any) -> list[tuple[Any, Any]]:
+    """The items of a mapping, or of an iterable of pairs, as `dict.update` takes them."""
+    try:
+        return [(key, value) for key, value in getattr(items, "items", lambda: items)()]
+    except (TypeError, ValueError) as error:
+        raise InvalidValueTypeError(f"no mapping and no pairs: {type(items).__name__}") from error
+
+
 def _step(key: object) -> Step:
     try:
         return step_of(key)
@@ -103,20 +158,48 @@ def _step(key: object) -> Step:
         raise KeyError(key) from error
 
 
-class ORMap(View, Mapping[tuple[str, type], Any]):
+Address: TypeAlias = "str | tuple[str, DocumentType[Any]]"
+
+
+class ORMap(View, Mapping[Any, Any]):
     """A mapping of (name, type) to children that merge.
 
     `the_map["tags", ORSet].add("x")` creates as it writes; `del the_map["tags", ORSet]` resets what
-    was observed. Iterating gives the (name, type) pairs that are alive; `the_map["tags"]` is the
-    child of that name if there is exactly one.
+    was observed. Iterating gives the (name, type) pairs that are alive.
+
+    A child that is alive is also found by text: `the_map["tags"]` if it is the only one of that
+    name, `the_map["tags:ORSet"]` in any case. These are the keys of `value`: the name alone where
+    it says enough, with the type where two children share a name (or where the name itself ends
+    like one with a type). `typed_value` says the type always.
+
+    Assignment is refused, because it does not say what a child is; `the_map["tags"] |= {"x"}` and
+    `the_map["hits"] += 1` are the children's own operators, and write.
     """
 
     __slots__ = ()
 
+    _instead = "write to a child, as in `the_map[name, ORSet].add(x)`, or use `import_value`"
+
     @property
-    def value(self) -> dict[tuple[str, str], Any]:
-        """{(name, type name): value of the child}: plain data, to any depth. O(n)."""
-        return {(name, kind.__name__): self[name, kind].value for name, kind in self}
+    def value(self) -> dict[str, Any]:
+        """{name: value of the child}, or {"name:Type": ...} where a name has two. O(n)."""
+        names = Counter(name for name, _ in self._container.children)
+        return {
+            name if names[name] == 1 and not _typed(name) else f"{name}:{kind.type_name}": child
+            for (name, kind), child in self._values("value")
+        }
+
+    @property
+    def typed_value(self) -> dict[str, Any]:
+        """{"name:Type": value of the child}, to any depth; what `import_value` takes. O(n)."""
+        return {
+            f"{name}:{kind.type_name}": child for (name, kind), child in self._values("typed_value")
+        }
+
+    def _values(self, how: str) -> Iterator[tuple[tuple[str, Any], Any]]:
+        for name, kind in self:
+            child: Any = self.child(name, cast("DocumentType[View]", kind))
+            yield (name, kind), getattr(child, how if isinstance(child, ORMap) else "value")
 
     def child(self, name: str, kind: DocumentType[Child]) -> Child:
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
@@ -129,32 +212,68 @@ class ORMap(View, Mapping[tuple[str, type], Any]):
         return kind.attach(self._kernel, live.container(path))
 
     def _import(self, value: Any) -> None:
-        for (name, type_name), item in value.items():
-            kind = TYPES.get(type_name)
-            if kind is None:
-                raise InvalidValueTypeError(f"no type of this package: {type_name!r}")
-            self.child(name, cast("DocumentType[View]", kind)).import_value(item)
+        for key, item in value.items():
+            if (found := self._address(key)) is None:
+                raise InvalidValueTypeError(
+                    f"{key!r} does not say what type the child has; give 'name:Type', as "
+                    "`typed_value` does"
+                )
+            self.child(found[0], cast("DocumentType[View]", TYPES[found[1]])).import_value(item)
 
-    def remove(self, name: str, kind: type | None = None, *, seen: Seen | None = None) -> Delta:
+    def _address(self, key: object) -> tuple[str, str] | None:
+        """The (name, type name) that a text stands for; None if it is of no child and no type.
+
+        A text that ends with the name of a type is read so first, and as a bare name only if there
+        is no such child: so every key of `value` leads to the child that it was made of.
+        """
+        if type(key) is not str:
+            return None
+        typed = _typed(key)
+        if typed in self._container.children:
+            return typed
+        kinds = sorted(kind for name, kind in self._container.children if name == key)
+        if len(kinds) > 1:
+            raise AmbiguousNameError(key, tuple(kinds))
+        return (key, kinds[0]) if kinds else typed
+
+    def remove(
+        self, name: str, kind: DocumentType[Any] | type | None = None, *, seen: Seen | None = None
+    ) -> Delta:
         """Reset what was observed under a name (of one type, or of all). O(rows below)."""
-        if kind is not None and not isinstance(kind, type):
+        if kind is not None and not hasattr(kind, "type_name") and not isinstance(kind, type):
             raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
         below = [
             child
             for (known, type_name), child in self._container.children.items()
-            if known == name and (kind is None or type_name == kind.__name__)
+            if known == name and (kind is None or type_name == getattr(kind, "type_name", None))
         ]
+        return self._forget(below, seen)
+
+    def _forget(self, below: Iterable[Container], seen: Seen | None = None) -> Delta:
         places = [
             (place, step) for child in below for place in child.subtree() for step in place.rows
         ]
         return self._writer.write(self._victims(places, seen))
+
+    def pop(self, key: Address, *default: Any) -> Any:
+        """Reset a child and return the value it had, or the default if it is not alive. O(rows)."""
+        if len(default) > 1:
+            raise TypeError(f"pop takes one default, not {len(default)}")
+        if key not in self:
+            if default:
+                return default[0]
+            raise UnknownChildError(key)
+        child = self[key]
+        value = child.value
+        self._forget([child._container])  # noqa: SLF001  # a view, like this one
+        return value
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Reset everything observed. O(rows below)."""
         return self._reset(self._container, seen)
 
     @overload
-    def __getitem__(self, key: tuple[str, type[Child]]) -> Child: ...
+    def __getitem__(self, key: tuple[str, DocumentType[Child]]) -> Child: ...
 
     @overload
     def __getitem__(self, key: str) -> Any: ...
@@ -162,34 +281,66 @@ class ORMap(View, Mapping[tuple[str, type], Any]):
     def __getitem__(self, key: Any) -> Any:
         if type(key) is tuple and len(key) == 2:
             return self.child(*key)
-        kinds = sorted(kind for name, kind in self._container.children if name == key)
-        if not kinds:
-            raise KeyError(key)
-        if len(kinds) > 1:
-            raise AmbiguousNameError(key, tuple(kinds))
-        return self.child(key, cast("DocumentType[Any]", TYPES[kinds[0]]))
+        found = self._address(key)
+        if found not in self._container.children:
+            raise UnknownChildError(key)
+        return self.child(found[0], cast("DocumentType[Any]", TYPES[found[1]]))
 
-    def __delitem__(self, key: tuple[str, type] | str) -> None:
+    def get(self, key: Any, default: Any = None) -> Any:
+        """The child, if it is alive; a name that two children share is no absent one."""
+        return self[key] if key in self else default  # noqa: SIM401  # this is `get`
+
+    def __setitem__(self, key: Address, value: Any) -> None:
+        """Only what an operator in place gives back can be assigned: the child itself."""
+        child = self[key] if type(key) is tuple or key in self else None
+        if not (isinstance(value, View) and child is not None and child.is_same(value)):
+            raise OperatorRefusedError("[...] = ...", self.type_name, _instead_of(key, value))
+
+    def __delitem__(self, key: Address) -> None:
         if key not in self:
-            raise KeyError(key)
-        self.remove(*key) if type(key) is tuple else self.remove(str(key))
+            raise UnknownChildError(key)
+        self._forget([self[key]._container])  # noqa: SLF001  # a view, like this one
 
     def __contains__(self, key: object) -> bool:
-        children: dict[tuple[str, str], Container] = self._container.children
-        if type(key) is tuple and len(key) == 2 and isinstance(key[1], type):
-            return type(key[0]) is str and (key[0], key[1].__name__) in children
-        return any(name == key for name, _ in children)
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the values are equal: with another ORMap, or with plain data like `value`."""
-        if isinstance(other, ORMap):
-            return self.value == other.value
-        return self.value == other if isinstance(other, Mapping) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # like a dict
+        children = self._container.children
+        if type(key) is tuple and len(key) == 2:
+            return type(key[0]) is str and (key[0], getattr(key[1], "type_name", None)) in children
+        return type(key) is str and (
+            _typed(key) in children or any(name == key for name, _ in children)
+        )
 
     def __iter__(self) -> Iterator[tuple[str, type]]:
         return iter([(name, TYPES[kind]) for name, kind in sorted(self._container.children)])
 
     def __len__(self) -> int:
         return len(self._container.children)
+
+
+def _typed(text: str) -> tuple[str, str] | None:
+    """The (name, type name) of a text like "tags:ORSet"; None if it does not end with a type."""
+    name, colon, kind = text.rpartition(":")
+    return (name, kind) if colon and kind in KINDS else None
+
+
+_WRITTEN_AS: dict[type, str] = {
+    bool: "EWFlag].enable()` or `{0}LWWRegister].set({1})",
+    int: "LWWRegister].set({1})` or `{0}PNCounter].increment({1})",
+    set: "ORSet].update({1})",
+    frozenset: "ORSet].update({1})",
+    dict: "LWWMap].update({1})` or `{0}ORMap].import_value(...)",
+}
+
+
+def _instead_of(key: object, value: object) -> str:
+    """What to write in place of an assignment."""
+    if type(key) is tuple and len(key) == 2:
+        name, shown = key[0], f"{value!r:.40}"
+        kind = getattr(key[1], "__name__", "Type")
+        return f"call a mutator of `the_map[{name!r}, {kind}]`, or its import_value({shown})"
+    if isinstance(value, View):
+        kind = value.type_name.partition(":")[0]
+        return f"no view takes a child's place: `the_map[{key!r:.40}, {kind}].import_value(...)`"
+    place = f"the_map[{key!r:.40}, "
+    form = _WRITTEN_AS.get(type(value), "LWWRegister].set({1})")
+    written = form.format(place, f"{value!r:.40}")
+    return f"say of which type the child is: `{place}{written}`"

@@ -31,6 +31,8 @@ class RegisterView(View):
 
     __slots__ = ()
 
+    _instead = "write the new value with `set(value)`"
+
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
         return self._reset(self._container, seen)

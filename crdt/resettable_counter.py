@@ -12,18 +12,18 @@ operation twice - a retry, or two workers with one message - meets in one row, o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from crdt.counter import NumberView, check_amount
+from crdt.counter import CounterView, ReadsAsNumber, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
 from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, entries_of, is_text
-from crdt.view import Seen, context_of
+from crdt.view import Seen, context_of, plain
 
 if TYPE_CHECKING:
     from crdt.kernel import Delta, Step
 
 
-class ResettableCounter(NumberView):
+class ResettableCounter(CounterView):
     """A counter of increments, resettable; increments may be made idempotent by an id."""
 
     __slots__ = ()
@@ -69,6 +69,10 @@ class ResettableCounter(NumberView):
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Take back every increment observed (or that `seen` covers). O(live increments)."""
         return self._reset(self._container, seen)
+
+    def __isub__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
+        self.increment(-check_amount(plain(amount)))
+        return self
 
     def _import(self, value: Any) -> None:
         self.increment(value)

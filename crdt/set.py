@@ -9,18 +9,20 @@ RWSet writes its removes: an element is in the set if an add is alive and no rem
 stays as one live dot until a later add or a reset takes it.
 
 Elements are told apart as in JSON-with-types, not as in Python: 1, True and 1.0 are three elements.
-Reading follows `collections.abc.Set`; iterating works on a snapshot.
+Reading follows the built-in set: comparison and algebra with any set, plain or not, give plain
+data; iterating works on a snapshot. `|=`, `-=`, `&=` and `^=` write, as one batch: what they take
+is checked before the first write, so that they happen whole or not at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from crdt.errors import InvalidValueError, InvalidValueTypeError
 from crdt.kernel import Step, element_of, entries_of, step_of
-from crdt.view import Seen, View
+from crdt.view import Seen, View, context_of, plain
 
 if TYPE_CHECKING:
     from crdt.kernel import Delta
@@ -44,10 +46,32 @@ def _plain_set(value: object) -> Iterable[Any]:
     return list(value)
 
 
+def _all(others: Iterable[Iterable[Any]]) -> list[Any]:
+    """The elements of some iterables, one after the other."""
+    try:
+        return [element for other in others for element in other]
+    except TypeError as error:
+        raise InvalidValueTypeError(f"no iterable of elements: {error}") from error
+
+
+def _operand(sign: str, other: object) -> list[Any]:
+    """The elements of a set beside an operator; as for the built-in set, other iterables are none.
+
+    A list or a text there is a slip more often than a wish, and `update` takes any iterable.
+    """
+    if not isinstance(other, AbstractSet):
+        raise InvalidValueTypeError(f"`{sign}` wants a set, not a {type(other).__name__}")
+    return list(other)
+
+
+def _is_set(other: object) -> bool:
+    return isinstance(other, AbstractSet)
+
+
 class SetView(View, AbstractSet[Any]):
     """What the sets share: an element is in the set while its row is, unless a set says otherwise.
 
-    Reading follows `collections.abc.Set`; what `&`, `|` and `-` give is plain data, not a replica.
+    Reading follows the built-in set; what `&`, `|`, `-` and `^` give is plain data, not a replica.
     """
 
     __slots__ = ()
@@ -63,9 +87,38 @@ class SetView(View, AbstractSet[Any]):
             return self._writer.put(self._container, step_of(element), 0, None)
         return self._replace(step_of(element), 0, None, seen)
 
+    def update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
+        """Add every element of some iterables, as one batch; a bad one refuses all. O(their size).
+
+        Like `add`, it takes a dot also for an element that is present.
+        """
+        return self._change(_all(others), (), seen)
+
+    def _change(
+        self, added: Iterable[Any], removed: Iterable[Any], seen: Seen | None = None
+    ) -> Delta:
+        """Remove, then add, as one batch. All is checked before the first write."""
+        seen = None if seen is None else context_of(seen)
+        added, removed = list(added), list(removed)
+        for element in (*added, *removed):
+            step_of(element)
+        with self._kernel.batch() as batch:
+            for element in removed:
+                self._drop(element, seen)
+            for element in added:
+                self.add(element, seen=seen)
+        return batch.delta
+
+    def _drop(self, element: object, seen: Seen | None) -> None:
+        """Remove an element, in a set that can."""
+        raise NotImplementedError
+
     def _import(self, value: Any) -> None:
-        for element in _plain_set(value):
-            self.add(element)
+        self._change(_plain_set(value), ())
+
+    def __ior__(self, other: AbstractSet[Any]) -> Self:
+        self._change(_operand("|=", other), ())
+        return self
 
     def __contains__(self, element: object) -> bool:
         return _find(element) in self._container.rows
@@ -76,9 +129,58 @@ class SetView(View, AbstractSet[Any]):
     def __len__(self) -> int:
         return len(self._container.rows)
 
-    @classmethod
-    def _from_iterable(cls, elements: Iterable[Any]) -> set[Any]:
-        return set(elements)
+    def __le__(self, other: AbstractSet[Any]) -> bool:
+        return bool(self.value <= plain(other))
+
+    def __lt__(self, other: AbstractSet[Any]) -> bool:
+        return bool(self.value < plain(other))
+
+    def __ge__(self, other: AbstractSet[Any]) -> bool:
+        return bool(self.value >= plain(other))
+
+    def __gt__(self, other: AbstractSet[Any]) -> bool:
+        return bool(self.value > plain(other))
+
+    def __and__(self, other: AbstractSet[Any]) -> set[Any]:
+        return set(self) & frozenset(other) if _is_set(other) else NotImplemented
+
+    def __or__(self, other: AbstractSet[Any]) -> set[Any]:
+        return set(self) | frozenset(other) if _is_set(other) else NotImplemented
+
+    def __sub__(self, other: AbstractSet[Any]) -> set[Any]:
+        return set(self) - frozenset(other) if _is_set(other) else NotImplemented
+
+    def __xor__(self, other: AbstractSet[Any]) -> set[Any]:
+        return set(self) ^ frozenset(other) if _is_set(other) else NotImplemented
+
+    def __rsub__(self, other: AbstractSet[Any]) -> set[Any]:
+        return set(other) - self.value if _is_set(other) else NotImplemented
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def issubset(self, other: Iterable[Any]) -> bool:
+        """Whether another holds all of it. O(n)."""
+        return self.value.issubset(other)
+
+    def issuperset(self, other: Iterable[Any]) -> bool:
+        """Whether it holds all of another. O(n)."""
+        return self.value.issuperset(other)
+
+    def union(self, *others: Iterable[Any]) -> set[Any]:
+        """Its elements and those of others, as a plain set. O(n)."""
+        return set(self).union(*others)
+
+    def intersection(self, *others: Iterable[Any]) -> set[Any]:
+        """Its elements that all others hold, as a plain set. O(n)."""
+        return set(self).intersection(*others)
+
+    def difference(self, *others: Iterable[Any]) -> set[Any]:
+        """Its elements that no other holds, as a plain set. O(n)."""
+        return set(self).difference(*others)
+
+    def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
+        """What one of the two holds and the other does not, as a plain set. O(n)."""
+        return set(self).symmetric_difference(other)
 
 
 class GSet(SetView):
@@ -86,8 +188,69 @@ class GSet(SetView):
 
     __slots__ = ()
 
+    _instead = "it only grows, by `|=`; use an ORSet to remove"
 
-class ORSet(SetView):
+
+class RemovableView(SetView):
+    """What the two sets share that can remove: `discard`, `pop`, and the operators in place."""
+
+    __slots__ = ()
+
+    _instead = "`|=`, `-=`, `&=` and `^=` write, with a set beside them"
+
+    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
+        """Remove an element."""
+        raise NotImplementedError
+
+    def discard(self, element: object, *, seen: Seen | None = None) -> Delta:
+        """`remove` by the name that the built-in set has for "if it is there". O(1)."""
+        return self.remove(element, seen=seen)
+
+    def pop(self) -> Any:
+        """Remove an element and return it; KeyError if there is none. O(n).
+
+        Others may take the same one concurrently: to share out work, let one commit decide.
+        """
+        for element in self:
+            self.remove(element)
+            return element
+        raise KeyError("pop from an empty set")
+
+    def difference_update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
+        """Remove every element of some iterables, as one batch; a bad one refuses all. O(size)."""
+        return self._change((), _all(others), seen)
+
+    def intersection_update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
+        """Remove what some iterable does not hold, as one batch. O(n + their size)."""
+        kept = [set(map(_find, _all([other]))) for other in others]
+        gone = [each for each in self if not all(step_of(each) in steps for steps in kept)]
+        return self._change((), gone, seen)
+
+    def symmetric_difference_update(
+        self, other: Iterable[Any], *, seen: Seen | None = None
+    ) -> Delta:
+        """Remove what both hold, add what only the other does, as one batch. O(its size)."""
+        elements = {step_of(element): element for element in _all([other])}.values()
+        held = [element for element in elements if element in self]
+        return self._change([each for each in elements if each not in self], held, seen)
+
+    def _drop(self, element: object, seen: Seen | None) -> None:
+        self.remove(element, seen=seen)
+
+    def __isub__(self, other: AbstractSet[Any]) -> Self:  # type: ignore[override]  # not `-`
+        self.difference_update(_operand("-=", other))
+        return self
+
+    def __iand__(self, other: AbstractSet[Any]) -> Self:  # type: ignore[override]  # not `&`
+        self.intersection_update(_operand("&=", other))
+        return self
+
+    def __ixor__(self, other: AbstractSet[Any]) -> Self:  # type: ignore[override]  # not `^`
+        self.symmetric_difference_update(_operand("^=", other))
+        return self
+
+
+class ORSet(RemovableView):
     """A set in which an add wins over a concurrent remove."""
 
     __slots__ = ()
@@ -105,7 +268,7 @@ class ORSet(SetView):
         return self._reset(self._container, seen)
 
 
-class RWSet(SetView):
+class RWSet(RemovableView):
     """A set in which a remove wins over a concurrent add."""
 
     __slots__ = ()

@@ -6,17 +6,27 @@ speaks about all documents at once. The same class serves both.
 
 `View` is the one base of the types, so that owning, copying and showing are written once; a type
 adds what its mutations kill and write, and how its live entries read as a value.
+
+One rule of equality for all types: a view is equal to whatever its `value` is equal to, and two
+views are equal if their values are, as Python compares them. So it has no hash, like any object
+whose equal ones may change. (Whether two *states* are equal, `canonical_bytes` says.)
+
+An operator that Python spells in place (`+=`, `|=`, ...) writes where the type can mean it, as one
+batch, and gives the view back, so that it works on names, attributes and items alike. Where a type
+cannot mean it, it is refused: Python would else compute a plain value and put it in the view's
+place, and the write would be lost without a word.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from crdt.errors import (
     CRDTError,
     InvalidValueTypeError,
+    OperatorRefusedError,
     SharedKernelError,
     TypeMismatchError,
     UncopyableError,
@@ -54,12 +64,55 @@ def context_of(seen: object) -> CausalContext:
     return CausalContext(seen)
 
 
+_IN_PLACE = {
+    "iadd": "+=",
+    "isub": "-=",
+    "imul": "*=",
+    "imatmul": "@=",
+    "itruediv": "/=",
+    "ifloordiv": "//=",
+    "imod": "%=",
+    "ipow": "**=",
+    "ilshift": "<<=",
+    "irshift": ">>=",
+    "iand": "&=",
+    "ixor": "^=",
+    "ior": "|=",
+}
+Class = TypeVar("Class", bound=type)
+
+
+def refusing_in_place(cls: Class) -> Class:
+    """Refuse every operator in place until a subclass means it, with the class's `_instead`.
+
+    Set from outside of the class, because a type checker shall go on reporting them.
+    """
+
+    def refusal(sign: str) -> Callable[[Any, object], Any]:
+        def refuse(self: Any, _: object) -> Any:
+            name = getattr(self, "type_name", type(self).__name__).partition(":")[0]
+            raise OperatorRefusedError(sign, name, self._instead)  # of the class
+
+        return refuse
+
+    for name, sign in _IN_PLACE.items():
+        setattr(cls, f"__{name}__", refusal(sign))
+    return cls
+
+
+def plain(value: object) -> Any:
+    """The value of a view; whatever else it is, itself. What operators compute with."""
+    return value.value if isinstance(value, View) else value
+
+
+@refusing_in_place
 class View:
     """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
 
     __slots__ = ("_container", "_kernel", "_owner", "_rows", "_writer")
 
     type_name: ClassVar[str] = ""
+    _instead: ClassVar[str] = "call the mutator that says what is meant"  # of a refused operator
     _container: Container
     _kernel: Kernel
     _owner: bool
@@ -115,6 +168,18 @@ class View:
     def context(self) -> CausalContext:
         """What this replica has seen by now; hand it back as `seen=` after thinking."""
         return self._kernel.context
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == plain(other))
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]  # as for a list: what it equals may change
+
+    def is_same(self, other: View) -> bool:
+        """Whether both are views on one document of one kernel, and not only equal. O(1)."""
+        return self._container is other._container
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
 
     def debug(self) -> str:
         """One line per live entry: path, step, dots, stamp, value. O(entries)."""

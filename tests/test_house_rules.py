@@ -71,8 +71,10 @@ def test_everything_behind_the_front_door_is_documented(package: str) -> None:
 # Each entry is a base class of ours that others inherit from -> the reason.
 BASES_FOR_A_REASON: dict[str, str] = {
     "View": "owning a kernel or sharing one is the same for fifteen types, and no part of a type",
-    "NumberView": "four counters read like the number that they show",
+    "ReadsAsNumber": "what shows a number computes, compares and formats like one, view or not",
+    "CounterView": "four counters read like the number that they show, and take `+=`",
     "SetView": "three sets read alike; they differ in what a remove does",
+    "RemovableView": "two sets can remove, with the same names and operators",
     "RegisterView": "four registers are one row, and forget it alike",
     "ExtremeView": "MaxRegister and MinRegister differ in a direction",
     "FlagView": "two flags read like a bool; they differ in what an off is",

@@ -11,9 +11,9 @@ An agent that did not stop cleanly starts under a new incarnation. The rights of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from crdt import BatchOpenError
+from crdt import BatchOpenError, ReadsAsNumber
 from replication.errors import JournalFailedError, UnacknowledgedError
 from replication.version import Version
 
@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from replication.agent.runtime import AgentRuntime
 
 
-class Bounded:
-    """The view of one bounded quantity; what it says of itself is said in `crdt`."""
+class Bounded(ReadsAsNumber):
+    """The view of one bounded quantity; what it says of itself is said in `crdt`.
+
+    It reads like the number, and `+=` increments; `-=` is refused, because a decrement is awaited.
+    """
 
     __slots__ = ("_running", "_view")
+
+    _instead = "`+=` increments, and to go down: `await quantity.decrement(amount)`"
 
     def __init__(self, view: BoundedCounter, running: Callable[[], AgentRuntime]) -> None:
         self._view = view
@@ -43,8 +48,9 @@ class Bounded:
         """The bound."""
         return self._view.minimum
 
-    def __int__(self) -> int:
-        return self.value
+    def __iadd__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `+`
+        self._view += amount
+        return self
 
     def __repr__(self) -> str:
         return repr(self._view)

@@ -13,6 +13,10 @@ ARGUMENTS = {
     "add": ("x",), "remove": ("x",), "put": ("x", 1), "delete": ("x",), "set": (7,),
     "resolve": (7,), "transfer": (1, "peer"), "adopt": ("gone",),
 }  # fmt: skip
+COLLECTIONS = {
+    "update": ({"x": 1},), "difference_update": ({"x"},), "intersection_update": (set(),),
+    "symmetric_difference_update": ({"x", "y"},), "discard": ("x",),
+}  # fmt: skip
 OWN_ROW = {"GCounter", "PNCounter", "BoundedCounter"}  # they replace what they wrote themselves
 
 
@@ -70,7 +74,7 @@ def test_a_mutator_takes_back_only_what_its_read_context_covers(name, action):
     mine, read = dots(a), a.context
     a.merge(b)
     theirs = dots(a) - mine
-    args = ARGUMENTS.get(action, ())
+    args = (ARGUMENTS | COLLECTIONS).get(action, ())
     getattr(a, action)(*args, seen=read)
     assert theirs <= dots(a)
     again = filled(name, "a2")
@@ -93,7 +97,7 @@ def test_a_read_context_that_is_none_is_refused(name, action, wrong):
     view = filled(name, "a")
     before = view.canonical_bytes()
     with pytest.raises(InvalidValueError, match="seen="):
-        getattr(view, action)(*ARGUMENTS.get(action, ()), seen=wrong)
+        getattr(view, action)(*(ARGUMENTS | COLLECTIONS).get(action, ()), seen=wrong)
     assert view.canonical_bytes() == before
 
 
