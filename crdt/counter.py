@@ -58,7 +58,7 @@ def _add(view: View, amount: int, seen: Seen | None) -> Delta:
     return writer.put(container, replica, 0, own + amount)
 
 
-def _binary(operation: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
+def _binary(name: str, operation: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
     """An operator and its reflection; the number decides what it can be computed with."""
 
     def forward(self: ReadsAsNumber, other: Any) -> Any:
@@ -67,6 +67,9 @@ def _binary(operation: Callable[[Any, Any], Any]) -> tuple[Any, Any]:
     def reflected(self: ReadsAsNumber, other: Any) -> Any:
         return operation(_number(other), self.value)
 
+    for method, prefix in ((forward, "__"), (reflected, "__r")):
+        method.__name__ = f"{prefix}{name}__"
+        method.__qualname__ = f"ReadsAsNumber.{method.__name__}"
     return forward, reflected
 
 
@@ -153,14 +156,14 @@ class ReadsAsNumber:
     def __ge__(self, other: Any) -> bool:
         return bool(self.value >= _number(other))
 
-    __add__, __radd__ = _binary(operator.add)
-    __sub__, __rsub__ = _binary(operator.sub)
-    __mul__, __rmul__ = _binary(operator.mul)
-    __truediv__, __rtruediv__ = _binary(operator.truediv)
-    __floordiv__, __rfloordiv__ = _binary(operator.floordiv)
-    __mod__, __rmod__ = _binary(operator.mod)
-    __divmod__, __rdivmod__ = _binary(divmod)
-    __pow__, __rpow__ = _binary(pow)
+    __add__, __radd__ = _binary("add", operator.add)
+    __sub__, __rsub__ = _binary("sub", operator.sub)
+    __mul__, __rmul__ = _binary("mul", operator.mul)
+    __truediv__, __rtruediv__ = _binary("truediv", operator.truediv)
+    __floordiv__, __rfloordiv__ = _binary("floordiv", operator.floordiv)
+    __mod__, __rmod__ = _binary("mod", operator.mod)
+    __divmod__, __rdivmod__ = _binary("divmod", divmod)
+    __pow__, __rpow__ = _binary("pow", pow)
 
 
 class CounterView(ReadsAsNumber, View):

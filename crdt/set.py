@@ -156,7 +156,14 @@ class SetView(View, AbstractSet[Any]):
     def __rsub__(self, other: AbstractSet[Any]) -> set[Any]:
         return set(other) - self.value if _is_set(other) else NotImplemented
 
-    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+    def __rand__(self, other: AbstractSet[Any]) -> set[Any]:
+        return self & other
+
+    def __ror__(self, other: AbstractSet[Any]) -> set[Any]:
+        return self | other
+
+    def __rxor__(self, other: AbstractSet[Any]) -> set[Any]:
+        return self ^ other
 
     def issubset(self, other: Iterable[Any]) -> bool:
         """Whether another holds all of it. O(n)."""

@@ -89,14 +89,17 @@ def refusing_in_place(cls: Class) -> Class:
     """
 
     def refusal(sign: str) -> Callable[[Any, object], Any]:
-        def refuse(self: Any, _: object) -> Any:
+        def refuse(self: Any, operand: object) -> Any:  # noqa: ARG001  # whatever it is
             name = getattr(self, "type_name", type(self).__name__).partition(":")[0]
             raise OperatorRefusedError(sign, name, self._instead)  # of the class
 
         return refuse
 
     for name, sign in _IN_PLACE.items():
-        setattr(cls, f"__{name}__", refusal(sign))
+        refuse = refusal(sign)
+        refuse.__name__ = f"__{name}__"
+        refuse.__qualname__ = f"{cls.__name__}.{refuse.__name__}"
+        setattr(cls, refuse.__name__, refuse)
     return cls
 
 

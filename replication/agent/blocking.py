@@ -28,6 +28,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
 
+from crdt import ReadsAsNumber
 from replication.agent.agent import Agent
 from replication.agent.bounded import Bounded
 from replication.agent.loop_thread import BlockingIterator, awaited, called
@@ -54,8 +55,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class BlockingBounded:
-    """A bounded quantity; `decrement` returns when it is durable here."""
+class BlockingBounded(ReadsAsNumber):
+    """A bounded quantity; `decrement` returns when it is durable here, and so does `-=`."""
+
+    _instead = "`+=` and `-=` write; for a plain number start from `.value`"
 
     def __init__(self, carrier: AgentThread, inner: Bounded) -> None:
         self._carrier = carrier
@@ -71,7 +74,14 @@ class BlockingBounded:
         """The bound."""
         return self._carrier.call(lambda: self._inner.minimum)
 
-    __int__ = called(Bounded.__int__)
+    def __iadd__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `+`
+        self.increment(int(amount) if isinstance(amount, ReadsAsNumber) else amount)
+        return self
+
+    def __isub__(self, operand: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
+        self.decrement(int(operand) if isinstance(operand, ReadsAsNumber) else operand)
+        return self
+
     __repr__ = called(Bounded.__repr__)
     rights = called(Bounded.rights)
     increment = called(Bounded.increment)

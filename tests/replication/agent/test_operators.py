@@ -8,6 +8,7 @@ import pytest
 
 from crdt import InsufficientRightsError, LWWMap, OperatorRefusedError, ORSet, PNCounter
 from replication import AccessPolicy, Agent, ForbiddenWriteError
+from replication.agent import BlockingAgent
 
 
 async def test_operators_write_and_come_back_from_the_journal(tmp_path):
@@ -70,3 +71,28 @@ async def test_a_bounded_quantity_reads_like_a_number_and_is_never_rebound():
             await seats.decrement(5)
         await seats.decrement(4)
         assert seats == 1
+
+
+def test_the_twins_documents_take_the_same_operators():
+    """In the agent's thread, and the name goes on meaning the document."""
+    with BlockingAgent("ada", listen="") as agent:
+        hits, tags, seats = agent.counter("hits"), agent.orset("tags"), agent.bounded("seats")
+        same = (hits, tags, seats)
+        hits += 2
+        hits -= 1
+        tags |= {"x", "y"}
+        tags &= {"x"}
+        seats += 3
+        seats -= 1
+        assert all(each is was for each, was in zip((hits, tags, seats), same, strict=True))
+        assert (agent.counter("hits"), agent.orset("tags"), agent.bounded("seats")) == (1, {"x"}, 2)
+        the_map = agent.map("m")
+        the_map["n", PNCounter] += 2
+        the_map["n"] += 1
+        the_map["s", ORSet] |= {1}
+        assert the_map.value == {"n": 3, "s": {1}}
+        assert (hits * 2, f"{hits:>3}", 7 - seats, tags - {"x"}) == (2, "  1", 5, set())
+        with pytest.raises(OperatorRefusedError):
+            hits *= 2
+        with pytest.raises(OperatorRefusedError):
+            the_map["n"] = 5
