@@ -242,16 +242,19 @@ class ORMap(View, Mapping[Any, Any]):
         """Reset what was observed under a name (of one type, or of all). O(rows below)."""
         if kind is not None and not hasattr(kind, "type_name") and not isinstance(kind, type):
             raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
-        below = [
+        found = [
             child
             for (known, type_name), child in self._container.children.items()
             if known == name and (kind is None or type_name == getattr(kind, "type_name", None))
         ]
-        return self._forget(below, seen)
+        return self._forget(found, seen)
 
-    def _forget(self, below: Iterable[Container], seen: Seen | None = None) -> Delta:
+    def _forget(self, containers: Iterable[Container], seen: Seen | None = None) -> Delta:
         places = [
-            (place, step) for child in below for place in child.subtree() for step in place.rows
+            (place, step)
+            for child in containers
+            for place in child.subtree()
+            for step in place.rows
         ]
         return self._writer.write(self._victims(places, seen))
 
