@@ -165,6 +165,19 @@ class JournalFailedError(JournalError):
     hint = "look at the disk (full? failing?); the agent recovers by itself when a retry succeeds"
 
 
+class NoJournalError(JournalError):
+    """This agent keeps no journal, so nothing of it is ever durable. Nothing was changed.
+
+    What it wrote is seen here and spreads; once its process ends, it is where it has spread to.
+    """
+
+    code: ClassVar[str] = "no-journal"
+    hint = (
+        "give it one: Agent(name, journal='ada.db'), `up --journal ada.db`; or wait for the disks "
+        "of others (`replicated`), or until another agent shows it (`seen` there)"
+    )
+
+
 class UnacknowledgedError(JournalFailedError):
     """A decrement was made and could not be persisted: do not act as if it had happened.
 
@@ -260,6 +273,7 @@ class ForbiddenWriteError(ReplicationError, PermissionError):
 class NotYetError(ReplicationError, TimeoutError):
     """The wait ran out. **Not a rollback**: the write stands and goes on spreading.
 
+    `reached` of `wanted` agents had it by then; `in_memory` more have it, and keep no journal.
     `missing` says how many events of which origin this agent still lacks, where that was awaited.
     """
 
@@ -267,14 +281,26 @@ class NotYetError(ReplicationError, TimeoutError):
     hint = "wait again with the same token; do not repeat the write"
 
     def __init__(
-        self, what: str, *, reached: int, wanted: int, missing: Mapping[str, int] | None = None
+        self,
+        message: str,
+        *,
+        reached: int,
+        wanted: int,
+        in_memory: int = 0,
+        missing: Mapping[str, int] | None = None,
     ) -> None:
-        self.missing = dict(missing or {})
-        lacks = ", ".join(f"{count} of {origin}" for origin, count in self.missing.items())
-        lacks = f" (events lacked here: {lacks})" if lacks else ""
-        super().__init__(f"{what}: {reached} of {wanted} reached in time{lacks}; the write stands")
+        super().__init__(message)
         self.reached = reached
         self.wanted = wanted
+        self.in_memory = in_memory
+        self.missing = dict(missing or {})
+
+
+class NoAnswerError(ReplicationError, TimeoutError):
+    """An agent did not answer an operator in time: whether it did what it was told is not known."""
+
+    code: ClassVar[str] = "no-answer"
+    hint = "look at it (`status`, `get`) before you repeat an order"
 
 
 class OrderRefusedError(ReplicationError):

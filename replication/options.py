@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from replication.errors import ConfigError, SecretRequiredError
 from replication.protocol import Keyring
+from replication.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,46 @@ def checked_name(name: str) -> str:
             f"{name!r} is not an agent's name: 1 to 64 letters, digits, '-', '_' or '.'"
         )
     return name
+
+
+def checked_timeout(timeout_s: object) -> float | None:
+    """The limit of a wait, in seconds; None for none.
+
+    Raises:
+        ConfigError: it is not a number of at least 0.
+    """
+    if timeout_s is None:
+        return None
+    if isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool) and timeout_s >= 0:
+        return timeout_s
+    raise ConfigError(
+        f"timeout_s is a number of seconds, not {timeout_s!r}", hint="None waits without limit"
+    )
+
+
+def checked_count(count: object) -> int:
+    """How many agents to wait for.
+
+    Raises:
+        ConfigError: it is not a whole number of at least 0.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ConfigError(f"n is a number of agents, not {count!r}", hint="n=1")
+    return count
+
+
+def checked_token(token: object) -> Version:
+    """A token to wait for.
+
+    Raises:
+        ConfigError: it is not a Version.
+    """
+    if not isinstance(token, Version):
+        raise ConfigError(
+            f"a token is a Version, not {type(token).__name__}",
+            hint="`version()` gives one, and Version.decode reads what its encode() wrote",
+        )
+    return token
 
 
 def keys_of(secret: Secret | None) -> tuple[bytes, ...]:

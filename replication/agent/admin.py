@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from crdt import Kernel, LWWRegister, ORSet, PNCounter
     from replication.agent.vitals import Vitals
     from replication.agent.watch import Watch
-    from replication.protocol import Member, Status
+    from replication.protocol import Member, Reached, Status
     from replication.version import Version
 
 Sample = tuple[dict[str, str], float]
 
-TIMEOUT_S_MAX = 60.0
+ORDER_TIMEOUT_S_MAX = 600.0
+"""For so long an order may wait, and hold a connection; one that asks for more is refused."""
 REDUNDANT = "redundant"
 REFUSED = "refused:"
 REFUSED_BY_PEER = "refused-by-peer:"
@@ -47,7 +48,7 @@ REFUSED_BY_PEER = "refused-by-peer:"
 class MemberView:
     """A peer as an agent sees it: a snapshot, not the row that gossip works on.
 
-    `heard_s` is seconds since its last frame.
+    `heard_s` is seconds since its last frame; `journalled`: whether it keeps a journal.
     """
 
     id: str
@@ -55,12 +56,20 @@ class MemberView:
     address: str
     status: Status
     heard_s: float
+    journalled: bool
 
     @classmethod
     def of(cls, member: Member, now_s: float) -> MemberView:
         """The view of a row at a moment."""
         heard_s = now_s - member.heard_s
-        return cls(member.replica, member.name, member.address, member.status, heard_s)
+        return cls(
+            member.replica,
+            member.name,
+            member.address,
+            member.status,
+            heard_s,
+            member.journalled,
+        )
 
 
 class Administered(Protocol):
@@ -85,6 +94,10 @@ class Administered(Protocol):
     @property
     def vitals(self) -> Vitals:
         """Its instruments."""
+
+    @property
+    def journalled(self) -> bool:
+        """Whether it keeps a journal."""
 
     @property
     def read_only(self) -> bool:
@@ -146,7 +159,10 @@ class Administered(Protocol):
         """Until it is on this disk."""
 
     async def replicated(self, token: Version, n: int, timeout_s: float) -> int:
-        """Until it is on `n` others."""
+        """Until it is on the disks of `n` others."""
+
+    def reached(self, token: Version) -> Reached:
+        """Where it is by now."""
 
     def block(self, peer: str) -> None:
         """Cut a peer off."""
@@ -244,6 +260,7 @@ class AdminHandlers:
             return {"peer": peer}
         if agent.kernel.in_batch:
             raise OrderRefusedError("a batch is open here", hint="try again")
+        timeout_s, copies = _timeout(order), _count(order, "copies")
         try:
             if verb == "skip":
                 agent.skip(_text(order, "peer"))
@@ -252,12 +269,17 @@ class AdminHandlers:
         except CRDTError as error:
             raise OrderRefusedError(str(error)) from error
         token = agent.version()
-        timeout_s = min(_number(order, "timeout_s", 10.0), TIMEOUT_S_MAX)
-        copies = int(_number(order, "copies", 0))
-        await agent.durable(token, timeout_s)
+        if agent.journalled:
+            await agent.durable(token, timeout_s)
         if copies:
             await agent.replicated(token, copies, timeout_s)
-        return {"writer": agent.id, "version": token.encode()}
+        reached = agent.reached(token)
+        return {
+            "writer": agent.id,
+            "version": token.encode(),
+            "durable": agent.journalled,
+            "copies": {"on_disk": reached.on_disk, "in_memory": reached.in_memory},
+        }
 
     def _write(self, verb: object, name: str, value: Any) -> None:
         agent = self._agent
@@ -301,10 +323,22 @@ def _text(order: Mapping[str, Any], field: str) -> str:
     return value
 
 
-def _number(order: Mapping[str, Any], field: str, default: float) -> float:
-    value = order.get(field, default)
+def _timeout(order: Mapping[str, Any]) -> float:
+    value = order.get("timeout_s", 10.0)
     if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
-        raise OrderRefusedError(f"{field} is a number of at least 0")
+        raise OrderRefusedError(f"timeout_s is a number of seconds, not {value!r}")
+    if value > ORDER_TIMEOUT_S_MAX:
+        raise OrderRefusedError(
+            f"an order waits for at most {ORDER_TIMEOUT_S_MAX:g} s, not {value:g}",
+            hint="nothing was written; ask for less, and look with `status` how far it came",
+        )
+    return value
+
+
+def _count(order: Mapping[str, Any], field: str) -> int:
+    value = order.get(field, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise OrderRefusedError(f"{field} is a whole number of at least 0, not {value!r}")
     return value
 
 
@@ -318,6 +352,7 @@ def status(agent: Administered) -> dict[str, Any]:
         "id": agent.id,
         "name": agent.name,
         "address": agent.address,
+        "journalled": agent.journalled,
         "read_only": agent.read_only,
         "digest": agent.digest().hex(),
         "vector": dict(agent.kernel.vector),
@@ -330,6 +365,7 @@ def status(agent: Administered) -> dict[str, Any]:
                 "id": member.id,
                 "address": member.address,
                 "status": member.status.name.lower(),
+                "journalled": member.journalled,
                 "heard_s": round(member.heard_s, 3) if member.heard_s < 1e9 else None,
                 "lag_events": lag.get(member.id),
             }

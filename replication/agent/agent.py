@@ -45,7 +45,14 @@ from replication.errors import (
     UnknownPeerError,
 )
 from replication.journal import MemoryJournal, SqliteJournal
-from replication.options import check_reach, checked_name, keyring_of
+from replication.options import (
+    check_reach,
+    checked_count,
+    checked_name,
+    checked_timeout,
+    checked_token,
+    keyring_of,
+)
 from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of
 from replication.transport import PATH, HttpTransport, checked_addresses, split_address
 from replication.version import Version
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
     from replication.agent.vitals import Vitals
     from replication.journal import Journal
     from replication.options import Secret
+    from replication.protocol import Reached
     from replication.transport import Application, Transport
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
@@ -72,7 +80,8 @@ class Agent:
         listen: `host:port[/path]`, port 0 for a free one, "" to only open exchanges.
         peers: addresses to find the cluster by; one living one is enough.
         hubs: addresses to keep a WebSocket to: over it they reach an agent that cannot be dialled.
-        journal: a file path, or None: then the agent remembers nothing when it stops.
+        journal: a file path, or None: then the agent is in memory only. It remembers nothing when
+            it stops, `durable` is refused, and peers do not count it where they wait for disks.
         secret: required off loopback; a sequence holds (current, previous) for key rotation.
         key: this agent's own key, instead of the secret; it proves the agent's name and no more.
         principals: name -> own key, at a hub: of the agents that have one.
@@ -129,7 +138,7 @@ class Agent:
         if isinstance(journal, str | Path):
             journal = SqliteJournal(journal)
         self._transport = transport
-        self._journal = journal or MemoryJournal()
+        self._journal = MemoryJournal() if journal is None else journal
         self._watchers = Watchers(self.config.subscription_events_max)
         self._address = address
         self._settings = ReplicaSettings(
@@ -141,6 +150,7 @@ class Agent:
             dice=random.Random(seed),  # noqa: S311 - spreads load, guards nothing
             seeds=checked_addresses(peers),
             hubs=kept,
+            journalled=journal is not None,
         )
         self._runtime: AgentRuntime | None = None
 
@@ -285,50 +295,96 @@ class Agent:
         """Wait until the events of `token` (default: of now) are on this disk.
 
         Raises:
+            NoJournalError: this agent has no disk: it was started without a journal.
             JournalFailedError: it failed; the writes stay visible here and are retried.
             NotYetError: the time ran out; not a rollback.
         """
-        await self._running().durable(token or self.version(), timeout_s)
+        runtime = self._running()
+        wanted = self.version() if token is None else checked_token(token)
+        await runtime.durable(wanted, checked_timeout(timeout_s))
 
     async def replicated(self, token: Version, n: int, timeout_s: float | None = None) -> int:
         """Wait until `n` other agents have the events of `token` on their disks; how many have.
 
+        An agent without a journal has no disk and is not counted; `reached` tells of it, too.
+
         Raises:
             NotYetError: the time ran out; not a rollback.
         """
-        return await self._spread(token, lambda: n, "replicated", timeout_s)
+        checked_count(n)
+        members = self._running().replica.members
+        done, reached = await self._spread(token, lambda there: there.on_disk >= n, timeout_s)
+        if done:
+            return reached.on_disk
+        known = len(members.current())
+        memory = f", {reached.in_memory} more in memory only" if reached.in_memory else ""
+        few = f"; it knows {known} others in all" if known < n else ""
+        raise NotYetError(
+            f"replicated: {reached.on_disk} of {n} others have it on disk{memory} after "
+            f"{timeout_s:g} s{few}; the write stands",
+            reached=reached.on_disk,
+            wanted=n,
+            in_memory=reached.in_memory,
+        )
 
     async def stable(self, token: Version, timeout_s: float | None = None) -> int:
-        """Wait until every current member, dead ones included, has the events of `token`."""
+        """Wait until every current member, dead ones included, has the events of `token`.
+
+        On its disk, if it keeps a journal, else in its memory; how many have.
+        """
         everyone = self._running().replica.members.current
-        return await self._spread(token, lambda: len(everyone()), "stable", timeout_s)
+        done, reached = await self._spread(
+            token, lambda there: there.members >= len(everyone()), timeout_s
+        )
+        if done:
+            return reached.members
+        raise NotYetError(
+            f"stable: {reached.members} of {len(everyone())} others have it after {timeout_s:g} s; "
+            "the write stands",
+            reached=reached.members,
+            wanted=len(everyone()),
+            in_memory=reached.in_memory,
+        )
+
+    def reached(self, token: Version) -> Reached:
+        """How many others said by now that they have the events of `token`: on disk, in memory.
+
+        O(members x origins).
+        """
+        acknowledgements = self._running().replica.acknowledgements
+        return acknowledgements.reached(checked_token(token).vector)
 
     async def _spread(
-        self, token: Version, wanted: Callable[[], int], what: str, timeout_s: float | None
-    ) -> int:
-        """Until so many others have the events of a token on their disks; how many have."""
+        self, token: Version, enough: Callable[[Reached], bool], timeout_s: float | None
+    ) -> tuple[bool, Reached]:
+        """Wait until enough others said that they have a token's events; whether, and who has."""
         runtime = self._running()
-        replica = runtime.replica
-        replica.scheduler.hurry(time.monotonic())
-
-        def reached() -> int:
-            return replica.acknowledgements.holders(token.vector)
-
-        if not await runtime.until(lambda: reached() >= wanted(), timeout_s):
-            raise NotYetError(what, reached=reached(), wanted=wanted())
-        return reached()
+        vector = checked_token(token).vector
+        checked_timeout(timeout_s)
+        runtime.replica.scheduler.hurry(time.monotonic())
+        reached = partial(runtime.replica.acknowledgements.reached, vector)
+        return await runtime.until(lambda: enough(reached()), timeout_s), reached()
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
         runtime = self._running()
         replica = runtime.replica
+        checked_token(token)
+        checked_timeout(timeout_s)
         replica.scheduler.hurry(time.monotonic())
 
         def lacks() -> dict[str, int]:
             return token.beyond(Version(replica.kernel.vector))
 
         if not await runtime.until(lambda: not lacks(), timeout_s):
-            raise NotYetError("seen", reached=0, wanted=1, missing=lacks())
+            missing = lacks()
+            events = ", ".join(f"{count} of {origin}" for origin, count in missing.items())
+            raise NotYetError(
+                f"seen: events lacked here after {timeout_s:g} s: {events}",
+                reached=0,
+                wanted=1,
+                missing=missing,
+            )
 
     async def read(
         self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
@@ -353,6 +409,8 @@ class Agent:
         With `after` - the `token` of an earlier watch, of any agent - it begins with one folded
         event, cause "resume", for what changed since; what is not durable yet may come again.
         """
+        if after is not None:
+            checked_token(after)
         missed = None if after is None else missed_since(self.kernel, after.vector, prefix)
         now = self.version()
         return self._watchers.watch(prefix, after or now, now, missed)
@@ -443,6 +501,11 @@ class Agent:
         if not self.rules.may_write(name, SKIPPED):
             raise ForbiddenWriteError(f"the rules do not let {name} take back what others wrote")
         replica.skip(origin)
+
+    @property
+    def journalled(self) -> bool:
+        """Whether this agent keeps a journal: whether anything of it can be durable."""
+        return self._settings.journalled
 
     @property
     def read_only(self) -> bool:

@@ -32,6 +32,7 @@ class ReplicaSettings:
         dice: of gossip.
         seeds: addresses to find the cluster by.
         hubs: addresses that a line is kept to.
+        journalled: whether its journal outlives its process.
     """
 
     cluster: str
@@ -42,6 +43,7 @@ class ReplicaSettings:
     dice: Dice
     seeds: tuple[str, ...] = ()
     hubs: tuple[str, ...] = ()
+    journalled: bool = True
 
 
 def assemble(
@@ -71,4 +73,5 @@ def assemble(
         policy=rules,
         book=booted.recovered.book,
         chunks=booted.chunks(),
+        journalled=settings.journalled,
     )

@@ -331,6 +331,7 @@ class BlockingAgent:
     durable = awaited(Agent.durable)
     replicated = awaited(Agent.replicated)
     stable = awaited(Agent.stable)
+    reached = called(Agent.reached)
     seen = awaited(Agent.seen)
     read = awaited(Agent.read)
 
@@ -365,6 +366,11 @@ class BlockingAgent:
     def vitals(self) -> Vitals:
         """Delays, queues and arrivals, as measured since the start; carried, like a document."""
         return self._carrier.call(lambda: self._inner.vitals)
+
+    @property
+    def journalled(self) -> bool:
+        """Whether this agent keeps a journal: whether anything of it can be durable."""
+        return self._inner.journalled
 
     @property
     def read_only(self) -> bool:

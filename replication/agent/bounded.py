@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from crdt import BatchOpenError, ReadsAsNumber
 from replication.errors import JournalFailedError, UnacknowledgedError
+from replication.options import checked_timeout
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Bounded(ReadsAsNumber):
 
         Raises:
             InsufficientRightsError: `.local` says how much there is. Nothing was changed.
+            NoJournalError: this agent has no disk to wait for. Nothing was changed.
             BatchOpenError: inside of a batch nothing can become durable. Nothing was changed.
             ForbiddenWriteError, JournalFailedError: no write is taken now. Nothing was changed.
             UnacknowledgedError: made, and not durable; see there.
@@ -75,6 +77,8 @@ class Bounded(ReadsAsNumber):
         """
         runtime = self._running()
         replica = runtime.replica
+        runtime.check_journalled()
+        checked_timeout(timeout_s)
         if replica.kernel.in_batch:
             raise BatchOpenError("a decrement waits for the disk, and a batch holds the disk up")
         if not self._view.decrement(amount):

@@ -50,6 +50,7 @@ from replication.errors import (
     ClosedError,
     JournalFailedError,
     JournalUnreadableError,
+    NoJournalError,
     NotYetError,
     PeerUnreachableError,
 )
@@ -483,20 +484,35 @@ class AgentRuntime:
 
     def _satisfy(self) -> None:
         replica = self.replica
-        members, holders = replica.members, replica.acknowledgements.holders
-        self.vitals.spread(lambda v: holders(v) == len(members.current()))
-        for reached, waiter in self._waiters:
+        members, reached = replica.members, replica.acknowledgements.reached
+        self.vitals.spread(lambda v: reached(v).members == len(members.current()))
+        for condition, waiter in self._waiters:
             if waiter.done():
                 continue
-            if reached():
+            if condition():
                 waiter.set_result(None)
             elif self.failure is not None:
                 waiter.set_exception(self._refusal())
 
     async def durable(self, token: Version, timeout_s: float | None) -> None:
-        """Until the events of a token are on this disk; JournalFailedError, NotYetError."""
+        """Until the events of a token are on this disk.
+
+        Raises:
+            NoJournalError: there is none.
+            JournalFailedError, NotYetError: not yet.
+        """
+        self.check_journalled()
         if not await self.until(lambda: token <= Version(self.replica.durable), timeout_s):
-            raise NotYetError("durable", reached=0, wanted=1)
+            raise NotYetError(
+                f"durable: not on this disk after {timeout_s:g} s; the write stands",
+                reached=0,
+                wanted=1,
+            )
+
+    def check_journalled(self) -> None:
+        """Raise NoJournalError if what is persisted ends with this process."""
+        if not self.replica.members.me.journalled:
+            raise NoJournalError(f"agent {self.name!r} keeps no journal: it is in memory only")
 
 
 def wall_ms() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replication.cli import commands
-from replication.errors import NotYetError, ReplicationError
+from replication.errors import NoAnswerError, NotYetError, ReplicationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,11 @@ def parser() -> argparse.ArgumentParser:
                 sub.add_argument("value")
             sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
             sub.add_argument(
-                "--copies", type=int, default=0, metavar="N", help="wait until N others have it"
+                "--copies",
+                type=int,
+                default=0,
+                metavar="N",
+                help="wait until N others have it on disk",
             )
     diff = verbs.add_parser("diff", parents=[shared], help="compare the states of two agents")
     diff.add_argument("one", metavar="HOST:PORT")
@@ -129,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         answer = asyncio.run(commands.run(options))
-    except NotYetError as error:
+    except (NotYetError, NoAnswerError) as error:
         print(f"error: {error} (hint: {error.hint})", file=sys.stderr)  # noqa: T201 - a command line prints
         return 3
     except ReplicationError as error:

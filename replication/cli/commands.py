@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import signal
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,9 @@ async def _write(options: argparse.Namespace) -> Any:
             raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
     order = {"name": options.name, "value": value, "copies": options.copies}
     answer = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
+    if not answer["durable"]:
+        note = f"note: {answer['writer']} keeps no journal: this is in its memory only"
+        print(note, file=sys.stderr)  # noqa: T201 - a command line prints
     return answer if options.output == "json" else None
 
 

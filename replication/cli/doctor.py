@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from replication.errors import (
-    NotYetError,
+    NoAnswerError,
     PeerUnreachableError,
     UnhealthyError,
 )
@@ -63,7 +63,7 @@ async def of_cluster(address: str, keys: tuple[bytes, ...], timeout_s: float) ->
         try:
             text = await AdminClient(member["address"], keys, timeout_s).get("/status")
             statuses.append(json.loads(text))
-        except (PeerUnreachableError, NotYetError) as error:
+        except (PeerUnreachableError, NoAnswerError) as error:
             findings.append(f"{member['id']}: does not answer: {error}")
     for status in statuses:
         findings += findings_of(status)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("replication")
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x434E5643  # "CNVC": tells our files from other SQLite databases
 IDENTITY = "'nonce', 'nonce_before', 'inode', 'commits'"
 
@@ -198,7 +198,10 @@ class SqliteJournal:
                 facts["broken"] = 0
             if entry.book is not None:
                 facts["book"] = json.dumps(
-                    [[c.replica, c.address, c.incarnation, c.status] for c in entry.book]
+                    [
+                        [c.replica, c.address, c.incarnation, c.status, c.journalled]
+                        for c in entry.book
+                    ]
                 )
             db.executemany("REPLACE INTO facts VALUES (?, ?)", facts.items())
             db.execute("COMMIT")
@@ -402,4 +405,4 @@ def _continuous(facts: Facts, witness: tuple[str, int], inode: str) -> bool:
 
 
 def _book(text: str) -> tuple[MemberClaim, ...]:
-    return tuple(MemberClaim(r, a, n, Status(s)) for r, a, n, s in json.loads(text))
+    return tuple(MemberClaim(r, a, n, Status(s), j) for r, a, n, s, j in json.loads(text))

@@ -52,6 +52,7 @@ from replication.protocol.link import (
 )
 from replication.protocol.membership import Dice, Member
 from replication.protocol.messages import MemberClaim, Status
+from replication.protocol.peers import Reached
 from replication.protocol.policy import SKIPPED, AccessPolicy, agent_of
 from replication.protocol.replica import Replica
 from replication.protocol.wire import BOOT_BYTES, Wire
@@ -77,6 +78,7 @@ __all__ = [
     "Notice",
     "PeerConnection",
     "Published",
+    "Reached",
     "Replica",
     "Row",
     "Send",

@@ -71,6 +71,8 @@ class Member:
     heard_s: float = -math.inf
     sent: int = 0
     """How many frames carried this claim; news begin anew."""
+    journalled: bool = False
+    """Whether it said that it keeps a journal; unknown is no."""
     via: str = ""
     """Where it can be asked while it stays connected here; never told to others."""
 
@@ -86,7 +88,9 @@ class Member:
 
     def claim(self) -> MemberClaim:
         """The row as it travels."""
-        return MemberClaim(self.replica, self.address, self.incarnation, self.status)
+        return MemberClaim(
+            self.replica, self.address, self.incarnation, self.status, self.journalled
+        )
 
 
 class Membership:
@@ -95,10 +99,19 @@ class Membership:
     __slots__ = ("_config", "_rows", "me", "retired")
 
     def __init__(
-        self, replica: str, address: str, incarnation: int, config: Config, now_s: float
+        self,
+        replica: str,
+        address: str,
+        incarnation: int,
+        config: Config,
+        now_s: float,
+        *,
+        journalled: bool = True,
     ) -> None:
         self._config = config
-        self.me = Member(replica, address, incarnation, Status.ALIVE, now_s, now_s)
+        self.me = Member(
+            replica, address, incarnation, Status.ALIVE, now_s, now_s, journalled=journalled
+        )
         self.retired = False
         """Somebody declared this id gone for good: it needs a new one."""
         self._rows: dict[str, Member] = {replica: self.me}
@@ -151,7 +164,14 @@ class Membership:
         if row is None:
             if not self._has_room(now_s):
                 return None
-            row = Member(claim.replica, claim.address, claim.incarnation, claim.status, now_s)
+            row = Member(
+                claim.replica,
+                claim.address,
+                claim.incarnation,
+                claim.status,
+                now_s,
+                journalled=claim.journalled,
+            )
             if row.name == self.me.name and row.address == self.me.address:
                 row.status = Status.LEFT  # an earlier incarnation of this agent
             self._rows[claim.replica] = row
@@ -165,6 +185,7 @@ class Membership:
         row.incarnation = max(claim.incarnation, row.incarnation)
         row.status = claim.status
         row.address = claim.address or row.address
+        row.journalled = claim.journalled
         row.sent = 0
         return row
 
@@ -270,7 +291,15 @@ class Membership:
     def reincarnated(self, replica: str, now_s: float) -> None:
         """This agent goes on under a new id; the old one has left."""
         old, self.retired = self.me, False
-        self.me = Member(replica, old.address, old.incarnation + 1, Status.ALIVE, now_s, now_s)
+        self.me = Member(
+            replica,
+            old.address,
+            old.incarnation + 1,
+            Status.ALIVE,
+            now_s,
+            now_s,
+            journalled=old.journalled,
+        )
         self._rows[replica] = self.me
         old.status, old.since_s, old.sent = Status.LEFT, now_s, 0
 

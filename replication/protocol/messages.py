@@ -86,12 +86,16 @@ class Tier(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberClaim:
-    """Somebody's claim about a member, at that member's SWIM incarnation number."""
+    """Somebody's claim about a member, at that member's SWIM incarnation number.
+
+    `journalled` is what the member says of itself: whether what it has outlives its process.
+    """
 
     replica: str
     address: str
     incarnation: int
     status: Status
+    journalled: bool = True
 
 
 @dataclass(frozen=True, slots=True)

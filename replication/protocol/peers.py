@@ -228,6 +228,24 @@ class Peers:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """How many other agents said that they have something, by where.
+
+    Attributes:
+        on_disk: agents that keep a journal, and have it there.
+        in_memory: agents that keep none: what they have ends with their process.
+    """
+
+    on_disk: int
+    in_memory: int
+
+    @property
+    def members(self) -> int:
+        """Both together."""
+        return self.on_disk + self.in_memory
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledgements:
     """Who has what, as said by the members themselves: the arithmetic behind tokens and lag."""
 
@@ -242,10 +260,17 @@ class Acknowledgements:
             behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
         return behind
 
-    def holders(self, wanted: Mapping[str, int]) -> int:
-        """How many current members said that they durably have these; O(members x origins)."""
-        known = (self.peers.peer(member.replica).known for member in self.members.current())
-        return sum(all(k.get(o, 0) >= s for o, s in wanted.items()) for k in known)
+    def reached(self, wanted: Mapping[str, int]) -> Reached:
+        """How many current members said that they have these; O(members x origins)."""
+        there = [
+            member.journalled
+            for member in self.members.current()
+            if all(self._known(member).get(o, 0) >= s for o, s in wanted.items())
+        ]
+        return Reached(there.count(True), there.count(False))
+
+    def _known(self, member: Member) -> Mapping[str, int]:
+        return self.peers.peer(member.replica).known
 
     def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
         """The events of `mine` that every current member, dead ones included, has durably."""

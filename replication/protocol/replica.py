@@ -71,6 +71,7 @@ class Replica:
         seeds: addresses to try; hubs: those that a connection is kept to.
         book: members as of the last run; chunks: of a bootstrap that it did not finish.
         policy: who may say what; the same on every replica.
+        journalled: whether what is persisted outlives the process; peers are told.
 
     Its parts, each with the question that it answers; each changes its own state alone:
 
@@ -97,6 +98,7 @@ class Replica:
         chunks: Iterable[bytes] = (),
         hubs: Iterable[str] = (),
         policy: AccessPolicy | None = None,
+        journalled: bool = True,
     ) -> None:
         self.kernel = kernel
         self.config = config
@@ -111,7 +113,9 @@ class Replica:
         # Who there is. The book comes before the seeds are asked, so that a cluster that restarts
         # as a whole finds itself. A hub is a seed, too: it is dialled, and then greeted by `line`.
         self._hubs = frozenset(hubs)
-        self.members = Membership(kernel.replica, address, incarnation, config, now_s)
+        self.members = Membership(
+            kernel.replica, address, incarnation, config, now_s, journalled=journalled
+        )
         self.members.learn(book, now_s)
         self.peers, self.behind = Peers(config, dice), Behind()
         self.acknowledgements = Acknowledgements(self.members, self.peers)

@@ -139,7 +139,7 @@ def _unpack(data: bytes, items_max: int) -> object:
 
 
 def _members(claims: tuple[MemberClaim, ...]) -> list[list[Any]]:
-    return [[c.replica, c.address, c.incarnation, int(c.status)] for c in claims]
+    return [[c.replica, c.address, c.incarnation, int(c.status), c.journalled] for c in claims]
 
 
 def _digest(digest: Digest) -> list[Any]:
@@ -179,14 +179,15 @@ def _parse_vector(value: object) -> dict[str, int]:
 def _parse_members(value: object) -> tuple[MemberClaim, ...]:
     claims = []
     for claim in _need(value, list):
-        replica, address, incarnation, status = _row(claim, 4)
+        replica, address, incarnation, status, journalled = _row(claim, 5)
         try:
             known = Status(_natural(status))
         except ValueError:
             continue  # a status of a later release says nothing to this one
         if _natural(incarnation) > INCARNATION_MAX:
             continue  # nobody lives that long; and its subject could not refute it
-        claims.append(MemberClaim(_name(replica), _name(address), _natural(incarnation), known))
+        number, keeps = _natural(incarnation), _need(journalled, bool)
+        claims.append(MemberClaim(_name(replica), _name(address), number, known, keeps))
     return tuple(claims)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from replication.agent import Agent
 from replication.errors import NotYetError
+from replication.journal import MemoryJournal
 from replication.testing.simulation import EPOCH_MS, Faults, Simulation
 from replication.transport import Switchboard
 
@@ -69,13 +70,17 @@ class VirtualClock:
 async def local_agents(
     *names: str, config: Config | None = None
 ) -> AsyncIterator[tuple[Agent, ...]]:
-    """Agents of these names that know the first one; closed in the end, whatever happened."""
+    """Agents of these names that know the first one; closed in the end, whatever happened.
+
+    Each has a disk that lives as long as they do, so what waits for `durable` works as anywhere.
+    """
     board = Switchboard()
     addresses = [f"{name}:1" for name in names]
     agents = [
         Agent(
             name,
             transport=board.transport(address),
+            journal=MemoryJournal(),
             peers=addresses[:1] if number else (),
             config=config,
             seed=number,
@@ -100,4 +105,6 @@ async def equal(*agents: Agent, timeout_s: float = 10.0) -> None:
                 await asyncio.sleep(LOOK_EVERY_S)
     except TimeoutError as error:
         states = len({agent.digest() for agent in agents})
-        raise NotYetError("equal states", reached=states, wanted=1) from error
+        raise NotYetError(
+            f"equal: {states} different states after {timeout_s:g} s", reached=states, wanted=1
+        ) from error

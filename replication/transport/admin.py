@@ -26,6 +26,7 @@ from aiohttp import web
 
 from replication.errors import (
     ClosedError,
+    NoAnswerError,
     NotYetError,
     OrderRefusedError,
     PeerUnreachableError,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 ORDER_BYTES_MAX = 256 * 1024
 FOLLOWERS_MAX = 16
+ANSWER_S = 2.0
+"""An order that ran out of time is answered with how far it came; the client waits for that."""
 ERRORS: dict[type[ReplicationError], HTTPStatus] = {
     NotYetError: HTTPStatus.GATEWAY_TIMEOUT,
     ClosedError: HTTPStatus.SERVICE_UNAVAILABLE,  # still reading its journal, or closing
@@ -151,7 +154,9 @@ def _shows(request: web.Request, tokens: list[str]) -> bool:
 
 def _refused(error: ReplicationError) -> web.Response:
     status = ERRORS.get(type(error), HTTPStatus.BAD_REQUEST)
-    facts = {"code": error.code, "text": str(error), "hint": error.hint}
+    facts: dict[str, str | int] = {"code": error.code, "text": str(error), "hint": error.hint}
+    if isinstance(error, NotYetError):
+        facts |= {"reached": error.reached, "wanted": error.wanted, "in_memory": error.in_memory}
     return web.json_response({"error": facts}, status=status)
 
 
@@ -165,7 +170,8 @@ class AdminClient:
     Args:
         address: where the agent listens.
         keys: of the cluster secret; () without one.
-        timeout_s: of each question and order, and between two changes none at all.
+        timeout_s: of each question; an order may take it for itself, and `ANSWER_S` more to answer.
+            Between two changes there is none at all.
         tls: for an agent that listens with TLS; None is plain HTTP.
     """
 
@@ -180,13 +186,20 @@ class AdminClient:
         Raises:
             PeerUnreachableError: nobody answers there, or not an agent.
             OrderRefusedError: the agent answered why not.
-            NotYetError: no answer in time.
+            NoAnswerError: none in time.
         """
-        return await self._ask("GET", path, params=query)
+        return await self._ask("GET", path, self.timeout_s, params=query)
 
     async def order(self, verb: str, **order: Any) -> Any:
-        """Have the agent do something; its answer. Errors as of `get`."""
-        return json.loads(await self._ask("POST", "/orders", json={"verb": verb, **order}))
+        """Have the agent do something; its answer.
+
+        Raises:
+            NotYetError: it did, and what it waited for did not come in time.
+            ReplicationError: as of `get`; after NoAnswerError it may have been done, or not.
+        """
+        timeout_s = self.timeout_s + ANSWER_S
+        text = await self._ask("POST", "/orders", timeout_s, json={"verb": verb, **order})
+        return json.loads(text)
 
     async def changes(self, prefix: str) -> AsyncIterator[Any]:
         """Changes as they come, until the agent stops. Errors as of `get`."""
@@ -204,10 +217,10 @@ class AdminClient:
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachableError(f"{self.address}: {type(error).__name__}") from error
 
-    async def _ask(self, method: str, path: str, **options: Any) -> str:
+    async def _ask(self, method: str, path: str, timeout_s: float, **options: Any) -> str:
         try:
             async with (
-                asyncio.timeout(self.timeout_s),
+                asyncio.timeout(timeout_s),
                 aiohttp.ClientSession(headers=self._headers()) as session,
                 session.request(
                     method, self._url(path), ssl=self.tls or True, **options
@@ -216,8 +229,10 @@ class AdminClient:
                 text = await response.text()
                 self._check(response, text)
                 return text
+        except ReplicationError:  # a NotYetError of the agent is a TimeoutError, too
+            raise
         except TimeoutError as error:
-            raise NotYetError(f"answer of {self.address}", reached=0, wanted=1) from error
+            raise NoAnswerError(f"no answer of {self.address} within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachableError(
                 f"{self.address}: {type(error).__name__}", hint="is an agent listening there?"
@@ -239,10 +254,13 @@ class AdminClient:
                 f"{self.address} refuses us", hint="pass --secret-file with the cluster's secret"
             )
         try:
-            error_facts = json.loads(text)["error"]
-            reason, hint = str(error_facts["text"]), str(error_facts["hint"])
+            facts = json.loads(text)["error"]
+            reason, hint = str(facts["text"]), str(facts["hint"])
+            if response.status == HTTPStatus.GATEWAY_TIMEOUT:
+                reached, wanted, memory = (
+                    int(facts[field]) for field in ("reached", "wanted", "in_memory")
+                )
+                raise NotYetError(reason, reached=reached, wanted=wanted, in_memory=memory)
         except (ValueError, KeyError, TypeError) as error:
             raise PeerUnreachableError(f"{self.address} answered {response.status}") from error
-        if response.status == HTTPStatus.GATEWAY_TIMEOUT:
-            raise NotYetError(reason.partition(":")[0], reached=0, wanted=1)
         raise OrderRefusedError(reason, hint=hint)

@@ -132,8 +132,8 @@ async def test_a_process_that_hangs_costs_the_others_nothing(tmp_path):
     eve = await start("eve", journal=str(tmp_path / "eve"))
     try:
         async with (
-            Agent("ada", peers=[eve.address], **options) as ada,
-            Agent("bob", peers=[ada.address], **options) as bob,
+            Agent("ada", peers=[eve.address], journal=tmp_path / "ada", **options) as ada,
+            Agent("bob", peers=[ada.address], journal=tmp_path / "bob", **options) as bob,
         ):
             ada.counter("n").increment(1)
             assert await ada.replicated(ada.version(), 2, LIMIT_S) == 2

@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from replication import Agent, NotYetError, UnknownPeerError
-from replication.agent.admin import FAMILIES, AdminHandlers, exposition, plain
+from replication.agent.admin import FAMILIES, ORDER_TIMEOUT_S_MAX, AdminHandlers, exposition, plain
 from replication.errors import OrderRefusedError
+from replication.journal.memory import MemoryJournal
 from replication.testing import local_agents
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,7 +20,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 async def test_operators_read_pages_from_this_machine():
     """/status is JSON, /metrics is Prometheus' text: every line is a comment or a sample."""
-    async with Agent("ada", secret="a shared secret") as ada, aiohttp.ClientSession() as session:
+    async with (
+        Agent("ada", journal=MemoryJournal(), secret="a shared secret") as ada,
+        aiohttp.ClientSession() as session,
+    ):
         ada.counter("n").increment(1)
         async with session.get(f"http://{ada.address}/status") as response:
             page = json.loads(await response.text())
@@ -39,7 +43,10 @@ async def test_every_metric_is_documented_and_told() -> None:
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"`convoca_(\w+?)(?:\{[^`]*)?`", page))
     assert documented == {*FAMILIES, "convergence_seconds"}
-    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+    async with (
+        Agent("ada", journal=MemoryJournal()) as ada,
+        Agent("bob", journal=MemoryJournal(), peers=[ada.address]) as bob,
+    ):
         ada.counter("n").increment(1)
         await ada.replicated(ada.version(), 1, 10)
         text = exposition(ada)
@@ -53,8 +60,8 @@ async def test_every_metric_is_documented_and_told() -> None:
 async def test_a_cut_is_seen_as_lag_of_members_and_of_origins() -> None:
     """The writer sees its member behind; the member, told through another, sees what it lacks."""
     async with (
-        Agent("ada") as ada,
-        Agent("bob", peers=[ada.address]) as bob,
+        Agent("ada", journal=MemoryJournal()) as ada,
+        Agent("bob", journal=MemoryJournal(), peers=[ada.address]) as bob,
     ):
         ada.counter("n").increment(1)
         await ada.replicated(ada.version(), 1, 10)
@@ -88,7 +95,12 @@ async def test_an_order_is_the_agents_own_write_and_durable_when_it_is_answered(
             {"verb": "inc", "name": "stock", "value": -2},
         ):
             answer = await handlers.execute(order)
-        assert answer == {"writer": ada.id, "version": ada.version().encode()}
+        assert answer == {
+            "writer": ada.id,
+            "version": ada.version().encode(),
+            "durable": True,
+            "copies": {"on_disk": 0, "in_memory": 0},
+        }
         assert ada.register("status").value == "paid"
         assert set(ada.orset("tags")) == {("a", 1)}
         assert ada.counter("stock").value == -2
@@ -105,6 +117,10 @@ async def test_an_order_is_the_agents_own_write_and_durable_when_it_is_answered(
         {"verb": "inc", "name": "n", "value": "1"},
         {"verb": "add", "name": "tags", "value": {"a": 1}},
         {"verb": "cut"},
+        {"verb": "inc", "name": "n", "value": 1, "copies": 1.5},
+        {"verb": "inc", "name": "n", "value": 1, "copies": -1},
+        {"verb": "inc", "name": "n", "value": 1, "timeout_s": float("nan")},
+        {"verb": "inc", "name": "n", "value": 1, "timeout_s": ORDER_TIMEOUT_S_MAX + 1},
     ],
 )
 async def test_an_order_that_makes_no_sense_changes_nothing(order):
@@ -113,6 +129,29 @@ async def test_an_order_that_makes_no_sense_changes_nothing(order):
         with pytest.raises(OrderRefusedError):
             await AdminHandlers(ada).execute(order)
         assert ada.version().vector == {}
+
+
+async def test_an_order_to_an_agent_without_a_journal_says_that_it_is_in_memory(say):
+    """It is carried out, and a copy on a peer's disk is a copy; a warning is not a failure."""
+    async with (
+        Agent("ada") as ada,
+        Agent("bob", peers=[ada.address], journal=MemoryJournal()) as bob,
+    ):
+        to = ["--peer", ada.address]
+        code, out, err = await say("inc", "n", "1", "--copies", "1", *to)
+        assert (code, out) == (0, "")
+        assert err == f"note: {ada.id} keeps no journal: this is in its memory only"
+        code, out, err = await say("inc", "n", "1", "--copies", "1", *to, "-o", "json")
+        assert json.loads(out)["durable"] is False
+        assert json.loads(out)["copies"] == {"on_disk": 1, "in_memory": 0}
+        assert bob.counter("n").value == 2
+        code, _, err = await say("inc", "n", "1", "--copies", "2", "--timeout", "0.2", *to)
+        assert code == 3
+        assert "1 of 2 others have it on disk after 0.2 s; it knows 1 others in all" in err
+        code, _, err = await say("inc", "n", "1", "--timeout", "100000", *to)
+        assert code == 1
+        assert "an order waits for at most 600 s" in err
+        assert ada.counter("n").value == 3
 
 
 async def test_no_order_is_taken_inside_of_a_batch():

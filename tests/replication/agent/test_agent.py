@@ -16,6 +16,7 @@ from replication import (
     SecretRequiredError,
     UnknownDocumentTypeError,
 )
+from replication.journal.memory import MemoryJournal
 from replication.transport.memory import Switchboard
 
 SECRET = "a secret of this test"
@@ -40,7 +41,7 @@ async def test_a_write_is_seen_here_at_once_and_there_soon(until):
 
 async def test_an_agent_needs_no_peer_and_no_network():
     """Alone, not listening, with a peer that does not exist: everything local works."""
-    async with Agent("ada", listen="", peers=["127.0.0.1:9"]) as ada:
+    async with Agent("ada", journal=MemoryJournal(), listen="", peers=["127.0.0.1:9"]) as ada:
         ada.counter("n").increment(1)
         await ada.durable(timeout_s=5)
         assert ada.members() == []
@@ -133,7 +134,7 @@ async def test_early_errors_name_what_is_wrong_in_one_line(tmp_path):
 
 async def test_a_single_write_too_large_to_travel_is_refused_at_the_write():
     """What peers would refuse for ever, and a restart could not read, never enters the state."""
-    async with Agent("ada") as ada:
+    async with Agent("ada", journal=MemoryJournal()) as ada:
         with pytest.raises(BatchTooLargeError):
             ada.register("blob").set("a" * (1 << 20))  # however well it compresses
         assert ada.register("blob").value is None

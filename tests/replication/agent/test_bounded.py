@@ -72,7 +72,7 @@ async def test_a_decrement_that_cannot_be_persisted_says_so_and_is_told_to_nobod
     """[crdt 15] made but not acknowledged; the next one is refused; a retry settles the first."""
     board, journal = Switchboard(), MemoryJournal()
     ada = Agent("ada", journal=journal, transport=board.transport("a:1"))
-    bob = Agent("bob", transport=board.transport("b:1"), peers=["a:1"])
+    bob = Agent("bob", journal=MemoryJournal(), transport=board.transport("b:1"), peers=["a:1"])
     async with ada, bob:
         seats = ada.bounded("seats")
         seats.increment(10)
@@ -97,8 +97,8 @@ async def test_a_decrement_that_cannot_be_persisted_says_so_and_is_told_to_nobod
 async def test_what_is_not_held_here_cannot_be_taken_here(until):
     """Concurrent callers share the rights of one agent; a transfer brings more."""
     board = Switchboard()
-    ada = Agent("ada", transport=board.transport("a:1"))
-    bob = Agent("bob", transport=board.transport("b:1"), peers=["a:1"])
+    ada = Agent("ada", journal=MemoryJournal(), transport=board.transport("a:1"))
+    bob = Agent("bob", journal=MemoryJournal(), transport=board.transport("b:1"), peers=["a:1"])
     async with ada, bob:
         mine, theirs = ada.bounded("seats", 5), bob.bounded("seats", 5)
         mine.increment(3)
@@ -119,7 +119,9 @@ async def test_what_is_not_held_here_cannot_be_taken_here(until):
 
 async def test_a_decrement_is_refused_where_it_could_not_wait():
     """Inside of a batch, and by `document`, whose mutators do not wait: nothing changes."""
-    async with Agent("ada", transport=Switchboard().transport("a:1")) as ada:
+    async with Agent(
+        "ada", journal=MemoryJournal(), transport=Switchboard().transport("a:1")
+    ) as ada:
         seats = ada.bounded("seats")
         seats.increment(1)
         with ada.batch(), pytest.raises(BatchOpenError):

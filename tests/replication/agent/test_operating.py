@@ -19,7 +19,7 @@ SECRET = "a secret of this test"
 
 async def test_an_operator_skips_at_one_agent_and_all_go_on(monkeypatch, tmp_path, until, say):
     """[replication 24] `skip ORIGIN` is durable when it returns, and outlives a restart."""
-    async with Agent("ada") as ada:
+    async with Agent("ada", journal=MemoryJournal()) as ada:
         peers = [ada.address]
         journal = tmp_path / "bob.db"
         async with Agent("bob", peers=peers, journal=journal) as bob:

@@ -107,7 +107,7 @@ async def test_writes_made_during_a_commit_that_fails_are_kept(until):
     """
     board, journal = Switchboard(), FailingJournal()
     ada = Agent("ada", journal=journal, transport=board.transport("a:1"), peers=["b:1"])
-    bob = Agent("bob", transport=board.transport("b:1"), peers=["a:1"])
+    bob = Agent("bob", journal=MemoryJournal(), transport=board.transport("b:1"), peers=["a:1"])
     async with ada, bob:
         names = ada.orset("names")
         names.add("before")
@@ -129,8 +129,8 @@ async def test_writes_made_during_a_commit_that_fails_are_kept(until):
 async def test_half_of_a_documents_own_batch_is_seen_by_nobody(until):
     """An author who waits inside `document.batch()` and then fails must not have told anybody."""
     board = Switchboard()
-    ada = Agent("ada", transport=board.transport("a:1"), peers=["b:1"])
-    bob = Agent("bob", transport=board.transport("b:1"), peers=["a:1"])
+    ada = Agent("ada", journal=MemoryJournal(), transport=board.transport("a:1"), peers=["b:1"])
+    bob = Agent("bob", journal=MemoryJournal(), transport=board.transport("b:1"), peers=["a:1"])
     async with ada, bob:
         names = ada.orset("names")
         names.add("before")

@@ -7,9 +7,13 @@ import pytest
 from crdt import ORSet, PNCounter, ResettableCounter
 from replication import (
     Agent,
+    ConfigError,
+    NoJournalError,
     NotYetError,
+    Reached,
     Version,
 )
+from replication.journal.memory import MemoryJournal
 from replication.testing import local_agents
 
 SECRET = "a secret of this test"
@@ -57,8 +61,8 @@ async def test_increments_of_one_commit_stay_apart():
 async def test_tokens_say_what_is_durable_replicated_and_stable(until):
     """durable: this disk; replicated: n others' disks; a timeout is not a rollback and says so."""
     async with (
-        Agent("ada", secret=SECRET) as ada,
-        Agent("bob", secret=SECRET, peers=[ada.address]) as bob,
+        Agent("ada", journal=MemoryJournal(), secret=SECRET) as ada,
+        Agent("bob", journal=MemoryJournal(), secret=SECRET, peers=[ada.address]) as bob,
     ):
         await until(lambda: len(ada.members()) == 1)
         ada.counter("n").increment(1)
@@ -71,3 +75,75 @@ async def test_tokens_say_what_is_durable_replicated_and_stable(until):
             await ada.replicated(token, n=2, timeout_s=0.05)
         assert (waited.value.reached, waited.value.wanted) == (1, 2)
         assert Version.decode(token.encode()) <= bob.version()
+
+
+async def test_without_a_journal_nothing_is_called_durable():
+    """Counterexample: `durable` returned, and after a clean restart everything was gone."""
+    async with Agent("ada") as ada:
+        ada.counter("n").increment(1)
+        for wait in (ada.durable(), ada.durable(ada.version(), 0.01)):
+            with pytest.raises(NoJournalError, match="in memory only") as refused:
+                await wait
+            assert "journal='ada.db'" in refused.value.hint
+        assert not ada.journalled
+        seats = ada.bounded("seats")
+        seats.increment(3)
+        with pytest.raises(NoJournalError):
+            await seats.decrement(1)
+        assert seats.value == 3
+
+
+async def test_a_peer_without_a_journal_is_no_copy():
+    """It says so in its claims, directly or through others; error and `reached` tell of both."""
+    async with (
+        Agent("ada", journal=MemoryJournal()) as ada,
+        Agent("bob", peers=[ada.address]) as bob,
+        Agent("cyd", peers=[ada.address], journal=MemoryJournal()) as cyd,
+    ):
+        ada.counter("n").increment(1)
+        token = ada.version()
+        assert await ada.replicated(token, 1, timeout_s=10) == 1
+        assert await ada.stable(token, timeout_s=10) == 2  # everybody has it, wherever they can
+        assert ada.reached(token) == Reached(on_disk=1, in_memory=1)
+        with pytest.raises(
+            NotYetError, match="1 of 2 others have it on disk, 1 more in memory"
+        ) as no:
+            await ada.replicated(token, 2, timeout_s=0.05)
+        assert (no.value.reached, no.value.in_memory, no.value.wanted) == (1, 1, 2)
+        assert {m.name: m.journalled for m in ada.members()} == {"bob": False, "cyd": True}
+        await cyd.seen(bob.version(), timeout_s=10)
+        assert {m.name: m.journalled for m in cyd.members()} == {"ada": True, "bob": False}
+
+
+async def test_a_wait_for_more_agents_than_there_are_says_so():
+    """The others may be on their way, so it waits; its end names how many are known."""
+    async with local_agents("ada", "bob") as (ada, bob):
+        await bob.seen(ada.version(), timeout_s=10)
+        ada.counter("n").increment(1)
+        with pytest.raises(NotYetError, match=r"after 0\.2 s; it knows 1 others in all"):
+            await ada.replicated(ada.version(), 5, timeout_s=0.2)
+
+
+async def test_what_is_no_wait_is_refused_at_once():
+    """No token, no number of agents, no number of seconds: a typed error, not one from within."""
+    async with local_agents("ada") as (ada,):
+        token = ada.version()
+        for wrong in (token.encode(), dict(token.vector), "", None):
+            for wait in (ada.seen(wrong), ada.replicated(wrong, 0), ada.stable(wrong)):
+                with pytest.raises(ConfigError, match="a token is a Version"):
+                    await wait
+            if wrong is not None:
+                with pytest.raises(ConfigError, match="a token is a Version"):
+                    ada.watch(after=wrong)
+        for count in (-1, 1.5, True, "2", None):
+            with pytest.raises(ConfigError, match="number of agents"):
+                await ada.replicated(token, count)
+        for timeout_s in (-1, float("nan"), "5", True):
+            for wait in (
+                ada.seen(token, timeout_s),
+                ada.durable(token, timeout_s),
+                ada.replicated(token, 0, timeout_s),
+                ada.stable(token, timeout_s),
+            ):
+                with pytest.raises(ConfigError, match="number of seconds"):
+                    await wait

@@ -13,6 +13,7 @@ import pytest
 
 from replication import Agent
 from replication.cli.command_line import main, shown
+from replication.journal.memory import MemoryJournal
 from replication.transport.admin import AdminClient
 
 pytestmark = pytest.mark.processes
@@ -88,7 +89,10 @@ async def test_explain_names_writers_times_and_losers(say):
 
 async def test_cut_heal_members_diff_stats_and_doctor_tell_of_a_partition(say):
     """A cut is seen by diff and doctor (exit code 1), and both are content after heal."""
-    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+    async with (
+        Agent("ada", journal=MemoryJournal()) as ada,
+        Agent("bob", journal=MemoryJournal(), peers=[ada.address]) as bob,
+    ):
         await bob.seen(ada.version(), 10)
         ada.counter("n").increment(1)
         await ada.replicated(ada.version(), 1, 10)
@@ -300,10 +304,13 @@ async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, 
     old, both = tmp_path / "old", tmp_path / "both"
     old.write_text("the old secret\n")
     both.write_text("the new secret\nthe old secret\n")
-    ada, said = await started("ada", *tls, "--secret-file", str(both))
+    ada, said = await started(
+        "ada", *tls, "--secret-file", str(both), "--journal", str(tmp_path / "ada.db")
+    )
     to = ["--peer", said["address"]]
     nat, _ = await started(
-        "nat", "--listen", "", "--hub", said["address"], *tls, "--secret-file", str(both)
+        *["nat", "--listen", "", "--hub", said["address"], *tls, "--secret-file", str(both)],
+        *["--journal", str(tmp_path / "nat.db")],
     )
     try:
         known = [*tls, "--secret-file", str(old)]

@@ -15,6 +15,7 @@ from replication.protocol.peers import (
     Behind,
     Peer,
     Peers,
+    Reached,
 )
 
 CONFIG = Config()
@@ -133,13 +134,32 @@ def test_only_what_members_reported_themselves_is_acknowledged(peers, members):
     acknowledgements, mine = Acknowledgements(members, peers), {"ada~1": 5, "eve~1": 2}
     peers.peer(BOB).reported({"ada~1": 5, "eve~1": 1})
     peers.peer(EVE).raise_belief((("ada~1", 1, 5),))
-    assert acknowledgements.holders({"ada~1": 5}) == 1
+    assert acknowledgements.reached({"ada~1": 5}) == Reached(on_disk=1, in_memory=0)
     assert acknowledgements.lag(mine) == {BOB: 1, EVE: 7}
     assert acknowledgements.stable(mine) == {"ada~1": 0, "eve~1": 0}
     members.learn([MemberClaim(EVE, "h", 1, Status.DEAD)], 1.0)
     assert acknowledgements.stable(mine) == {"ada~1": 0, "eve~1": 0}
     members.learn([MemberClaim(EVE, "h", 1, Status.LEFT)], 2.0)
     assert acknowledgements.stable(mine) == {"ada~1": 5, "eve~1": 1}
+
+
+def test_a_peer_without_a_journal_is_no_disk():
+    """It says so of itself; until it said anything, nothing is believed of it."""
+    members = Membership("ada~1", "h:1", 65536, CONFIG, 0.0)
+    peers = Peers(CONFIG, random.Random(1))
+    acknowledgements = Acknowledgements(members, peers)
+    claims = [
+        MemberClaim(BOB, "h:b", 1, Status.ALIVE),
+        MemberClaim(EVE, "h:e", 1, Status.ALIVE, journalled=False),
+    ]
+    members.learn(claims, 0.0)
+    members.heard("cyd~1", 0.0)
+    for replica in (BOB, EVE, "cyd~1"):
+        peers.peer(replica).reported({"ada~1": 5})
+    assert acknowledgements.reached({"ada~1": 5}) == Reached(on_disk=1, in_memory=2)
+    members.learn([MemberClaim("cyd~1", "h:c", 2, Status.ALIVE)], 1.0)
+    assert acknowledgements.reached({"ada~1": 5}) == Reached(on_disk=2, in_memory=1)
+    assert acknowledgements.reached({"ada~1": 6}).members == 0
 
 
 def test_a_lag_begins_when_the_first_event_that_is_lacking_was_heard_of():

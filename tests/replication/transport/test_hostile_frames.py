@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from replication import Agent, Config
+from replication.journal.memory import MemoryJournal
 from replication.protocol.digest import full
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Push, Refused, Sync
@@ -159,7 +160,7 @@ async def test_hostile_frames_are_refused_by_type_and_change_nothing():
     seed = seeds(1)[0]
     print(f"replay: CONVOCA_SEED={seed} pytest {__file__}")
     dice, seen = random.Random(seed), Counter()
-    async with Agent("ada", secret=SECRET, config=PEER) as ada:
+    async with Agent("ada", journal=MemoryJournal(), secret=SECRET, config=PEER) as ada:
         real: list[bytes] = []
         async with Agent("bob", secret=SECRET, peers=[ada.address], config=PEER) as bob:
             exchange = bob._transport.exchange

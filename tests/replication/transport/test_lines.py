@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from replication import Agent, Config
+from replication.journal.memory import MemoryJournal
 from replication.protocol.keyring import Keyring
 from replication.protocol.link import ASK, LAST, Link
 from replication.protocol.messages import Ack, Probe, Push
@@ -157,7 +158,7 @@ async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path, until)
 async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written(until):
     """[replication 12] (coalesced) hundreds of writes while one push is out make one push more."""
     async with (
-        Agent("hub", secret=SECRET, config=CALM) as hub,
+        Agent("hub", journal=MemoryJournal(), secret=SECRET, config=CALM) as hub,
         Agent("nat", listen="", hubs=[hub.address], secret=SECRET, config=CALM) as nat,
     ):
         await until(lambda: hub.members() and nat.members())
