@@ -43,7 +43,7 @@ from replication import (
 from replication.agent import proxy
 from replication.agent.proxy import BlockingDocument, proxy_class
 from replication.agent.watch import Watch
-from replication.journal import MemoryJournal
+from replication.journal.memory import MemoryJournal
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -727,7 +727,7 @@ def test_ctrl_c_in_a_wait_leaves_the_twin_as_it_was():
     program = """
 import os, signal, threading
 from replication import BlockingAgent
-from replication.journal import MemoryJournal
+from replication.journal.memory import MemoryJournal
 with BlockingAgent("ada", journal=MemoryJournal()) as ada:
     token = ada.version()
     waits = lambda: ada.call(lambda: len(ada.inner._runtime._waiters))
