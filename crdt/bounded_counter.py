@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.counter import CounterView, ReadsAsNumber, check_amount
 from crdt.errors import InsufficientRightsError, InvalidAmountError
-from crdt.kernel import NOTHING, Kernel, check_replica, freeze, thaw
-from crdt.view import Seen, context_of, plain
+from crdt.kernel import NOTHING, Kernel, Seen, check_replica, context_of, freeze, thaw
+from crdt.view import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,8 +20,8 @@ import operator
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crdt.errors import InvalidAmountError, InvalidAmountTypeError
-from crdt.kernel import INT_BYTES_MAX, INT_MAX, INT_MIN, NOTHING
-from crdt.view import Seen, View, context_of, plain, refusing_in_place
+from crdt.kernel import INT_BYTES_MAX, INT_MAX, INT_MIN, NOTHING, Seen, context_of
+from crdt.view import View, plain, refusing_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable

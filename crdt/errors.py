@@ -122,6 +122,17 @@ class OperatorRefusedError(CRDTError, TypeError):
         self.hint = hint
 
 
+class DeletionRefusedError(CRDTError, TypeError):
+    """A deletion by prefix would forget rights that are spent. Nothing was changed."""
+
+    code = "deletion_refused"
+    hint = "a BoundedCounter is never deleted: keep it under a prefix of its own"
+
+    def __init__(self, documents: tuple[str, ...]) -> None:
+        super().__init__(f"BoundedCounters are among them: {', '.join(documents)}; {self.hint}")
+        self.documents = documents
+
+
 class UncopyableError(CRDTError, TypeError):
     """copy, deepcopy or pickle of a live type: two copies would write under one identity."""
 

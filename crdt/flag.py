@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import InvalidValueTypeError
-from crdt.kernel import LEAF, entries_of
-from crdt.view import Seen, View
+from crdt.kernel import LEAF, Seen, entries_of
+from crdt.view import View
 
 if TYPE_CHECKING:
     from crdt.kernel import Delta

@@ -27,15 +27,17 @@ from crdt.kernel import (
     KINDS,
     TYPES,
     VALUE_OF,
+    Seen,
     Step,
     below,
+    context_of,
     element_of,
     freeze,
     order_of,
     step_of,
     thaw,
 )
-from crdt.view import Seen, View, context_of
+from crdt.view import View
 
 if TYPE_CHECKING:
     from crdt.kernel import Container, Delta, DocumentType, Row

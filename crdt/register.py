@@ -17,8 +17,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crdt.errors import InvalidValueTypeError
-from crdt.kernel import LEAF, NOTHING, Stored, entries_of, freeze, order_of, refuse_unordered, thaw
-from crdt.view import Seen, View
+from crdt.kernel import (
+    LEAF,
+    NOTHING,
+    Seen,
+    Stored,
+    entries_of,
+    freeze,
+    order_of,
+    refuse_unordered,
+    thaw,
+)
+from crdt.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable

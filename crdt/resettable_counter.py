@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from crdt.counter import CounterView, ReadsAsNumber, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
-from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, entries_of, is_text
-from crdt.view import Seen, context_of, plain
+from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, Seen, context_of, entries_of, is_text
+from crdt.view import plain
 
 if TYPE_CHECKING:
     from crdt.kernel import Delta, Step

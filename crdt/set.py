@@ -21,8 +21,8 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Self
 
 from crdt.errors import InvalidValueError, InvalidValueTypeError
-from crdt.kernel import Step, element_of, entries_of, step_of
-from crdt.view import Seen, View, context_of, plain
+from crdt.kernel import Seen, Step, context_of, element_of, entries_of, step_of
+from crdt.view import View, plain
 
 if TYPE_CHECKING:
     from crdt.kernel import Delta

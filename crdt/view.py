@@ -19,7 +19,6 @@ place, and the write would be lost without a word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -38,7 +37,9 @@ from crdt.kernel import (
     Container,
     Kernel,
     Row,
+    Seen,
     Step,
+    context_of,
     element_of,
     entries_of,
     pack,
@@ -46,22 +47,11 @@ from crdt.kernel import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from crdt.kernel import Batch, Change, Delta, Victim, Writer
 
-# What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
-Seen = CausalContext | Mapping[str, int]
 _SHOWN_MAX = 500  # characters of a value in its repr
-
-
-def context_of(seen: object) -> CausalContext:
-    """The context that a `seen=` stands for, or InvalidValueTypeError. O(origins of a vector)."""
-    if isinstance(seen, CausalContext):
-        return seen
-    if not isinstance(seen, Mapping) or not all(
-        type(name) is str and type(seq) is int for name, seq in seen.items()
-    ):
-        raise InvalidValueTypeError(f"seen= is a context or a vector, not {seen!r}")
-    return CausalContext(seen)
 
 
 _IN_PLACE = {
@@ -316,22 +306,11 @@ class View:
 
     def _victim(self, container: Container, step: Step, seen: Seen | None) -> Victim | None:
         """The part of a row that a mutation kills: all of it, or what the agent had seen."""
-        seen = seen if seen is None else context_of(seen)
-        row = container.rows.get(step)
-        if row is None:
-            return None
-        if seen is None:
-            return container, step, row
-        live = self._writer.state.live
-        observed: Row = {
-            entry[0]: entry for entry in entries_of(row) if seen.covers(*live.dot(entry[0]))
-        }
-        return (container, step, observed) if observed else None
+        victims = self._victims([(container, step)], seen)
+        return victims[0] if victims else None
 
     def _victims(self, places: Iterable[tuple[Container, Step]], seen: Seen | None) -> list[Victim]:
-        context = None if seen is None else context_of(seen)
-        found = (self._victim(container, step, context) for container, step in places)
-        return [victim for victim in found if victim is not None]
+        return self._writer.observed(places, None if seen is None else context_of(seen))
 
     def _reset(self, container: Container, seen: Seen | None) -> Delta:
         """Kill what was observed in a container and everything nested in it. O(rows)."""

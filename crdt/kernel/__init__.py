@@ -48,7 +48,15 @@ from crdt.kernel.codec import (
     step_of,
     thaw,
 )
-from crdt.kernel.context import CausalContext, Dot, Range, VersionVector, check_replica
+from crdt.kernel.context import (
+    CausalContext,
+    Dot,
+    Range,
+    Seen,
+    VersionVector,
+    check_replica,
+    context_of,
+)
 from crdt.kernel.delta import Delta, Event, Run
 from crdt.kernel.hlc import HLC, milliseconds
 from crdt.kernel.kernel import DocumentType, Kernel
@@ -88,6 +96,7 @@ __all__ = [
     "Range",
     "Row",
     "Run",
+    "Seen",
     "Step",
     "Stored",
     "VersionVector",
@@ -95,6 +104,7 @@ __all__ = [
     "Writer",
     "below",
     "check_replica",
+    "context_of",
     "decode_value",
     "element_of",
     "encode_value",

@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from crdt.errors import InvalidReplicaError, require
+from crdt.errors import InvalidReplicaError, InvalidValueTypeError, require
 from crdt.kernel.limits import REPLICA_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -335,3 +335,18 @@ class CausalContext:
             require(ranges[0][0] > reached + 1, f"cloud of {replica} touches its vector")
             require(all(low[1] < high[0] for low, high in pairwise(cloud.spans)), "spans overlap")
         require(all(seq > 0 for seq in self.seqs.values()), "a zero in the vector")
+
+
+# What an agent had seen when it decided: `seen=` of mutations. A vector stands for its events.
+Seen = CausalContext | Mapping[str, int]
+
+
+def context_of(seen: object) -> CausalContext:
+    """The context that a `seen=` stands for, or InvalidValueTypeError. O(origins of a vector)."""
+    if isinstance(seen, CausalContext):
+        return seen
+    if not isinstance(seen, Mapping) or not all(
+        type(name) is str and type(seq) is int for name, seq in seen.items()
+    ):
+        raise InvalidValueTypeError(f"seen= is a context or a vector, not {seen!r}")
+    return CausalContext(seen)

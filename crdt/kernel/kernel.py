@@ -21,11 +21,18 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from crdt.errors import IdentityReusedError, InvalidValueTypeError, UncopyableError, require
+from crdt.errors import (
+    DeletionRefusedError,
+    IdentityReusedError,
+    InvalidValueRangeError,
+    InvalidValueTypeError,
+    UncopyableError,
+    require,
+)
 from crdt.kernel.change import type_of
-from crdt.kernel.context import check_replica
+from crdt.kernel.context import check_replica, context_of
 from crdt.kernel.join import apply_delta, merge_state
-from crdt.kernel.kind import below
+from crdt.kernel.kind import below, kind_of
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -37,9 +44,10 @@ if TYPE_CHECKING:
 
     from crdt.kernel.change import Change
     from crdt.kernel.chunk import Chunk, ChunkSet
-    from crdt.kernel.context import CausalContext, Range, VersionVector
+    from crdt.kernel.context import CausalContext, Range, Seen, VersionVector
     from crdt.kernel.delta import Delta
     from crdt.kernel.hlc import HLC
+    from crdt.kernel.kind import Path
     from crdt.kernel.live import Container
 
 View_co = TypeVar("View_co", covariant=True)
@@ -128,10 +136,40 @@ class Kernel:
             raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
         return kind.attach(self, self._state.live.container(below((), name, kind.type_name)))
 
-    def documents(self) -> Iterator[tuple[str, Any]]:
-        """(name, type) of the documents that hold live state, in order."""
-        for path in sorted(path for path in self._state.live.containers if len(path) == 2):
+    def documents(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """(name, type) of the documents that hold live state, in order; of names under a prefix."""
+        for path in self._roots(prefix):
             yield path[0], type_of(path[1])
+
+    def _roots(self, prefix: str) -> list[Path]:
+        if type(prefix) is not str:
+            raise InvalidValueTypeError(f"a prefix of names is text, not {prefix!r}")
+        containers = self._state.live.containers
+        return sorted(path for path in containers if len(path) == 2 and path[0].startswith(prefix))
+
+    def delete(self, prefix: str, *, seen: Seen | None = None) -> Delta:
+        """Reset every document whose name starts with `prefix`: one event, so all or nothing.
+
+        An observed reset, as of a child of an ORMap: what others write concurrently survives, and
+        only that; with `seen`, so does what it does not cover. O(documents + entries that go).
+
+        Raises:
+            DeletionRefusedError: a BoundedCounter is among them; nothing was changed.
+            InvalidValueRangeError: an empty prefix, which every name has; nothing was changed.
+        """
+        roots = self._roots(prefix)
+        if not prefix:
+            raise InvalidValueRangeError("an empty prefix would delete every document")
+        if bounded := [path[0] for path in roots if kind_of(path).name == "BoundedCounter"]:
+            raise DeletionRefusedError(tuple(bounded))
+        context = None if seen is None else context_of(seen)
+        places = [
+            (container, step)
+            for path in roots
+            for container in self._state.live.containers[path].subtree()
+            for step in container.rows
+        ]
+        return self._writer.write(self._writer.observed(places, context))
 
     def documents_since(self, vector: Mapping[str, int]) -> tuple[set[tuple[str, Any]], bool]:
         """(name, type) of the documents that changed after a vector; whether these are all.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    from crdt.kernel.context import Range
+    from crdt.kernel.context import CausalContext, Range
     from crdt.kernel.kind import Path
     from crdt.kernel.state import State
 
@@ -183,6 +183,21 @@ class Writer:
             raise SeqsExhaustedError(f"{self.state.replica!r} has used all of its {SEQ_MAX} dots")
         if type(value) is int:
             check_int(value)
+
+    def observed(
+        self, places: Iterable[tuple[Container, Step]], seen: CausalContext | None
+    ) -> list[Victim]:
+        """The rows that a mutation kills at some places: whole, or the part that `seen` covers."""
+        live, found = self.state.live, []
+        for container, step in places:
+            row = container.rows.get(step)
+            if row is not None and seen is not None:
+                row = {
+                    entry[0]: entry for entry in entries_of(row) if seen.covers(*live.dot(entry[0]))
+                }
+            if row:
+                found.append((container, step, row))
+        return found
 
     def _before_single(self, event: Fields) -> None:
         """The two ways in which a mutation outside of a batch is refused before it begins."""

@@ -27,7 +27,7 @@ import random
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crdt import BoundedCounter, CRDTError, LWWRegister, ORMap, ORSet, PNCounter
 from replication.agent.admin import AdminHandlers, MemberView
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from crdt import DocumentType, Kernel
+    from crdt import CausalContext, DocumentType, Kernel
     from replication.agent.vitals import Vitals
     from replication.journal import Journal
     from replication.options import Secret
@@ -244,6 +244,29 @@ class Agent:
             hint = f"use agent.bounded({name!r}, minimum): its decrement is awaited"
             raise UnknownDocumentTypeError("a BoundedCounter is bounded() here", hint=hint)
         return self._view(name, kind)
+
+    def documents(self, prefix: str = "") -> list[tuple[str, Any]]:
+        """(name, type) of the documents that hold something, in order; of names under a prefix."""
+        return [found for found in self.kernel.documents(prefix) if found[0] != SKIPPED]
+
+    def delete(self, prefix: str, *, seen: CausalContext | Mapping[str, int] | None = None) -> int:
+        """Reset all documents whose name starts with `prefix`, at once; how many there were.
+
+        What others write concurrently survives, and only that, as in every type that can forget;
+        with `seen` (a context or vector, taken before thinking) so does what that does not cover.
+
+        Raises:
+            DeletionRefusedError: a bounded quantity is among them.
+            ForbiddenWriteError: the rules keep this agent from writing one of them.
+            InvalidValueError: an empty prefix. Nothing changed, in all three cases.
+        """
+        self._running()
+        names = [name for name, _ in self.kernel.documents(prefix)]
+        for name in names:
+            if name == SKIPPED or not self.rules.may_write(self.name, name):
+                raise ForbiddenWriteError(f"{name!r} is not {self.name}'s to delete")
+        self.kernel.delete(prefix, seen=seen)
+        return len(names)
 
     def _view(self, name: str, kind: DocumentType[D]) -> D:
         why = f"{name!r} is not {self.name}'s to write"

@@ -272,6 +272,8 @@ class BlockingAgent:
     orset = called(Agent.orset)
     map = called(Agent.map)
     document = called(Agent.document)
+    documents = called(Agent.documents)
+    delete = called(Agent.delete)
 
     def bounded(self, name: str, minimum: int = 0) -> BlockingBounded:
         """The quantity of that name that never falls below `minimum`, which is part of its type.
