@@ -10,6 +10,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
+# Where the random tests begin that ask Hypothesis: another seed each day, printed, to be given again.
+SEED   ?= $(shell date -u +%Y%m%d)
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
 .PHONY: setup demo test test-fast check bench soak format clean
 
@@ -33,13 +36,16 @@ demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demos meetings $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	@echo 'make $@ SEED=$(SEED)'
+	@$(BIN)/python $(PYTEST) $(ARGS)
 
 test-fast: $(STAMP)
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m 'not processes and not demo and not browser' $(ARGS)
+	@echo 'make $@ SEED=$(SEED)'
+	@$(BIN)/python $(PYTEST) -m 'not processes and not demo and not browser' $(ARGS)
 
 soak: $(STAMP)
-	@CONVOCA_SOAK=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	@echo 'make $@ SEED=$(SEED)'
+	@CONVOCA_SOAK=1 $(BIN)/python $(PYTEST) $(ARGS)
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

@@ -1,14 +1,23 @@
-"""The order of the tests: what takes longest starts first, so that no worker ends alone with it.
+"""The order of the tests, and where their dice begin.
 
-Demos run for tens of seconds, tests of real processes for seconds, all others for moments.
+What takes longest starts first, so that no worker ends alone with it: demos run for tens of
+seconds, tests of real processes for seconds, all others for moments.
+
+Hypothesis has a profile of its own for a CI, in which every run does the same. Here each begins
+elsewhere, there too: `make test` gives a seed by the day and prints it, and a failure its own.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypothesis import settings
+
 if TYPE_CHECKING:
     import pytest
+
+settings.register_profile("rotating", derandomize=False, print_blob=True)
+settings.load_profile("rotating")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="S")
     command.add_argument("--replicas", type=int, default=3, metavar="R")
     command.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="where the regression test goes"
+        "--out", type=Path, default=Path(), metavar="DIR", help="for the regression test; is made"
     )
     return parser
 
@@ -99,8 +99,10 @@ def _check(options: argparse.Namespace) -> None:
         raise _UsageError(f"--replicas {options.replicas} (hint: 2 to {_REPLICAS_MAX})")
     if options.seed < 0:
         raise _UsageError(f"--seed {options.seed} (hint: a natural number)")
-    if not options.out.is_dir():
-        raise _UsageError(f"--out {options.out} is not a directory")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _UsageError(f"--out {options.out} cannot be made: {error.strerror}") from error
 
 
 def _fuzz_with_a_bar(kind: Any, options: argparse.Namespace) -> Outcome:
@@ -125,6 +127,10 @@ def _report_failure(outcome: Outcome, options: argparse.Namespace) -> int:
     print(f"noticed by: {outcome.check}")
     if outcome.replay:
         print(f"replay: {outcome.replay}")
+        print(
+            f"or: python -m crdt.testing fuzz {options.type} --examples 1 --seed "
+            f"{outcome.seed} --replicas {options.replicas}"
+        )
     if outcome.script is None:
         return 1
     print(f"\nshrunk to {len(outcome.script.steps)} steps:\n{outcome.diagram()}\n")
@@ -132,7 +138,7 @@ def _report_failure(outcome: Outcome, options: argparse.Namespace) -> int:
     try:
         path.write_text(outcome.regression_test(), encoding="utf-8")
         path.with_suffix(".svg").write_text(outcome.svg(), encoding="utf-8")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"error: {path} cannot be written: {error}", file=sys.stderr)
     else:
         print(f"written: {path} and {path.with_suffix('.svg').name}")

@@ -15,16 +15,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crdt.testing.histories import FAULTS, History, HistoryError, run_histories
+from crdt.testing.histories import FAULTS, History, HistoryError, replay, run_histories
 from crdt.testing.law import laws
-from crdt.testing.operation import is_view, name_of
-from crdt.testing.scheduler import dice_of, plan
+from crdt.testing.operation import name_of
+from crdt.testing.scheduler import Plan, dice_of, plan
+from crdt.testing.seed import seed_of_the_run
 from crdt.testing.shrinker import shrink
+from crdt.testing.source import Source, UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from crdt.testing.scheduler import Plan
 
 EXAMPLES = 2000
 _BLOCK = 20  # histories between two reports of progress
@@ -35,6 +35,8 @@ class Outcome:
     """How a campaign ended; `complaint` is empty if nothing was found."""
 
     kind: Any
+    seed: int = 0  # of the first history; of the one that failed, if one did
+    replicas: int = 3
     examples: int = 0
     seconds: float = 0.0
     statistics: Counter[str] = field(default_factory=Counter)
@@ -58,33 +60,57 @@ class Outcome:
         return run
 
     def regression_test(self) -> str:
-        """The source of a test that fails until the type is right. Needs a failed history."""
+        """The source of a test that fails until the type is right. Needs a failed history.
+
+        It holds the shrunk history; or, if an argument of it cannot be written as source, the seed.
+
+        Raises:
+            ValueError: there is no failed history, or the type cannot be imported.
+        """
         if self.script is None:
             raise ValueError("no history failed: there is nothing to write")
+        try:
+            return self._test_of(self.script)
+        except UnwritableError as error:
+            return self._test_of_the_seed(str(error))
+
+    def _test_of(self, script: Plan) -> str:
+        source = Source()
+        steps = "".join(f"        {source.write(step)},\n" for step in script.steps)
+        plan_name, replay_name = source.name(Plan), source.name(replay)
+        setting = "".join(f"    {source.write(part)},\n" for part in script[:-1])
+        plan_source = f"PLAN = {plan_name}(\n{setting}    (\n{steps}    ),\n)\n\n\n"
+        return self._test(source, plan_source, f"{replay_name}({{}}, PLAN)")
+
+    def _test_of_the_seed(self, why: str) -> str:
+        source = Source()
+        call = f"{source.name(run_histories)}({{}}, seed={self.seed}, count=1, "
+        note = f"# The seed, and not the shrunk history, because {_plain(why)}.\n\n\n"
+        return self._test(source, note, f"{call}replicas={self.replicas})")
+
+    def _test(self, source: Source, above: str, call: str) -> str:
         name = self.kind.__name__
-        module = "crdt" if is_view(self.kind) else self.kind.__module__
-        story = re.sub(r"\s+", " ", self.complaint).replace('"', "'").replace("\\", "/")[:200]
-        steps = "".join(f"        {step!r},\n" for step in self.script.steps)
+        called = call.format(source.name(self.kind))
+        source.use_home(self.kind)
         return (
             f'"""A counterexample to {name}, found and shrunk by crdt.testing."""\n\n'
-            "# ruff: noqa: E501\n\n"
-            f"from crdt.testing import Operation, Plan, Step, replay\n"
-            f"from {module} import {name}\n\n"
-            f"PLAN = Plan(\n"
-            f"    {self.script.type_name!r},\n    {self.script.replicas!r},\n"
-            f"    {self.script.topology!r},\n    {self.script.skews_ms!r},\n"
-            f"    (\n{steps}    ),\n)\n\n\n"
+            f"# ruff: noqa: E501, S301, S403\n\n{source.imports()}\n\n{above}"
             f"def test_{name.lower()}_is_right_in_a_history_that_went_wrong():\n"
-            f'    """{story}."""\n'
-            f"    replay({name}, PLAN)\n"
+            f'    """{_plain(self.complaint)}."""\n'
+            f"    {called}\n"
         )
+
+
+def _plain(text: str) -> str:
+    """Text that may stand in a comment or a docstring."""
+    return re.sub(r"\s+", " ", text).replace('"', "'").replace("\\", "/")[:200]
 
 
 def fuzz(
     kind: Any,
     *,
     examples: int = EXAMPLES,
-    seed: int = 0,
+    seed: int | None = None,
     replicas: int = 3,
     progress: Callable[[int], None] | None = None,
 ) -> Outcome:
@@ -93,17 +119,19 @@ def fuzz(
     Args:
         kind: a type of ours, or one of yours that `register` was told about.
         examples: how many histories.
-        seed: of the first; the others follow.
+        seed: of the first; the others follow. By default Hypothesis chooses (`crdt.testing.seed`).
         replicas: how many take part.
         progress: called with the number of histories done so far.
     """
-    outcome, begun = Outcome(kind), time.monotonic()
+    seed = seed_of_the_run() if seed is None else seed
+    outcome, begun = Outcome(kind, seed=seed, replicas=replicas), time.monotonic()
     try:
         laws(kind, examples=min(60, examples), seed=seed)()
     except FAULTS as error:  # a history that goes wrong as well tells more: look for one
         outcome.complaint = f"{type(error).__name__}: {error}"
         outcome.check = "law" if isinstance(error, AssertionError) else "error"
         outcome.replay = " ".join(getattr(error, "__notes__", ())).removeprefix("replay: ")
+        outcome.seed = int(re.findall(r"seed=(\d+)", f"seed={seed} {outcome.replay}")[-1])
     try:
         for first in range(seed, seed + examples, _BLOCK):
             count = min(_BLOCK, seed + examples - first)
@@ -114,7 +142,7 @@ def fuzz(
     except HistoryError as error:
         outcome.complaint, outcome.replay = error.text, error.line
         if error.seed is not None:
-            outcome.examples = error.seed - seed + 1
+            outcome.examples, outcome.seed = error.seed - seed + 1, error.seed
             outcome.seconds = time.monotonic() - begun
             _shrink(outcome, error.seed, replicas)
     except FAULTS as error:

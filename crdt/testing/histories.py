@@ -37,6 +37,7 @@ from crdt.testing.network import DOCUMENT, InFlight, Network, Replicas, RollBack
 from crdt.testing.operation import is_view, name_of, reading_of
 from crdt.testing.oracle import Oracle, readable
 from crdt.testing.scheduler import Happened, Plan, Step, dice_of, linked, plan
+from crdt.testing.source import replay_line
 from crdt.testing.state_network import StateNetwork
 
 if TYPE_CHECKING:
@@ -493,8 +494,8 @@ def run_histories(
         run = history(kind, one, replicas=replicas, mutations=mutations)
         complaint = run.complaint()
         if complaint is not None:
-            line = f"run_histories({kind.__name__}, seed={one}, count=1"
-            line += f", replicas={replicas}, mutations={mutations})"
+            arguments = f"seed={one}, count=1, replicas={replicas}, mutations={mutations}"
+            line = replay_line(kind, "run_histories", arguments)
             raise HistoryError(complaint, line=line, seed=one) from run.failure
         statistics += run.statistics
         statistics["histories"] += 1

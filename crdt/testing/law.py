@@ -26,11 +26,15 @@ from crdt.testing.operation import Operation, draw, is_view, name_of
 from crdt.testing.oracle import shown
 from crdt.testing.refusal import WAYS, refuse, relearn
 from crdt.testing.scheduler import Plan, dice_of, draw_step
+from crdt.testing.seed import examples_of_the_run, seed_of_the_run
+from crdt.testing.source import replay_line
 from crdt.testing.subscriber import Subscriber
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+
+_EXAMPLES = 60
 
 
 class _Subject:
@@ -84,14 +88,24 @@ def laws(
     *,
     operate: Callable[[random.Random, Any], Any] | None = None,
     copy: Callable[[Any, str], Any] | None = None,
-    examples: int = 60,
-    seed: int = 0,
+    examples: int | None = None,
+    seed: int | None = None,
 ) -> Callable[[], None]:
-    """A test function that checks the laws on random states of a type. About 2 ms per example."""
+    """A test function that checks the laws on random states of a type. About 2 ms per example.
+
+    Args:
+        kind: a type of ours, or one of yours.
+        operate: makes one random mutation, of a type that nobody registered.
+        copy: makes a copy of one under another name.
+        examples: how many; by default as many as the profile of Hypothesis says.
+        seed: of the first; by default Hypothesis chooses (see `crdt.testing.seed`).
+    """
     subject = _Subject(kind, operate, copy)
 
     def test() -> None:
-        for number in range(seed, seed + examples):
+        first = seed_of_the_run() if seed is None else seed
+        count = examples_of_the_run(_EXAMPLES) if examples is None else examples
+        for number in range(first, first + count):
             dice = dice_of(number)
             try:
                 replicas = _random_replicas(subject, dice)
@@ -109,7 +123,8 @@ def laws(
                     _changes(subject, dice, replicas)
                     _refusals(subject, dice, replicas)
             except AssertionError as error:
-                error.add_note(f"replay: laws({kind.__name__}, examples=1, seed={number})()")
+                line = replay_line(kind, "laws", f"examples=1, seed={number}")
+                error.add_note(f"replay: {line}()")
                 raise
 
     test.__doc__ = f"{kind.__name__} keeps the laws of a replicated data type."

@@ -9,6 +9,7 @@ A type of your own joins by `register`: its mutators with their weights and argu
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -193,6 +194,7 @@ MENUS: dict[str, tuple[Choice, ...]] = {
     ),
 }
 READINGS: dict[str, Reading] = {}  # oracles of types of your own
+_HOMES: dict[str, str] = {}  # the modules that registered them
 _CHILDREN = ("ORSet", "PNCounter", "LWWRegister", "LWWMap", "EWFlag", "RWSet", "MVRegister")
 
 
@@ -209,8 +211,14 @@ def register(kind: type | str, *choices: Choice, oracle: Reading | None = None) 
     if not choices:
         raise UnknownTypeError(f"{name} needs at least one mutator to be tested")
     MENUS[name] = choices
+    _HOMES[name] = sys._getframe(1).f_globals.get("__name__", "")  # noqa: SLF001  # of the caller
     if oracle is not None:
         READINGS[name] = oracle
+
+
+def home_of(kind: Any) -> str:
+    """The module whose import registers a type; "" if nobody did."""
+    return _HOMES.get(name_of(kind), "")
 
 
 def is_view(kind: Any) -> bool:
