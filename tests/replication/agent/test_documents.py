@@ -19,6 +19,7 @@ async def test_documents_below_a_prefix_are_deleted_for_good(tmp_path):
         agent.counter("run/2/n").increment(3)
         assert agent.documents("run/1/") == [("run/1/n", PNCounter), ("run/1/tags", ORSet)]
         assert len(agent.documents()) == 3
+        await agent.durable()
         watch = agent.watch("run/")
         assert agent.delete("run/1/") == 2
         event = await anext(watch)
