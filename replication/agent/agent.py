@@ -24,7 +24,6 @@ how it is opened and closed, in which order and why, is explained in `runtime`.
 from __future__ import annotations
 
 import random
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -186,6 +185,10 @@ class Agent:
         if self._runtime is None or not self._runtime.accepts:
             raise ClosedError(f"agent {self.name!r} is not running")
         return self._runtime
+
+    def _now_s(self) -> float:
+        """The time by which this agent lives: that of its event loop."""
+        return self._running().now_s()
 
     @property
     def address(self) -> str:
@@ -384,7 +387,7 @@ class Agent:
         runtime = self._running()
         vector = checked_token(token).vector
         checked_timeout(timeout_s)
-        runtime.replica.scheduler.hurry(time.monotonic())
+        runtime.replica.scheduler.hurry(self._now_s())
         reached = partial(runtime.replica.acknowledgements.reached, vector)
         return await runtime.until(lambda: enough(reached()), timeout_s), reached()
 
@@ -394,7 +397,7 @@ class Agent:
         replica = runtime.replica
         checked_token(token)
         checked_timeout(timeout_s)
-        replica.scheduler.hurry(time.monotonic())
+        replica.scheduler.hurry(self._now_s())
 
         def lacks() -> dict[str, int]:
             return token.beyond(Version(replica.kernel.vector))
@@ -443,7 +446,7 @@ class Agent:
     def members(self) -> list[MemberView]:
         """Peers that this agent knows, gone ones included; O(members)."""
         replica = self._running().replica
-        return [MemberView.of(m, time.monotonic()) for m in replica.members.everyone()]
+        return [MemberView.of(m, self._now_s()) for m in replica.members.everyone()]
 
     def lag(self) -> dict[str, int]:
         """Per current member: events of this agent's state that it is not known to have."""
@@ -453,7 +456,7 @@ class Agent:
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers know more of: (events lacked here, seconds since the first)."""
         replica = self._running().replica
-        return replica.behind.lag(replica.kernel.vector, time.monotonic())
+        return replica.behind.lag(replica.kernel.vector, self._now_s())
 
     def stands(self) -> dict[str, int]:
         """Per current member: up to which of this agent's own events it has on its disk."""
@@ -492,7 +495,7 @@ class Agent:
         if peer not in replica.exchanges.blocked:
             raise UnknownPeerError(f"{peer!r} is not blocked")
         replica.exchanges.blocked.discard(peer)
-        replica.scheduler.hurry(time.monotonic())
+        replica.scheduler.hurry(self._now_s())
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""

@@ -107,7 +107,8 @@ class AgentRuntime:
         self.address = address
         self.accepts = True
         self.failure: JournalFailedError | None = None
-        self.vitals = Vitals(time.monotonic, wall_ms)
+        self.now_s = asyncio.get_running_loop().time  # an agent lives by the clock of its loop
+        self.vitals = Vitals(self.now_s, wall_ms)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._journal = journal
         self._transport = transport
@@ -118,7 +119,7 @@ class AgentRuntime:
         self._log_bytes = sum(len(row.data) for row in booted.recovered.rows)
         self._snapshot_bytes = len(booted.recovered.snapshot)
         self._book = replica.members.address_book()
-        self._book_s = time.monotonic()
+        self._book_s = self.now_s()
         self._inbox: deque[Callable[[float], Effects]] = deque()
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[tuple[int, bytes]]] = {}
@@ -178,7 +179,7 @@ class AgentRuntime:
             booted,
             boot=tokens.token_bytes(BOOT_BYTES),
             address=address,
-            now_s=time.monotonic(),
+            now_s=asyncio.get_running_loop().time(),
         )
         runtime = cls(
             name,
@@ -271,7 +272,7 @@ class AgentRuntime:
         """Sleep until there is a step, a local write, or something due."""
         due_s = self.replica.wake_s if self.failure is None else self._retry_s
         due_s = max(due_s, self._not_before_s)
-        wait_s = due_s - time.monotonic()
+        wait_s = due_s - self.now_s()
         if self._inbox or wait_s <= 0:
             await asyncio.sleep(0)
             return
@@ -283,7 +284,7 @@ class AgentRuntime:
 
     def _drain(self) -> Effects:
         self._wake.clear()
-        now_s = time.monotonic()
+        now_s = self.now_s()
         steps = [self._inbox.popleft() for _ in range(min(len(self._inbox), STEPS_PER_COMMIT))]
         if self.failure is None:
             due = now_s >= max(self.replica.wake_s, self._not_before_s)
@@ -312,11 +313,11 @@ class AgentRuntime:
         self._vector = effects.vector or self._vector
         self._unpublished += effects.publish
         try:
-            if self.failure is None or time.monotonic() >= self._retry_s:
+            if self.failure is None or self.now_s() >= self._retry_s:
                 await self._persist()
                 self._recover()
         except JournalFailedError as error:
-            self._retry_s = time.monotonic() + self._config.journal_retry_s
+            self._retry_s = self.now_s() + self._config.journal_retry_s
             if self.failure is None:
                 for send in effects.send:
                     self._drop(send)
@@ -382,7 +383,7 @@ class AgentRuntime:
         self.replica.persisted(vector)
 
     def _news_of_book(self) -> tuple[MemberClaim, ...] | None:
-        now_s = time.monotonic()
+        now_s = self.now_s()
         if now_s - self._book_s < BOOK_EVERY_S and not self._stopping:
             return None
         self._book_s = now_s

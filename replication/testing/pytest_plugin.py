@@ -1,4 +1,10 @@
-"""The pytest plugin: clusters in virtual time as fixtures. Installed with the package.
+"""The pytest plugin: agents, and clusters in virtual time, as fixtures. Installed with the package.
+
+    async def test_my_agents(agents):
+        async with agents("ada", "bob") as team:
+            ada, bob = team
+            ada.counter("n").increment(1)
+            await team.equal()
 
     def test_my_cluster(cluster, virtual_clock):
         sim = cluster("ada", "bob", seed=7)
@@ -6,7 +12,8 @@
         virtual_clock.advance(5)
         assert "x" in sim["bob"].document("tags", ORSet)
 
-When the test has passed, every cluster of it is healed and given time, and has to end equal.
+When the test has passed, every team and every cluster of it is healed and given time, and has to
+end equal.
 
 Every pytest run on a machine with this package imports this module, so it loads nothing else before
 a fixture is asked for.
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from replication.config import Config
-    from replication.testing.agents import VirtualClock
+    from replication.testing.agents import AgentMaker, VirtualClock
     from replication.testing.simulation import Faults, Simulation
 
 
@@ -32,6 +39,17 @@ if TYPE_CHECKING:
 def virtual_clock() -> VirtualClock:
     """Time that passes when the test says so; call it for milliseconds, e.g. as `clock=`."""
     return testing.VirtualClock()
+
+
+@pytest.fixture
+def agents() -> Iterator[AgentMaker]:
+    """Make teams of real agents in memory, in the loop of the test, for `async with`.
+
+    From a test that is a plain function, its `run` runs a coroutine in virtual time.
+    """
+    maker = testing.AgentMaker()
+    yield maker
+    maker.finish()
 
 
 @pytest.fixture

@@ -14,10 +14,36 @@ from replication.transport.base import LineNews, Serve, Traffic
 
 
 class Switchboard:
-    """Connects the `MemoryTransport`s that were made on it."""
+    """Connects the `MemoryTransport`s that were made on it, but for those that are `cut`."""
 
     def __init__(self) -> None:
         self.lines: dict[str, Serve] = {}
+        self._cuts: set[frozenset[str]] = set()
+        self._unplugged: set[str] = set()
+
+    def cut(self, one: str, other: str) -> None:
+        """No exchange between two addresses gets through, either way."""
+        self._cuts.add(frozenset((one, other)))
+
+    def heal(self) -> None:
+        """End all cuts."""
+        self._cuts.clear()
+
+    def unplug(self, address: str) -> None:
+        """Nothing gets through to and from an address, until it is taken again."""
+        self._unplugged.add(address)
+
+    def line(self, caller: str, address: str) -> Serve | None:
+        """Who answers there, if a caller reaches it."""
+        gone = self._unplugged & {caller, address} or frozenset((caller, address)) in self._cuts
+        return None if gone else self.lines.get(address)
+
+    def plug(self, address: str, serve: Serve) -> None:
+        """Take an address."""
+        if address in self.lines:
+            raise ListenError(f"{address} is taken")
+        self.lines[address] = serve
+        self._unplugged.discard(address)
 
     def transport(self, address: str) -> MemoryTransport:
         """A transport that will listen at `address`."""
@@ -34,15 +60,13 @@ class MemoryTransport:
 
     async def listen(self, serve: Serve, line_news: LineNews) -> str:  # noqa: ARG002 - the port's
         """Take the address."""
-        if self._address in self._board.lines:
-            raise ListenError(f"{self._address} is taken")
-        self._board.lines[self._address] = serve
+        self._board.plug(self._address, serve)
         return self._address
 
     async def exchange(self, address: str, frame: bytes) -> bytes:
         """Call the other end."""
         await asyncio.sleep(0)
-        serve = self._board.lines.get(address)
+        serve = self._board.line(self._address, address)
         if serve is None:
             raise PeerUnreachableError(f"nobody listens at {address}")
         self.traffic.sent += len(frame)

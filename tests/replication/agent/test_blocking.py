@@ -190,7 +190,7 @@ def test_a_twin_is_typed_throughout():
 
 TYPES = [
     kind
-    for kind in map(crdt.__dict__.get, crdt.__all__)
+    for kind in [getattr(crdt, name) for name in crdt.__all__]
     if isinstance(kind, type) and hasattr(kind, "attach")
 ]
 
