@@ -258,7 +258,10 @@ class BodyTooLargeError(CRDTError, ValueError):
 
 
 class BatchOpenError(CRDTError):
-    """Foreign events cannot be taken in while a local batch is open. Nothing was changed."""
+    """While a local batch is open nothing comes in and nothing of the state leaves.
+
+    What is in it may yet be rolled back, and its dots be used again. Nothing was changed.
+    """
 
     code = "batch_open"
     hint = "leave the `with batch()` block first"

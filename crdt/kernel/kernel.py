@@ -30,7 +30,7 @@ from crdt.errors import (
     require,
 )
 from crdt.kernel.change import type_of
-from crdt.kernel.context import check_replica, context_of
+from crdt.kernel.context import VersionVector, check_replica, context_of
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, kind_of
 from crdt.kernel.since import delta_since, documents_since
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from crdt.kernel.change import Change
     from crdt.kernel.chunk import Chunk, ChunkSet
-    from crdt.kernel.context import CausalContext, Range, Seen, VersionVector
+    from crdt.kernel.context import CausalContext, Range, Seen
     from crdt.kernel.delta import Delta
     from crdt.kernel.hlc import HLC
     from crdt.kernel.kind import Path
@@ -97,13 +97,25 @@ class Kernel:
 
     @property
     def vector(self) -> VersionVector:
-        """The applied vector: the digest to show to peers. O(origins)."""
-        return self._state.applied.vector
+        """The applied vector: the digest to show to peers. O(origins).
+
+        While a batch is open it is the one before: what may be rolled back is known to nobody.
+        """
+        vector = self._state.applied.vector
+        if self._writer.open_batch is None:
+            return vector
+        return VersionVector({**vector, self.replica: self._writer.published()})
 
     @property
     def context(self) -> CausalContext:
-        """A snapshot of all dots seen; the `seen=` of a later mutation. O(origins)."""
-        return self._state.context.copy()
+        """A snapshot of all dots seen; the `seen=` of a later mutation. O(origins).
+
+        While a batch is open it is the one before it, like `vector`.
+        """
+        context = self._state.context.copy()
+        if self._writer.open_batch is not None:
+            context.take_back(self.replica, self._writer.published())
+        return context
 
     @property
     def entries(self) -> int:
@@ -177,6 +189,7 @@ class Kernel:
         Emptied ones are among them. They are not all if history that old is given up (`floor`), or
         if nothing tells any longer where something removed was. O(changes since).
         """
+        self._writer.refuse_inside_batch()
         places, complete = documents_since(self._state, vector)
         return {(path[0], type_of(path[1])) for path in places}, complete
 
@@ -201,6 +214,9 @@ class Kernel:
     def batch(self, bytes_max: int | None = None) -> Batch:
         """Group mutations: `with kernel.batch() as batch: ...`, then `batch.delta`.
 
+        Values read inside show what the batch wrote. Nothing of it leaves before its end: `vector`
+        and `context` show what was before, and whatever would hand out the state (`merge` on either
+        side, deltas, chunks, bytes, digests, forks) raises BatchOpenError.
         They take a contiguous run of dots and leave as one delta at the end of the outermost block.
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
         everything; mutators inside return an empty delta, because nothing has left yet.
@@ -289,6 +305,7 @@ class Kernel:
     def merge(self, other: Kernel) -> Change:
         """Join with the full state of another kernel. O(both)."""
         self._writer.refuse_inside_batch()
+        other._writer.refuse_inside_batch()
         self._state.read_clock()
         return merge_state(self._state, other._state)
 
@@ -300,13 +317,14 @@ class Kernel:
         Raises:
             BelowFloorError: removal records it would need are gone; use `chunks`.
         """
+        self._writer.refuse_inside_batch()
         return delta_since(self._state, vector, bytes_max)
 
     def chunks(self, bytes_max: int) -> ChunkSet:
         """The state as chunks of about `bytes_max` bytes before compression. O(n)."""
+        self._writer.refuse_inside_batch()
         chunks = cut(self._state, bytes_max)
-        if not self.in_batch:  # what is in it may yet be rolled back
-            self._state.know_set(chunks.id)
+        self._state.know_set(chunks.id)
         return chunks
 
     def apply_chunk(self, chunk: Chunk) -> Change:
@@ -320,12 +338,14 @@ class Kernel:
 
     def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
         """Forget removal records up to these seqs (default: all); raises the floors."""
+        self._writer.refuse_inside_batch()
         self._state.drop_records(self.vector if upto is None else upto)
 
     # ---------------------------------------------------------------------------- identity
 
     def fork(self, replica: str) -> Kernel:
         """An independent copy that writes under another id. O(n)."""
+        self._writer.refuse_inside_batch()
         twin = Kernel(replica, clock=self._state.now_ms)
         mine, theirs = self._state, twin._state  # our own class
         if mine.context.last_seq(replica):
@@ -356,6 +376,7 @@ class Kernel:
 
     def to_bytes(self, *, records: bool = True) -> bytes:
         """Everything, for a restart: clock, floors and, unless told otherwise, records. O(n)."""
+        self._writer.refuse_inside_batch()
         return to_bytes(self._state, records=records)
 
     @classmethod
@@ -371,6 +392,7 @@ class Kernel:
 
     def canonical_bytes(self) -> bytes:
         """Live entries, context and doomed dots: equal iff the states are equal. O(n)."""
+        self._writer.refuse_inside_batch()
         return canonical_bytes(self._state)
 
     def digest(self) -> bytes:

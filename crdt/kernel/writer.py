@@ -69,9 +69,14 @@ class Writer:
         self.last = self.state.context.last_seq(self.state.replica)
 
     def refuse_inside_batch(self) -> None:
-        """Raise if a batch is open: what it may undo must not depend on others."""
+        """Raise if a batch is open: what it may undo must reach nobody, nor depend on others."""
         if self.open_batch is not None:
-            raise BatchOpenError("a local batch is open")
+            raise BatchOpenError(f"a batch is open at {self.state.replica!r}")
+
+    def published(self) -> int:
+        """The own seq up to which nothing can be rolled back. O(1)."""
+        batch = self.open_batch
+        return batch.events[0][0] - 1 if batch is not None and batch.events else self.last
 
     def stamp(self) -> int:
         """A stamp for a local write; one per batch, so that its entries share it."""

@@ -178,9 +178,9 @@ class Network:
         return self.kernels[index].document(DOCUMENT, self.kind)
 
     def next_dot(self, index: int) -> Dot:
-        """The dot that the next mutation of a replica will take."""
+        """The dot that the next mutation of a replica will take, inside of a batch as well."""
         kernel = self.kernels[index]
-        return Dot(kernel.replica, kernel.vector.get(kernel.replica, 0) + 1)
+        return Dot(kernel.replica, kernel.writer.last + 1)
 
     @property
     def values(self) -> list[Any]:

@@ -365,7 +365,8 @@ class AgentRuntime:
         lease = leased(own, self._lease, self._config.seq_lease)
         log_bytes = self._log_bytes + sum(len(row.data) for row in self._unsaved)
         snapshot = b""
-        if log_bytes > max(SNAPSHOT_ABOVE_BYTES, 2 * self._snapshot_bytes):
+        room = max(SNAPSHOT_ABOVE_BYTES, 2 * self._snapshot_bytes)
+        if log_bytes > room and not kernel.in_batch:  # else the next commit takes it
             snapshot = kernel.to_bytes()
         rows, self._unsaved = self._unsaved, []
         entry = Entry(rows, vector, kernel.replica, lease, snapshot, book)

@@ -180,6 +180,8 @@ async def _diff(options: argparse.Namespace) -> Any:
         for o in sorted(set(one["vector"]) | set(other["vector"]))
         if one["vector"].get(o, 0) != other["vector"].get(o, 0)
     ]
+    if not rows and not (one["digest"] and other["digest"]):
+        return "equal vectors; a batch is open, ask again for the states"
     return rows or ("equal" if one["digest"] == other["digest"] else "equal vectors, not states!")
 
 

@@ -105,7 +105,8 @@ def disagreements(statuses: list[dict[str, Any]]) -> Iterator[str]:
     states: dict[str, dict[str, str]] = {}
     for status in statuses:
         vector = json.dumps(status["vector"], sort_keys=True)
-        states.setdefault(vector, {}).setdefault(status["digest"], status["name"])
+        if status["digest"]:  # else a batch is open there
+            states.setdefault(vector, {}).setdefault(status["digest"], status["name"])
     for digests in states.values():
         if len(digests) > 1:
             yield f"equal vectors and different states: {', '.join(sorted(digests.values()))}"

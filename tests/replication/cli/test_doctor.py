@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replication import Agent
+from replication.agent.admin import status as page_of
 from replication.cli.doctor import LOOP_LAG_S, disagreements, findings_of, of_journal
 
 
@@ -54,6 +55,20 @@ def test_equal_vectors_with_unequal_states_are_a_fault():
     assert list(disagreements([status(), status("bob"), behind])) == []
     (found,) = disagreements([status(), status("bob", digest="01"), behind])
     assert "ada, bob" in found
+
+
+async def test_an_open_batch_is_no_disagreement():
+    """While one is open an agent has no digest to show, and what it may roll back is no event."""
+    async with Agent("ada") as ada:
+        ada.counter("n").increment()
+        told, before = page_of(ada), ada.version()
+        with ada.batch():
+            ada.counter("n").increment()
+            inside = page_of(ada)
+            assert ada.version() == before
+        assert (inside["digest"], inside["vector"]) == ("", told["vector"])
+        assert list(disagreements([told, inside])) == []
+        assert page_of(ada)["digest"] not in {"", told["digest"]}
 
 
 async def test_a_journal_is_read_as_a_start_would_read_it(tmp_path):
