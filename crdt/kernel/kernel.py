@@ -218,7 +218,7 @@ class Kernel:
         and `context` show what was before, and whatever would hand out the state (`merge` on either
         side, deltas, chunks, bytes, digests, forks) raises BatchOpenError.
 
-        Mutations take a contiguous run of dots and leave as one delta at the end of the outermost block.
+        They take a contiguous run of dots and leave as one delta at the end of the outermost block.
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
         everything; mutators inside return an empty delta, because nothing has left yet.
         """
