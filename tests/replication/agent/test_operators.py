@@ -49,9 +49,9 @@ async def test_operators_of_what_the_rules_keep_are_refused():
         assert (tags, count) == (set(), 0)
 
 
-async def test_a_bounded_quantity_reads_like_a_number_and_is_never_rebound():
+async def test_a_bounded_quantity_reads_like_a_number_and_is_never_rebound(tmp_path):
     """`+=` increments; `-=` names the awaited decrement, and all others are refused."""
-    async with Agent("ada", listen="") as agent:
+    async with Agent("ada", listen="", journal=tmp_path / "ada.db") as agent:
         seats = alias = agent.bounded("seats", 1)
         seats += 4
         assert seats is alias
@@ -73,9 +73,9 @@ async def test_a_bounded_quantity_reads_like_a_number_and_is_never_rebound():
         assert seats == 1
 
 
-def test_the_twins_documents_take_the_same_operators():
+def test_the_twins_documents_take_the_same_operators(tmp_path):
     """In the agent's thread, and the name goes on meaning the document."""
-    with BlockingAgent("ada", listen="") as agent:
+    with BlockingAgent("ada", listen="", journal=tmp_path / "ada.db") as agent:
         hits, tags, seats = agent.counter("hits"), agent.orset("tags"), agent.bounded("seats")
         same = (hits, tags, seats)
         hits += 2
