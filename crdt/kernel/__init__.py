@@ -17,6 +17,7 @@ nearly all, `snapshot` for a restart. Which file knows what:
     delta, since       what one replica tells another; what a peer lacks
     join               how events and states of others come in
     chunk, transfer    a piece of a state, packed; a state cut, taken and joined
+    blocks             a digest of the state: hashes of its content, block by block
     snapshot           a kernel as bytes and back
     change             what a mutation, an apply or a merge changed for a reader
     wire, envelope     parts of messages, read with suspicion; magic, version, checksum

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
+from crdt.kernel.context import Dot
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
 from crdt.kernel.limits import SEQ_BITS
 from crdt.kernel.live import STAMP_OF, VALUE_OF, holds
@@ -94,13 +95,15 @@ def _refuse_conflicts(state: State, runs: Sequence[Run]) -> None:
             for _, first, last in event[5]:
                 unseen += last - first + 1
             if not news and event[1] is not None and state.context.covers(run.origin, event[0]):
-                _refuse_other_entry(state, run.origin, event)
+                _note_other_entry(state, run.origin, event, None)
     if unseen + len(state.doomed) > state.doomed_max:
         _refuse_doom(state, runs)
 
 
-def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
-    """Raise if a dot that is alive here stands for something else there."""
+def _note_other_entry(
+    state: State, origin: str, event: Fields, contradicted: set[Dot] | None
+) -> None:
+    """Note, or else raise, that a dot which is alive here stands for something else there."""
     seq, path, its_step, stamp, value, _ = event
     base = state.live.bases.get(origin)
     place = None if base is None else state.live.find(base + seq)
@@ -111,7 +114,9 @@ def _refuse_other_entry(state: State, origin: str, event: Fields) -> None:
         mine = state.live.entry(container, step, dot)
         if mine is None or (mine[1] == stamp and order_of(mine[2]) == order_of(value)):
             return
-    raise DoubleSpentDotError(origin, seq)
+    if contradicted is None:
+        raise DoubleSpentDotError(origin, seq)
+    contradicted.add(Dot(origin, seq))
 
 
 def _refuse_doom(state: State, runs: Sequence[Run]) -> None:
@@ -180,8 +185,13 @@ def _entries_to_take(state: State, run: Run, base: int) -> set[int] | None:
 # --------------------------------------------------------------------------------------- spans
 
 
-def refuse_spans(state: State, spans: Iterable[Span]) -> list[Span]:
-    """Raise if a span contradicts what is alive here, else say which differ from it."""
+def refuse_spans(
+    state: State, spans: Iterable[Span], contradicted: set[Dot] | None = None
+) -> list[Span]:
+    """Raise if a span contradicts what is alive here, else say which differ from it.
+
+    With a set for `contradicted`, such dots are put there instead: what is here will stay.
+    """
     differ = []
     for span in spans:
         if span.first > state.context.last_seq(span.origin):
@@ -189,7 +199,7 @@ def refuse_spans(state: State, spans: Iterable[Span]) -> list[Span]:
         elif not _same(span, span_of(state, span.origin, span.first, span.last)):
             differ.append(span)
             for columns in zip(*span[3:], strict=True):
-                _refuse_other_entry(state, span.origin, (*columns, ()))
+                _note_other_entry(state, span.origin, (*columns, ()), contradicted)
     return differ
 
 

@@ -29,10 +29,12 @@ from crdt.errors import (
     UncopyableError,
     require,
 )
+from crdt.kernel import blocks as hashed
 from crdt.kernel.change import type_of
 from crdt.kernel.context import VersionVector, check_replica, context_of
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, kind_of
+from crdt.kernel.live import BLOCK_BITS
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -40,11 +42,12 @@ from crdt.kernel.transfer import canonical_bytes, cut, take
 from crdt.kernel.writer import Batch, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from crdt.kernel.blocks import Block
     from crdt.kernel.change import Change
     from crdt.kernel.chunk import Chunk, ChunkSet
-    from crdt.kernel.context import CausalContext, Range, Seen
+    from crdt.kernel.context import CausalContext, Dot, Range, Seen
     from crdt.kernel.delta import Delta
     from crdt.kernel.hlc import HLC
     from crdt.kernel.kind import Path
@@ -328,14 +331,49 @@ class Kernel:
         self._state.know_set(chunks.id)
         return chunks
 
-    def apply_chunk(self, chunk: Chunk) -> Change:
+    def apply_chunk(self, chunk: Chunk, contradicted: set[Dot] | None = None) -> Change:
         """Keep one chunk aside; the last of its set joins all of them. Raises like `apply`.
+
+        With a set for `contradicted`, a dot that is alive here as another entry is no error: what
+        is here stays, the rest is joined, and the dot is put there to be reported.
 
         Also raises ChunksAsideFullError if the set would take more than `chunks_aside_bytes_max`.
         """
         self._writer.refuse_inside_batch()
         self._state.read_clock()
-        return take(self._state, chunk)
+        return take(self._state, chunk, contradicted)
+
+    # ------------------------------------------------------------------------------ the state
+
+    def hash_blocks(self, blocks_max: int = 1 << 40) -> bool:
+        """Bring the hashes behind `state_digest` up to date, so many blocks of 1 024 seqs at most.
+
+        Whether they are now: if not, go on when there is time. O(blocks hashed + origins); False
+        while a batch is open.
+        """
+        return not self.in_batch and hashed.refresh(self._state, blocks_max)
+
+    @property
+    def state_digest(self) -> bytes:
+        """16 bytes: of kernels with equal vectors they are equal iff the states are.
+
+        b"" means that there is none now: hashes are out of date (`hash_blocks`), or something was
+        seen beyond the applied vector, so that vectors do not tell who should be equal. O(origins).
+        """
+        return b"" if self.in_batch else hashed.digest(self._state)
+
+    def block_hashes(self) -> dict[Block, bytes]:
+        """(origin, block) -> hash, of blocks that hold something, in order. O(blocks)."""
+        return hashed.hashes(self._state)
+
+    def block_chunks(self, blocks: Iterable[Block], bytes_max: int) -> ChunkSet:
+        """These blocks as a set of chunks: whoever heard the same and joins it is mended by it.
+
+        What this kernel knows to be dead dies there; nothing comes alive by it, and no vector
+        rises. O(entries in the blocks).
+        """
+        self._writer.refuse_inside_batch()
+        return hashed.cut_blocks(self._state, blocks, bytes_max)
 
     def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
         """Forget removal records up to these seqs (default: all); raises the floors."""
@@ -356,6 +394,7 @@ class Kernel:
         theirs.applied = mine.applied.copy()
         theirs.context = theirs.applied if mine.context is mine.applied else mine.context.copy()
         theirs.doomed, theirs.doomed_max = set(mine.doomed), mine.doomed_max
+        theirs.live.dirty.update(dot >> BLOCK_BITS for dot in mine.doomed)
         theirs.known_sets = list(mine.known_sets)
         theirs.records, theirs.records_max = mine.records, mine.records_max
         theirs.chunks_aside_bytes_max = mine.chunks_aside_bytes_max
@@ -415,5 +454,7 @@ class Kernel:
     def _check(self) -> None:
         """Assert every invariant; the simulator calls this after each step. O(n)."""
         self._state._check()  # noqa: SLF001  # the checks of one room call each other
+        wrong = hashed.disagreements(self._state)
+        require(not wrong, f"hashes out of date, said to be fresh: {wrong}")
         own = self._state.applied.seqs.get(self.replica, 0)
         require(self._writer.last == own, f"last own seq {self._writer.last}, applied {own}")

@@ -19,6 +19,9 @@ when half of the slots are stale the columns are rewritten. Events that arrive o
 `late` and are sorted in at the next rewrite, so that a shuffled history costs n log n and not n
 squared.
 
+Whoever takes an entry out of a row marks the block of its dot in `dirty` (`blocks`); nobody marks
+what is new, for that is known by its number.
+
 Kills are different: they are kept because a peer may still need them (`kills`), they are a cache,
 and dropping the oldest raises `floor`: below it nobody can be told what was removed.
 
@@ -52,6 +55,7 @@ STAMP_OF = itemgetter(1)  # of an entry
 VALUE_OF = itemgetter(2)
 Slot = tuple[int, "Container", Step]  # of a log: (seq, where its entry was written)
 
+BLOCK_BITS = 10  # of a seq: 1 024 neighbours of one origin are a block, and share a hash (`blocks`)
 _SLACK = 64  # stale or late slots that never trigger a rewrite
 
 
@@ -173,6 +177,14 @@ class OriginLog:
             self.rewrite()
         return self._slots(first, last)
 
+    def next_seq(self, after: int) -> int | None:
+        """The first slot above a seq, stale or not. O(log n) amortised."""
+        if len(self.late) > _SLACK:
+            self.rewrite()
+        index = bisect_right(self.seqs, after)
+        above = [seq for seq in self.late if seq > after]
+        return min([*above, *self.seqs[index : index + 1]], default=None)
+
     def _slots(self, first: int, last: int) -> Iterator[Slot]:
         low, high = bisect_left(self.seqs, first), bisect_right(self.seqs, last)
         inside = zip(
@@ -283,13 +295,14 @@ def _seq_of(slot: Slot) -> int:
 class LiveTable:
     """All live entries of one kernel, findable by path and by dot."""
 
-    __slots__ = ("_known", "bases", "containers", "logs", "names")
+    __slots__ = ("_known", "bases", "containers", "dirty", "logs", "names")
 
     def __init__(self) -> None:
         self.names: list[str] = []  # index -> replica id
         self.bases: dict[str, int] = {}  # replica id -> index << SEQ_BITS
         self.logs: list[OriginLog] = []
         self.containers: dict[Path, Container] = {}
+        self.dirty: set[int] = set()  # dots >> BLOCK_BITS of what died since it was hashed
         self._known: WeakValueDictionary[Path, Container] = WeakValueDictionary()
 
     # --------------------------------------------------------------------------------- dots
@@ -391,6 +404,7 @@ class LiveTable:
         else:
             rest = {key: entry for key, entry in present.items() if key != dot}  # type: ignore[union-attr]  # a dict
             rows[step] = next(iter(rest.values())) if len(rest) == 1 else rest
+        self.dirty.add(dot >> BLOCK_BITS)
         self.logs[dot >> SEQ_BITS].entry_died()
 
     def put_back(self, container: Container, step: Step, row: Row | None) -> None:

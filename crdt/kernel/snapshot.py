@@ -78,7 +78,7 @@ def from_bytes(state: State, data: bytes) -> str:
         if [(first, last)] != list(seen.missing(origin, first, last)):
             raise DecodeError("a dot that is doomed and seen")
         base = state.live.base(origin)
-        state.doomed.update(range(base + first, base + last + 1))
+        state.doom(base + first, base + last)
     _load_clock(state, clock)
     own, last = state.applied.seqs.get(state.replica, 0), state.context.last_seq(state.replica)
     if own != last:

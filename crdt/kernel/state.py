@@ -20,7 +20,7 @@ from crdt.errors import require
 from crdt.kernel.context import CausalContext, Range
 from crdt.kernel.hlc import HLC, check_now
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
-from crdt.kernel.live import LiveTable, holds
+from crdt.kernel.live import BLOCK_BITS, LiveTable, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,11 +36,23 @@ CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
 CHUNKS_ASIDE_BYTES_MAX = 1 << 30  # of memory, all of them together: some three million entries
 
 
+class BlockHashes:
+    """Hashes of the live content, block by block (`blocks`), and how far they are up to date."""
+
+    __slots__ = ("of", "reached", "total")
+
+    def __init__(self) -> None:
+        self.of: dict[int, bytes] = {}  # dot >> BLOCK_BITS -> hash, of blocks that hold something
+        self.reached: dict[str, int] = {}  # the applied vector when it was last hashed up to there
+        self.total: bytes | None = None  # over all of them, once asked for
+
+
 class State:
     """The parts of one kernel. Everything here is plain data with the few rules that bind it."""
 
     __slots__ = (
         "applied",
+        "blocks",
         "chunk_sets",
         "chunks_aside_bytes_max",
         "chunks_forgotten",
@@ -64,6 +76,7 @@ class State:
         self.live.base(replica)
         self.applied = CausalContext()
         self.context = self.applied
+        self.blocks = BlockHashes()
         self.doomed: set[int] = set()
         self.doomed_max = DOOMED_MAX
         self.clock = HLC()
@@ -90,9 +103,11 @@ class State:
         if self.doomed and base is not None:
             low, high = base + first, base + last
             if last - first < len(self.doomed):
-                self.doomed.difference_update(range(low, high + 1))
+                come = self.doomed.intersection(range(low, high + 1))
             else:
-                self.doomed = {dot for dot in self.doomed if not low <= dot <= high}
+                come = {dot for dot in self.doomed if low <= dot <= high}
+            self.doomed -= come
+            self.live.dirty.update(dot >> BLOCK_BITS for dot in come)
 
     def split_contexts(self) -> None:
         """From now on the context may run ahead of what was applied."""
@@ -121,14 +136,19 @@ class State:
                 touched.mark(*place)
                 live.kill(*place, base + first)
             elif not self.context.covers(origin, first):
-                self.doomed.add(base + first)
+                self.doom(base + first, base + first)
             return
         for seq, container, step in list(live.log(origin).slots(first, last)):
             if holds(container.rows.get(step), base + seq):
                 touched.mark(container, step)
                 live.kill(container, step, base + seq)
         for low, high in self.context.missing(origin, first, last):
-            self.doomed.update(range(base + low, base + high + 1))
+            self.doom(base + low, base + high)
+
+    def doom(self, low: int, high: int) -> None:
+        """Refuse these dots of one origin when they come."""
+        self.doomed.update(range(low, high + 1))
+        self.live.dirty.update(range(low >> BLOCK_BITS, (high >> BLOCK_BITS) + 1))
 
     # ------------------------------------------------------------------------------ records
 

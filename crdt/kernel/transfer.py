@@ -47,14 +47,20 @@ from crdt.kernel.join import (
 from crdt.kernel.state import CHUNK_SETS_MAX, State
 
 if TYPE_CHECKING:
-    from crdt.kernel.context import VersionVector
+    from crdt.kernel.context import Dot, Range, VersionVector
     from crdt.kernel.wire import Span
 
 
 def cut(state: State, bytes_max: int) -> ChunkSet:
     """Cut the state into chunks of about `bytes_max` bytes before compression. O(n)."""
+    return cut_spans(spans_of(state), doomed_ranges(state), state.applied.vector, bytes_max)
+
+
+def cut_spans(
+    spans: list[Span], killed: tuple[Range, ...], vector: VersionVector, bytes_max: int
+) -> ChunkSet:
+    """A set of chunks that says this, and raises whoever joins it to that vector. O(entries)."""
     bytes_max = min(bytes_max, BODY_BYTES_MAX // 2)  # more than about that nobody would take
-    spans, vector, killed = spans_of(state), state.applied.vector, doomed_ranges(state)
     bodies: list[bytes] = []
     if ENTRY_BYTES * sum(len(span.seqs) for span in spans) <= bytes_max:
         bodies = [pack(pack_content(spans, killed))]  # to pack them is cheaper than to weigh them
@@ -75,7 +81,7 @@ def canonical_bytes(state: State) -> bytes:
     return pack(pack_content(spans_of(state), doomed_ranges(state)))
 
 
-def take(state: State, chunk: Chunk) -> Change:
+def take(state: State, chunk: Chunk, contradicted: set[Dot] | None = None) -> Change:
     """Keep one chunk aside; the last one of a set joins it whole. Atomic. O(chunk), then O(set).
 
     A refused chunk is not kept; the others of its set are. Chunks that differ from the kept ones in
@@ -91,10 +97,10 @@ def take(state: State, chunk: Chunk) -> Change:
     if came is None or (came.any.count, came.any.vector) != (chunk.count, chunk.vector):
         came = Aside()
     complete = len(came.chunks) + (chunk.index not in came.chunks) == chunk.count
-    news = _refuse(state, [chunk])
+    news = _refuse(state, [chunk], contradicted)
     if complete:
         whole = [came.chunks.get(index, chunk) for index in range(chunk.count)]
-        return _join(state, whole, news if len(whole) == 1 else _refuse(state, whole))
+        return _join(state, whole, news if len(whole) == 1 else _refuse(state, whole, contradicted))
     size, bytes_max = came.with_chunk(chunk), state.chunks_aside_bytes_max
     if size > bytes_max:
         raise ChunksAsideFullError(chunk.set_id, size, bytes_max)
@@ -121,7 +127,7 @@ def _is_ours(state: State, chunk: Chunk) -> bool:
     return body == canonical_bytes(state) and id_of([digest], chunk.vector) == chunk.set_id
 
 
-def _refuse(state: State, chunks: list[Chunk]) -> list[Span]:
+def _refuse(state: State, chunks: list[Chunk], contradicted: set[Dot] | None) -> list[Span]:
     """Raise what `Kernel.apply_chunk` may raise, else say which spans differ from what is here."""
     contents = [chunk.open() for chunk in chunks]
     ranges = [covered for chunk in chunks for covered in chunk.ranges]
@@ -129,7 +135,8 @@ def _refuse(state: State, chunks: list[Chunk]) -> list[Span]:
     refuse_own(state, ranges)
     refuse_own(state, doomed)
     refuse_own(state, ((origin, 1, seq) for origin, seq in chunks[0].vector.items()))
-    news = refuse_spans(state, [span for content in contents for span in content.spans])
+    spans = [span for content in contents for span in content.spans]
+    news = refuse_spans(state, spans, contradicted)
     refuse_doomed(state, doomed, ranges)
     return news
 
@@ -166,8 +173,11 @@ def _forget_aside(state: State, set_id: bytes) -> None:
 
 
 def _known(state: State, came: Aside) -> bool:
-    """Whether an incomplete set has become useless: its vector is reached by another way."""
-    return came.any.vector <= state.applied.seqs
+    """Whether an incomplete set has become useless: its vector is reached by another way.
+
+    A set without a vector raises nobody; it says which entries are dead (`blocks`).
+    """
+    return bool(came.any.vector) and came.any.vector <= state.applied.seqs
 
 
 def _rise(state: State, vector: VersionVector) -> None:

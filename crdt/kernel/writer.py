@@ -30,7 +30,7 @@ from crdt.kernel.codec import Step, Stored, check_int
 from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
 from crdt.kernel.kind import LEAF
 from crdt.kernel.limits import INT_MAX, INT_MIN, SEQ_BITS, SEQ_MAX
-from crdt.kernel.live import Container, OriginLog, Row, entries_of, holds
+from crdt.kernel.live import BLOCK_BITS, Container, OriginLog, Row, entries_of, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +104,7 @@ class Writer:
           this way, and `ResettableCounter` forgets the total before.
         * `OriginLog.place` is an append: an own seq is greater than any in the log of its origin,
           and so never late.
+        * `LiveTable.dirty`: the blocks of what died are marked.
         * `OriginLog.entry_died`: all dead slots are counted before any log is rewritten, and the
           new row is in place by then. A rewrite keeps the slots whose row holds their dot, and
           resets the count; with a slot counted afterwards the count would be wrong.
@@ -126,8 +127,11 @@ class Writer:
         log.containers.append(container)
         log.steps.append(step)
         if kills:
-            logs = [self.state.live.logs[entry[0] >> SEQ_BITS] for entry in entries_of(present)]
-            for origin in logs:
+            live = self.state.live
+            dead = [entry[0] for entry in entries_of(present)]
+            logs = [live.logs[dot >> SEQ_BITS] for dot in dead]
+            for dot, origin in zip(dead, logs, strict=True):
+                live.dirty.add(dot >> BLOCK_BITS)
                 origin.stale += 1
             for origin in logs:
                 origin.tidy()
