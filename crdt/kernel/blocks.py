@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from crdt.kernel.chunk import pack_content
 from crdt.kernel.codec import pack
-from crdt.kernel.context import SEQ_BITS, SEQ_MAX, Range, VersionVector
+from crdt.kernel.context import Range, VersionVector
 from crdt.kernel.join import span_of
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
 from crdt.kernel.live import BLOCK_BITS
@@ -58,6 +58,8 @@ def is_fresh(state: State) -> bool:
 
 def refresh(state: State, blocks_max: int) -> bool:
     """Hash blocks that are out of date, so many at most; whether none is left. O(their entries)."""
+    if is_fresh(state):
+        return True
     for key in islice(_outdated(state), blocks_max):
         _hash(state, key)
     return is_fresh(state)

@@ -8,8 +8,8 @@ it kills, and a rule for how live entries read as a value. What a kernel promise
 * A removal leaves nothing behind but a covered dot (Bieniusa et al. 2012).
 * Every mutation consumes a dot, removals included, so that the applied vector alone is a digest:
   once whole answers were applied, equal vectors mean equal states. (A removal without a dot leaves
-  two replicas with equal vectors and different states for ever, and no vector exchange sees it.
-  What a cut `delta_since` may leave open in between is in docs/guarantees.md.)
+  two replicas with equal vectors and different states for ever, and no vector exchange sees it.)
+  Where a cut answer, or a liar, leaves them apart all the same, `state_digest` tells (`blocks`).
 * One door: local mutations go through the writer (`writer`); everything else comes in through
   `apply`, `merge` and `apply_chunk`, checked first and then applied in full.
 

@@ -128,13 +128,14 @@ class Writer:
         log.steps.append(step)
         if kills:
             live = self.state.live
-            dead = [entry[0] for entry in entries_of(present)]
-            logs = [live.logs[dot >> SEQ_BITS] for dot in dead]
-            for dot, origin in zip(dead, logs, strict=True):
+            if type(present) is tuple:  # as nearly always
+                dot = present[0]
                 live.dirty.add(dot >> BLOCK_BITS)
+                origin = live.logs[dot >> SEQ_BITS]
                 origin.stale += 1
-            for origin in logs:
                 origin.tidy()
+            else:
+                self._count_dead(present)
         if batch is None and (kills or self.on_delta is not None):
             return self._hand_over(event, ((container, step, present),))
         self._count(seq)
@@ -143,6 +144,17 @@ class Writer:
         batch.events.append(event)
         batch.undo.append((container, step, present))
         return NOTHING
+
+    def _count_dead(self, row: Row | None) -> None:
+        """A row of several entries was replaced: their blocks are marked, their slots stale."""
+        live = self.state.live
+        dead = [entry[0] for entry in entries_of(row)]
+        live.dirty.update(dot >> BLOCK_BITS for dot in dead)
+        logs = [live.logs[dot >> SEQ_BITS] for dot in dead]
+        for origin in logs:
+            origin.stale += 1
+        for origin in logs:
+            origin.tidy()
 
     def _kills(self, row: Row) -> tuple[Range, ...]:
         """The dots of a row, as ranges."""

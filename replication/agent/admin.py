@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crdt import Kernel, LWWRegister, ORSet, PNCounter
     from replication.agent.vitals import Vitals
     from replication.agent.watch import Watch
-    from replication.protocol import Member, Reached, Status
+    from replication.protocol import Difference, Member, Reached, Status
     from replication.version import Version
 
 Sample = tuple[dict[str, str], float]
@@ -137,6 +137,9 @@ class Administered(Protocol):
 
     def quarantine(self) -> dict[str, str]:
         """Origins that are stopped, and why."""
+
+    def differences(self) -> dict[str, Difference]:
+        """Peers that heard the same and hold something else."""
 
     def watch(self, prefix: str) -> Watch:
         """Changes from now on."""
@@ -379,6 +382,10 @@ def status(agent: Administered) -> dict[str, Any]:
         "counts": agent.counts(),
         "state": agent.kernel.stats(),
         "quarantine": agent.quarantine(),
+        "differing": {
+            peer: {"blocks": found.blocks, "contradicted": list(found.contradicted)}
+            for peer, found in agent.differences().items()
+        },
     }
 
 
@@ -514,6 +521,16 @@ FAMILIES: dict[str, Family] = {
         "gauge",
         "Events of quarantined origins that peers told of and that wait.",
         lambda a: _one(sum(n for o, (n, _) in a.behind().items() if o in a.quarantine())),
+    ),
+    "differing_peers": (
+        "gauge",
+        "Peers that heard the same and held something else when states were compared last.",
+        lambda a: _one(len(a.differences())),
+    ),
+    "contradicted_dots": (
+        "gauge",
+        "Numbers of events that stand for one entry here and for another at a differing peer.",
+        lambda a: _one(len({d for f in a.differences().values() for d in f.contradicted})),
     ),
     "loop_lag_seconds": (
         "gauge",

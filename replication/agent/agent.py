@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from replication.agent.vitals import Vitals
     from replication.journal import Journal
     from replication.options import Secret
-    from replication.protocol import Reached
+    from replication.protocol import Difference, Reached
     from replication.transport import Application, Transport
 
 D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
@@ -508,6 +508,14 @@ class Agent:
             first, last = held.span
             stopped[origin] = f"{first}-{last}: {held.why}"
         return stopped
+
+    def differences(self) -> dict[str, Difference]:
+        """Peers that heard the same as this agent and hold something else: peer -> what is known.
+
+        As of the last comparison with each. An agent mends what it can by itself; what stays here
+        names in `contradicted` the dots that stand for two different entries.
+        """
+        return self._running().replica.differences()
 
     def skip(self, origin: str) -> None:
         """Give up the event at which `origin` stands in quarantine, here and everywhere.

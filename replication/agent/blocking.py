@@ -357,6 +357,7 @@ class BlockingAgent:
     unblock = called(Agent.unblock)
     blocked = called(Agent.blocked)
     quarantine = called(Agent.quarantine)
+    differences = called(Agent.differences)
     skip = called(Agent.skip)
 
     # ------------------------------------------------------------------------------ measures

@@ -85,6 +85,7 @@ def findings_of(status: dict[str, Any]) -> Iterator[str]:
         yield f"{who}: its journal fails, it is read-only (disk full?)"
     for origin, why in status["quarantine"].items():
         yield f"{who}: stopped before an event of {origin}: {why}"
+    yield from _differences(status)
     for peer in status["cut"]:
         yield f"{who}: cut off from {peer} by an operator (`heal`)"
     for member in status["members"]:
@@ -98,6 +99,16 @@ def findings_of(status: dict[str, Any]) -> Iterator[str]:
         yield f"{who}: {state['skewed_stamps']} stamps are over 60 s ahead (a wall clock is wrong)"
     if status["loop_lag_s"] > LOOP_LAG_S:
         yield f"{who}: its event loop was held for {status['loop_lag_s']} s"
+
+
+def _differences(status: dict[str, Any]) -> Iterator[str]:
+    """Peers that heard the same as an agent and hold something else, by its own comparison."""
+    for peer, found in status["differing"].items():
+        dots, who = ", ".join(found["contradicted"]), status["name"]
+        if dots:
+            yield f"{who}: {dots} is another entry here than at {peer} (told twice, or damaged)"
+        else:
+            yield f"{who}: heard the same as {peer} and holds something else"
 
 
 def disagreements(statuses: list[dict[str, Any]]) -> Iterator[str]:

@@ -161,7 +161,7 @@ def rebuild(recovered: Recovered, replica: str, clock: Callable[[], int] | None)
             kernel = Kernel(replica, clock=clock)
         for row in recovered.rows:
             if row.kind == CHUNK:
-                kernel.apply_chunk(Chunk.decode(row.data))
+                kernel.apply_chunk(Chunk.decode(row.data), set())  # reported when it came
                 continue
             delta = Delta.decode(row.data)
             kernel.replay(delta)

@@ -16,6 +16,7 @@ Who knows what, from the top down; a room looks into those below it only:
     gossip_scheduler   when to gossip, and with whom
     failure_detector   whom to probe, and when silence becomes suspicion
     membership         who is in the cluster: claims, verdicts, refutations
+    comparison         do equal vectors stand for equal states: digests, and what is asked for then
     bootstrap          chunk sets: joining, and catching up from below a floor
     exchanges          requests that wait for their answer
     identity           whether we, or a peer, may go on under an id
@@ -30,6 +31,7 @@ Who knows what, from the top down; a room looks into those below it only:
 Others import from here, and from nowhere behind it.
 """
 
+from replication.protocol.comparison import Difference
 from replication.protocol.effects import (
     CHUNK,
     DELTA,
@@ -70,6 +72,7 @@ __all__ = [
     "AccessPolicy",
     "Came",
     "Dice",
+    "Difference",
     "Effects",
     "Keyring",
     "Link",

@@ -10,6 +10,11 @@ the very same set after a restart. The receiver's vector rises when the set is c
 before; meanwhile it does not donate. What ends a try - a cut, a donor over its bandwidth - ends no
 set: the next try with that donor asks for the first chunk that is lacking.
 
+A set of single blocks, by which two that heard the same are made to hold the same (`comparison`),
+comes by the same way and meanwhile keeps nobody from donating: the state is whole. A dot that is
+another entry here than in the set is noted and stays; raising would mean that the same set were
+fetched, and refused, for ever.
+
 A reset of somebody who lacks little is not worth a whole state: another peer may still have the
 events. So a replica that is not new asks for chunks only when a later reset, at least one gossip
 interval after the first, still finds it lacking the same.
@@ -20,15 +25,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crdt import Chunk, CRDTError
+from crdt import Chunk, CRDTError, Dot
 from replication.errors import BusyError, MalformedFrameError
 from replication.protocol.messages import ChunkGiven, ChunkWanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from crdt import Change, Kernel
+    from crdt import Change, ChunkSet, Kernel
     from replication.config import Config
+    from replication.protocol.messages import BlocksWanted
 
 CUTS_MAX = 2
 BEGUN_MAX = 2
@@ -74,8 +80,17 @@ class Donor:
         cut.until_s = now_s + CUT_KEPT_S
         return ChunkGiven(set_id, index, len(cut.chunks), cut.chunks[index])
 
+    def give_blocks(self, wanted: BlocksWanted, now_s: float) -> ChunkGiven:
+        """The first chunk of a set of these blocks. O(their entries)."""
+        set_id, cut = self._keep(
+            self.kernel.block_chunks(wanted.blocks, self.config.chunk_bytes), now_s
+        )
+        return ChunkGiven(set_id, 0, len(cut.chunks), cut.chunks[0])
+
     def _cut(self, now_s: float) -> tuple[bytes, Cut]:
-        fresh = self.kernel.chunks(self.config.chunk_bytes)
+        return self._keep(self.kernel.chunks(self.config.chunk_bytes), now_s)
+
+    def _keep(self, fresh: ChunkSet, now_s: float) -> tuple[bytes, Cut]:
         while len(self._cuts) >= CUTS_MAX:
             del self._cuts[next(iter(self._cuts))]
         cut = Cut(tuple(chunk.encode() for chunk in fresh.chunks), now_s + CUT_KEPT_S)
@@ -90,7 +105,11 @@ class Receiver:
     kernel: Kernel
     config: Config
     address: str = ""
-    """Where the donor is; "" when no bootstrap is under way."""
+    """Where the donor is; "" when nothing is under way."""
+    mending: str = ""
+    """The peer whose blocks come; "" when it is a bootstrap."""
+    contradicted: set[Dot] = field(default_factory=set)
+    """Dots of the chunks that came by now which are other entries here."""
     set_id: bytes = b""
     total: int = 0
     came: set[int] = field(default_factory=set)
@@ -104,8 +123,22 @@ class Receiver:
 
     @property
     def active(self) -> bool:
-        """Whether a bootstrap is under way."""
+        """Whether a set is under way."""
         return bool(self.address)
+
+    @property
+    def behind(self) -> bool:
+        """Whether a bootstrap is under way: the state is not all that was asked for."""
+        return self.active and not self.mending
+
+    def mend(self, address: str, peer: str) -> bool:
+        """Blocks are asked of a peer; False if another set is under way."""
+        if self.active:
+            return False
+        self.address, self.mending = address, peer
+        self.set_id, self.total = b"", 0
+        self.came, self.asked, self.contradicted = set(), {0}, set()
+        return True
 
     def kept(self, rows: Iterable[bytes]) -> None:
         """Chunks that the journal brought back: they need not be asked for again."""
@@ -126,7 +159,7 @@ class Receiver:
                 self._lacked, self._lacked_s = lacking, now_s
             return []
         self._lacked = {}
-        self.address = address
+        self.address, self.contradicted = address, set()
         self.set_id, self.total = self._begun.get(address, (b"", 0))
         self.came = self._kept.get(self.set_id, set())
         first = next((i for i in range(self.total) if i not in self.came), 0)
@@ -152,7 +185,7 @@ class Receiver:
         change = None
         if given.index not in self.came:
             try:
-                change = self.kernel.apply_chunk(chunk)
+                change = self.kernel.apply_chunk(chunk, self.contradicted)
             except CRDTError as error:
                 self._begun.clear()
                 self.stop()
@@ -189,9 +222,11 @@ class Receiver:
 
     def stop(self) -> None:
         """An exchange failed, or all is here: a later reset starts again, with what was kept."""
-        self.address = ""
+        if self.mending:
+            self._begun.pop(self.address, None)
+        self.address = self.mending = ""
 
     def may_donate(self) -> None:
         """Raises BusyError while this replica is itself in pieces."""
-        if self.active:
+        if self.behind:
             raise BusyError("this replica is being bootstrapped itself")

@@ -16,13 +16,17 @@ from crdt import BelowFloorError, Delta, VersionVector
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
 from replication.protocol.bootstrap import Donor, Receiver
+from replication.protocol.comparison import Comparison
 from replication.protocol.gossip_scheduler import REPLACED_AFTER
 from replication.protocol.intake import Intake, Outcome, record_skip
 from replication.protocol.messages import (
     Ack,
+    BlocksWanted,
     ChunkGiven,
     ChunkWanted,
     Digest,
+    HashesGiven,
+    HashesWanted,
     Push,
     Sync,
     Synced,
@@ -33,9 +37,9 @@ from replication.protocol.policy import agent_of
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from crdt import Kernel
+    from crdt import Dot, Kernel
     from replication.config import Config
     from replication.protocol.effects import Pending
     from replication.protocol.exchanges import Exchanges, Opened
@@ -61,6 +65,7 @@ class Gossip:
     intake: Intake = field(init=False)
     donor: Donor = field(init=False)
     receiver: Receiver = field(init=False)
+    comparison: Comparison = field(init=False)
     read_only: bool = False
     """What peers bring is left with them: the journal cannot take it."""
     _stable: dict[str, int] = field(default_factory=dict)
@@ -70,6 +75,7 @@ class Gossip:
         self.intake = Intake(self.kernel, self.policy, self.config.delta_bytes_max)
         self.donor = Donor(self.kernel, self.config)
         self.receiver = Receiver(self.kernel, self.config)
+        self.comparison = Comparison(self.kernel)
 
     def durable_only(self, kernel: Kernel) -> Gossip:
         """One that tells peers of what `kernel` holds, and takes nothing in; same quarantine."""
@@ -87,6 +93,8 @@ class Gossip:
             self.greet(member, widespread, now_s)
         for address in whom[1]:
             self.greet_stranger(address, now_s)
+        if whom[0]:
+            self.comparison.forget({member.replica for member in self.members.current()})
         records_max = self.config.removal_records_bytes_stable
         if whom[0] and self.kernel.stats()["records_bytes"] > records_max:
             stable = Acknowledgements(self.members, self.peers).stable(self.kernel.vector)
@@ -122,12 +130,13 @@ class Gossip:
             since = peer.believed if fresh else VersionVector(peer.believed) | widespread
             target = self.config.greeting_bytes_target
             data = self._encoded(since, target, now_s, whole=not fresh)
-        greeting = Sync(digest, self.members.gossip(full=full), data)
+        greeting = Sync(self.comparison.marked(digest), self.members.gossip(full=full), data)
         self.open(member.reach, member.replica, greeting, now_s)
 
     def greet_stranger(self, address: str, now_s: float) -> None:
         """Open one with whoever listens at an address."""
-        greeting = Sync(digests.full(self.kernel.vector), self.members.gossip(full=True))
+        digest = self.comparison.marked(digests.full(self.kernel.vector))
+        greeting = Sync(digest, self.members.gossip(full=True))
         self.open(address, "", greeting, now_s)
 
     def answer(self, replica: str, request: Sync, now_s: float) -> Synced:
@@ -142,6 +151,9 @@ class Gossip:
         full = request.digest.whole or not peer.introduced
         peer.compared(mine if equal else digests.reported(request.digest, mine), shown=mine)
         claims = self.members.gossip(full=full)
+        if equal:
+            answer = self.comparison.marked(answer)
+            self.compared(replica, answer.state, request.digest.state)
         if equal or (request.digest.tier is Tier.HASH and not peer.known):
             return Synced(answer, members=claims)
         theirs = self._offered(theirs)
@@ -170,7 +182,7 @@ class Gossip:
 
     def _lacks_much(self, theirs: Mapping[str, int], mine: Mapping[str, int]) -> bool:
         """Whether the whole state is cheaper than a retelling: columns instead of rows."""
-        if self.receiver.active or any(theirs.values()):
+        if self.receiver.behind or any(theirs.values()):
             return False
         return sum(mine.values()) > self.config.chunks_above_events
 
@@ -197,6 +209,8 @@ class Gossip:
         theirs = digests.reported(answer.digest, self.kernel.vector)
         peer.compared(opened.shown if equal else theirs, shown=opened.shown)
         if equal:
+            self.compared(replica, request.digest.state, answer.digest.state)
+            self.mend(opened, replica, answer.digest.state, now_s)
             return
         before = self.kernel.vector
         if answer.delta:
@@ -216,6 +230,45 @@ class Gossip:
             return
         if not (self._relays and self._lacks_much(peer.known, mine) and peer.withhold()):
             self._push(opened.address, replica, peer.believed, now_s)
+
+    # ------------------------------------------------------------------------------ comparing
+
+    def compared(self, replica: str, mine: bytes, theirs: bytes) -> None:
+        """The digests of two states at equal vectors: where they begin to differ, say so."""
+        if self.comparison.compare(replica, mine, theirs):
+            self.pending.counts["state:differs"] += 1
+            self.pending.notice("states-differ", peer=replica)
+
+    def mend(self, opened: Opened, replica: str, theirs: bytes, now_s: float) -> None:
+        """Begin to take over what a peer of another state knows to be dead, if that is due."""
+        asked = opened.request
+        if not isinstance(asked, Sync) or not self.policy.may_relay(agent_of(replica)):
+            return  # a leaf does not speak for others
+        if self.receiver.active or self.kernel.in_batch:
+            return
+        if self.comparison.try_once(replica, asked.digest.state, theirs, now_s):
+            wanted = HashesWanted(vector_hash(self.kernel.vector))
+            if not self.open(opened.address, replica, wanted, now_s):
+                self.comparison.failed(replica)
+
+    def hashes(self, opened: Opened, replica: str, given: HashesGiven, now_s: float) -> None:
+        """A page of a peer's hashes came: ask for the next, or for the blocks that differ.
+
+        Raises:
+            MalformedFrameError: nobody asked for it.
+        """
+        if not isinstance(opened.request, HashesWanted):
+            raise MalformedFrameError("hashes came that were not asked for")
+        wanted = self.comparison.next(replica, opened.request, given, now_s)
+        if wanted is None:
+            return
+        blocks = isinstance(wanted, BlocksWanted)
+        if blocks and not self.receiver.mend(opened.address, replica):
+            self.comparison.failed(replica)
+        elif not self.open(opened.address, replica, wanted, now_s):
+            self.comparison.failed(replica)
+            if blocks:
+                self.receiver.stop()
 
     # ------------------------------------------------------------------------------ taking in
 
@@ -270,19 +323,29 @@ class Gossip:
             first, last = held[origin].span
             self.pending.notice("skipped", origin=origin, events=f"{first}-{last}")
 
-    def give(self, replica: str, wanted: ChunkWanted, now_s: float) -> ChunkGiven:
-        """The chunk that a peer asks for.
+    def give(
+        self, replica: str, wanted: ChunkWanted | HashesWanted | BlocksWanted, now_s: float
+    ) -> ChunkGiven | HashesGiven:
+        """What a peer asks for: a chunk, hashes of blocks, or the first chunk of some blocks.
 
         Raises:
-            BusyError: this replica is in pieces itself, or gave away all it may for now.
+            BusyError: this replica is in pieces itself, gave away all it may for now, or is not
+                where the peer was when it asked for blocks.
             ForbiddenError: it is a leaf, which knows its own events only.
         """
         self.receiver.may_donate()
         if not self._relays:
             raise ForbiddenError("a leaf does not speak for others; ask a relay")
+        if isinstance(wanted, HashesWanted):
+            return self.comparison.give(wanted)
         if not self.bandwidth.room(now_s):
-            self.donor.keep(wanted, now_s)
+            if isinstance(wanted, ChunkWanted):
+                self.donor.keep(wanted, now_s)
             raise BusyError("the bandwidth cap is reached; go on a moment later")
+        if isinstance(wanted, BlocksWanted):
+            if not self.comparison.is_at(wanted.hash):
+                raise BusyError("this replica went on; compare again")
+            return self.donor.give_blocks(wanted, now_s)
         self.peers.peer(replica).asked_for_chunks()
         return self.donor.give(wanted, now_s)
 
@@ -296,17 +359,47 @@ class Gossip:
         if not self.policy.may_relay(agent_of(replica)):
             raise ForbiddenError(f"{replica} is a leaf and brought a state of others")
         asked = opened.request
-        if not isinstance(asked, ChunkWanted) or (
-            (given.set_id, given.index) != (asked.set_id, asked.index) and given.index
-        ):
+        if isinstance(asked, ChunkWanted):
+            due = given.index == 0 or (given.set_id, given.index) == (asked.set_id, asked.index)
+        else:
+            due = isinstance(asked, BlocksWanted) and given.index == 0
+        if not due:
             raise MalformedFrameError("a chunk came that was not asked for")
+        mending, before = self.receiver.mending, self._extent()
         change, wanted = self.receiver.take(given)
+        if self.receiver.contradicted:
+            self._report(replica, self.receiver.contradicted)
+        if mending and not self.receiver.active:
+            self._mended(replica, now_s, changed=self._extent() != before)
         if change is not None:
             self.pending.join(given.data, change)
             self.pending.counts["chunk:new"] += 1
         for request in wanted:
             if not self.open(opened.address, replica, request, now_s):
-                self.receiver.stop()
+                self._stop_receiving(replica)
+
+    def _mended(self, replica: str, now_s: float, *, changed: bool) -> None:
+        """The blocks that differed were joined."""
+        self.comparison.concluded(replica, now_s, mended=changed)
+        if changed:
+            self.pending.counts["state:mended"] += 1
+            self.pending.notice("mended", peer=replica)
+
+    def _extent(self) -> tuple[int, int]:
+        """What mending changes: entries die, or are doomed. O(origins)."""
+        return self.kernel.entries, self.kernel.stats()["doomed"]
+
+    def _report(self, replica: str, dots: Collection[Dot]) -> None:
+        """An origin told two events under one number, or a replica holds something damaged."""
+        if self.comparison.contradicted(replica, dots):
+            named = ", ".join(self.comparison.differences()[replica].contradicted)
+            self.pending.counts["state:conflict"] += 1
+            self.pending.notice("contradicted", peer=replica, dots=named)
+
+    def _stop_receiving(self, replica: str) -> None:
+        if self.receiver.mending:
+            self.comparison.failed(replica)
+        self.receiver.stop()
 
     # ------------------------------------------------------------------------------ pushing
 
@@ -366,8 +459,10 @@ class Gossip:
         """An exchange got no useful answer: forget what was assumed; gossip repairs the rest."""
         if isinstance(opened.request, Push):
             self.peers.push_failed(opened.replica)
-        if isinstance(opened.request, ChunkWanted):
-            self.receiver.stop()
+        if isinstance(opened.request, HashesWanted):
+            self.comparison.failed(opened.replica)
+        if isinstance(opened.request, ChunkWanted | BlocksWanted):
+            self._stop_receiving(opened.replica)
 
     def _delta(self, since: Mapping[str, int], room: int) -> tuple[Delta, bool]:
         """Events above a vector, cut at `room` bytes; and whether there are more.

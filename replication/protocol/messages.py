@@ -39,6 +39,18 @@ by one chunk set; the receiver asks chunk by chunk and may resume after a cut:
     A --ChunkWanted(0 of new)--> B
     A <-Chunk(set, 0 of n)------ B      ... until n; then A's vector rises to the set's
 
+Where vectors are equal, digests of the state are compared, if both ends have one. If they differ (a
+piece of an answer whose donor was lost, an origin that told two events under one number), whoever
+asked mends itself, once per peer and pair of digests: it asks for the hashes of the peer's blocks,
+page by page, and then for the blocks that differ, as a chunk set that raises no vector:
+
+    A --Sync(hash, state)-------------------> B
+    A <-----------------Synced(hash, state')-- B
+    A --HashesWanted(hash)------------------> B
+    A <------------HashesGiven(hash, blocks)-- B
+    A --BlocksWanted(hash, those that differ)> B
+    A <-Chunk(set, 0 of n)------------------- B      ... until n; what is dead there dies here
+
 Failure detection (SWIM): `Probe` is answered by `Probed`; with a `target`, the receiver probes the
 target itself and answers for it.
 
@@ -100,12 +112,16 @@ class MemberClaim:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A summary of a version vector, at one of its tiers; `rest` is a hash of the others."""
+    """A summary of a version vector, at one of its tiers; `rest` is a hash of the others.
+
+    `state` is the digest of the state at that vector, b"" for none.
+    """
 
     hash: bytes
     tier: Tier = Tier.HASH
     vector: Mapping[str, int] = field(default_factory=dict)
     rest: bytes = b""
+    state: bytes = b""
 
     @property
     def whole(self) -> bool:
@@ -186,6 +202,35 @@ class ChunkGiven:
     data: bytes
 
 
+Blocks = tuple[tuple[str, int, bytes], ...]
+"""(origin, number of the block, hash of what is alive in it), ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashesWanted:
+    """Please send the hashes of your blocks, from behind a block on; `hash` is of my vector."""
+
+    hash: bytes
+    after: tuple[str, int] = ("", -1)
+
+
+@dataclass(frozen=True, slots=True)
+class HashesGiven:
+    """A page of hashes at the vector of that hash; b"" and none if there are none at it now."""
+
+    hash: bytes = b""
+    blocks: Blocks = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlocksWanted:
+    """Please send the first chunk of a set of these blocks; `hash` is of my vector."""
+
+    hash: bytes
+    blocks: tuple[tuple[str, int], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Leave:
     """The sender (or a member that the sender retires) leaves for good; not a failure."""
@@ -202,7 +247,21 @@ class Refused:
     text: str
 
 
-Message = Sync | Synced | Push | Ack | Probe | Probed | ChunkWanted | ChunkGiven | Leave | Refused
+Message = (
+    Sync
+    | Synced
+    | Push
+    | Ack
+    | Probe
+    | Probed
+    | ChunkWanted
+    | ChunkGiven
+    | Leave
+    | Refused
+    | HashesWanted
+    | HashesGiven
+    | BlocksWanted
+)
 
 
 def carries_state(message: Message) -> bool:

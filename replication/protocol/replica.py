@@ -35,8 +35,11 @@ from replication.protocol.link import ANONYMOUS, PeerConnection
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
     Ack,
+    BlocksWanted,
     ChunkGiven,
     ChunkWanted,
+    HashesGiven,
+    HashesWanted,
     Leave,
     MemberClaim,
     Message,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 
     from crdt import Change, Delta, Kernel
     from replication.config import Config
+    from replication.protocol.comparison import Difference
     from replication.protocol.membership import Dice
     from replication.protocol.wire import Envelope, Wire
 
@@ -142,6 +146,7 @@ class Replica:
             self.bandwidth,
         )
         self._live.receiver.kept(chunks)
+        self._live.comparison.news(now_s + config.gossip_interval_s)
         self._mute = False
         """Not even what is durable can be read: peers are told `busy`."""
 
@@ -157,6 +162,11 @@ class Replica:
     @property
     def wake_s(self) -> float:
         """When `tick` has something to do; an earlier or later call does no harm."""
+        return min(self._due_s, self._live.comparison.due_s)
+
+    @property
+    def _due_s(self) -> float:
+        """The same, but for the hashing of what is idle, which nobody waits for."""
         due = min(self.scheduler.wake_s, self.prober.detector.wake_s)
         if self.bandwidth.bytes_per_s and self.peers.due():
             due = min(due, self.bandwidth.ready_s())
@@ -218,13 +228,14 @@ class Replica:
 
     def tick(self, now_s: float) -> Effects:
         """Time has passed: a gossip round, probes, verdicts, and exchanges that ran out."""
-        self.prober.detector.stalled(now_s - self.wake_s)
+        self.prober.detector.stalled(now_s - self._due_s)
         for exchange, opened in self.exchanges.expired(now_s):
             self.counts["exchange:timeout"] += 1
             self._gave_up(exchange, opened)
         for dead in self.prober.step(self.kernel.vector, now_s):
             self._pending.notice("dead", member=dead)
         whom = self.scheduler.begin(self.kernel.vector, self.members, now_s)
+        self._live.comparison.tick(now_s)
         self.gossip.gossip(whom, self.scheduler.widespread, now_s)
         return self._take(now_s)
 
@@ -251,6 +262,10 @@ class Replica:
         elif via in self._hubs:
             self.gossip.greet_stranger(via, now_s)
         return self._take(now_s)
+
+    def differences(self) -> dict[str, Difference]:
+        """Peers with equal vectors and other states, as of the last comparison with each."""
+        return self._live.comparison.differences()
 
     def skip(self, origin: str) -> None:
         """Give up what `origin` stands in quarantine for: a local write, and raises like one."""
@@ -307,10 +322,10 @@ class Replica:
             case Leave():
                 self.prober.met(sender, message.members, now_s)
                 return Ack({})
-            case ChunkWanted():
+            case ChunkWanted() | HashesWanted() | BlocksWanted():
                 self.prober.met(sender, (), now_s, via)
                 return self.gossip.give(sender, message, now_s)
-            case Synced() | Ack() | Probed() | ChunkGiven() | Refused():
+            case Synced() | Ack() | Probed() | ChunkGiven() | HashesGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
         assert_never(message)
 
@@ -333,6 +348,9 @@ class Replica:
             case ChunkGiven():
                 self.prober.met(sender, (), now_s)
                 self.gossip.chunk(opened, sender, message, now_s)
+            case HashesGiven():
+                self.prober.met(sender, (), now_s)
+                self.gossip.hashes(opened, sender, message, now_s)
             case Probed():
                 self.prober.met(sender, message.members, now_s)
                 self._relayed(self.prober.concluded(exchange, opened, answer=message))
@@ -399,6 +417,7 @@ class Replica:
             self.peers.spread([self.id], self.members.live())
         if self._pending.wrote or self._pending.learned:
             self.scheduler.news(now_s)
+            self._live.comparison.news(now_s + self.config.gossip_interval_s)
         if self.members.retired:
             self._renew("declared gone for good by an operator", now_s)
         self._pending.spread()

@@ -41,9 +41,12 @@ from replication.errors import (
 from replication.protocol.messages import (
     INCARNATION_MAX,
     Ack,
+    BlocksWanted,
     ChunkGiven,
     ChunkWanted,
     Digest,
+    HashesGiven,
+    HashesWanted,
     Leave,
     MemberClaim,
     Message,
@@ -78,6 +81,7 @@ BOOTS_MAX = 4096
 ORIGINS_MAX = 10_000
 COUNT_MAX = (1 << 63) - 1
 NAME_BYTES_MAX = 256
+HASH_BYTES = 16
 
 
 class UnknownKindError(MalformedFrameError):
@@ -143,8 +147,19 @@ def _members(claims: tuple[MemberClaim, ...]) -> list[list[Any]]:
 
 
 def _digest(digest: Digest) -> list[Any]:
-    rest = [digest.rest] if digest.rest else []
+    rest = [digest.rest, digest.state] if digest.state else [digest.rest] if digest.rest else []
     return [digest.hash, int(digest.tier), dict(digest.vector), *rest]
+
+
+def _hashes(given: HashesGiven) -> list[Any]:
+    """Blocks by origin: [origin, [number, ...], their hashes in one piece]."""
+    origins: dict[str, tuple[list[int], list[bytes]]] = {}
+    for origin, number, found in given.blocks:
+        numbers, hashes = origins.setdefault(origin, ([], []))
+        numbers.append(number)
+        hashes.append(found)
+    rows = [[origin, numbers, b"".join(found)] for origin, (numbers, found) in origins.items()]
+    return [given.hash, rows, given.more]
 
 
 def _need(value: object, kind: type[T]) -> T:
@@ -197,7 +212,10 @@ def _parse_digest(value: object) -> Digest:
         raise MalformedFrameError(f"unknown digest tier {tier!r}")
     fields = _need(value, list)
     rest = _need(fields[3], bytes) if tier == Tier.CURRENT and len(fields) > 3 else b""
-    return Digest(_need(digest, bytes), Tier(tier), _parse_vector(vector), rest)
+    state = _need(fields[4], bytes) if len(fields) > 4 else b""
+    if len(state) not in {0, HASH_BYTES}:
+        raise MalformedFrameError("a digest of a state has 16 bytes")
+    return Digest(_need(digest, bytes), Tier(tier), _parse_vector(vector), rest, state)
 
 
 def _row(value: object, length: int) -> list[Any]:
@@ -254,6 +272,36 @@ def _parse_refused(body: object) -> Refused:
     return Refused(_natural(status), _name(code), _need(text, str))
 
 
+def _parse_block(origin: object, number: object) -> tuple[str, int]:
+    return _name(origin), _natural(number)
+
+
+def _parse_hashes_wanted(body: object) -> HashesWanted:
+    digest, origin, number = _row(body, 3)
+    if _need(number, int) < -1:
+        raise MalformedFrameError("a block has no such number")
+    return HashesWanted(_need(digest, bytes), (_name(origin), number))
+
+
+def _parse_hashes(body: object) -> HashesGiven:
+    digest, rows, more = _row(body, 3)
+    blocks: list[tuple[str, int, bytes]] = []
+    for row in _need(rows, list):
+        origin, numbers, joined = _row(row, 3)
+        if len(_need(joined, bytes)) != HASH_BYTES * len(_need(numbers, list)):
+            raise MalformedFrameError("blocks and hashes do not match")
+        for index, number in enumerate(numbers):
+            found = joined[HASH_BYTES * index : HASH_BYTES * (index + 1)]
+            blocks.append((*_parse_block(origin, number), found))
+    return HashesGiven(_need(digest, bytes), tuple(blocks), _need(more, bool))
+
+
+def _parse_blocks_wanted(body: object) -> BlocksWanted:
+    digest, flat = _row(body, 2)
+    pairs = zip(_need(flat, list)[::2], flat[1::2], strict=False)
+    return BlocksWanted(_need(digest, bytes), tuple(_parse_block(*pair) for pair in pairs))
+
+
 # The numbered table of kinds: a number, once given, is never reused.
 _TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Message]], ...] = (
     (1, Sync, lambda m: [_digest(m.digest), _members(m.members), m.delta], _parse_sync),
@@ -276,6 +324,14 @@ _TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Me
     ),
     (9, Leave, lambda m: [_members(m.members)], lambda b: Leave(_parse_members(_row(b, 1)[0]))),
     (10, Refused, lambda m: [m.status, m.code, m.text], _parse_refused),
+    (11, HashesWanted, lambda m: [m.hash, *m.after], _parse_hashes_wanted),
+    (12, HashesGiven, _hashes, _parse_hashes),
+    (
+        13,
+        BlocksWanted,
+        lambda m: [m.hash, [part for block in m.blocks for part in block]],
+        _parse_blocks_wanted,
+    ),
 )
 _BY_TYPE = {kind: (number, render) for number, kind, render, _ in _TABLE}
 _BY_NUMBER = {number: parse for number, _, _, parse in _TABLE}

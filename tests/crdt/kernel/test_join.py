@@ -523,9 +523,14 @@ def test_a_piece_of_a_delta_whose_donor_is_lost_is_mended_by_states_and_not_by_v
     assert r.kernel.vector == t.kernel.vector
     assert (r, t) == ({1, 2}, {0, 1, 2})
     assert joined(r, t) == {1, 2}
-    by_merge, by_chunks = t.fork("m"), t.fork("c")
+    by_merge, by_chunks, by_blocks = t.fork("m"), t.fork("c"), t.fork("b")
     assert by_merge.merge(r)
     for chunk in r.kernel.chunks(1).chunks:
         by_chunks.kernel.apply_chunk(chunk)
-    for mended in (by_merge, by_chunks):
+    for kernel in (r.kernel, by_blocks.kernel):
+        assert kernel.hash_blocks()
+    assert r.kernel.state_digest != by_blocks.kernel.state_digest
+    for chunk in r.kernel.block_chunks([("o", 0)], 1).chunks:
+        by_blocks.kernel.apply_chunk(chunk)
+    for mended in (by_merge, by_chunks, by_blocks):
         assert mended.canonical_bytes() == r.canonical_bytes()

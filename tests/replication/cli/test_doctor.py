@@ -17,6 +17,7 @@ def status(name: str = "ada", **changed: object) -> dict:
         "state": {"skewed_stamps": 0},
         "read_only": False,
         "quarantine": {},
+        "differing": {},
         "cut": [],
         "members": [{"id": "bob~1", "status": "alive"}],
         "loop_lag_s": 0.0,
@@ -35,6 +36,14 @@ def test_nothing_is_found_in_health():
     [
         ({"read_only": True}, "read-only"),
         ({"quarantine": {"bob~1": "2-2: cannot be joined"}}, "event of bob~1: 2-2: cannot"),
+        (
+            {"differing": {"bob~1": {"blocks": 1, "contradicted": ["leaf~1:7"]}}},
+            "leaf~1:7 is another entry here than at bob~1",
+        ),
+        (
+            {"differing": {"bob~1": {"blocks": 1, "contradicted": []}}},
+            "heard the same as bob~1 and holds something else",
+        ),
         ({"cut": ["bob"]}, "cut off from bob"),
         ({"members": [{"id": "bob~1", "status": "dead"}]}, "bob~1 is dead"),
         ({"counts": {"refused:unauthenticated": 3}}, "refused 3 frames as unauthenticated"),

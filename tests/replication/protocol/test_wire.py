@@ -22,9 +22,12 @@ from replication.errors import (
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import (
     Ack,
+    BlocksWanted,
     ChunkGiven,
     ChunkWanted,
     Digest,
+    HashesGiven,
+    HashesWanted,
     Leave,
     MemberClaim,
     Probe,
@@ -51,6 +54,17 @@ MESSAGES = [
     ChunkGiven(b"set", 3, 9, b"rows"),
     Leave((CLAIM,)),
     Refused(503, "busy", "later"),
+    Sync(Digest(b"h" * 16, state=b"s" * 16)),
+    Synced(Digest(b"h" * 16, Tier.CURRENT, {"ada~01": 7}, b"r" * 16, b"s" * 16)),
+    HashesWanted(b"h" * 16),
+    HashesWanted(b"h" * 16, ("ada~01", 2**30)),
+    HashesGiven(),
+    HashesGiven(
+        b"h" * 16,
+        (("ada~01", 0, b"a" * 16), ("ada~01", 3, b"b" * 16), ("bob~02", 0, b"c" * 16)),
+        more=True,
+    ),
+    BlocksWanted(b"h" * 16, (("ada~01", 0), ("bob~02", 2**30))),
 ]
 
 
@@ -65,6 +79,30 @@ def test_every_message_survives_the_wire(message):
     opened = wire(boot=b"boot-two").open(wire().seal("ada~01", message, answers=41))
     assert opened.message == message
     assert (opened.replica, opened.number, opened.answers) == ("ada~01", 1, 41)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [b"h", ["ada", 0]],
+        [b"h", [["ada", [0, 1], b"a" * 16]], False],
+        [b"h", [["ada", [-1], b"a" * 16]], False],
+        [b"h", [[7, [1], b"a" * 16]], False],
+        [b"h", [["ada", [1], "a" * 16]], False],
+        [b"h", 7, False],
+    ],
+)
+def test_hashes_that_do_not_fit_their_blocks_are_refused(body):
+    """Numbers without hashes, hashes without numbers, other types: malformed, by name."""
+    packed = msgpack.packb([1, "c", 12, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb(body)])
+    with pytest.raises(MalformedFrameError):
+        wire(secret=None).open(packed)
+
+
+def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
+    """What is remembered of a peer is bounded: no megabyte goes by the name of a digest."""
+    with pytest.raises(MalformedFrameError):
+        wire(boot=b"boot-two").open(wire().seal("a", Sync(Digest(b"h" * 16, state=b"s" * 17))))
 
 
 def test_equal_content_gives_equal_bytes():
