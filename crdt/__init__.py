@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crdt.bounded_counter import BoundedCounter
+    from crdt.codec import Codec
     from crdt.counter import GCounter, PNCounter, ReadsAsNumber
     from crdt.errors import (
         AmbiguousNameError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         BodyTooLargeError,
         ChunksAsideFullError,
         ClockError,
+        CodecError,
         CRDTError,
         DecodeError,
         DeletionRefusedError,
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from crdt.register import LWWRegister, MaxRegister, MinRegister, MVRegister
     from crdt.resettable_counter import ResettableCounter
     from crdt.set import GSet, ORSet, RWSet
+    from crdt.view import CodedType
 
 ROOMS = {
     "AmbiguousNameError": "errors",
@@ -86,6 +89,9 @@ ROOMS = {
     "ChunksAsideFullError": "errors",
     "ChunkSet": "kernel",
     "ClockError": "errors",
+    "Codec": "codec",
+    "CodecError": "errors",
+    "CodedType": "view",
     "CRDTError": "errors",
     "decode_value": "kernel",
     "DecodeError": "errors",
@@ -153,6 +159,9 @@ __all__ = [
     "ChunkSet",
     "ChunksAsideFullError",
     "ClockError",
+    "Codec",
+    "CodecError",
+    "CodedType",
     "DWFlag",
     "DecodeError",
     "DeletionRefusedError",

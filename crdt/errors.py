@@ -53,6 +53,17 @@ class InvalidArgumentError(CRDTError, TypeError):
     hint = "the message says what is taken"
 
 
+class CodecError(InvalidValueError, ValueError):
+    """A codec could not convert a value. At a write nothing was changed; a read changes nothing."""
+
+    code = "codec"
+    hint = "the document read without its codec shows what is stored"
+
+    def __init__(self, text: str, codec: str, cause: Exception) -> None:
+        super().__init__(f"{text} as {codec}: {type(cause).__name__}: {cause!s:.200}")
+        self.codec = codec
+
+
 class InvalidAmountError(CRDTError, ValueError):
     """An amount that this counter does not take, such as a negative increment of a GCounter."""
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast, overload
 
+from crdt.codec import Codec
 from crdt.errors import (
     AmbiguousNameError,
     InvalidValueError,
@@ -37,41 +38,86 @@ from crdt.kernel import (
     step_of,
     thaw,
 )
-from crdt.view import View
+from crdt.view import CodedType, View
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # for `default`: type checkers know it, nobody else asks
+
     from crdt.kernel import Container, Delta, DocumentType, Row
 
+    K = TypeVar("K", default=Any)
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    K, V = TypeVar("K"), TypeVar("V")
 Child = TypeVar("Child")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
-class LWWMap(View, MutableMapping[Any, Any]):
-    """A mapping in which the latest write per key wins."""
+class LWWMap(View, MutableMapping[K, V]):
+    """A mapping in which the latest write per key wins. `LWWMap[str, int]` tells types."""
 
     __slots__ = ()
+
+    @overload
+    @classmethod
+    def of(cls, values: Codec[C] | type[C]) -> CodedType[LWWMap[Any, C]]: ...
+
+    @overload
+    @classmethod
+    def of(
+        cls, values: Codec[C] | type[C], *, keys: Codec[D] | type[D]
+    ) -> CodedType[LWWMap[D, C]]: ...
+
+    @classmethod
+    def of(cls, values: Any, *, keys: Any = None) -> CodedType[Any]:
+        """The type of maps whose values, and keys, are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(values), None if keys is None else Codec.of(keys))
 
     _instead = "`|=` writes the items of a mapping; a value changes by `m[key] = value`"
 
     @property
-    def value(self) -> dict[Any, Any]:
+    def value(self) -> dict[K, V]:
         """All items as a fresh dict. O(n).
 
         Of keys that Python holds equal (1, True) the last in canonical order is shown: the same
         one on every replica.
         """
         rows = self._rows
-        if self._container.is_plain():
+        if self._codec is None and self._key_codec is None and self._container.is_plain():
             items: dict[Any, Any] = dict(rows)  # a copy never grows, so this beats a new dict
             items.update(zip(rows, map(VALUE_OF, rows.values()), strict=True))
             return items
         steps = sorted(rows, key=order_of) if tuple in set(map(type, rows)) else list(rows)
-        return {element_of(step): self._read(rows[step]) for step in steps}
+        return {self._key_of(step): self._read(rows[step]) for step in steps}
 
     def _read(self, row: Row) -> Any:
-        return thaw(self._writer.state.live.latest(row)[2])
+        value = thaw(self._writer.state.live.latest(row)[2])
+        return value if self._codec is None else self._codec.decode(value)
 
-    def put(self, key: object, value: object, *, seen: Seen | None = None) -> Delta:
+    def _key_of(self, step: Step) -> Any:
+        key = element_of(step)
+        return key if self._key_codec is None else self._key_codec.decode(key)
+
+    def _step(self, key: object) -> Step:
+        """The step of a key, or the refusal of what cannot be one."""
+        return step_of(key if self._key_codec is None else self._key_codec.encode(key))
+
+    def _encoded(self, key: Any, value: Any) -> tuple[Any, Any]:
+        """A key and a value as they are stored."""
+        if self._key_codec is not None:
+            key = self._key_codec.encode(key)
+        return key, value if self._codec is None else self._codec.encode(value)
+
+    def put(self, key: K, value: V, *, seen: Seen | None = None) -> Delta:
         """Write a key over what was observed of it (or what `seen` covers). O(size)."""
+        return self._put(key, value, seen)
+
+    def _put(self, key: Any, value: Any, seen: Seen | None) -> Delta:
+        if self._codec is not None or self._key_codec is not None:
+            key, value = self._encoded(key, value)
         step = key if type(key) is str and key.isascii() and len(key) < 1024 else step_of(key)
         stored = value if type(value) is int else freeze(value)
         writer = self._writer
@@ -79,9 +125,9 @@ class LWWMap(View, MutableMapping[Any, Any]):
             return writer.put(self._container, step, writer.stamp(), stored)
         return self._replace(step, writer.stamp(), stored, seen)
 
-    def delete(self, key: object, *, seen: Seen | None = None) -> Delta:
+    def delete(self, key: K, *, seen: Seen | None = None) -> Delta:
         """Delete what was observed of a key; nothing if it is absent. O(1)."""
-        return self._writer.write(self._victims([(self._container, step_of(key))], seen))
+        return self._writer.write(self._victims([(self._container, self._step(key))], seen))
 
     def clear(self, *, seen: Seen | None = None) -> Delta:  # type: ignore[override]  # a delta
         """Delete every key observed. O(n)."""
@@ -95,13 +141,11 @@ class LWWMap(View, MutableMapping[Any, Any]):
         Keys and values are checked before the first write: a bad one refuses all.
         """
         seen = None if seen is None else context_of(seen)
-        items = [*_pairs(other), *named.items()]
-        for key, value in items:
-            step_of(key)
-            freeze(value)
+        items = [self._encoded(*item) for item in (*_pairs(other), *named.items())]
+        frozen = [(step_of(key), freeze(value)) for key, value in items]
         with self._kernel.batch() as batch:
-            for key, value in items:
-                self.put(key, value, seen=seen)
+            for step, stored in frozen:
+                self._replace(step, self._writer.stamp(), stored, seen)
         return batch.delta
 
     def _import(self, value: Any) -> None:
@@ -111,35 +155,44 @@ class LWWMap(View, MutableMapping[Any, Any]):
         self.update(other)
         return self
 
-    def __or__(self, other: Any) -> dict[Any, Any]:
+    def __or__(self, other: Any) -> dict[K, V]:
         return self.value | dict(other) if isinstance(other, Mapping) else NotImplemented
 
-    def __ror__(self, other: Any) -> dict[Any, Any]:
+    def __ror__(self, other: Any) -> dict[K, V]:
         return dict(other) | self.value if isinstance(other, Mapping) else NotImplemented
 
-    def __setitem__(self, key: object, value: object) -> None:
+    def __setitem__(self, key: K, value: V) -> None:
         self.put(key, value)
 
-    def __delitem__(self, key: object) -> None:
+    def __delitem__(self, key: K) -> None:
         if key not in self:
             raise KeyError(key)
         self.delete(key)
 
-    def __getitem__(self, key: object) -> Any:
-        row = self._rows[key if type(key) is str else _step(key)]
-        if type(row) is not tuple:
-            return self._read(row)
+    def __getitem__(self, key: K) -> V:
+        plain: Any = key
+        row = self._rows[
+            plain if type(key) is str and self._key_codec is None else self._found(key)
+        ]
+        if type(row) is not tuple or self._codec is not None:
+            return self._read(row)  # type: ignore[no-any-return]  # what the codec says
         value = row[2]
-        return thaw(value) if type(value) is tuple else value
+        return thaw(value) if type(value) is tuple else value  # type: ignore[return-value]  # as it is stored
+
+    def _found(self, key: Any) -> Step:
+        try:
+            return self._step(key)
+        except InvalidValueError as error:
+            raise KeyError(key) from error
 
     def __contains__(self, key: object) -> bool:
         try:
-            return step_of(key) in self._container.rows
+            return self._step(key) in self._container.rows
         except InvalidValueError:
             return False
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter([element_of(step) for step in list(self._container.rows)])
+    def __iter__(self) -> Iterator[K]:
+        return iter([self._key_of(step) for step in list(self._container.rows)])
 
     def __len__(self) -> int:
         return len(self._container.rows)
@@ -153,14 +206,7 @@ def _pairs(items: Any) -> list[tuple[Any, Any]]:
         raise InvalidValueTypeError(f"no mapping and no pairs: {type(items).__name__}") from error
 
 
-def _step(key: object) -> Step:
-    try:
-        return step_of(key)
-    except InvalidValueError as error:
-        raise KeyError(key) from error
-
-
-Address: TypeAlias = "str | tuple[str, DocumentType[Any]]"
+Address: TypeAlias = "str | tuple[str, type | DocumentType[Any]]"
 
 
 class ORMap(View, Mapping[Any, Any]):
@@ -203,15 +249,16 @@ class ORMap(View, Mapping[Any, Any]):
             child: Any = self.child(name, cast("DocumentType[View]", kind))
             yield (name, kind), getattr(child, how if isinstance(child, ORMap) else "value")
 
-    def child(self, name: str, kind: DocumentType[Child]) -> Child:
+    def child(self, name: str, kind: type[Child] | DocumentType[Child]) -> Child:
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
         if not hasattr(kind, "attach"):
             raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
-        if ":" in kind.type_name:
-            raise InvalidValueTypeError(f"{kind.type_name} lives at the top level only")
+        wanted = cast("DocumentType[Child]", kind)  # a class is one, too
+        if ":" in wanted.type_name:
+            raise InvalidValueTypeError(f"{wanted.type_name} lives at the top level only")
         live = self._writer.state.live
-        path = below(self._container.path, name, kind.type_name)
-        return kind.attach(self._kernel, live.container(path))
+        path = below(self._container.path, name, wanted.type_name)
+        return wanted.attach(self._kernel, live.container(path))
 
     def _import(self, value: Any) -> None:
         for key, item in value.items():
@@ -278,7 +325,7 @@ class ORMap(View, Mapping[Any, Any]):
         return self._reset(self._container, seen)
 
     @overload
-    def __getitem__(self, key: tuple[str, DocumentType[Child]]) -> Child: ...
+    def __getitem__(self, key: tuple[str, type[Child] | DocumentType[Child]]) -> Child: ...
 
     @overload
     def __getitem__(self, key: str) -> Any: ...

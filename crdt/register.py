@@ -14,8 +14,9 @@ what is observed takes no dot.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
+from crdt.codec import Codec
 from crdt.errors import InvalidValueTypeError
 from crdt.kernel import (
     LEAF,
@@ -28,12 +29,21 @@ from crdt.kernel import (
     refuse_unordered,
     thaw,
 )
-from crdt.view import View
+from crdt.view import CodedType, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crdt.kernel import Delta
+    from typing_extensions import TypeVar  # for `default`: type checkers know it, nobody else asks
+
+    from crdt.kernel import Delta, Entry
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+C = TypeVar("C")
 
 
 class RegisterView(View):
@@ -43,63 +53,80 @@ class RegisterView(View):
 
     _instead = "write the new value with `set(value)`"
 
+    def _stored(self, value: Any) -> Stored:
+        return freeze(value if self._codec is None else self._codec.encode(value))
+
+    def _read(self, entry: Entry) -> Any:
+        value = thaw(entry[2])
+        return value if self._codec is None else self._codec.decode(value)
+
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
         return self._reset(self._container, seen)
 
 
-class LWWRegister(RegisterView):
-    """A register in which the latest write wins."""
+class LWWRegister(RegisterView, Generic[T]):
+    """A register in which the latest write wins. `LWWRegister[int]` tells type checkers more."""
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, values: Codec[C] | type[C]) -> CodedType[LWWRegister[C]]:
+        """The type of registers whose values are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(values))  # type: ignore[arg-type]  # of another parameter
+
     @property
-    def value(self) -> Any:
+    def value(self) -> T | None:
         """The latest value, or None if there is none. O(concurrent writes)."""
         row = self._container.rows.get(LEAF)
-        return None if row is None else thaw(self._writer.state.live.latest(row)[2])
+        return None if row is None else self._read(self._writer.state.live.latest(row))
 
     @property
     def is_set(self) -> bool:
         """Whether it holds a value; None is one."""
         return LEAF in self._container.rows
 
-    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+    def set(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Write a value over what was observed (or over what `seen` covers). O(size)."""
-        stored = freeze(value)
+        stored = self._stored(value)
         return self._replace(LEAF, self._writer.stamp(), stored, seen)
 
     def _import(self, value: Any) -> None:
         self.set(value)
 
 
-class MVRegister(RegisterView):
+class MVRegister(RegisterView, Generic[T]):
     """A register that keeps every concurrent value."""
 
     __slots__ = ()
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """All concurrent values in the order of their bytes, equal ones one by one. O(n)."""
-        row = self._container.rows.get(LEAF)
-        stored = sorted((entry[2] for entry in entries_of(row)), key=order_of)
-        return tuple(map(thaw, stored))
+    @classmethod
+    def of(cls, values: Codec[C] | type[C]) -> CodedType[MVRegister[C]]:
+        """The type of registers whose values are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(values))  # type: ignore[arg-type]  # of another parameter
 
     @property
-    def value(self) -> tuple[Any, ...]:
+    def values(self) -> tuple[T, ...]:
+        """All concurrent values in the order of their bytes, equal ones one by one. O(n)."""
+        row = self._container.rows.get(LEAF)
+        entries = sorted(entries_of(row), key=lambda entry: order_of(entry[2]))
+        return tuple(map(self._read, entries))
+
+    @property
+    def value(self) -> tuple[T, ...]:
         """The same as `values`: () if empty, one item unless there is a conflict."""
         return self.values
 
     @property
     def conflicted(self) -> bool:
         """Whether there is more than one concurrent write."""
-        return len(self.values) > 1
+        return len(list(entries_of(self._container.rows.get(LEAF)))) > 1
 
-    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+    def set(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Write a value over all that was observed (or that `seen` covers). O(size)."""
-        return self._replace(LEAF, 0, freeze(value), seen)
+        return self._replace(LEAF, 0, self._stored(value), seen)
 
-    def resolve(self, value: object, *, seen: Seen | None = None) -> Delta:
+    def resolve(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Resolve a conflict: `set` by another name, for the reader of the code."""
         return self.set(value, seen=seen)
 
@@ -121,7 +148,7 @@ def _rank(stored: Stored) -> tuple[Any, ...]:
     return _RANKS[type(value)], keys, order_of(stored)
 
 
-class ExtremeView(RegisterView):
+class ExtremeView(RegisterView, Generic[T]):
     """What MaxRegister and MinRegister share: everything but the direction."""
 
     __slots__ = ()
@@ -129,12 +156,13 @@ class ExtremeView(RegisterView):
     _beyond: ClassVar[Callable[..., Any]]  # max or min: which of several values speaks
 
     @property
-    def value(self) -> Any:
+    def value(self) -> T | None:
         """The greatest (least) value, or None if there is none."""
         row = self._container.rows.get(LEAF)
-        return thaw(self._beyond((entry[2] for entry in entries_of(row)), key=_rank, default=None))
+        best = self._beyond((entry[2] for entry in entries_of(row)), key=_rank, default=None)
+        return cast("T | None", thaw(best))
 
-    def set(self, value: object, *, seen: Seen | None = None) -> Delta:
+    def set(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Move it to `value`; no dot if that is not beyond what is observed (or `seen`). O(1)."""
         refuse_unordered(value)
         stored = freeze(value)
@@ -154,7 +182,7 @@ class ExtremeView(RegisterView):
             self.set(value)
 
 
-class MaxRegister(ExtremeView):
+class MaxRegister(ExtremeView[T]):
     """The greatest value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
 
     __slots__ = ()
@@ -162,7 +190,7 @@ class MaxRegister(ExtremeView):
     _beyond = max
 
 
-class MinRegister(ExtremeView):
+class MinRegister(ExtremeView[T]):
     """The least value written; numbers, str, bytes, datetime or tuples, one kind at a time."""
 
     __slots__ = ()

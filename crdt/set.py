@@ -20,24 +20,26 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Self
 
+from crdt.codec import Codec
 from crdt.errors import InvalidValueError, InvalidValueTypeError
 from crdt.kernel import Seen, Step, context_of, element_of, entries_of, step_of
-from crdt.view import View, plain
+from crdt.view import CodedType, View, plain
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # for `default`: type checkers know it, nobody else asks
+
     from crdt.kernel import Delta
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+C = TypeVar("C")
 
 
 def _elements(steps: Iterable[Step]) -> list[Any]:
     return [step if type(step) is not tuple else element_of(step) for step in steps]
-
-
-def _find(element: object) -> Step | None:
-    """The step of an element, or None if nothing like it can be stored."""
-    try:
-        return step_of(element)
-    except InvalidValueError:
-        return None
 
 
 def _plain_set(value: object) -> Iterable[Any]:
@@ -68,7 +70,7 @@ def _is_set(other: object) -> bool:
     return isinstance(other, AbstractSet)
 
 
-class SetView(View, AbstractSet[Any]):
+class SetView(View, AbstractSet[T]):
     """What the sets share: an element is in the set while its row is, unless a set says otherwise.
 
     Reading follows the built-in set; what `&`, `|`, `-` and `^` give is plain data, not a replica.
@@ -77,15 +79,30 @@ class SetView(View, AbstractSet[Any]):
     __slots__ = ()
 
     @property
-    def value(self) -> frozenset[Any]:
+    def value(self) -> frozenset[T]:
         """The elements; here those that Python holds equal (1, True) coincide. O(n)."""
-        return frozenset(_elements(self._container.rows))
+        return frozenset(self._read(self._container.rows))
 
-    def add(self, element: object, *, seen: Seen | None = None) -> Delta:
+    def _step(self, element: object) -> Step:
+        """The step of an element, or the refusal of what cannot be one."""
+        return step_of(element if self._codec is None else self._codec.encode(element))
+
+    def _read(self, steps: Iterable[Step]) -> list[Any]:
+        elements = _elements(steps)
+        return elements if self._codec is None else list(map(self._codec.decode, elements))
+
+    def _find(self, element: object) -> Step | None:
+        """The step of an element, or None if nothing like it can be stored."""
+        try:
+            return self._step(element)
+        except InvalidValueError:
+            return None
+
+    def add(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Add an element; takes a dot also if it is present. O(1)."""
         if seen is None:
-            return self._writer.put(self._container, step_of(element), 0, None)
-        return self._replace(step_of(element), 0, None, seen)
+            return self._writer.put(self._container, self._step(element), 0, None)
+        return self._replace(self._step(element), 0, None, seen)
 
     def update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
         """Add every element of some iterables, as one batch; a bad one refuses all. O(their size).
@@ -101,7 +118,7 @@ class SetView(View, AbstractSet[Any]):
         seen = None if seen is None else context_of(seen)
         added, removed = list(added), list(removed)
         for element in (*added, *removed):
-            step_of(element)
+            self._step(element)
         with self._kernel.batch() as batch:
             for element in removed:
                 self._drop(element, seen)
@@ -109,7 +126,7 @@ class SetView(View, AbstractSet[Any]):
                 self.add(element, seen=seen)
         return batch.delta
 
-    def _drop(self, element: object, seen: Seen | None) -> None:
+    def _drop(self, element: T, seen: Seen | None) -> None:
         """Remove an element, in a set that can."""
         raise NotImplementedError
 
@@ -121,10 +138,10 @@ class SetView(View, AbstractSet[Any]):
         return self
 
     def __contains__(self, element: object) -> bool:
-        return _find(element) in self._container.rows
+        return self._find(element) in self._container.rows
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_elements(list(self._container.rows)))
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._read(list(self._container.rows)))
 
     def __len__(self) -> int:
         return len(self._container.rows)
@@ -190,30 +207,35 @@ class SetView(View, AbstractSet[Any]):
         return set(self).symmetric_difference(other)
 
 
-class GSet(SetView):
+class GSet(SetView[T]):
     """A set that only grows."""
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, elements: Codec[C] | type[C]) -> CodedType[GSet[C]]:
+        """The type of sets whose elements are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(elements))  # type: ignore[arg-type]  # of another parameter
+
     _instead = "it only grows, by `|=`; use an ORSet to remove"
 
 
-class RemovableView(SetView):
+class RemovableView(SetView[T]):
     """What the two sets share that can remove: `discard`, `pop`, and the operators in place."""
 
     __slots__ = ()
 
     _instead = "`|=`, `-=`, `&=` and `^=` write, with a set beside them"
 
-    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
+    def remove(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Remove an element."""
         raise NotImplementedError
 
-    def discard(self, element: object, *, seen: Seen | None = None) -> Delta:
+    def discard(self, element: T, *, seen: Seen | None = None) -> Delta:
         """`remove` by the name that the built-in set has for "if it is there". O(1)."""
         return self.remove(element, seen=seen)
 
-    def pop(self) -> Any:
+    def pop(self) -> T:
         """Remove an element and return it; KeyError if there is none. O(n).
 
         Others may take the same one concurrently: to share out work, let one commit decide.
@@ -229,19 +251,19 @@ class RemovableView(SetView):
 
     def intersection_update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
         """Remove what some iterable does not hold, as one batch. O(n + their size)."""
-        kept = [set(map(_find, _all([other]))) for other in others]
-        gone = [each for each in self if not all(step_of(each) in steps for steps in kept)]
+        kept = [set(map(self._find, _all([other]))) for other in others]
+        gone = [each for each in self if not all(self._step(each) in steps for steps in kept)]
         return self._change((), gone, seen)
 
     def symmetric_difference_update(
         self, other: Iterable[Any], *, seen: Seen | None = None
     ) -> Delta:
         """Remove what both hold, add what only the other does, as one batch. O(its size)."""
-        elements = {step_of(element): element for element in _all([other])}.values()
+        elements = {self._step(element): element for element in _all([other])}.values()
         held = [element for element in elements if element in self]
         return self._change([each for each in elements if each not in self], held, seen)
 
-    def _drop(self, element: object, seen: Seen | None) -> None:
+    def _drop(self, element: T, seen: Seen | None) -> None:
         self.remove(element, seen=seen)
 
     def __isub__(self, other: AbstractSet[Any]) -> Self:  # type: ignore[override]  # not `-`
@@ -257,55 +279,65 @@ class RemovableView(SetView):
         return self
 
 
-class ORSet(RemovableView):
+class ORSet(RemovableView[T]):
     """A set in which an add wins over a concurrent remove."""
 
     __slots__ = ()
 
-    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
+    @classmethod
+    def of(cls, elements: Codec[C] | type[C]) -> CodedType[ORSet[C]]:
+        """The type of sets whose elements are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(elements))  # type: ignore[arg-type]  # of another parameter
+
+    def remove(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Remove the adds that were observed (or that `seen` covers); nothing if there are none.
 
         Unlike `set.remove` it does not raise for an absent element: whether somebody else was
         faster is not the caller's fault. O(1).
         """
-        return self._writer.write(self._victims([(self._container, step_of(element))], seen))
+        return self._writer.write(self._victims([(self._container, self._step(element))], seen))
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Remove every element observed. O(n)."""
         return self._reset(self._container, seen)
 
 
-class RWSet(RemovableView):
+class RWSet(RemovableView[T]):
     """A set in which a remove wins over a concurrent add."""
 
     __slots__ = ()
 
+    @classmethod
+    def of(cls, elements: Codec[C] | type[C]) -> CodedType[RWSet[C]]:
+        """The type of sets whose elements are converted: see `crdt.codec`."""
+        return CodedType(cls, Codec.of(elements))  # type: ignore[arg-type]  # of another parameter
+
     @property
-    def value(self) -> frozenset[Any]:
+    def value(self) -> frozenset[T]:
         """The elements; here those that Python holds equal (1, True) coincide. O(n)."""
         return frozenset(self)
 
-    def add(self, element: object, *, seen: Seen | None = None) -> Delta:
+    def add(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Add an element, over every remove that was observed. O(1)."""
-        return self._replace(step_of(element), 0, True, seen)
+        return self._replace(self._step(element), 0, True, seen)
 
-    def remove(self, element: object, *, seen: Seen | None = None) -> Delta:
+    def remove(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Remove an element, also against concurrent adds. O(1)."""
-        return self._replace(step_of(element), 0, False, seen)
+        return self._replace(self._step(element), 0, False, seen)
 
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Forget adds and removes alike, as far as observed: leaves no entry. O(n)."""
         return self._reset(self._container, seen)
 
     def __contains__(self, element: object) -> bool:
-        return self._holds(_find(element))
+        return self._holds(self._find(element))
 
     def _holds(self, step: Step | None) -> bool:
         row = self._container.rows.get(step) if step is not None else None
         return row is not None and all(entry[2] for entry in entries_of(row))
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(_elements([step for step in self._container.rows if self._holds(step)]))
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._read([step for step in self._container.rows if self._holds(step)]))
 
     def __len__(self) -> int:
         return sum(map(self._holds, self._container.rows))

@@ -20,7 +20,7 @@ place, and the write would be lost without a word.
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from crdt.errors import (
     CRDTError,
@@ -49,6 +49,7 @@ from crdt.kernel import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from crdt.codec import Codec
     from crdt.kernel import Batch, Change, Delta, Victim, Writer
 
 _SHOWN_MAX = 500  # characters of a value in its repr
@@ -102,10 +103,12 @@ def plain(value: object) -> Any:
 class View:
     """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
 
-    __slots__ = ("_container", "_kernel", "_owner", "_rows", "_writer")
+    __slots__ = ("_codec", "_container", "_kernel", "_key_codec", "_owner", "_rows", "_writer")
 
     type_name: ClassVar[str] = ""
     _instead: ClassVar[str] = "call the mutator that says what is meant"  # of a refused operator
+    _codec: Codec[Any] | None  # of values or elements, in the types that have `of`
+    _key_codec: Codec[Any] | None  # of the keys of a map
     _container: Container
     _kernel: Kernel
     _owner: bool
@@ -132,6 +135,7 @@ class View:
         self._container = container
         self._rows = container.rows
         self._owner = False
+        self._codec = self._key_codec = None
 
     @classmethod
     def attach(cls, kernel: Kernel, container: Container) -> Self:
@@ -273,7 +277,9 @@ class View:
     def fork(self, replica: str) -> Self:
         """An independent copy that writes under another id. O(n)."""
         self._refuse_shared("fork")
-        return type(self).__new__(type(self))._own(self._kernel.fork(replica), self.type_name)  # noqa: SLF001
+        twin = type(self).__new__(type(self))._own(self._kernel.fork(replica), self.type_name)  # noqa: SLF001
+        twin._codec, twin._key_codec = self._codec, self._key_codec  # noqa: SLF001  # as above
+        return twin
 
     def to_bytes(self) -> bytes:
         """Everything, for a restart: see `Kernel.to_bytes`."""
@@ -323,6 +329,56 @@ class View:
             return self._writer.put(self._container, step, stamp, value)
         victims = self._victims([(self._container, step)], seen)
         return self._writer.write(victims, (self._container, step, stamp, value))
+
+
+V = TypeVar("V", bound=View)
+
+
+class CodedType(Generic[V]):
+    """The document type of views with codecs: what `LWWMap.of` and its like return.
+
+    Give it where a type is wanted, as in `agent.document(name, LWWMap.of(Decimal))`; call it for a
+    view that stands alone. The document is the same as without codecs.
+    """
+
+    __slots__ = ("_codec", "_key_codec", "_view")
+
+    def __init__(
+        self, view: type[V], codec: Codec[Any] | None, key_codec: Codec[Any] | None = None
+    ) -> None:
+        self._view = view
+        self._codec = codec
+        self._key_codec = key_codec
+
+    @property
+    def type_name(self) -> str:
+        """The type's part of a path: that of the view."""
+        return self._view.type_name
+
+    @property
+    def __name__(self) -> str:
+        """That of the view class."""
+        return self._view.__name__
+
+    def attach(self, kernel: Kernel, container: Container) -> V:
+        """A view on a container of a kernel; `Kernel.document` calls it."""
+        return self._given(self._view.attach(kernel, container))
+
+    def __call__(self, replica: str, *, clock: Callable[[], int] | None = None) -> V:
+        """A view that stands alone, as by the class itself."""
+        return self._given(self._view(replica, clock=clock))
+
+    def from_bytes(self, data: bytes, *, replica: str, clock: Callable[[], int] | None = None) -> V:
+        """`View.from_bytes`, with the codecs."""
+        return self._given(self._view.from_bytes(data, replica=replica, clock=clock))
+
+    def _given(self, view: V) -> V:
+        view._codec, view._key_codec = self._codec, self._key_codec  # noqa: SLF001  # it is new
+        return view
+
+    def __repr__(self) -> str:
+        named = [f"{codec!r}" for codec in (self._codec, self._key_codec) if codec is not None]
+        return f"{self._view.__name__}.of({', '.join(named)})"
 
 
 class _Bare:

@@ -19,7 +19,7 @@ A kernel is pure: it never asks for the time, rolls no dice, does no I/O. It is 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from crdt.errors import (
     DeletionRefusedError,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from crdt.kernel.live import Container
 
 View_co = TypeVar("View_co", covariant=True)
+Document = TypeVar("Document")
 
 
 class DocumentType(Protocol[View_co]):
@@ -145,11 +146,12 @@ class Kernel:
 
     # ---------------------------------------------------------------------------- documents
 
-    def document(self, name: str, kind: DocumentType[View_co]) -> View_co:
+    def document(self, name: str, kind: type[Document] | DocumentType[Document]) -> Document:
         """The view of (name, type); the same name with another type is another document."""
         if not hasattr(kind, "attach"):
             raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
-        return kind.attach(self, self._state.live.container(below((), name, kind.type_name)))
+        wanted = cast("DocumentType[Document]", kind)  # a class is one, too
+        return wanted.attach(self, self._state.live.container(below((), name, wanted.type_name)))
 
     def documents(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """(name, type) of the documents that hold live state, in order; of names under a prefix."""

@@ -130,8 +130,8 @@ class Organizer:
         for name, kind in self._agent.kernel.documents():
             if name.startswith("calendar/") and kind is MaxRegister:
                 _, person, talk = name.split("/")
-                _, *entry = self._agent.document(name, MaxRegister).value
-                entries.append([person, talk, *entry])
+                if (latest := self._agent.document(name, MaxRegister).value) is not None:
+                    entries.append([person, talk, *latest[1:]])
         return {"entries": entries}
 
     async def _on_figures(self) -> dict[str, Any]:

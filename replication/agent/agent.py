@@ -61,14 +61,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
-    from crdt import CausalContext, DocumentType, Kernel
+    from typing_extensions import TypeVar as DefaultTypeVar  # its `default` is for type checkers
+
+    from crdt import CausalContext, Codec, DocumentType, Kernel
     from replication.agent.vitals import Vitals
     from replication.journal import Journal
     from replication.options import Secret
     from replication.protocol import Difference, Reached
     from replication.transport import Application, Transport
 
-D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
+D = TypeVar("D")
+if TYPE_CHECKING:
+    T = DefaultTypeVar("T", default=Any)
 
 
 class Agent:
@@ -214,9 +218,16 @@ class Agent:
         """The counter of that name; O(1). Writes are seen here at once."""
         return self.document(name, PNCounter)
 
-    def register(self, name: str) -> LWWRegister:
-        """The last-writer-wins register of that name."""
-        return self.document(name, LWWRegister)
+    def register(self, name: str, values: Codec[T] | type[T] | None = None) -> LWWRegister[T]:
+        """The last-writer-wins register of that name.
+
+        With a type (`agent.register("price", Decimal)`) or a codec it holds values of that type:
+        see `crdt.Codec`.
+        """
+        if values is None:
+            plain: type[LWWRegister[T]] = LWWRegister
+            return self.document(name, plain)
+        return self.document(name, LWWRegister.of(values))
 
     def orset(self, name: str) -> ORSet:
         """The add-wins set of that name."""
@@ -233,7 +244,7 @@ class Agent:
         """
         return Bounded(self._view(name, BoundedCounter.at_least(minimum)), self._running)
 
-    def document(self, name: str, kind: DocumentType[D]) -> D:
+    def document(self, name: str, kind: type[D] | DocumentType[D]) -> D:
         """The document (name, kind); one name with two types is two documents.
 
         Raises:
@@ -271,7 +282,7 @@ class Agent:
         self.kernel.delete(prefix, seen=seen)
         return len(names)
 
-    def _view(self, name: str, kind: DocumentType[D]) -> D:
+    def _view(self, name: str, kind: type[D] | DocumentType[D]) -> D:
         why = f"{name!r} is not {self.name}'s to write"
         try:
             if not self.rules.may_write(self.name, name):
@@ -413,7 +424,12 @@ class Agent:
             )
 
     async def read(
-        self, name: str, kind: DocumentType[D], *, at_least: Version, timeout_s: float | None = None
+        self,
+        name: str,
+        kind: type[D] | DocumentType[D],
+        *,
+        at_least: Version,
+        timeout_s: float | None = None,
     ) -> D:
         """The document (name, kind), once it shows everything that `at_least` names.
 

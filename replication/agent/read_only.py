@@ -18,7 +18,7 @@ from replication.errors import ForbiddenWriteError
 if TYPE_CHECKING:
     from crdt import DocumentType, Kernel
 
-D = TypeVar("D", covariant=True)  # noqa: PLC0105 - a private name
+D = TypeVar("D")
 
 
 class _ReadOnlyWriter:
@@ -61,7 +61,7 @@ class _ReadOnlyType:
         return self._kind.attach(_ReadOnlyKernel(kernel, self._why), container)
 
 
-def read_only_view(kernel: Kernel, name: str, kind: DocumentType[D], why: str) -> D:
+def read_only_view(kernel: Kernel, name: str, kind: type[D] | DocumentType[D], why: str) -> D:
     """The document (name, kind), to be read only; its mutators raise ForbiddenWriteError."""
     view: D = kernel.document(name, _ReadOnlyType(kind, why))
     return view

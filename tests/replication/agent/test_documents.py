@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
-from crdt import DeletionRefusedError, InvalidValueError, ORSet, PNCounter
+from crdt import (
+    CodecError,
+    DeletionRefusedError,
+    InvalidValueError,
+    LWWMap,
+    LWWRegister,
+    ORSet,
+    PNCounter,
+)
 from replication import AccessPolicy, Agent, ForbiddenWriteError
 from replication.agent import BlockingAgent
 
@@ -61,3 +71,35 @@ def test_the_twin_lists_and_deletes_too():
         assert agent.documents("run/") == [("run/n", PNCounter)]
         assert agent.delete("run/") == 1
         assert agent.documents() == []
+
+
+async def test_documents_convert_values_by_a_codec(tmp_path):
+    """Registers by a type, any document by `of`, also where the rules let it be read only."""
+    async with Agent("ada", listen="", journal=tmp_path / "ada.db") as agent:
+        agent.register("price", Decimal).set(Decimal("1.5"))
+        prices = agent.document("prices", LWWMap.of(Decimal))
+        prices |= {"x": Decimal(2)}
+        with pytest.raises(CodecError):
+            prices["y"] = "3"
+        await agent.durable()
+    async with Agent("ada", listen="", journal=tmp_path / "ada.db") as again:
+        assert again.register("price", Decimal) == Decimal("1.5")
+        assert again.register("price") == "1.5"
+        assert again.document("prices", LWWMap.of(Decimal)) == {"x": Decimal(2)}
+    async with Agent("bob", listen="", rules=RULES) as bob:
+        bob.kernel.document("run/ada/price", LWWRegister.of(Decimal)).set(Decimal(1))
+        price = bob.register("run/ada/price", Decimal)
+        assert price.value == Decimal(1)
+        with pytest.raises(ForbiddenWriteError):
+            price.set(Decimal(2))
+
+
+def test_the_twin_converts_values_by_a_codec():
+    """In the agent's thread."""
+    with BlockingAgent("ada", listen="") as agent:
+        agent.register("price", Decimal).set(Decimal("1.5"))
+        assert agent.register("price", Decimal).value == Decimal("1.5")
+        prices = agent.document("prices", LWWMap.of(Decimal))
+        prices["x"] = Decimal(2)
+        assert prices.value == {"x": Decimal(2)}
+        assert agent.document("prices", LWWMap[str, str]) == {"x": "2"}
