@@ -34,7 +34,8 @@ def test_the_snippets_of_a_page_run_in_order(
         namespace: dict[str, object] = {"__name__": "__snippet__"}
         for start, source in snippets:
             where = f"{name_of(path)}:{text.count(chr(10), 0, start) + 1}"
-            code = compile(source, where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            code = compile(source, where, "exec", flags=flags, dont_inherit=True)
             if code.co_flags & inspect.CO_COROUTINE:
                 async with asyncio.timeout(30):
                     await eval(code, namespace)  # noqa: S307 - our own pages
