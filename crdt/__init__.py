@@ -140,6 +140,7 @@ ROOMS = {
     "UncopyableError": "errors",
     "UnknownChildError": "errors",
     "UnknownVersionError": "errors",
+    "ValueTooLargeError": "errors",
     "VersionVector": "kernel",
 }
 

@@ -17,6 +17,11 @@ class CRDTError(Exception):
     code: ClassVar[str] = "crdt"
     hint: str = ""
 
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
+
 
 class InvariantError(CRDTError, AssertionError):
     """A promise of this package about its own state is broken: a bug here, please report it."""
@@ -125,12 +130,13 @@ class OperatorRefusedError(CRDTError, TypeError):
     """
 
     code = "operator_refused"
+    hint = "the message says what to write instead"
 
     def __init__(self, operator: str, type_name: str, hint: str) -> None:
+        self.hint = hint
         super().__init__(f"{type_name} has no `{operator}`; nothing was changed: {hint}")
         self.operator = operator
         self.type_name = type_name
-        self.hint = hint
 
 
 class DeletionRefusedError(CRDTError, TypeError):
@@ -254,6 +260,22 @@ class BatchTooLargeError(CRDTError, ValueError):
         super().__init__(f"the batch takes {size} bytes, allowed are {bytes_max}; rolled back")
         self.size = size
         self.bytes_max = bytes_max
+
+
+class ValueTooLargeError(BatchTooLargeError):
+    """One value that takes more than may travel at once. Nothing was changed: no dot was spent.
+
+    It is a BatchTooLargeError, because a write outside of a batch is a batch of one.
+    """
+
+    code = "value_too_large"
+    hint = "store large things elsewhere and share where they are, or spread them over several keys"
+
+    def __init__(self, size: int, bytes_max: int) -> None:
+        super().__init__(size, bytes_max)
+        self.args = (
+            f"this value takes {size} bytes, allowed are {bytes_max}; nothing was changed",
+        )
 
 
 class BodyTooLargeError(CRDTError, ValueError):

@@ -8,13 +8,44 @@ What a single room uses and nobody tunes is a constant of that room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import ClassVar
+import math
+from dataclasses import Field, dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
 
 from replication.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 KIB = 1024
 MIB = 1024 * KIB
+
+
+MAY_BE_ZERO = frozenset(
+    {
+        "gossip_jitter",  # then rounds march in step
+        "eager_peers_max",  # then gossip alone spreads writes
+        "greeting_bytes_target",  # then a sync asks only
+        "unauthenticated_bytes_max",  # then every body needs its proof
+        "compress_above_bytes",
+        "chunks_above_events",  # then every newcomer is given the state
+        "removal_records_bytes_stable",
+        "bandwidth_bytes_per_s",  # no limit
+        "lines_max",  # then no connection is kept for others
+    }
+)
+LEAST_S = 0.001
+"""Of every interval and wait: below it the loop would spin, or give up before any answer."""
+LEAST: Mapping[str, float] = {
+    "members_max": 2,
+    "delta_bytes_target": KIB,
+    "delta_bytes_max": KIB,
+    "batch_bytes_max": KIB,
+    "chunk_bytes": KIB,
+    "body_bytes_max": 4 * KIB,
+    "outbox_bytes_max": 4 * KIB,
+}
+"""A frame is its vector and its members' claims, too: smaller ones would carry nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,9 +144,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for knob in fields(self):
-            value = getattr(self, knob.name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-                raise ConfigError(f"{knob.name} must be a number >= 0, not {value!r}")
+            self._check_knob(knob, getattr(self, knob.name))
         largest = max(self.chunk_bytes, self.delta_bytes_target, self.batch_bytes_max)
         if 2 * largest > self.outbox_bytes_max:
             raise ConfigError(
@@ -129,9 +158,37 @@ class Config:
             )
         if self.delta_bytes_max < max(self.delta_bytes_target, self.batch_bytes_max):
             raise ConfigError("delta_bytes_max must not be below a delta or a batch of our own")
-        if not 0 < self.gossip_interval_s <= self.gossip_interval_max_s:
-            raise ConfigError("0 < gossip_interval_s <= gossip_interval_max_s must hold")
-        if self.connect_timeout_s > self.total_timeout_s:
-            raise ConfigError("connect_timeout_s must not exceed total_timeout_s")
-        if self.fanout < 1:
-            raise ConfigError("fanout must be at least 1")
+        if self.gossip_interval_s > self.gossip_interval_max_s:
+            raise ConfigError("gossip_interval_s must not exceed gossip_interval_max_s")
+        if self.gossip_jitter >= 1:
+            raise ConfigError("gossip_jitter is a share of the interval, below 1")
+        for name in ("connect_timeout_s", "read_timeout_s"):
+            if getattr(self, name) > self.total_timeout_s:
+                raise ConfigError(f"{name} must not exceed total_timeout_s")
+        if self.probe_timeout_s > self.probe_interval_s:
+            raise ConfigError(
+                "probe_timeout_s must not exceed probe_interval_s",
+                hint="a probe is judged at the end of its interval",
+            )
+
+    @staticmethod
+    def _check_knob(knob: Field[float], value: object) -> None:
+        """Refuse what is not a number, not whole where things are counted, or below its least."""
+        whole, least = knob.type == "int", least_of(knob)
+        kinds = int if whole else int | float
+        fits = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        if not fits or not value >= least:  # type: ignore[operator]  # a number by now
+            what = "whole number" if whole else "number"
+            raise ConfigError(
+                f"{knob.name} must be a {what} of at least {least:g}, not {value!r:.80}",
+                hint=f"its default is {knob.default}; at 0 agents would start and never replicate"
+                if least
+                else f"its default is {knob.default}",
+            )
+
+
+def least_of(knob: Field[float]) -> float:
+    """The least value of a knob with which agents still come to equal state."""
+    if knob.name in MAY_BE_ZERO:
+        return 0
+    return LEAST.get(knob.name, 1 if knob.type == "int" else LEAST_S)

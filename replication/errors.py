@@ -27,6 +27,7 @@ class ReplicationError(Exception):
         super().__init__(message)
         if hint is not None:
             self.hint = hint
+        self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
 
 
 # ------------------------------------------------------------------------------------ frames
@@ -224,6 +225,20 @@ class UnknownDocumentTypeError(ReplicationError, TypeError):
     hint = "use one of the types in `crdt`, e.g. agent.document('x', ORSet)"
 
 
+class UncopyableAgentError(ReplicationError, TypeError):
+    """copy, deepcopy or pickle of an agent: two of them would write under one identity."""
+
+    code: ClassVar[str] = "uncopyable"
+    hint = "start another one, under a name and with a journal of its own; it learns all by gossip"
+
+
+class DocumentNameError(ReplicationError, ValueError):
+    """A document has to have a name, which is text; nothing was created."""
+
+    code: ClassVar[str] = "document-name"
+    hint = "for example agent.counter('stock/widget')"
+
+
 class UnknownPeerError(ReplicationError, LookupError):
     """No member of that name, id or address is known."""
 
@@ -288,8 +303,9 @@ class NotYetError(ReplicationError, TimeoutError):
         wanted: int,
         in_memory: int = 0,
         missing: Mapping[str, int] | None = None,
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.reached = reached
         self.wanted = wanted
         self.in_memory = in_memory

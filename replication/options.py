@@ -19,21 +19,43 @@ if TYPE_CHECKING:
 
 Secret = str | bytes | Sequence[str | bytes]
 NAME_LENGTH_MAX = 64
+TEXT_LENGTH_MAX = 256
 SECRET_BYTES_MIN = 8
 
 
-def checked_name(name: str) -> str:
+def checked_name(name: object) -> str:
     """The name itself.
 
     Raises:
         ConfigError: it could not be part of a replica id.
     """
-    fits = 0 < len(name) <= NAME_LENGTH_MAX
-    if not fits or not all(c.isalnum() or c in "-_." for c in name):
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= NAME_LENGTH_MAX
+        or not all(c.isalnum() or c in "-_." for c in name)
+    ):
         raise ConfigError(
-            f"{name!r} is not an agent's name: 1 to 64 letters, digits, '-', '_' or '.'"
+            f"{name!r:.80} is not an agent's name: 1 to 64 letters, digits, '-', '_' or '.'"
         )
     return name
+
+
+def checked_text(what: str, text: object, *, empty: bool = False) -> None:
+    """Refuse what is not text.
+
+    Raises:
+        ConfigError: it is not, is empty and may not be, or is longer than a frame's fields.
+    """
+    if not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX or not (text or empty):
+        raise ConfigError(
+            f"{what} is text of at most {TEXT_LENGTH_MAX} characters, not {text!r:.80}"
+        )
+
+
+def checked_kind(what: str, value: object, kind: type) -> None:
+    """Raise ConfigError if an option, when given, is not of its type."""
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(f"{what} is a {kind.__name__}, not {value!r:.80}")
 
 
 def checked_timeout(timeout_s: object) -> float | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import os
+import pkgutil
 import socket
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -15,11 +20,13 @@ import crdt
 import replication
 import transactional
 from replication import Agent
+from transactional.errors import ConflictError
 from transactional.server import Authority, Listen
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "2025-02-01T09:00:00+01:00", "2025-02-01T10:00:00+01:00"
@@ -117,3 +124,62 @@ def test_every_error_of_the_packages_has_a_code_and_a_hint() -> None:
                 assert error.code, error
                 assert isinstance(error.hint, str), error
                 assert error.hint, error
+
+
+# ------------------------------------------------------------------------------ hints
+
+
+def errors_of(package: ModuleType, root: type[Exception]) -> list[type[Exception]]:
+    """Every class of errors that a package raises on purpose."""
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = [root]
+    for kind in found:
+        found += [sub for sub in kind.__subclasses__() if sub not in found]
+    return [kind for kind in found if kind.__module__.startswith(package.__name__)]
+
+
+ARGUMENTS: dict[str, object] = {
+    "failed": (),
+    "current": {},
+    "last": ConflictError((), {}, 1),
+    "missing": frozenset({"ada"}),
+    "types": ("ORSet", "PNCounter"),
+    "set_id": b"id",
+    "expected": 1,
+    "actual": 2,
+}
+
+
+def made(kind: type[Exception]) -> Exception:
+    """An error of this class, with arguments of the right shapes."""
+    arguments = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL or parameter.default is not parameter.empty:
+            continue
+        shape = str(parameter.annotation)
+        words = "word" if "str" in shape else MagicMock()
+        plain = 1 if "int" in shape else 1.5 if "float" in shape else words
+        arguments[name] = ARGUMENTS.get(name, plain)
+    return kind(**arguments) if arguments else kind("what went wrong")
+
+
+@pytest.mark.parametrize(
+    ("package", "root"),
+    [
+        (crdt, crdt.CRDTError),
+        (replication, replication.ReplicationError),
+        (transactional, transactional.TransactionalError),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_hint_reaches_the_traceback_of_every_error(package, root):
+    """Who sees nothing but a traceback is told what to do, too."""
+    kinds = errors_of(package, root)
+    assert len(kinds) > 20
+    for kind in kinds:
+        error = made(kind)
+        if error.hint:
+            assert error.hint in "".join(traceback.format_exception(error)), kind
+    assert sum(bool(kind.hint) for kind in kinds if isinstance(kind.hint, str)) > len(kinds) / 2

@@ -31,7 +31,12 @@ class TransactionalError(Exception):
     """Root of the tree; says nothing about the state, its children do."""
 
     code: ClassVar[str] = "error"
-    hint: ClassVar[str] = "see the message"
+    hint: ClassVar[str] = ""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self.hint:
+            self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
 
     def details(self) -> dict[str, str | int | float]:
         """Return the error's data in JSON's types; enough to raise it again elsewhere."""
@@ -137,7 +142,7 @@ class RefusedError(TransactionalError):
     """A definite no: nothing was written.  Its two leaves say whether it may become a yes."""
 
     code = "refused"
-    hint = "see the message"
+    hint = "change the request; repeated as it is, it will be refused again"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason} (nothing was written)")

@@ -24,6 +24,7 @@ from crdt.errors import (
     BatchTooLargeError,
     InvalidArgumentError,
     SeqsExhaustedError,
+    ValueTooLargeError,
 )
 from crdt.kernel.change import Change, Mark, Touched
 from crdt.kernel.codec import Step, Stored, check_int
@@ -226,7 +227,7 @@ class Writer:
             self.before_write()
         limit = self.bytes_max
         if limit is not None and weight_of(event) > limit:
-            raise BatchTooLargeError(weight_of(event), limit)
+            raise ValueTooLargeError(weight_of(event), limit)
 
     def _hand_over(self, event: Fields, undo: Iterable[Mark]) -> Delta:
         """The event happened: count it, remember it, publish it or leave that to the batch."""

@@ -25,10 +25,9 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
 
-from crdt import BoundedCounter, CRDTError, LWWRegister, ORMap, ORSet, PNCounter
+from crdt import BoundedCounter, CRDTError, InvalidValueError, LWWRegister, ORMap, ORSet, PNCounter
 from replication.agent.admin import AdminHandlers, MemberView
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
@@ -38,8 +37,10 @@ from replication.agent.watch import Watch, Watchers, missed_since
 from replication.config import Config
 from replication.errors import (
     ClosedError,
+    DocumentNameError,
     ForbiddenWriteError,
     NotYetError,
+    UncopyableAgentError,
     UnknownDocumentTypeError,
     UnknownPeerError,
 )
@@ -47,7 +48,9 @@ from replication.journal import MemoryJournal, SqliteJournal
 from replication.options import (
     check_reach,
     checked_count,
+    checked_kind,
     checked_name,
+    checked_text,
     checked_timeout,
     checked_token,
     keyring_of,
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from typing_extensions import TypeVar as DefaultTypeVar  # its `default` is for type checkers
 
@@ -69,6 +73,8 @@ if TYPE_CHECKING:
     from replication.options import Secret
     from replication.protocol import Difference, Reached
     from replication.transport import Application, Transport
+
+NO_DISKS = "give the others a journal, too; `stable` and `seen` wait for memory as well"
 
 D = TypeVar("D")
 if TYPE_CHECKING:
@@ -122,6 +128,13 @@ class Agent:
         # opened, in which order, is the runtime's. The handlers get an agent that is not finished:
         # nobody asks them anything before `start`.
         self.name = checked_name(name)
+        for what, text in (("cluster", cluster), ("namespace", namespace)):
+            checked_text(what, text)
+        for what, text in (("listen", listen), ("address", address)):
+            checked_text(what, text, empty=True)
+        checked_kind("config", config, Config)
+        checked_kind("rules", rules, AccessPolicy)
+        checked_kind("seed", seed, int)
         self.config = config or Config()
         self.rules = rules or AccessPolicy()
         keys = keyring_of(secret, key, principals)
@@ -138,10 +151,8 @@ class Agent:
                 keys=keys,
                 hubs=kept,
             )
-        if isinstance(journal, str | Path):
-            journal = SqliteJournal(journal)
         self._transport = transport
-        self._journal = MemoryJournal() if journal is None else journal
+        self._journal = _journal_of(journal)
         self._watchers = Watchers(self.config.subscription_events_max)
         self._address = address
         self._settings = ReplicaSettings(
@@ -156,6 +167,9 @@ class Agent:
             journalled=journal is not None,
         )
         self._runtime: AgentRuntime | None = None
+
+    def __reduce_ex__(self, _: SupportsIndex) -> str:
+        raise UncopyableAgentError(f"agent {self.name!r} cannot be copied")
 
     # ------------------------------------------------------------------------------ life
 
@@ -283,13 +297,19 @@ class Agent:
         return len(names)
 
     def _view(self, name: str, kind: type[D] | DocumentType[D]) -> D:
+        if not isinstance(name, str):
+            raise DocumentNameError(f"a document's name is text, not {name!r:.80}")
+        if not hasattr(kind, "attach"):
+            raise UnknownDocumentTypeError(f"{kind!r:.80} is not a document type")
         why = f"{name!r} is not {self.name}'s to write"
         try:
             if not self.rules.may_write(self.name, name):
                 return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
+        except InvalidValueError as error:
+            raise DocumentNameError(str(error)) from error
         except (AttributeError, CRDTError, TypeError) as error:
-            raise UnknownDocumentTypeError(f"{kind!r} is not a document type") from error
+            raise UnknownDocumentTypeError(f"{kind!r:.80} is not a document type") from error
 
     def batch(self) -> AbstractContextManager[object]:
         """Group writes: they travel, apply and are published as one change, anywhere.
@@ -362,6 +382,7 @@ class Agent:
             reached=reached.on_disk,
             wanted=n,
             in_memory=reached.in_memory,
+            hint=NO_DISKS if reached.members >= n else None,
         )
 
     async def stable(self, token: Version, timeout_s: float | None = None) -> int:
@@ -493,7 +514,7 @@ class Agent:
         runtime = self._running()
         found = runtime.replica.members.find(peer)
         if not found:
-            raise UnknownPeerError(f"{peer!r} is not a known member")
+            raise self._unknown(peer)
         for member in found:
             leave = partial(runtime.replica.leave, status=Status.RETIRED, who=member.replica)
             runtime.call(leave)
@@ -501,17 +522,37 @@ class Agent:
     def block(self, peer: str) -> None:
         """Cut this agent off from a peer (a name, id or address), both ways, until `unblock`.
 
-        For maintenance and fault injection: exchanges fail as if the network were partitioned.
+        For maintenance and fault injection: exchanges fail as if the network were partitioned. An
+        agent that is cut off by its name stays so under the ids that it takes later.
+
+        Raises:
+            UnknownPeerError: it is neither a member nor an address to find the cluster by.
         """
-        self._running().replica.exchanges.blocked.add(peer)
+        replica = self._running().replica
+        if not replica.members.find(peer) and peer not in replica.scheduler.seeds:
+            raise self._unknown(peer)
+        replica.exchanges.blocked.add(peer)
 
     def unblock(self, peer: str) -> None:
-        """End a `block`, with the very string given to it; else UnknownPeerError."""
+        """End a `block`, by any name of the peer: the one given to it, or another.
+
+        Raises:
+            UnknownPeerError: nothing that is blocked is called so.
+        """
         replica = self._running().replica
-        if peer not in replica.exchanges.blocked:
-            raise UnknownPeerError(f"{peer!r} is not blocked")
-        replica.exchanges.blocked.discard(peer)
+        found = replica.members.find(peer)
+        names = {peer, *(name for m in found for name in (m.replica, m.address, m.name))}
+        healed = replica.exchanges.blocked & names
+        if not healed:
+            blocked = ", ".join(self.blocked()) or "nobody"
+            raise UnknownPeerError(f"{peer!r} is not blocked", hint=f"blocked: {blocked}")
+        replica.exchanges.blocked -= healed
         replica.scheduler.hurry(self._now_s())
+
+    def _unknown(self, peer: object) -> UnknownPeerError:
+        """An error that says who is known."""
+        known = ", ".join(sorted({member.name for member in self.members()})) or "nobody yet"
+        return UnknownPeerError(f"{peer!r} is not a known member", hint=f"known: {known}")
 
     def blocked(self) -> list[str]:
         """Peers that this agent is cut off from by `block`, as they were named."""
@@ -579,3 +620,10 @@ class Agent:
     def counts(self) -> dict[str, int]:
         """How often what happened: exchanges, deltas by outcome, refusals by code."""
         return dict(self._running().replica.counts)
+
+
+def _journal_of(given: Any) -> Journal:
+    """What an agent is given as its journal: nothing, one of one's own, or the path of a file."""
+    if given is None:
+        return MemoryJournal()
+    return given if hasattr(given, "append") and hasattr(given, "open") else SqliteJournal(given)

@@ -145,7 +145,7 @@ class Membership:
 
     def find(self, who: str) -> list[Member]:
         """Members by replica id, address or name."""
-        return [m for m in self.everyone() if who in (m.replica, m.address, m.name)]
+        return [m for m in self.everyone() if who and who in (m.replica, m.address, m.name)]
 
     def count(self) -> int:
         """Current members, this one included."""

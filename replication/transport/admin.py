@@ -33,7 +33,7 @@ from replication.errors import (
     ReplicationError,
 )
 from replication.options import is_loopback, order_token, page_token
-from replication.transport.base import split_address
+from replication.transport.base import joined_address, split_address
 
 if TYPE_CHECKING:
     import ssl
@@ -244,7 +244,7 @@ class AdminClient:
     def _url(self, path: str) -> str:
         host, port, _ = split_address(self.address)
         scheme = "https" if self.tls is not None else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+        return f"{scheme}://{joined_address(host, port)}{path}"
 
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         if response.status == HTTPStatus.OK:

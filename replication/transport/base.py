@@ -12,6 +12,7 @@ and the names that its client certificate proves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -44,19 +45,38 @@ PATH = "/_replica"
 """Where an agent answers its peers, unless its address says otherwise."""
 
 
+PORT_MAX = 65_535
+_HOST = re.compile(r"[\w.%:-]+")
+_PATH = re.compile(r"[\w./~@:+-]*", re.ASCII)
+"""What needs no quoting in a URL, and is no pattern to whoever routes it."""
+
+
 def split_address(address: str) -> tuple[str, int, str]:
-    """`host:port[/path]` as (host, port, path).
+    """`host:port[/path]` as (host, port, path); an IPv6 host comes without its brackets.
 
     Raises:
         ConfigError: it is not of that form.
     """
     place, slash, path = address.partition("/")
     host, colon, port = place.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+    number = int(port) if port.isascii() and port.isdigit() else -1
+    if not colon or not host or not 0 <= number <= PORT_MAX or not _PATH.fullmatch(path):
         raise ConfigError(
             f"{address!r} is not an address", hint="write host:port, e.g. 127.0.0.1:7001"
         )
-    return host.strip("[]"), int(port), slash + path if slash else PATH
+    inside = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in host and inside == host:
+        raise ConfigError(
+            f"{address!r}: an IPv6 address stands in brackets", hint=f"write [{host}]:{port}"
+        )
+    if not _HOST.fullmatch(inside):
+        raise ConfigError(f"{address!r}: {host!r} is neither a name nor an IP address")
+    return inside, number, slash + path if slash else PATH
+
+
+def joined_address(host: str, port: int, path: str = PATH) -> str:
+    """The address of these, as `split_address` reads it."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}" + ("" if path == PATH else path)
 
 
 class Transport(Protocol):

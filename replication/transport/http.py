@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -20,15 +21,21 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from replication.errors import ListenError, PeerUnreachableError
+from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
-from replication.transport.base import PATH, LineNews, Serve, Traffic, split_address
+from replication.transport.base import (
+    LineNews,
+    Serve,
+    Traffic,
+    joined_address,
+    split_address,
+)
 from replication.transport.websocket import Lines
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
@@ -50,8 +57,22 @@ class Circuit:
 
 
 def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses without the empty ones; ConfigError if one is not an address."""
-    return tuple(address for address in addresses if address and split_address(address))
+    """Addresses without the empty ones.
+
+    Raises:
+        ConfigError: one is not an address, or they are not a list of those.
+    """
+    if isinstance(addresses, str | bytes) or not isinstance(addresses, Iterable):
+        raise ConfigError(
+            f"addresses come as a list, not as {addresses!r:.80}", hint="['127.0.0.1:7001']"
+        )
+    given = tuple(addresses)
+    for address in given:
+        if not isinstance(address, str):
+            raise ConfigError(f"{address!r:.80} is not an address", hint="'127.0.0.1:7001'")
+        if address:
+            split_address(address)
+    return tuple(address for address in given if address)
 
 
 def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
@@ -150,7 +171,7 @@ class HttpTransport:
             raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
         self._runner = runner
         bound = runner.addresses[0][1]
-        return f"{host}:{bound}" + ("" if path == PATH else path)
+        return joined_address(host, bound, path)
 
     def mount(
         self, app: Application, path: str, agent: AbstractAsyncContextManager[object]
@@ -258,8 +279,7 @@ class HttpTransport:
     def _url_of(self, address: str) -> str:
         host, port, path = split_address(address)
         scheme = "https" if self._client_tls else "http"
-        bracketed = f"[{host}]" if ":" in host else host
-        return f"{scheme}://{bracketed}:{port}{path}"
+        return f"{scheme}://{joined_address(host, port)}{path}"
 
     async def _post(self, session: aiohttp.ClientSession, url: str, frame: bytes) -> bytes:
         tls = self._client_tls or True

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional.errors import InvalidRequestError, NotNowError
+from transactional.errors import InvalidRequestError, NotNowError, TransactionalError
 from transactional.retry import Retry
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class StepRefused(NotNowError):  # noqa: N818 said by an action, it is an answer
     hint = "the saga compensates the steps before this one"
 
     def __init__(self, reason: str) -> None:
-        Exception.__init__(self, reason)
+        TransactionalError.__init__(self, reason)
         self.reason = reason
 
 

@@ -170,13 +170,19 @@ async def test_an_order_whose_copies_do_not_come_stands():
         assert ada.counter("n").value == 1
 
 
-async def test_what_an_agent_does_not_know_cannot_be_cut_healed_or_retired():
-    """A cut of a stranger waits for it; to heal or retire one is a mistake of the operator."""
-    async with local_agents("ada") as (ada,):
-        handlers = AdminHandlers(ada)
-        assert await handlers.execute({"verb": "cut", "peer": "bob"}) == {"peer": "bob"}
-        assert ada.blocked() == ["bob"]
-        await handlers.execute({"verb": "heal", "peer": "bob"})
-        for verb in ("heal", "retire"):
+async def test_what_an_agent_does_not_know_cannot_be_cut_healed_or_retired(say):
+    """It is a mistake of the operator, who is told who is known, by a status that is not zero."""
+    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+        ada.counter("n").increment(1)
+        await bob.seen(ada.version(), timeout_s=10)
+        handlers = AdminHandlers(bob)
+        for verb in ("cut", "heal", "retire"):
             with pytest.raises(UnknownPeerError):
-                await handlers.execute({"verb": verb, "peer": "bob"})
+                await handlers.execute({"verb": verb, "peer": "adda"})
+            code, out, err = await say(verb, "adda", "--peer", bob.address)
+            assert (code, out) == (1, "")
+            assert "'adda' is not" in err
+            assert "Traceback" not in err
+        assert bob.blocked() == []
+        assert (await say("cut", "ada", "--peer", bob.address))[0] == 0
+        assert (await say("heal", ada.id, "--peer", bob.address))[0] == 0

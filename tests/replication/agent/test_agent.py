@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 
 from crdt import BatchTooLargeError, ORSet
@@ -9,11 +12,13 @@ from replication import (
     Agent,
     ClosedError,
     ConfigError,
+    DocumentNameError,
     JournalHeldError,
     JournalUnreadableError,
     ListenError,
     ReplicationError,
     SecretRequiredError,
+    UncopyableAgentError,
     UnknownDocumentTypeError,
 )
 from replication.journal.memory import MemoryJournal
@@ -98,6 +103,28 @@ async def test_the_same_secret_is_needed_to_take_part(until):
         ({"name": "ada", "listen": "nowhere"}, ConfigError),
         ({"name": "ada", "peers": ["nowhere"]}, ConfigError),
         ({"name": "ada", "secret": "short"}, ConfigError),
+        ({"name": None}, ConfigError),
+        ({"name": 7}, ConfigError),
+        ({"name": "ada", "peers": "127.0.0.1:7001"}, ConfigError),
+        ({"name": "ada", "hubs": "127.0.0.1:7001"}, ConfigError),
+        ({"name": "ada", "peers": b"127.0.0.1:7001"}, ConfigError),
+        ({"name": "ada", "peers": None}, ConfigError),
+        ({"name": "ada", "peers": [("127.0.0.1", 7001)]}, ConfigError),
+        ({"name": "ada", "listen": None}, ConfigError),
+        ({"name": "ada", "listen": "127.0.0.1:\u00b2"}, ConfigError),
+        ({"name": "ada", "listen": "127.0.0.1:0/{name}"}, ConfigError),
+        ({"name": "ada", "listen": "::1:7001"}, ConfigError),
+        ({"name": "ada", "peers": ["fe80::1:7001"]}, ConfigError),
+        ({"name": "ada", "address": 7}, ConfigError),
+        ({"name": "ada", "cluster": ""}, ConfigError),
+        ({"name": "ada", "namespace": None}, ConfigError),
+        ({"name": "ada", "config": {"fanout": 2}}, ConfigError),
+        ({"name": "ada", "rules": []}, ConfigError),
+        ({"name": "ada", "seed": "1"}, ConfigError),
+        ({"name": "ada", "journal": ":memory:"}, ConfigError),
+        ({"name": "ada", "journal": ""}, ConfigError),
+        ({"name": "ada", "journal": b"ada.db"}, ConfigError),
+        ({"name": "ada", "journal": 7}, ConfigError),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_starts(options, error):
@@ -135,11 +162,35 @@ async def test_early_errors_name_what_is_wrong_in_one_line(tmp_path):
 async def test_a_single_write_too_large_to_travel_is_refused_at_the_write():
     """What peers would refuse for ever, and a restart could not read, never enters the state."""
     async with Agent("ada", journal=MemoryJournal()) as ada:
-        with pytest.raises(BatchTooLargeError):
+        with pytest.raises(BatchTooLargeError, match="this value takes") as refused:
             ada.register("blob").set("a" * (1 << 20))  # however well it compresses
+        assert refused.value.code == "value_too_large"
+        assert "batch" not in f"{refused.value} {refused.value.hint}"
         assert ada.register("blob").value is None
         ada.register("blob").set("small")
         await ada.durable(timeout_s=10)
+
+
+@pytest.mark.parametrize("name", [None, 7, b"n", "\ud800"])
+async def test_what_is_no_name_of_a_document_is_called_so(name):
+    """Counterexample: the type was blamed. Nothing was created."""
+    async with Agent("ada") as ada:
+        with pytest.raises(DocumentNameError) as refused:
+            ada.counter(name)
+        assert "type" not in str(refused.value)
+        assert not list(ada.kernel.documents())
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_an_agent_cannot_be_copied(way):
+    """It would write under the identity of the first; alone, and inside of what holds it."""
+    async with Agent("ada") as ada:
+        for holder in (ada, [ada], {"agent": ada}):
+            if way is copy.copy and holder is not ada:
+                continue
+            with pytest.raises(UncopyableAgentError, match="'ada' cannot be copied") as refused:
+                way(holder)
+            assert "of its own" in refused.value.hint
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from replication import (
     UnknownPeerError,
 )
 from replication.journal.memory import MemoryJournal
+from replication.testing import local_agents
 from replication.transport.memory import Switchboard
 from tests.simulation.clusters import poison
 
@@ -107,3 +108,43 @@ async def test_a_blocked_peer_is_cut_off_both_ways(until):
         await until(lambda: bob.counter("n").value == 11)
         with pytest.raises(UnknownPeerError):
             ada.unblock("bob")
+
+
+async def test_only_who_is_known_can_be_cut_off_and_any_name_heals():
+    """Counterexample: a misspelt name cut nobody off in silence; a heal by id was refused."""
+    async with local_agents("ada", "bob") as (ada, bob):
+        ada.counter("n").increment(1)
+        await bob.seen(ada.version(), timeout_s=10)
+        for wrong in ("adda", "bob", bob.id, "", None, "127.0.0.1:9"):
+            with pytest.raises(UnknownPeerError, match="not a known member") as refused:
+                bob.block(wrong)
+            assert refused.value.hint == "known: ada"
+        assert bob.blocked() == []
+        names = ("ada", ada.id, ada.address)
+        for cut in names:
+            for heal in names:
+                bob.block(cut)
+                assert bob.blocked() == [cut]
+                bob.unblock(heal)
+                assert bob.blocked() == []
+        for name in names:
+            bob.block(name)
+        with pytest.raises(UnknownPeerError) as refused:
+            bob.unblock("bobb")
+        assert ada.id in refused.value.hint
+        bob.unblock("ada")
+        assert bob.blocked() == []
+
+
+async def test_an_address_to_find_the_cluster_by_can_be_cut_off_before_it_is_met():
+    """Its agent is not a member yet; healed by the same address, it becomes one."""
+    board = Switchboard()
+    bob = Agent("bob", transport=board.transport("b:1"), peers=["a:1"])
+    async with bob:
+        bob.block("a:1")
+        async with Agent("ada", transport=board.transport("a:1")) as ada:
+            ada.counter("n").increment(1)
+            with pytest.raises(NotYetError):
+                await bob.seen(ada.version(), timeout_s=0.3)
+            bob.unblock("a:1")
+            await bob.seen(ada.version(), timeout_s=10)

@@ -51,7 +51,7 @@ async def test_a_failing_disk_makes_the_agent_read_only_until_it_works_again(unt
             ada.counter("n").increment(1)
         assert ada.counter("n").value == 1
         late = Agent("cyd", transport=board.transport("cyd:1"), peers=["ada:1"], config=config)
-        bob.block("cyd")  # so that cyd can only ask ada
+        bob._runtime.replica.exchanges.blocked.add("cyd")  # so that cyd can only ask ada
         async with late as cyd:
             await until(lambda: set(cyd.orset("tags")) == {"durable"})
             assert cyd.counter("n").value == 0

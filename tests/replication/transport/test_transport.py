@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
+from replication import Agent
 from replication.config import Config
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol.keyring import Keyring
+from replication.transport.base import PATH, joined_address
 from replication.transport.http import MEDIA_TYPE, HttpTransport, split_address
 from replication.transport.memory import Switchboard
 
 if TYPE_CHECKING:
     from replication.protocol.link import PeerConnection
+
+
+def has_ipv6() -> bool:
+    """Whether a socket can be bound to the loopback address of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            trial.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
 
 QUICK = Config(connect_timeout_s=0.2, read_timeout_s=0.2, total_timeout_s=0.4)
 
@@ -231,7 +245,23 @@ async def test_a_hung_peer_costs_its_timeout_and_then_the_circuit_opens(hung):
     await well.close()
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", ":80", "host:99999", "host:x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *["", "host", "host:", ":80", "host:99999", "host:x", "host:-1", "host:\u00b2", "host:1_0"],
+        *[
+            "::1:80",
+            "fe80::1:80",
+            "[::1:80",
+            "::1]:80",
+            "[]:80",
+            "a b:80",
+            "user@h:80",
+            "http://h:80",
+        ],
+        *["h:1/{x}", "h:1/a b", "h:1/a?b=c", "h:1/a#b", "h:1/\n"],
+    ],
+)
 def test_an_address_that_is_none_is_refused(address):
     """Host and port, both."""
     with pytest.raises(ConfigError):
@@ -242,6 +272,29 @@ def test_an_address_may_carry_a_path():
     """So that many agents share one port."""
     assert split_address("h:1") == ("h", 1, "/_replica")
     assert split_address("h:1/agents/ada") == ("h", 1, "/agents/ada")
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    """Counterexample: `::1:7001` was taken for port 7001 of `::1`, which it need not be."""
+    assert split_address("[::1]:7001") == ("::1", 7001, "/_replica")
+    assert split_address("[fe80::1%eth0]:1/x") == ("fe80::1%eth0", 1, "/x")
+    for host, port, path in (("::1", 7001, PATH), ("h", 1, "/x"), ("127.0.0.1", 2, PATH)):
+        assert split_address(joined_address(host, port, path)) == (host, port, path)
+    with pytest.raises(ConfigError, match="brackets") as refused:
+        split_address("::1:7001")
+    assert refused.value.hint == "write [::1]:7001"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+async def test_agents_find_each_other_by_ipv6():
+    """What one says that it listens at, another can dial."""
+    async with (
+        Agent("ada", listen="[::1]:0") as ada,
+        Agent("bob", listen="[::1]:0", peers=[ada.address]) as bob,
+    ):
+        assert ada.address.startswith("[::1]:")
+        ada.counter("n").increment(1)
+        await bob.seen(ada.version(), timeout_s=10)
 
 
 async def test_a_web_page_cannot_speak_to_an_agent(server):
