@@ -7,11 +7,13 @@ import random
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from hashlib import sha256
 from pathlib import Path
 
+import msgpack
 import pytest
 
 import crdt
@@ -31,7 +33,7 @@ from crdt import (
     decode_value,
     encode_value,
 )
-from crdt.kernel.codec import pack, unpack_body
+from crdt.kernel.codec import _PACKED, pack, unpack_body
 from crdt.kernel.envelope import seal, unseal
 from crdt.kernel.limits import NESTING_MAX, VALUE_BYTES_MAX
 from tests.crdt.joining import joined
@@ -558,6 +560,36 @@ def test_structure_aware_forgeries_are_typed_errors_or_sound():
                 accepted += 1
     assert refused > 100
     assert accepted > 10
+
+
+@pytest.mark.parametrize("scalar", ["text", 7, b"bytes", 1 << 80, -3])
+def test_a_plain_scalar_has_no_packed_form(scalar):
+    """One value, one form: else equal states would have other bytes, and be other values here."""
+    packed = msgpack.ExtType(_PACKED, encode_value(scalar))
+    with pytest.raises(DecodeError, match="packed form"):
+        unpack_body(msgpack.packb([packed]))
+    assert unpack_body(pack([(encode_value([scalar]),)])) == [(encode_value([scalar]),)]
+
+
+def test_nothing_may_follow_a_compressed_body():
+    """Bytes behind it would make two forms of one message; the checksum fits them both."""
+    data = seal("d", b"abc" * 1_000)
+    assert data[4] == 1  # compressed
+    longer = data[:5] + bytes(4) + data[9:] + b"more"
+    crc = zlib.crc32(longer[9:], zlib.crc32(longer[:5]))
+    with pytest.raises(DecodeError, match="does not end where it should"):
+        unseal("d", longer[:5] + crc.to_bytes(4, "big") + longer[9:])
+    assert unseal("d", data) == b"abc" * 1_000
+
+
+def test_an_instant_does_not_remember_that_its_hour_came_twice():
+    """`fold` belongs to a place; two datetimes of one instant are stored and read as one."""
+    for fold in (0, 1):
+        title = LWWRegister("a")
+        title.set(datetime(2025, 10, 26, 0, 30, tzinfo=UTC, fold=fold))
+        assert title.value.fold == 0
+        again = LWWRegister.from_bytes(title.to_bytes(), replica="a")
+        assert (again.value, again.value.fold) == (title.value, 0)
 
 
 def test_random_bytes_are_typed_errors():

@@ -39,6 +39,16 @@ def test_vectors_and_contexts_are_values_with_an_order():
         require(condition=False, text="a promise")
 
 
+def test_a_copy_knows_how_far_its_cloud_reaches():
+    """The last seq of an origin is the highest that was seen, in a copy and after late arrivals."""
+    context = CausalContext({"a": 2}, [("a", 20, 30), ("a", 9, 9)])
+    twin = context.copy()
+    assert context.last_seq("a") == twin.last_seq("a") == 30
+    twin.add_range("a", 12, 13)
+    assert twin.last_seq("a") == 30
+    assert context.last_seq("b") == 0
+
+
 def test_ranges_beyond_the_vector_merge_in_any_order():
     """Spans and single dots in random order always end in the same context."""
     for seed in seeds(20):

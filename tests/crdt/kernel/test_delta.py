@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crdt import BoundedCounter, Change, DecodeError, Delta, Kernel, LWWMap, ORMap, ORSet
-from crdt.kernel.delta import WIDE
+from crdt.kernel.delta import WIDE, Run
 
 COUNT = 3 * WIDE
 
@@ -98,6 +98,32 @@ def test_batches_that_say_nothing_any_longer_go_with_what_follows_them():
     for piece in reversed(pieces):
         again.apply(piece)
     assert again.digest() == kernel.digest()
+
+
+def test_a_piece_of_a_delta_is_still_a_batch_where_it_arrives():
+    """Cut into its batches and applied one by one, a batch is passed on as one."""
+    a, b = ORSet("a"), ORSet("b")
+    a.add("single")
+    with a.batch():
+        a.add("one")
+        a.add("two")
+    pieces = list(a.kernel.delta_since({}).batches())
+    assert [piece.ranges for piece in pieces] == [(("a", 1, 1),), (("a", 2, 3),)]
+    assert pieces[1].runs[0].batches == ((2, 3),)
+    for piece in pieces:
+        b.apply(piece)
+    assert b.kernel.delta_since({"a": 1}, bytes_max=1).ranges == (("a", 2, 3),)
+
+
+@pytest.mark.parametrize("last", [4, 5, 6])
+def test_an_event_kills_only_what_came_before_it(last):
+    """An event of a run that names itself, or one after it, among its victims is no event."""
+    row = (4, ("s", "ORSet"), "x", 0, None, (("m", 2, last),))
+    data = Delta((Run("m", 4, 4, (row,)),)).encode()
+    with pytest.raises(DecodeError, match="kills itself"):
+        Delta.decode(data)
+    sound = (*row[:5], (("m", 2, 3), ("n", 1, 9)))
+    assert Delta.decode(Delta((Run("m", 4, 4, (sound,)),)).encode()).ranges == (("m", 4, 4),)
 
 
 def test_a_delta_of_more_events_than_may_weigh_is_refused_before_they_are_built():

@@ -18,6 +18,16 @@ def test_a_clock_started_at_its_ceiling_never_goes_back():
     assert repr(HLC(pack(7, 3))) == "HLC(7 ms + 3)"
 
 
+def test_a_clock_follows_just_as_far_as_it_is_allowed_to():
+    """A peer that is ahead by the whole allowance is followed, and by a millisecond more is not."""
+    hlc = HLC(skew_ms_max=250)
+    assert hlc.observe(pack(1_250, 9), now_ms=1_000)
+    assert hlc.tick(1_000) > pack(1_250, 9)
+    before = hlc.last
+    assert not hlc.observe(pack(1_251), now_ms=1_000)
+    assert (hlc.last, hlc.skewed, hlc.skewed_most_ms) == (before, 1, 251)
+
+
 def test_a_stamp_too_far_ahead_is_counted_and_not_followed():
     """The clock follows a peer up to its allowance; beyond it, it goes on by itself."""
     hlc = HLC()

@@ -369,6 +369,65 @@ def test_removal_records_are_a_bounded_cache():
     assert len(a.canonical_bytes()) < 20
 
 
+def test_a_batch_that_came_with_a_whole_state_leaves_whole():
+    """Who merged a batch passes it on in one piece, however little room an answer has."""
+    a, b = ORSet("a"), ORSet("b")
+    a.add("before")
+    with a.batch():
+        for number in range(4):
+            a.add(number)
+    b.merge(a)
+    pieces = [b.kernel.delta_since({"a": seq}, bytes_max=1).ranges for seq in (0, 1)]
+    assert pieces == [(("a", 1, 1),), (("a", 2, 5),)]
+
+
+def test_one_stamp_from_the_far_future_does_not_hide_the_others():
+    """The clock follows the latest of a delta that it may follow."""
+    now = 1_000_000
+    ahead, peer, reader = (Kernel(name, clock=lambda: now) for name in "apr")
+    fast = Kernel("f", clock=lambda: now + 3_600_000)
+    for kernel in (ahead, fast):
+        kernel.document("m", LWWMap).put(kernel.replica, 1)
+    ahead.clock.observe((now + 20_000) << 16)
+    ahead.document("m", LWWMap).put("a", 2)
+    peer.merge(ahead)
+    peer.merge(fast)
+    reader.apply(peer.delta_since({}))
+    assert reader.clock.skewed >= 1
+    assert now + 20_000 <= reader.clock.last >> 16 < now + 3_600_000
+    again = Kernel("s", clock=lambda: now)
+    again.merge(peer)
+    assert now + 20_000 <= again.clock.last >> 16 < now + 3_600_000
+
+
+def test_a_gap_that_a_merge_left_closes_with_one_event():
+    """What a merged state had applied beyond it counts as applied here, not only as seen.
+
+    Else the vector would stay behind the state for ever, and ask for what is there.
+    """
+    a, b, c = ORSet("a"), ORSet("b"), ORSet("c")
+    deltas = [a.add(number) for number in range(3)]
+    for delta in deltas[1:]:
+        b.apply(delta)
+    c.merge(b)
+    c.apply(deltas[0])
+    assert dict(c.kernel.vector) == {"a": 3}
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_clock_follows_the_deltas_that_it_applies(count):
+    """A write after hearing of others is later than they are, few (rows) or many (columns)."""
+    a, b, c = LWWMap("a"), LWWMap("b"), LWWMap("c")
+    for number in range(count):
+        a.put(number, "theirs")
+    b.apply(a.kernel.delta_since({}))
+    heard = max(event.stamp for run in a.kernel.delta_since({}).runs for event in run.events)
+    assert b.put("mine", 1).runs[0].events[0].stamp > heard
+    c.put("mine", "older, by somebody who heard nothing")
+    c.merge(b)
+    assert c["mine"] == 1
+
+
 def test_merging_uses_the_context_from_before_the_merge():
     """[crdt 23] Several keys in one merge: joining the first must not decide about the second."""
     a, b = ORMap("a"), ORMap("b")

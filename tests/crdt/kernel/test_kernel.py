@@ -157,6 +157,74 @@ def test_an_agent_restarts_voids_its_lease_and_replays_its_journal():
     assert view.value == 6
 
 
+def test_a_snapshot_without_records_says_from_where_on_it_can_tell():
+    """Its floor is the last removal that it left out: below that, chunks; above, deltas."""
+    kernel = Kernel("a")
+    tags = kernel.document("tags", ORSet)
+    for number in range(4):
+        tags.add(number)
+    tags.remove(1)
+    tags.remove(2)
+    tags.add("after")
+    again = Kernel.from_bytes(kernel.to_bytes(records=False), replica="a")
+    for seq in range(6):
+        with pytest.raises(BelowFloorError):
+            again.delta_since({"a": seq})
+    assert again.delta_since({"a": 6}).ranges == (("a", 7, 7),)
+    whole = Kernel.from_bytes(kernel.to_bytes(), replica="a")
+    assert whole.delta_since({"a": 4}) == kernel.delta_since({"a": 4})
+
+
+def test_an_answer_is_never_cut_inside_of_a_batch():
+    """Of two batches the first comes whole, whatever the budget; then the second."""
+    kernel = Kernel("a")
+    tags = kernel.document("tags", ORSet)
+    for group in ("abc", "de"):
+        with kernel.batch():
+            for name in group:
+                tags.add(name)
+    for bytes_max in range(1, 400, 7):
+        ends, seen = [], 0
+        while seen < 5:
+            ((_, first, seen),) = kernel.delta_since({"a": seen}, bytes_max=bytes_max).ranges
+            ends.append((first, seen))
+        assert ends in ([(1, 3), (4, 5)], [(1, 5)])
+
+
+def test_batches_are_batches_after_a_restart():
+    """An answer of the next life cuts where one of this life would."""
+    kernel = Kernel("a")
+    with kernel.batch():
+        for name in "abc":
+            kernel.document("tags", ORSet).add(name)
+    again = Kernel.from_bytes(kernel.to_bytes(), replica="a")
+    assert again.delta_since({}, bytes_max=1) == kernel.delta_since({}, bytes_max=1)
+    assert again.delta_since({}, bytes_max=1).ranges == (("a", 1, 3),)
+
+
+def test_a_fork_writes_later_than_all_that_it_took_over():
+    """Its clock goes on where the other's was, without a wall clock too."""
+    title = LWWRegister("a")
+    for text in ("one", "two", "three"):
+        title.set(text)
+    twin = title.fork("b")
+    assert twin.set("four").runs[0].events[0].stamp > title.kernel.clock.last
+
+
+def test_a_restart_writes_beyond_every_stamp_that_was_reserved():
+    """The snapshot is older than the crash: up to the ceiling, stamps may have been issued."""
+    kernel = Kernel("a")
+    title = kernel.document("title", LWWRegister)
+    title.set("one")
+    ceiling = kernel.clock.reserve(5_000)
+    data = kernel.to_bytes()
+    lost = title.set("written after the snapshot").runs[0].events[0].stamp
+    again = Kernel.from_bytes(data, replica="a")
+    stamp = again.document("title", LWWRegister).set("two").runs[0].events[0].stamp
+    assert stamp > ceiling >= lost
+    assert again.clock.ceiling == ceiling
+
+
 def test_a_delta_falls_apart_into_its_batches():
     """Delta.batches gives one delta per batch, in order, and together they are the whole."""
     kernel, _ = written()

@@ -1,10 +1,22 @@
 """What is kept aside of incomplete chunk sets has a limit in bytes of memory, and says so."""
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
-from crdt import Chunk, ChunksAsideFullError, Kernel, LWWMap, MaxRegister, ORMap, ORSet
+from crdt import (
+    Chunk,
+    ChunksAsideFullError,
+    IdentityReusedError,
+    Kernel,
+    LWWMap,
+    MaxRegister,
+    ORMap,
+    ORSet,
+    VersionVector,
+)
+from crdt.kernel.chunk import id_of
 
 
 def donor_of(name, width):
@@ -156,6 +168,72 @@ def test_a_chunk_that_unpacks_to_much_more_is_weighed_by_what_it_becomes():
     with pytest.raises(ChunksAsideFullError):
         reader.apply_chunk(chunk)
     assert aside(reader) == (0, 0, 0)
+
+
+def test_a_set_kept_aside_survives_the_joining_of_another():
+    """Another donor's state comes whole in between; then the first set is completed."""
+    (_, chunks), (other, _) = donor_of("a", 80), donor_of("b", 80)
+    reader = Kernel("r")
+    for chunk in chunks[::2]:
+        reader.apply_chunk(chunk)
+    (whole,) = other.chunks(1 << 20).chunks
+    reader.apply_chunk(whole)
+    assert aside(reader)[0] == len(chunks[::2])
+    for chunk in chunks[1::2]:
+        reader.apply_chunk(chunk)
+    assert len(reader.document("tags", ORSet)) == 160
+    assert aside(reader)[:2] == (0, 0)
+
+
+def test_chunks_kept_aside_outlive_a_restart():
+    """Half of a set before it, half after it, and the state is there."""
+    donor, chunks = donor_of("a", 60)
+    reader = Kernel("r")
+    for chunk in chunks[:3]:
+        reader.apply_chunk(chunk)
+    again = Kernel.from_bytes(reader.to_bytes(), replica="r")
+    assert aside(again) == aside(reader)
+    for chunk in chunks[3:]:
+        again.apply_chunk(chunk)
+    assert again.canonical_bytes() == donor.canonical_bytes()
+
+
+def test_a_set_is_known_by_what_it_covers_too():
+    """Two vectors over one content are two sets; one that claims another vector begins anew."""
+    donor, chunks = donor_of("a", 60)
+    removed = Kernel("a")
+    for name in ("a", "b"):
+        removed.document("tags", ORSet).add(name)
+        removed.document("tags", ORSet).remove(name)
+    assert donor.chunks(240).id != removed.chunks(240).id
+    digests = [chunk.open().digest for chunk in chunks]
+    one, other = (id_of(digests, VersionVector({"a": seq})) for seq in (60, 61))
+    assert one != other
+    reader = Kernel("r")
+    forged = VersionVector({"a": 7})
+    reader.apply_chunk(replace(chunks[0], vector=forged))
+    reader.apply_chunk(chunks[1])
+    assert aside(reader)[0] == 1
+    for chunk in chunks:
+        reader.apply_chunk(chunk)
+    assert reader.canonical_bytes() == donor.canonical_bytes()
+
+
+def test_chunks_that_know_of_the_death_of_own_events_speak_of_a_life_not_lived():
+    """The donor has only heard that an event of ours was removed: our own number is spent."""
+    lost, remover, donor = Kernel("a"), Kernel("b"), Kernel("c")
+    remover.apply(lost.document("tags", ORSet).add("x"))
+    donor.apply(remover.document("tags", ORSet).remove("x"))
+    (chunk,) = donor.chunks(1000).chunks
+    assert [origin for origin, *_ in chunk.ranges] == ["b"]
+    fresh = Kernel("a")
+    before = fresh.to_bytes()
+    with pytest.raises(IdentityReusedError):
+        fresh.apply_chunk(chunk)
+    assert fresh.to_bytes() == before
+    fresh.reincarnate("a~2")
+    fresh.apply_chunk(chunk)
+    assert fresh.stats()["doomed"] == 1
 
 
 def test_an_equal_state_in_one_chunk_settles_what_was_kept_aside():

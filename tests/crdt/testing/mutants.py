@@ -106,8 +106,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a reset forgets the nested paths",
         "ORMap",
-        "(place, step) for child in below for place in child.subtree() for step in place.rows",
-        "(place, step) for child in below for place in [child] for step in place.rows",
+        "            for place in child.subtree()\n",
+        "            for place in [child]\n",
     ),
     Mutant(
         "a counter replaces its own dot: a concurrent reset loses or revives the sum",
@@ -119,9 +119,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "one of two concurrent adds survives their removal, alive everywhere though dead",
         "ORSet",
-        "        if seen is None:\n            return container, step, row\n",
-        "        if seen is None:\n"
-        "            return container, step, next(iter(entries_of(row)))\n",
+        "            if row:\n                found.append((container, step, row))\n",
+        "            if row and seen is None:\n                row = next(iter(entries_of(row)))\n"
+        "            if row:\n                found.append((container, step, row))\n",
     ),
     Mutant(
         "a remove takes no dot",
