@@ -1,21 +1,36 @@
 """Space-time diagrams: what a history did, for the eye.
 
-Replicas are vertical lines, time goes down, a row per step that did something. An arrow is
-knowledge on its way; in the SVG it starts where it was published, in the text it names that row.
+Replicas are vertical lines, time goes down, a row per step that did something, numbered as the
+labels say: `delta 0` is what row 0 published.
 
      a                  b                  c
   0  ● .add('x')        │                  │
   1  │                  ◀──── merge ───────┤
   2  ├──── delta 0 ─────┼─────────────────▶│
 
-Both forms are made from the same marks, and both end with what every replica shows.
+As text an arrow lies in the row in which it arrives, and its label interrupts it. With so many
+replicas or such long labels that this is wider than a terminal, the lines stand close together and
+what happened is written to the right of them:
+
+     a   b   c
+  0  ●   │   │    a .add('x')
+  1  │   ◀───┤    c to b: merge
+  2  ├───┼──▶│    a to c: delta 0
+
+So it always is in the SVG, where an arrow starts in the row in which it was published and may cross
+many others: nothing is written where arrows go, and a label may be of any width. Widths are counted
+in cells of a terminal: a character of East Asia takes two, one that combines with another none.
+
+All forms are made from the same marks, and all end with what every replica shows.
 """
 
 from __future__ import annotations
 
 from html import escape
 from itertools import repeat
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from unicodedata import combining, east_asian_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +41,10 @@ if TYPE_CHECKING:
     from crdt.testing.scheduler import Happened, Plan
 
 _NAMES = "abcdefghijklmnopqrstuvwxyz"
-_TEXT_MAX = 34  # of a label, in characters
+CELLS_MAX = 120  # of a text with its labels between the lines
+_MARGIN, _NARROW = 5, 4  # cells left of the first line, and from one to the next if they are close
+_TEXT_MAX, _LABEL_MAX = 34, 160  # of a label between and beside the lines, in cells
+_VERDICT_CELLS = 120  # of a line below the SVG
 _EVENTS = {
     "stash": "■ state put aside",
     "stale": "◆ old state merged",
@@ -145,39 +163,70 @@ def _verdict(run: Drawable) -> list[str]:
     return lines
 
 
+def _label(row: Sequence[Mark]) -> str:
+    """What a row says, to be written beside it."""
+    mark = row[0]
+    here, text = _NAMES[mark.replica], _shortened(mark.text, _LABEL_MAX)
+    if mark.source < 0:
+        return f"{', '.join(_NAMES[each.replica] for each in row)} {text}"
+    other = _NAMES[mark.source]
+    return f"{here} and {other}: {text}" if mark.style == "cut" else f"{other} to {here}: {text}"
+
+
+def _shortened(text: str, cells_max: int) -> str:
+    cells = _cells(text)
+    return text if len(cells) <= cells_max else "".join(cells[: cells_max - 1]) + "…"
+
+
+def _cells(text: str) -> list[str]:
+    """A text by the cells of a terminal that it takes: the second one of a wide character is empty.
+
+    What combines with a character is in that one's cell. Newlines and tabs are shown as spaces.
+    """
+    cells: list[str] = []
+    for char in text:
+        if combining(char) and cells:
+            cells[-1 - (not cells[-1])] += char
+        else:
+            cells.append(char if char.isprintable() else " ")
+            if east_asian_width(char) in "WF":
+                cells.append("")
+    return cells
+
+
 # ---------------------------------------------------------------------------------------- text
 
 
-def draw_text(run: Drawable) -> str:
-    """The diagram as text, 5 + replicas * about 20 characters wide."""
-    rows = list(marks_of(run.trace))
-    longest = max((len(mark.text) for row in rows for mark in row), default=0)
-    width, count = max(16, min(longest, _TEXT_MAX) + 6), run.script.replicas
-    lines = ["     " + "".join(name.ljust(width) for name in _NAMES[:count]).rstrip()]
+def draw_text(run: Drawable, *, cells_max: int = CELLS_MAX) -> str:
+    """The diagram as text; labels lie beside the lines if it would be wider than `cells_max`."""
+    rows, count = list(marks_of(run.trace)), run.script.replicas
+    longest = max((len(_cells(mark.text)) for row in rows for mark in row), default=0)
+    width = max(16, min(longest, _TEXT_MAX) + 6)
+    beside = _MARGIN + width * count > cells_max
+    if beside:
+        width = _NARROW
+    lines = [" " * _MARGIN + "".join(name.ljust(width) for name in _NAMES[:count]).rstrip()]
     for number, row in enumerate(rows):
         canvas = list(("│" + " " * (width - 1)) * count)
         for mark in row:
             _draw(canvas, mark, width)
-        lines.append(f"{number:3d}  " + "".join(canvas).rstrip())
-    return "\n".join([*lines, *(f"     {line}" for line in _verdict(run))])
+            if not beside:
+                _write(canvas, mark, width)
+        label = f" {_label(row)}" if beside else ""
+        lines.append(f"{number:{_MARGIN - 2}d}  {''.join(canvas)}{label}".rstrip())
+    return "\n".join([*lines, *(f"{' ' * _MARGIN}{line}" for line in _verdict(run))])
 
 
 def _draw(canvas: list[str], mark: Mark, width: int) -> None:
-    """Put a mark into a row of characters."""
-    start, text = mark.replica * width, mark.text
-    if len(text) > _TEXT_MAX:
-        text = text[: _TEXT_MAX - 1] + "…"
+    """Put the sign of a mark, or its arrow, into a row of cells."""
+    start = mark.replica * width
     if mark.source < 0:
-        sign = "● " if mark.style == "write" else "· "
-        canvas[start : start + 2 + len(text)] = sign + text
+        canvas[start] = "●" if mark.style == "write" else "·"
         return
-    low, high = sorted((mark.replica, mark.source))
-    first, last = low * width, high * width
+    first, last = sorted((start, mark.source * width))
     line = "╌" if mark.style == "cut" else "─"
     for place in range(first + 1, last):
         canvas[place] = "┼" if canvas[place] == "│" else line
-    middle = first + 2 + (width - 4 - len(text)) // 2
-    canvas[middle : middle + len(text) + 2] = f" {text} "
     rightward = mark.replica > mark.source
     if mark.style == "cut":
         canvas[first], canvas[last] = "╪", "╪"
@@ -191,18 +240,35 @@ def _draw(canvas: list[str], mark: Mark, width: int) -> None:
         canvas[start] = "◀"
 
 
+def _write(canvas: list[str], mark: Mark, width: int) -> None:
+    """Put the text of a mark into a row of cells: behind its sign, or into its arrow."""
+    cells = _cells(_shortened(mark.text, _TEXT_MAX))
+    if mark.source < 0:
+        start = mark.replica * width + 2
+    else:
+        start = min(mark.replica, mark.source) * width + 2 + (width - 4 - len(cells)) // 2
+        cells = [" ", *cells, " "]
+    canvas[start : start + len(cells)] = cells
+
+
 # ----------------------------------------------------------------------------------------- svg
 
-_COLUMN, _ROW, _LEFT, _TOP = 230, 28, 40, 50  # pixels
+_COLUMN, _ROW, _LEFT, _TOP, _CELL = 72, 28, 56, 50, 7.3  # pixels; a cell is as wide as a digit
 _COLORS = {"write": "#0969da", "event": "#57606a", "arrow": "#1a7f37", "lost": "#cf222e"}
+_INK = "#24292f"
 
 
 def draw_svg(run: Drawable) -> str:
-    """The diagram as a stand-alone SVG document."""
+    """The diagram as a stand-alone SVG document, as wide as its longest label."""
     rows, count = list(marks_of(run.trace)), run.script.replicas
-    verdict = _verdict(run)
+    verdict = [line for text in _verdict(run) for line in wrap(text, _VERDICT_CELLS) or [""]]
+    labels, beside = list(map(_label, rows)), _x(count) - _COLUMN // 2
     bottom = _TOP + _ROW * (len(rows) + 1)
-    size = f'width="{_LEFT + _COLUMN * count}" height="{bottom + _ROW * (len(verdict) + 1)}"'
+    width = max(
+        [beside + _CELL * len(_cells(label)) for label in labels]
+        + [_LEFT + _CELL * len(_cells(line)) for line in verdict]
+    )
+    size = f'width="{width + _LEFT:.0f}" height="{bottom + _ROW * (len(verdict) + 1)}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="monospace" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
@@ -212,12 +278,14 @@ def draw_svg(run: Drawable) -> str:
     for index in range(count):
         x = _x(index)
         parts.append(f'<line x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}" stroke="#8c959f"/>')
-        parts.append(_text(x, _TOP - 12, _NAMES[index], "#24292f", bold=True))
-    for number, row in enumerate(rows):
-        for mark in row:
-            parts += _shapes(mark, number)
+        parts.append(_text(x - 4, _TOP - 12, _NAMES[index], _INK, bold=True))
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        color = _COLORS.get(row[0].style, _COLORS["lost"])
+        parts += [_shape(mark, number) for mark in row]
+        parts.append(_text(8, _y(number) + 4, f"{number:3d}", "#57606a"))
+        parts.append(_text(beside, _y(number) + 4, label, color))
     for number, line in enumerate(verdict):
-        parts.append(_text(_LEFT, bottom + _ROW * (number + 1), line, "#24292f"))
+        parts.append(_text(_LEFT, bottom + _ROW * (number + 1), line, _INK))
     return "\n".join([*parts, "</svg>"])
 
 
@@ -234,17 +302,15 @@ def _text(x: float, y: float, text: str, color: str, *, bold: bool = False) -> s
     return f'<text x="{x:.0f}" y="{y:.0f}" fill="{color}"{weight}>{escape(text)}</text>'
 
 
-def _shapes(mark: Mark, row: int) -> list[str]:
-    """The SVG elements of one mark."""
+def _shape(mark: Mark, row: int) -> str:
+    """The SVG element of one mark."""
     x, y = _x(mark.replica), _y(row)
-    color = _COLORS.get(mark.style, "#cf222e")
+    color = _COLORS.get(mark.style, _COLORS["lost"])
     if mark.source < 0:
-        dot = f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/>'
-        return [dot, _text(x + 8, y + 4, mark.text[:_TEXT_MAX], color)]
+        return f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/>'
     from_x, from_y = _x(mark.source), _y(mark.sent)
     if mark.style == "lost":  # it ends half-way
         x, y = (x + from_x) // 2, (y + from_y) // 2
     dashed = "" if mark.style == "arrow" else ' stroke-dasharray="5 4"'
     head = ' marker-end="url(#head)"' if mark.style == "arrow" else ""
-    line = f'<line x1="{from_x}" y1="{from_y}" x2="{x}" y2="{y}" stroke="{color}"{dashed}{head}/>'
-    return [line, _text((x + from_x) / 2 + 4, (y + from_y) / 2 - 4, mark.text, color)]
+    return f'<line x1="{from_x}" y1="{from_y}" x2="{x}" y2="{y}" stroke="{color}"{dashed}{head}/>'

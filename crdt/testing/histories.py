@@ -256,10 +256,17 @@ class History:
         topology, count = self.script.topology, self.script.replicas
         return frozenset((one, other)) not in self.cut_links and linked(topology, count, one, other)
 
-    def _write(self, index: int, operation: Operation, *, seen: bool) -> bool:
+    def _catch_up(self, index: int) -> None:
+        """A replica that is about to write gets what came before what it has, in a row of its own.
+
+        What it then publishes is called by the row after that.
+        """
         if self.network.catch_up(index):
             self.trace.append(Happened(Step("catch_up", index), index))
             self.network.moment = len(self.trace)
+
+    def _write(self, index: int, operation: Operation, *, seen: bool) -> bool:
+        self._catch_up(index)
         observed, context = set(self.network.seen[index]), None
         if seen and index in self._looks:
             context, observed = self._looks[index]
@@ -276,6 +283,8 @@ class History:
 
     def _do_equal(self, step: Step) -> bool:
         """Two replicas do the same thing without having heard of each other's."""
+        for index in (step.replica, step.peer):
+            self._catch_up(index)  # both before: what the two publish is of one row
         here = self._write(step.replica, step.operations[0], seen=False)
         there = self._write(step.peer, step.operations[0], seen=False)
         return here or there

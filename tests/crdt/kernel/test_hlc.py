@@ -18,6 +18,16 @@ def test_a_clock_started_at_its_ceiling_never_goes_back():
     assert repr(HLC(pack(7, 3))) == "HLC(7 ms + 3)"
 
 
+def test_no_stamp_is_given_twice():
+    """Within a millisecond, over its end, when time stands still, goes back, or equals a peer's."""
+    hlc = HLC()
+    times = [7, 7, 7, 8, 8, 3, 9, 9]
+    issued = [hlc.tick(now) for now in times]
+    hlc.observe(pack(20), now_ms=20)
+    issued += [hlc.tick(20), hlc.tick(20), hlc.tick(), hlc.tick()]
+    assert issued == sorted(set(issued))
+
+
 def test_a_clock_follows_just_as_far_as_it_is_allowed_to():
     """A peer that is ahead by the whole allowance is followed, and by a millisecond more is not."""
     hlc = HLC(skew_ms_max=250)
