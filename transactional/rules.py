@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from transactional.errors import EpochMismatchError, InvalidRequestError
@@ -227,6 +228,10 @@ def minted_revision(op_id: str, epoch: str, present: int) -> int | None:
     return revision
 
 
+def _forgets(write: Write) -> tuple[str, ...]:
+    return ("forget",) if write.forget else ()
+
+
 _FIELDS: Final[Mapping[type, Callable[[Any], tuple[str | bytes | int | None, ...]]]] = {
     Revision: lambda compare: ("revision", compare.key, compare.revision),
     Exists: lambda compare: ("exists", compare.key),
@@ -234,9 +239,9 @@ _FIELDS: Final[Mapping[type, Callable[[Any], tuple[str | bytes | int | None, ...
     ValueIs: lambda compare: ("value", compare.key, compare.value),
     Unchanged: lambda compare: ("unchanged", compare.prefix, compare.since),
     LeaseAlive: lambda compare: ("lease", compare.lease),
-    Put: lambda write: ("put", write.key, write.value, write.lease),
-    Delete: lambda write: ("delete", write.key),
-    DeletePrefix: lambda write: ("delete_prefix", write.prefix),
+    Put: lambda write: ("put", write.key, write.value, write.lease, *_forgets(write)),
+    Delete: lambda write: ("delete", write.key, *_forgets(write)),
+    DeletePrefix: lambda write: ("delete_prefix", write.prefix, *_forgets(write)),
 }
 
 
@@ -258,6 +263,26 @@ def fingerprint(
         list(map(_fields, otherwise)),
     )
     return hashlib.blake2b(repr(content).encode(), digest_size=16).digest()
+
+
+# --- what is forgotten ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Keys, and prefixes of keys, whose earlier values are replaced wherever they are remembered.
+
+    The values that stand in their place; under a prefix it is no bytes.
+    """
+
+    values: Mapping[str, bytes]
+    prefixes: tuple[str, ...]
+
+    def instead(self, key: str) -> bytes | None:
+        """Return what stands for an earlier value of ``key``; None: it is not forgotten."""
+        if key in self.values:
+            return self.values[key]
+        return b"" if key.startswith(self.prefixes) else None
 
 
 # --- how it is decided ---------------------------------------------------------------------------
@@ -329,3 +354,18 @@ def effects(view: View, writes: Sequence[Write], revision: int) -> list[KeyChang
     if len(changes) > 1:
         changes.sort(key=lambda change: change.key)
     return changes
+
+
+def forgotten(writes: Sequence[Write]) -> Forgotten | None:
+    """Return which earlier values the writes take out of the history; None: none."""
+    values: dict[str, bytes] = {}
+    prefixes: list[str] = []
+    for write in writes:
+        match write:
+            case Put(key, value, _, True):
+                values[key] = value
+            case Delete(key, True):
+                values[key] = b""
+            case DeletePrefix(prefix, True):
+                prefixes.append(prefix)
+    return Forgotten(values, tuple(prefixes)) if values or prefixes else None

@@ -159,6 +159,12 @@ Compare = Revision | Exists | Absent | ValueIs | Unchanged | LeaseAlive
 # --- writes --------------------------------------------------------------------------------------
 
 
+# With ``forget`` a write also takes the earlier values of its keys out of the store, for data that
+# must be erased and not only replaced: a watch from before is told of the same commits at the same
+# revisions, with the new value (a delete: with no bytes) in the place of the old ones, and what the
+# engine keeps on disk is overwritten before the commit is answered.  It costs O(store) on disk.
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
     """Set ``key``; with a ``lease`` the key goes when the lease does.  Without: it is detached."""
@@ -166,20 +172,23 @@ class Put:
     key: str
     value: bytes
     lease: str | None = None
+    forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove ``key``; no effect if it is absent."""
+    """Remove ``key``; no effect if it is absent, but for what ``forget`` makes forgotten."""
 
     key: str
+    forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DeletePrefix:
-    """Remove every key that starts with ``prefix``."""
+    """Remove every key that starts with ``prefix``; with ``forget`` also those of the past."""
 
     prefix: str
+    forget: bool = False
 
 
 Write = Put | Delete | DeletePrefix

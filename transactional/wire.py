@@ -95,6 +95,13 @@ def text_or_none(found: object) -> str | None:
     return None if found is None else text(found)
 
 
+def yes_or_no(found: object) -> bool:
+    """Return a JSON truth value as such; absent is false."""
+    if found is not None and not isinstance(found, bool):
+        raise _bad("true or false", found)
+    return bool(found)
+
+
 def whole(found: object) -> int:
     """Return a JSON integer of at most 63 bits as such."""
     if not isinstance(found, int) or isinstance(found, bool) or not -(1 << 63) <= found < 1 << 63:
@@ -173,28 +180,33 @@ def load_compare(found: object) -> Compare:
 
 def dump_write(write: Write) -> Document:
     """Return a write as JSON."""
+    doc: Document
     match write:
         case Put(key, value, lease):
             doc = _with_value({"type": "put", "key": key}, value)
             if lease is not None:
                 doc["lease"] = lease
-            return doc
         case Delete(key):
-            return {"type": "delete", "key": key}
+            doc = {"type": "delete", "key": key}
         case DeletePrefix(prefix):
-            return {"type": "delete_prefix", "prefix": prefix}
+            doc = {"type": "delete_prefix", "prefix": prefix}
+    if write.forget:
+        doc["forget"] = True
+    return doc
 
 
 def load_write(found: object) -> Write:
     """Return a write from JSON."""
     doc = document(found)
+    forget = yes_or_no(doc.get("forget"))
     match doc.get("type"):
         case "put":
-            return Put(text(doc.get("key")), _value(doc), text_or_none(doc.get("lease")))
+            lease = text_or_none(doc.get("lease"))
+            return Put(text(doc.get("key")), _value(doc), lease, forget)
         case "delete":
-            return Delete(text(doc.get("key")))
+            return Delete(text(doc.get("key")), forget)
         case "delete_prefix":
-            return DeletePrefix(text(doc.get("prefix")))
+            return DeletePrefix(text(doc.get("prefix")), forget)
     raise _bad("the type of a write", doc.get("type"))
 
 

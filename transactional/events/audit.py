@@ -8,14 +8,18 @@ everything up to the head can only be caught by someone who noted an earlier
 head: publish `head().hash` somewhere else from time to time.
 
 `erase` removes the data of events and leaves the envelope, and with it the digest that the chain
-needs.  Snapshots of the stream may hold the data and go in the same commit.
+needs.  The same commit takes along all else in the store that tells the data: both copies of the
+batch, the stream's snapshots, the content of the op_id's record, and the earlier values of all of
+these keys in the history (`Put(forget=True)`).  It also writes `log/erased/S`, which a snapshot
+compares: whoever read the data before cannot write it back after.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from transactional.events.append import without_content
 from transactional.events.event import (
@@ -141,58 +145,112 @@ def _rehashed(batch: Batch, number: int, row: Row, before: str) -> str:
 
 # --- erasing --------------------------------------------------------------------------------------
 
+ERASE_BATCHES: Final = 40
+"""Most batches whose data one commit erases: each may take three of its 128 writes."""
+ERASE_BYTES: Final = 2 << 20
+"""A commit that erases stops at so many bytes; half of what a commit may hold."""
+ERASE_COMMITS: Final = 64
+"""How many of these commits are under way at once: SQLite then rebuilds its file once for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Victim:
+    """A batch with data that is to be erased."""
+
+    key: str
+    position: int
+    op_id: str
+
 
 async def erase(log: LogReader, stream: str, wanted: Callable[[int], bool]) -> int:
     """Erase the data of the stream's events whose version is `wanted`; how many had any.
 
-    One commit per batch of events; what was erased before a failure stays erased.
+    Several commits if there are many events; what was erased before a failure stays erased.
     """
-    erased = 0
-    prefix = log.layout.stream(stream)
-    async for entry in log.entries(prefix, log.layout.stream(stream, 0)):
+    erased, victims = 0, []
+    async for entry in log.entries(log.layout.stream(stream), log.layout.stream(stream, 0)):
         batch = decode_batch(json.loads(entry.value))
-        count = sum(wanted(batch.version + n) and not r.digest for n, r in enumerate(batch.rows))
-        if count:
-            await _erase_batch(log, entry.key, batch, wanted)
-            erased += count
-    return erased
+        if _having_data(batch, wanted):
+            victims.append(_Victim(entry.key, batch.position, batch.origin.op_id))
+        if len(victims) == ERASE_BATCHES * ERASE_COMMITS:
+            erased += await _erase_all(log, stream, victims, wanted)
+            victims = []
+    return erased + await _erase_all(log, stream, victims, wanted)
 
 
-async def _erase_batch(
-    log: LogReader, key: str, batch: Batch, wanted: Callable[[int], bool]
-) -> None:
-    layout = log.layout
+def _having_data(batch: Batch, wanted: Callable[[int], bool]) -> int:
+    return sum(wanted(batch.version + n) and not row.digest for n, row in enumerate(batch.rows))
 
-    async def decide(_: ConflictError | None) -> Decision[None]:
-        page = await log.store.scan(layout.at(), after=layout.at(batch.position - 1), limit=1)
-        (together,) = page.items.values()
-        alone = await log.store.get(key)
-        assert alone is not None
-        data = json.loads(together.value)
-        data["batches"] = [
-            json.loads(_without(decode_batch(each), wanted).text())
-            if (each["stream"], each["version"]) == (batch.stream, batch.version)
-            else each
-            for each in data["batches"]
-        ]
-        bare = _without(decode_batch(json.loads(alone.value)), wanted)
-        writes: list[Write] = [
-            Put(together.key, _text(data)),
-            Put(key, bare.text().encode()),
-            DeletePrefix(layout.snapshot(batch.stream)),
-        ]
-        compares: list[Compare] = [
-            Revision(together.key, together.revision),
-            Revision(key, alone.revision),
-        ]
-        if batch.origin.op_id:  # its content hash could tell by trial what the data was
-            op_key = layout.op(batch.origin.op_id)
-            entry = await log.store.get(op_key)
-            if entry is not None:
-                writes.append(Put(op_key, without_content(entry.value, batch.stream)))
-        return Decision(None, compares, writes)
 
-    await decided(log.store, decide)
+async def _erase_all(
+    log: LogReader, stream: str, victims: list[_Victim], wanted: Callable[[int], bool]
+) -> int:
+    async def one_after_the_other(some: list[_Victim]) -> int:
+        erased = 0
+        while some:
+            count, done = await _erase_some(log, stream, some, wanted)
+            erased, some = erased + count, some[done:]
+        return erased
+
+    starts = range(0, len(victims), ERASE_BATCHES)
+    chunks = [one_after_the_other(victims[n : n + ERASE_BATCHES]) for n in starts]
+    return sum(await asyncio.gather(*chunks))
+
+
+async def _erase_some(
+    log: LogReader, stream: str, victims: list[_Victim], wanted: Callable[[int], bool]
+) -> tuple[int, int]:
+    """Erase in one commit; how many events had data, and with how many batches it dealt."""
+    store, layout = log.store, log.layout
+    ops = [layout.op(v.op_id) for v in victims if v.op_id]
+
+    async def commit_at(position: int) -> KeyValue | None:
+        page = await store.scan(layout.at(), after=layout.at(position - 1), limit=1)
+        return next(iter(page.items.values()), None)
+
+    async def decide(_: ConflictError | None) -> Decision[tuple[int, int]]:
+        alone = (await store.get_many([*(v.key for v in victims), *ops])).items
+        together = await asyncio.gather(*(commit_at(victim.position) for victim in victims))
+        bare: dict[str, KeyValue] = {}
+        compares: dict[str, Compare] = {}
+        erased = done = size = 0
+
+        def put(entry: KeyValue, value: bytes) -> None:
+            nonlocal size
+            size += len(value)
+            bare[entry.key] = replace(entry, value=value)
+            compares[entry.key] = Revision(entry.key, entry.revision)
+
+        for victim, commit in zip(victims, together, strict=True):
+            if done and size + len(commit.value if commit else b"") > ERASE_BYTES:
+                break
+            done += 1
+            batch = decode_batch(json.loads(alone[victim.key].value))
+            erased += _having_data(batch, wanted)
+            put(alone[victim.key], _without(batch, wanted).text().encode())
+            if commit is not None:  # it may hold several of these batches
+                present = bare.get(commit.key, commit)
+                put(present, _without_batch(present.value, batch, wanted))
+            if (op := alone.get(layout.op(victim.op_id))) is not None:
+                put(op, without_content(op.value, stream))
+        writes: list[Write] = [Put(e.key, e.value, forget=True) for e in bare.values()]
+        writes.append(DeletePrefix(layout.snapshot(stream), forget=True))
+        writes.append(Put(layout.erased(stream), b""))
+        return Decision((erased, done), list(compares.values()), writes)
+
+    result, _ = await decided(store, decide)
+    return result
+
+
+def _without_batch(commit: bytes, batch: Batch, wanted: Callable[[int], bool]) -> bytes:
+    data = json.loads(commit)
+    data["batches"] = [
+        json.loads(_without(decode_batch(each), wanted).text())
+        if (each["stream"], each["version"]) == (batch.stream, batch.version)
+        else each
+        for each in data["batches"]
+    ]
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _without(batch: Batch, wanted: Callable[[int], bool]) -> Batch:
@@ -203,7 +261,3 @@ def _without(batch: Batch, wanted: Callable[[int], bool]) -> Batch:
         for number, row in enumerate(batch.rows)
     )
     return replace(batch, rows=rows)
-
-
-def _text(data: Any) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()

@@ -9,6 +9,7 @@
     log/op/OP_ID              what an append with a caller's op_id did
     log/group/G/S             how far consumer group G has come with streams that begin with S
     log/state/S/R             reducer R's snapshot of the stream
+    log/erased/S              written when events of the stream are erased: a snapshot compares it
 
 An event lies twice, by position and by stream, so reading either way is one range scan; the copies
 are written in one commit and `verify` compares them.
@@ -94,6 +95,10 @@ class LogLayout:
     def snapshot(self, stream: str, reducer: str = "") -> str:
         """Key of a reducer's snapshot; without one the prefix of the stream's snapshots."""
         return f"{self.namespace}/state/{quoted(stream)}/{quoted(reducer)}"
+
+    def erased(self, stream: str) -> str:
+        """Key that each erasure of the stream's events writes."""
+        return f"{self.namespace}/erased/{quoted(stream)}"
 
 
 @dataclass(frozen=True, slots=True)

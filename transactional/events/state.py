@@ -8,6 +8,9 @@ beyond doubt: written by the reducer's present schema, unharmed (it carries a di
 ahead of the moment asked for, and grown from this very stream (it names the hash of the event at
 which it was taken, which is read again).  In any other case it is ignored and the stream is folded
 from its beginning; a wrong snapshot costs time and nothing else.
+
+A fold that began before events were erased must not bring their data back: the snapshot is written
+only if nothing of the stream was erased since the fold began.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from transactional.errors import TransactionalError
-from transactional.values import Put
+from transactional.tokens import fresh_token
+from transactional.values import Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,14 +103,20 @@ async def fold(
         upto = _Bounds(position=at.number)
     else:
         upto = _Bounds(version=at)
-    key = log.layout.snapshot(stream, reducer.name)
-    entry = await log.store.get(key) if reducer.snapshot_every is not None else None
-    start = _usable(entry, reducer, upto) if entry is not None else None
+    start: _Start[S] | None = None
+    unerased = Revision(log.layout.erased(stream), 0)
+    if reducer.snapshot_every is not None:
+        key = log.layout.snapshot(stream, reducer.name)
+        seen = await log.store.get_many([key, unerased.key])
+        unerased = Revision(unerased.key, seen.revision_of(unerased.key))
+        start = _usable(seen.items[key], reducer, upto) if key in seen.items else None
     if start is not None:
-        known = await _fold_from(log, stream, reducer, start, upto)
+        known = await _fold_from(log, stream, reducer, start, upto, unerased=unerased)
         if known is not None:
             return known
-    fresh = await _fold_from(log, stream, reducer, _Start(reducer.initial()), upto)
+    fresh = await _fold_from(
+        log, stream, reducer, _Start(reducer.initial()), upto, unerased=unerased
+    )
     assert fresh is not None
     return fresh
 
@@ -117,6 +127,8 @@ async def _fold_from(
     reducer: Reducer[S],
     start: _Start[S],
     upto: _Bounds,
+    *,
+    unerased: Revision,
 ) -> StateAt[S] | None:
     """Fold what follows `start`; None if the stream disagrees with it."""
     state, apply = start.state, reducer.apply
@@ -137,14 +149,21 @@ async def _fold_from(
     if not agrees:
         return None
     if last is not None and reducer.snapshot_every is not None and folded >= reducer.snapshot_every:
-        await _keep(log, stream, reducer, state, last)
+        await _keep(log, stream, reducer, state, last, unerased=unerased)
     return StateAt(state, last.version if last else 0, from_snapshot=start.version > 0)
 
 
 async def _keep(
-    log: LogReader, stream: str, reducer: Reducer[S], state: S, last: RecordedEvent
+    log: LogReader,
+    stream: str,
+    reducer: Reducer[S],
+    state: S,
+    last: RecordedEvent,
+    *,
+    unerased: Revision,
 ) -> None:
     body = {
+        "salt": fresh_token(),  # or the store's own record of this commit could tell by trial
         "schema": reducer.schema,
         "version": last.version,
         "position": last.position,
@@ -154,7 +173,7 @@ async def _keep(
     text = json.dumps({"digest": _digest(body), **body})
     with suppress(TransactionalError):  # it only saves time; the next reader tries again
         put = Put(log.layout.snapshot(stream, reducer.name), text.encode())
-        await log.store.commit([], [put])
+        await log.store.commit([unerased], [put])
 
 
 def _usable(entry: KeyValue, reducer: Reducer[S], upto: _Bounds) -> _Start[S] | None:

@@ -28,6 +28,7 @@ from transactional.values import KeyChange, KeyValue, WatchEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
+    from transactional.rules import Forgotten
     from transactional.values import Compacted
 
 
@@ -61,6 +62,11 @@ def row_of(change: KeyChange, revision: int, time_us: int) -> Row:
     return (revision, change.key, new.value, new.created_revision, new.lease, time_us)
 
 
+def _without(row: Row, forgotten: Forgotten) -> Row:
+    instead = None if row[2] is None else forgotten.instead(row[1])
+    return row if instead is None else (*row[:2], instead, *row[3:])
+
+
 class Feed:
     """Events in memory plus wake-ups; belongs to one event loop."""
 
@@ -72,6 +78,7 @@ class Feed:
         self._commits: deque[tuple[int, Rows]] = deque()
         self._commits_max = commits_max
         self._waiters: dict[asyncio.Future[int | None], str] = {}
+        self._erasures = 0
         self._closed = False
 
     def publish(self, commits: Iterable[tuple[int, Rows]]) -> None:
@@ -91,11 +98,18 @@ class Feed:
                 if not future.done():
                     future.set_result(revision)
 
-    def after(self, cursor: int, prefix: str) -> list[WatchEvent]:
+    def after(self, cursor: int, prefix: str) -> list[WatchEvent | Compacted]:
         """Return the commits above ``cursor`` (not below ``floor``) that touch ``prefix``."""
         first = bisect_right(self._commits, cursor, key=itemgetter(0))
         rest = (self._commits[index][1] for index in range(first, len(self._commits)))
         return [event_of(mine) for rows in rest if (mine := rows_under(rows, prefix))]
+
+    def forget(self, forgotten: Forgotten, before: int) -> None:
+        """Replace values that were written before revision ``before``; O(commits here)."""
+        for number, (revision, rows) in enumerate(self._commits):
+            if revision < before and any(forgotten.instead(row[1]) is not None for row in rows):
+                self._commits[number] = (revision, tuple([_without(r, forgotten) for r in rows]))
+        self._erasures += 1
 
     async def wait(self, prefix: str) -> int | None:
         """Wait for the next commit under ``prefix``; return its revision, None when closed."""
@@ -118,19 +132,23 @@ class Feed:
         """
         cursor = self.revision if after is None else after
         while not self._closed:
-            if cursor < self.floor:
-                cursor, stretch = await older(cursor)
-                for event in stretch:
-                    yield event
-                continue
-            # A cursor may be ahead of us: a reader sees a commit before the loop publishes it.
-            events = self.after(cursor, prefix)
-            cursor = max(cursor, self.revision)
+            erasures = self._erasures
+            here = cursor >= self.floor
+            if here:
+                # A cursor may be ahead of us: a reader sees a commit before the loop publishes it.
+                end, events = max(cursor, self.revision), self.after(cursor, prefix)
+            else:
+                end, events = await older(cursor)
             for event in events:
+                if erasures != self._erasures:
+                    break  # something was forgotten since, perhaps of this: it is read again
                 yield event
-            if not events:
-                woken = await self.wait(prefix)
-                cursor = max(cursor, woken - 1) if woken is not None else cursor
+                cursor = event.revision
+            else:
+                cursor = max(cursor, end)
+                if here and not events:
+                    woken = await self.wait(prefix)
+                    cursor = max(cursor, woken - 1) if woken is not None else cursor
 
     def close(self) -> None:
         """Wake everybody for the last time."""

@@ -194,6 +194,8 @@ class MemoryStore:
                 self._keys[change.key] = change.current
         rows = tuple([row_of(change, self._revision, time_us) for change in changes])
         self._feed.publish([(self._revision, rows)])
+        if (forgotten := rules.forgotten(writes)) is not None:
+            self._feed.forget(forgotten, self._revision)
         return Commit(self._revision, succeeded, utc(time_us))
 
     # --- operations ---

@@ -27,6 +27,11 @@ last), so what is read here is durable.
 
 How the file is opened, locked, set up, copied and checked is in ``sqlite_file.py``.
 
+Values that a commit makes ``forgotten`` are replaced in the history in the same transaction.  After
+its COMMIT, and before anybody is answered, the file is rebuilt (VACUUM) and the log cut to nothing:
+SQLite's pages keep old bytes in their gaps wherever rows were moved, ``secure_delete`` or not (it
+left 5 copies of 3200 values in an experiment), so nothing less than new pages is enough.
+
 What an error does to a group: before COMMIT everything is rolled back and all are told
 ``UnavailableError``.  If COMMIT itself meets an I/O error, the log may or may not hold the commit
 after a crash, so each writer is told ``OutcomeUnknownError``; ``resolve`` settles it.
@@ -35,6 +40,7 @@ after a crash, so each writer is told ``OutcomeUnknownError``; ``resolve`` settl
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import sqlite3
@@ -101,6 +107,9 @@ REST_S_MIN: Final = 0.1
 """Pause after a group that failed, if nobody asks for anything and a lease is due; it doubles."""
 REST_S_MAX: Final = 1.0
 
+REBUILD_AGAIN_S: Final = 10.0
+"""Pause before the file is rebuilt again, if there was no space or a reader was in the way."""
+
 REMEMBERED_KEYS: Final = 16_384
 """Keys kept in memory for the next compare; all are dropped when there are more."""
 REMEMBERED_BYTES: Final = 4096
@@ -145,7 +154,7 @@ class SQLiteStore:
         self._feed = Feed(state.revision, commits_max=RECENT_COMMITS_MAX)
         self._closing: asyncio.Task[None] | None = None
         self._rest_s = 0.0
-        self._news: deque[list[tuple[int, Rows]]] = deque()
+        self._news: deque[_Pending] = deque()
         self._writer: WriterThread[State] = WriterThread(
             "store-writer",
             self._write_group,
@@ -223,14 +232,15 @@ class SQLiteStore:
             state.abandon()
             return self._isolate(jobs, error)
         try:
-            commits = state.finish()
+            pending = state.finish()
         except sqlite3.Error as error:
             state.abandon()
             self._rest_after(failed=True)
             return [Failure(_commit_failed(error, job)) for job in jobs]
         self._rest_after(failed=False)
-        if commits:
-            self._news.append(commits)
+        self._rebuild()
+        if pending.commits:
+            self._news.append(pending)
         return outcomes
 
     def _isolate(self, jobs: Sequence[Job[State]], error: Exception) -> Sequence[object]:
@@ -241,17 +251,29 @@ class SQLiteStore:
         return [*self._write_group(jobs[:middle]), *self._write_group(jobs[middle:])]
 
     def _pause_s(self) -> float | None:
-        deadline_s = self._state.next_deadline_s()
-        if deadline_s is None:
+        dues = (self._state.next_deadline_s(), self._state.rebuild_deadline_s())
+        deadlines = [due_s for due_s in dues if due_s is not None]
+        if not deadlines:
             return None
-        return max(self._rest_s, deadline_s - self._clock.elapsed_s()) + 0.001
+        return max(self._rest_s, min(deadlines) - self._clock.elapsed_s()) + 0.001
 
     def _rest_after(self, *, failed: bool) -> None:
         """Set how long a lease that is due waits for its end: a sick disk is not asked at once."""
         again_s = min(REST_S_MAX, max(REST_S_MIN, 2 * self._rest_s))
         self._rest_s = again_s if failed else 0.0
 
+    def _rebuild(self) -> None:
+        """Leave nothing in the file of what was forgotten; what hinders it is tried again."""
+        due_s = self._state.rebuild_deadline_s()
+        if due_s is None or self._clock.elapsed_s() < due_s:
+            return
+        try:
+            self._state.rebuild()
+        except sqlite3.Error as error:
+            _log.warning("forgotten values may still lie in the file, to be tried again: %s", error)
+
     def _checkpoint(self) -> None:
+        self._rebuild()
         if self._state.bytes_written < CHECKPOINT_BYTES:
             return
         try:
@@ -263,7 +285,10 @@ class SQLiteStore:
 
     def _publish(self) -> None:
         while self._news:
-            self._feed.publish(self._news.popleft())
+            news = self._news.popleft()
+            self._feed.publish(news.commits)
+            for revision, forgotten in news.forgotten:
+                self._feed.forget(forgotten, revision)
 
     # --- in the readers' threads ---
 
@@ -441,6 +466,7 @@ class _Pending:
     commits: list[tuple[int, Rows]] = field(default_factory=list)
     history_rows: list[Row] = field(default_factory=list)  # not in the file yet
     operation_rows: list[tuple[object, ...]] = field(default_factory=list)  # likewise
+    forgotten: list[tuple[int, rules.Forgotten]] = field(default_factory=list)
 
 
 class State:
@@ -476,6 +502,9 @@ class State:
         """Every record of a later revision than this is in ``_operations``."""
         self.bytes_written = 0
         """Roughly, since it was last set to 0; tells when a checkpoint is worth its while."""
+        self._pages_due = False
+        self._log_due = False
+        self._again_s = 0.0
 
     # --- a group ---
 
@@ -500,7 +529,7 @@ class State:
         for lease in due:
             self._end(lease)
 
-    def finish(self) -> list[tuple[int, Rows]]:
+    def finish(self) -> _Pending:
         """Make the group durable and return what it changed; answers go out after it."""
         self._flush()
         if self.revision != self._before[0]:
@@ -511,7 +540,9 @@ class State:
             )
         self._db.execute("COMMIT")
         self._remember()
-        return self._pending.commits
+        if self._pending.forgotten:
+            self._pages_due, self._again_s = True, 0.0
+        return self._pending
 
     def abandon(self) -> None:
         """Undo the whole group, in the file and in memory."""
@@ -532,6 +563,51 @@ class State:
         """Move the log's content into the database file, as far as readers allow."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self.bytes_written = 0
+
+    def rebuild_deadline_s(self) -> float | None:
+        """Return when the file is to be rebuilt, on the boot-time clock; None: there is no need."""
+        return self._again_s if self._pages_due or self._log_due else None
+
+    def rebuild(self) -> None:
+        """Write every page anew and cut the log to nothing; O(file), readers may go on.
+
+        Raises:
+            sqlite3.Error: no space, or a reader from outside holds on to the log.  What is left to
+                do is due again in a while.
+        """
+        self._again_s = self._clock.elapsed_s() + REBUILD_AGAIN_S
+        if self._pages_due:
+            self._db.execute("PRAGMA temp_store=FILE")  # as large as the file: not in memory
+            try:
+                self._db.execute("VACUUM")
+            finally:
+                self._db.execute("PRAGMA temp_store=MEMORY")
+            self._db.execute("PRAGMA secure_delete=OFF")
+            self._pages_due, self._log_due = False, True
+        (busy, *_), *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            raise sqlite3.OperationalError("a reader holds on to the write-ahead log")
+        self._log_due, self.bytes_written = False, 0
+
+    def _forget_values(self, forgotten: rules.Forgotten) -> None:
+        """Replace in the history the values that the keys had until now; O(history)."""
+        self._flush()
+        self._db.execute("PRAGMA secure_delete=ON")  # the least, until the file is rebuilt
+        found = self._db.execute(
+            "SELECT revision, key FROM history"
+            " WHERE value IS NOT NULL AND key IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(forgotten.values)),),
+        ).fetchall()
+        for prefix in forgotten.prefixes:
+            found += self._db.execute(
+                "SELECT revision, key FROM history"
+                " WHERE value IS NOT NULL AND key >= ? AND key < ?",
+                (prefix, prefix + LAST_CODE_POINT),
+            ).fetchall()
+        self._db.executemany(
+            "UPDATE history SET value = ? WHERE revision = ? AND key = ?",
+            [(forgotten.instead(key), revision, key) for revision, key in found],
+        )
 
     def _flush(self) -> None:
         """Write what is pending into the transaction."""
@@ -659,6 +735,9 @@ class State:
     def _write(self, writes: Sequence[Write], time_us: int) -> None:
         revision = self.revision + 1
         changes = rules.effects(self, writes, revision)
+        if (forgotten := rules.forgotten(writes)) is not None:
+            self._forget_values(forgotten)
+            self._pending.forgotten.append((revision, forgotten))
         self.revision = revision
         for change in changes:
             self._pending.keys[change.key] = change.current

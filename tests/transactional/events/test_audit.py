@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 
+import transactional
 from tests.scale import seeds
 from tests.transactional.events.samples import added
 from transactional import (
     Delete,
     EventLog,
     NewEvent,
+    OperationIdReusedError,
     Put,
     Reducer,
 )
+from transactional.stores import sqlite_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transactional import Store
 
 
 @pytest.mark.parametrize("seed", seeds(3))
@@ -81,3 +92,131 @@ async def test_erased_data_is_gone_and_the_chain_holds(store):
     after = await store.scan("log/")
     assert not [key for key, item in after.items.items() if b'"bob"' in item.value]
     assert (await log.append("people", [NewEvent("Joined", "bob")], op_id="join bob")).repeated
+
+
+SECRET = "Ada Lovelace"
+
+
+async def _erased_everywhere(store: Store) -> None:
+    """No key and no event of a watch from the beginning tells the secret; its put is still told."""
+    page = await store.scan("")
+    assert not page.more
+    assert [key for key, item in page.items.items() if SECRET.encode() in item.value] == []
+    told = {}
+    events = store.watch("", after=0)
+    async for event in events:
+        for change in event.changes:
+            value = change.current.value if change.current else b""
+            assert SECRET.encode() not in value, change.key
+            told[change.key] = told.get(change.key, 0) + 1
+        if event.revision == page.revision:
+            break
+    await events.aclose()
+    assert told["log/stream/person/000000000001"] == 2
+
+
+async def test_erased_data_is_in_no_watch_snapshot_or_record(store):
+    """Streams, both copies, snapshots past and present, op records: a watch from before too."""
+    log = EventLog(store)
+    keep = Reducer("list", list, lambda names, event: [*names, event.data], snapshot_every=1)
+    await log.append("person", [NewEvent("Joined", SECRET)], op_id="join")
+    await log.state("person", keep)
+    await log.append_many(
+        {"person": [NewEvent("Moved", [SECRET, n]) for n in range(3)], "other": added(7)}
+    )
+    await log.state("person", keep)
+    for number in range(60):
+        await log.append("person", [NewEvent("Wrote", f"{number} {SECRET}")])
+    assert await log.erase("person") == 64
+    await _erased_everywhere(store)
+    assert await log.verify() == ()
+    assert [event.data async for event in log.read("other")] == [7]
+    assert (await log.append("person", [NewEvent("Joined", SECRET)], op_id="join")).repeated
+    with pytest.raises(OperationIdReusedError):
+        await log.append_many(
+            {"person": [NewEvent("Joined", SECRET)], "other": added(1)}, op_id="join"
+        )
+    with pytest.raises(OperationIdReusedError):
+        await log.append(
+            "person", [NewEvent("Joined", SECRET)], op_id="join", writes=[Put("more", b"")]
+        )
+
+
+async def test_a_watcher_under_way_is_not_told_what_is_erased_meanwhile(store):
+    """It was given the first event; the rest, already gathered for it, comes without data."""
+    if store.capabilities.shared:
+        pytest.skip("what is on its way to another process is beyond recall")
+    log = EventLog(store)
+    for number in range(5):
+        await log.append("person", [NewEvent("Wrote", f"{number} {SECRET}")])
+    events = store.watch("log/stream/", after=0)
+    await anext(events)
+    await log.erase("person")
+    rest = [await anext(events) for _ in range(5)]
+    assert not [e for e in rest if SECRET.encode() in e.changes[0].current.value]
+    await events.aclose()
+
+
+async def test_a_reader_that_began_before_writes_no_erased_data_back(store):
+    """Its snapshot is of a stream that is no more; it is not kept."""
+    log = EventLog(store)
+    await log.append("person", [NewEvent("Joined", SECRET), NewEvent("Left", "x")])
+    begun, erased = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+        async def commit(self, *arguments: object, **options: object) -> object:
+            begun.set()
+            await erased.wait()
+            return await store.commit(*arguments, **options)
+
+    keep = Reducer("list", list, lambda names, event: [*names, event.data], snapshot_every=1)
+    reading = asyncio.create_task(EventLog(Slow()).state("person", keep))
+    await begun.wait()
+    await log.erase("person", versions={1})
+    erased.set()
+    assert (await reading).state == [SECRET, "x"]  # it had read it
+    assert await store.get(log.layout.snapshot("person", "list")) is None
+    assert (await log.state("person", keep)).state == [None, "x"]
+
+
+def _in_files(directory: Path, secret: bytes) -> int:
+    return sum(path.read_bytes().count(secret) for path in directory.iterdir())
+
+
+async def test_erased_data_is_in_no_page_of_the_file(tmp_path):
+    """Not in the database, whose pages keep bytes of rows that moved, nor in the log beside it."""
+    dice = random.Random(5)
+    async with transactional.open(f"sqlite:{tmp_path}/s.db") as store:
+        log = EventLog(store)
+        keep = Reducer("all", list, lambda kept, event: [*kept, event.data][-40:], snapshot_every=1)
+        for _ in range(300):
+            size = dice.choice((10, 300, 900, 5000))
+            if dice.random() < 0.3:
+                await log.append("person", [NewEvent("Wrote", SECRET + "-" * size)])
+                await log.state("person", keep)
+            else:
+                await log.append(f"s{dice.randrange(99)}", [NewEvent("Wrote", "y" * size)])
+        assert _in_files(tmp_path, SECRET.encode()) > 100
+        await log.erase("person")
+        assert _in_files(tmp_path, SECRET.encode()) == 0
+        await log.append("s", added(1))
+        assert await log.verify() == ()
+    assert _in_files(tmp_path, SECRET.encode()) == 0
+    assert sqlite_file.verify(tmp_path / "s.db") == []
+
+
+async def test_what_a_reader_from_outside_holds_on_to_is_overwritten_later(tmp_path):
+    """A backup under way keeps the log's old frames; they go when it is over."""
+    path = tmp_path / "s.db"
+    async with transactional.open(f"sqlite:{path}") as store:
+        log = EventLog(store)
+        await log.append("person", [NewEvent("Joined", SECRET)])
+        with closing(sqlite_file.connect_reader(path)) as outside:
+            outside.execute("BEGIN")
+            outside.execute("SELECT * FROM meta").fetchall()
+            await log.erase("person")
+            assert _in_files(tmp_path, SECRET.encode()) > 0
+    assert _in_files(tmp_path, SECRET.encode()) == 0

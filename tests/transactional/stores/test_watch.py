@@ -121,3 +121,39 @@ async def test_a_commit_that_changes_nothing_concerns_nobody(store: t.Store) -> 
     assert [event.revision for event in seen] == [first.revision, second.revision, second.revision]
     await events.aclose()
     await everything.aclose()
+
+
+async def test_what_is_forgotten_is_not_told_by_a_watch_from_before(store: t.Store) -> None:
+    """Same commits, same revisions, other values: of a put, a delete, a prefix and its past."""
+    revisions = []
+    for writes in (
+        [t.Put("a", b"secret 1"), t.Put("p/1", b"secret 2"), t.Put("keep", b"kept")],
+        [t.Put("a", b"secret 3"), t.Delete("p/1"), t.Put("b", b"secret 4")],
+        [t.Put("p/2", b"secret 5")],
+    ):
+        revisions.append((await store.commit([], writes)).revision)
+    last = await store.commit(
+        [],
+        [
+            t.Put("a", b"bare", forget=True),
+            t.Delete("b", forget=True),
+            t.DeletePrefix("p/", forget=True),
+        ],
+    )
+    events = store.watch("", after=revisions[0] - 1)
+    told = [await anext(events) for _ in range(4)]
+    await events.aclose()
+    assert [event.revision for event in told] == [*revisions, last.revision]
+    assert [
+        {change.key: change.current and change.current.value for change in event.changes}
+        for event in told
+    ] == [
+        {"a": b"bare", "keep": b"kept", "p/1": b""},
+        {"a": b"bare", "b": b"", "p/1": None},
+        {"p/2": b""},
+        {"a": b"bare", "b": None, "p/2": None},
+    ]
+    # A write without `forget` forgets nothing, and what was forgotten is another content.
+    await store.commit([], [t.Put("a", b"new")], op_id="one")
+    with pytest.raises(t.OperationIdReusedError):
+        await store.commit([], [t.Put("a", b"new", forget=True)], op_id="one")
