@@ -45,7 +45,10 @@ def _log_arguments(sub: argparse.ArgumentParser) -> None:
     erase = cli.verb(verbs, "erase", "erase the data of events; the chain still holds", _log_erase)
     erase.add_argument("stream")
     erase.add_argument("--version", type=int, action="append", help="only these; default: all")
-    cli.verb(verbs, "verify", "recompute the hash chain", _log_verify)
+    verify = cli.verb(verbs, "verify", "look for what was altered", _log_verify)
+    verify.add_argument(
+        "--noted", action="append", default=[], metavar="HEAD", help="a `head` that it told earlier"
+    )
 
 
 async def _log_read(options: argparse.Namespace) -> None:
@@ -114,12 +117,12 @@ async def _log_erase(options: argparse.Namespace) -> None:
 async def _log_verify(options: argparse.Namespace) -> None:
     async with cli.opened(options) as store:
         log = EventLog(store, namespace=options.namespace)
-        findings = await log.verify()
+        findings = await log.verify(noted=options.noted)
         head = await log.head()
     if findings:
         found = "; ".join(map(str, findings[:10]))
         raise CorruptStoreError(f"{len(findings)} events or commits were altered: {found}")
-    cli.show(options, [{"events": head.position, "sound": True, "hash": head.hash}])
+    cli.show(options, [{"events": head.position, "sound": True, "head": str(head)}])
 
 
 # --- saga -----------------------------------------------------------------------------------------

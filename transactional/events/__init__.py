@@ -20,6 +20,7 @@ The question: who did what when, and can anybody still alter the answer?  Invari
 from transactional.events.append import NO_STREAM, STREAM_EXISTS, Appended, WrongVersionError
 from transactional.events.audit import Finding
 from transactional.events.event import NewEvent, Origin, RecordedEvent
+from transactional.events.layout import Head
 from transactional.events.log import EventLog
 from transactional.events.state import Position, Reducer, StateAt
 from transactional.events.subscription import Delivery
@@ -31,6 +32,7 @@ __all__ = [
     "Delivery",
     "EventLog",
     "Finding",
+    "Head",
     "NewEvent",
     "Origin",
     "Position",

@@ -1,11 +1,16 @@
 """Looking after the log: proving that nobody altered it, and erasing what must be forgotten.
 
-`verify` walks the log once in the order of positions and recomputes every hash from what is stored.
-An event whose recomputed hash is not the stored one was altered, and is named; the walk goes on
-with the stored hash, so one altered event is one finding and not a thousand.  Whoever alters an
-event *and* its hash breaks the chain at the next event or at the commit's hash; whoever rewrites
-everything up to the head can only be caught by someone who noted an earlier
-head: publish `head().hash` somewhere else from time to time.
+`verify` walks the log twice and recomputes every hash from what is stored.  First in the order of
+positions, where each commit must follow the one before it up to the head, each event must give the
+hash that is stored with it, and each batch must lie in its stream as it lies here.  Then stream by
+stream, where nothing may lie that the first walk did not meet, for that is what `read` and `state`
+show; and each end that was written down must be an end.  An event whose recomputed hash is not the
+stored one was altered, and is named; the walk goes on with the stored hash, so one altered event is
+one finding and not a thousand.
+
+Whoever can write to the store can also rewrite all of it consistently, or cut the log off and let
+it grow again.  Nothing inside of the store tells; a head that was noted elsewhere does: the log
+must still pass through it (`verify(noted=)`).
 
 `erase` removes the data of events and leaves the envelope, and with it the digest that the chain
 needs.  The same commit takes along all else in the store that tells the data: both copies of the
@@ -20,27 +25,33 @@ import asyncio
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from transactional.events.append import without_content
 from transactional.events.event import (
     GENESIS,
     Batch,
+    Origin,
     Row,
     chained,
     chained_commit,
     decode_batch,
     digest_of,
 )
-from transactional.events.layout import StreamEnd
+from transactional.events.layout import Head, StreamEnd
 from transactional.retry import Decision, decided
 from transactional.values import DeletePrefix, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from transactional.errors import ConflictError
     from transactional.events.reader import LogReader
     from transactional.values import Compare, KeyValue, Write
+
+
+CHASES_MAX: Final = 16
+"""How often `verify` goes on with what was appended while it walked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +72,57 @@ class Finding:
 
 
 class Verification:
-    """One walk over the log.  Memory: one hash per stream."""
+    """One look at the whole log.  Memory: one hash per stream.
 
-    def __init__(self, log: LogReader) -> None:
+    `noted` are heads of the past, as `Head` or as text, each "POSITION:HASH" or a bare hash.
+    """
+
+    def __init__(self, log: LogReader, noted: Iterable[Head | str] = ()) -> None:
         self._log = log
+        self._noted: dict[int, str] = {}
+        self._noted_hashes: set[str] = set()
+        for note in noted:
+            if isinstance(note, str) and ":" not in note:
+                self._noted_hashes.add(note)
+            else:
+                head = Head.parse(note) if isinstance(note, str) else note
+                self._noted[head.position] = head.hash
         self._findings: list[Finding] = []
         self._ends: dict[str, StreamEnd] = {}
         self._hash = GENESIS
         self._position = 0
 
     async def run(self) -> tuple[Finding, ...]:
-        """Walk the log; what is wrong with it, in order of positions."""
-        layout = self._log.layout
-        head = await self._log.head()
-        async for entry in self._log.entries(layout.at(), layout.at(0)):
-            if int(entry.key.rpartition("/")[2]) > head.position:
-                break  # appended since
-            await self._check_commit(entry)
-        if (self._position, self._hash) != (head.position, head.hash):
-            self._find("", 0, self._position, f"the log's end should be at {head.position}")
+        """What is wrong with the log: in the order of positions, then stream by stream."""
+        self._meet_notes()
+        await self._walk_positions()
+        self._check_notes()
+        await self._walk_streams()
+        await self._check_ends()
         return tuple(self._findings)
 
+    # --- in the order of positions ---
+
+    async def _walk_positions(self) -> None:
+        layout = self._log.layout
+        reached = layout.at(0)
+        for _ in range(CHASES_MAX):  # a log that grows meanwhile is followed, not for ever
+            before = reached
+            async for entry in self._log.entries(layout.at(), reached):
+                reached = entry.key
+                await self._check_commit(entry)
+            head = await self._log.head()
+            if head.position <= self._position or before == reached:
+                break
+        else:
+            return
+        if head.position < self._position:
+            self._find("", 0, head.position + 1, "a commit lies behind the log's end")
+        elif (self._position, self._hash) != (head.position, head.hash):
+            self._find("", 0, self._position, f"the log's end should be at {head.position}")
+
     async def _check_commit(self, entry: KeyValue) -> None:
-        last = int(entry.key.rpartition("/")[2])
+        last = _number(entry.key)
         batches, kept = _read(entry.value)
         if not batches:
             self._find("", 0, last, "the commit cannot be read")
@@ -93,11 +132,14 @@ class Verification:
         for key, batch in zip(keys, batches, strict=True):
             self._check_batch(batch)
             self._check_copy(batch, copies.get(key))
+        if self._position != last:
+            self._find("", 0, last, f"the commit ends at position {self._position}")
         lasts = [(b.stream, b.version, b.position, b.rows[-1].hash) for b in batches]
         self._hash = chained_commit(self._hash, lasts)
         if self._hash != kept:
             self._find("", 0, last, "the commit's hash does not fit its batches")
             self._hash = kept
+        self._meet_notes()
 
     def _check_batch(self, batch: Batch) -> None:
         end = self._ends.get(batch.stream, StreamEnd())
@@ -106,7 +148,8 @@ class Verification:
             self._find(batch.stream, batch.version, batch.position, problem)
         before = end.hash
         for number, row in enumerate(batch.rows):
-            if _rehashed(batch, number, row, before) != row.hash:
+            half_erased = row.digest and (row.data, row.salt) != ("null", "")
+            if half_erased or _rehashed(batch, number, row, before) != row.hash:
                 version, position = batch.version + number, batch.position + number
                 self._find(batch.stream, version, position, "the event was altered")
             before = row.hash
@@ -114,10 +157,14 @@ class Verification:
         self._position = batch.position + len(batch.rows) - 1
 
     def _check_copy(self, batch: Batch, copy: KeyValue | None) -> None:
-        found, _ = _read(b'{"batches":[%s]}' % copy.value) if copy is not None else ([], "")
-        if found == [batch]:
+        if copy is None:
+            problem = "the copy in the stream is missing"
+            self._find(batch.stream, batch.version, batch.position, problem)
             return
-        rows = found[0].rows if found else ()
+        found = _read_one(copy.value)
+        if found == batch:
+            return
+        rows = found.rows if found else ()
         for number, row in enumerate(batch.rows):
             if number >= len(rows) or rows[number] != row:
                 version, position = batch.version + number, batch.position + number
@@ -125,17 +172,107 @@ class Verification:
                 return
         self._find(batch.stream, batch.version, batch.position, "the copy's envelope differs")
 
+    # --- what was noted ---
+
+    def _meet_notes(self) -> None:
+        """The log has come to a head that it once had: is one noted here, and is it this one?"""
+        self._noted_hashes.discard(self._hash)
+        noted = self._noted.pop(self._position, self._hash)
+        if noted != self._hash:
+            problem = "the log is not the one whose head was noted here"
+            self._find("", 0, self._position, problem)
+
+    def _check_notes(self) -> None:
+        for position in self._noted:
+            problem = f"a head was noted at {position}, where the log has none"
+            self._find("", 0, position, problem)
+        for noted in sorted(self._noted_hashes):
+            self._find("", 0, 0, f"the log never had the noted hash {noted}")
+
+    # --- stream by stream ---
+
+    async def _walk_streams(self) -> None:
+        layout = self._log.layout
+        stream, version = "", 0
+        async for entry in self._log.entries(layout.streams(), layout.streams()):
+            batch = _read_one(entry.value)
+            if batch is None or entry.key != layout.stream(batch.stream, batch.version):
+                self._find("", 0, 0, f"{entry.key!r} is no batch of its stream")
+                continue
+            if batch.stream != stream:
+                stream, version = batch.stream, 0
+            end = self._ends.get(stream, StreamEnd())
+            if batch.version == version + 1 and batch.last_version <= end.version:
+                version = batch.last_version
+            elif batch.position <= self._position or not await self._is_in_order(batch):
+                problem = "lies in the stream, and not in the order of the log"
+                self._find(stream, batch.version, batch.position, problem)
+
+    async def _is_in_order(self, batch: Batch) -> bool:
+        """Whether it was appended since the other walk came to its end."""
+        layout = self._log.layout
+        after = layout.at(batch.position - 1)
+        page = await self._log.store.scan(layout.at(), after=after, limit=1)
+        return any(batch in _read(entry.value)[0] for entry in page.items.values())
+
+    async def _check_ends(self) -> None:
+        layout = self._log.layout
+        async for entry in self._log.entries(layout.ends(), layout.ends()):
+            stream = unquote(entry.key.removeprefix(layout.ends()))
+            try:
+                end = StreamEnd.decode(entry.value)
+            except (ValueError, TypeError):
+                end = StreamEnd()
+            async for at in self._log.batches(stream, max(0, end.version - 1)):
+                batch = _read_one(at.value)
+                if batch is not None and batch.last_version >= end.version:
+                    break
+            else:
+                batch = None
+            if batch is None or (batch.last_version, batch.rows[-1].hash) != (
+                end.version,
+                end.hash,
+            ):
+                problem = "is written down as the stream's end, and is none"
+                self._find(stream, end.version, 0, problem)
+
     def _find(self, stream: str, version: int, position: int, problem: str) -> None:
         self._findings.append(Finding(stream, version, position, problem))
+
+
+def _number(key: str) -> int:
+    """The number that a key is named after, -1 if somebody named it otherwise."""
+    name = key.rpartition("/")[2]
+    return int(name) if name.isascii() and name.isdigit() else -1
+
+
+def _read_one(value: bytes) -> Batch | None:
+    """The batch in a stream's key; None if somebody wrote something else there."""
+    batches, _ = _read(b'{"batches":[%s]}' % value)
+    return batches[0] if len(batches) == 1 else None
 
 
 def _read(value: bytes) -> tuple[list[Batch], str]:
     """The batches and the hash of a commit; none if somebody wrote something else there."""
     try:
         data = json.loads(value)
-        return [decode_batch(batch) for batch in data["batches"]], data.get("hash", "")
-    except (ValueError, KeyError, TypeError, IndexError):
+        batches = [decode_batch(batch) for batch in data["batches"]]
+        return (batches if all(map(_well_formed, batches)) else []), data.get("hash", "")
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         return [], ""
+
+
+def _well_formed(batch: Batch) -> bool:
+    """Whether its parts are of the types that they should be; JSON admits others."""
+    texts = [batch.stream, *(text for row in batch.rows for text in (row.type, row.salt, row.hash))]
+    origin = (getattr(batch.origin, name) for name in Origin.__slots__)
+    texts += [*origin, *(row.digest for row in batch.rows)]
+    numbers = [batch.version, batch.position, *(row.schema for row in batch.rows)]
+    return (
+        bool(batch.rows)
+        and all(isinstance(text, str) for text in texts)
+        and all(type(number) is int for number in numbers)
+    )
 
 
 def _rehashed(batch: Batch, number: int, row: Row, before: str) -> str:

@@ -24,6 +24,7 @@ lengths would lie side by side and overlap.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,6 +36,8 @@ from transactional.events.event import GENESIS
 
 END_EVERY: Final = 16
 """A stream's end is written down about once in so many versions, if the commit has room."""
+
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,11 +106,29 @@ class LogLayout:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The log's end: last position, the time up to which it is fixed, hash of the last commit."""
+    """The log's end: last position, the time up to which it is fixed, hash of the last commit.
+
+    `str(head)` is what to note elsewhere and to give to `EventLog.verify` later.
+    """
 
     position: int = 0
     at: datetime = EPOCH
     hash: str = GENESIS
+
+    def __str__(self) -> str:
+        return f"{self.position}:{self.hash}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """The head that `str` gave; its time is not part of it.
+
+        Raises:
+            InvalidRequestError: the text is no head.
+        """
+        position, _, last = text.partition(":")
+        if not (position.isascii() and position.isdigit() and _HASH.fullmatch(last)):
+            raise InvalidRequestError(f"{text!r} is no head: a position, a colon, 64 digits")
+        return cls(int(position), hash=last)
 
     def encode(self) -> bytes:
         """The head's bytes."""

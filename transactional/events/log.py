@@ -22,20 +22,19 @@ from typing import TYPE_CHECKING, TypeVar
 from transactional.clock import BusinessClock
 from transactional.events.append import Appender
 from transactional.events.audit import Verification, erase
-from transactional.events.layout import LogLayout
+from transactional.events.layout import Head, LogLayout
 from transactional.events.reader import LogReader, find_end
 from transactional.events.state import fold
 from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
 from transactional.values import ANY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from transactional.events.append import Appended
     from transactional.events.audit import Finding
     from transactional.events.event import Json, NewEvent, RecordedEvent
-    from transactional.events.layout import Head
     from transactional.events.state import Position, Reducer, StateAt
     from transactional.events.subscription import Delivery
     from transactional.store import Store
@@ -198,18 +197,29 @@ class EventLog:
         """
         return await fold(self._reader, stream, reducer, at)
 
-    async def verify(self) -> tuple[Finding, ...]:
-        """Recompute the hash chain from the beginning; what was altered, nothing if all is well.
+    async def verify(self, *, noted: Head | str | Iterable[Head | str] = ()) -> tuple[Finding, ...]:
+        """What was altered, added or removed in the log; nothing if all is well.
+
+        `noted` are heads of the past that were kept elsewhere: each a `Head`, or as text what
+        `str(head)` gave, or its hash alone.  The log must have passed through each of them.  Only
+        they tell of a log that was rewritten consistently, or cut off and grown again.
 
         O(events); holds one hash per stream in memory.
+
+        Raises:
+            InvalidRequestError: a text in `noted` is no head.
         """
-        return await Verification(self._reader).run()
+        notes = [noted] if isinstance(noted, Head | str) else noted
+        return await Verification(self._reader, notes).run()
 
     async def erase(self, stream: str, *, versions: Container[int] | None = None) -> int:
         """Erase the data of the stream's events (of `versions`, or all); the chain still holds.
 
-        The envelopes stay: type, time, actor.  Returns how many events had data until now.  Copies
-        outside of the store (backups, what consumers made of it) are not reached.
+        When it returns, the data is in no stream, snapshot, op_id's record or watch of the store,
+        and the SQLite file was rebuilt without it: O(file), during which commits wait.  The
+        envelopes stay: type, time, actor, and what their names say.  Copies outside of the store
+        (backups, what consumers made of it, what was on its way to a watcher) are not reached.
+        Returns how many events had data until now.
         """
         return await erase(self._reader, stream, lambda v: versions is None or v in versions)
 

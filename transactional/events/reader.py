@@ -6,7 +6,7 @@ states (`state`), subscriptions (`subscription`), verification (`audit`).
 A commit lies under its last position (`layout`), so whoever wants what follows position `n` scans
 from the key of `n` on and skips what is older in the first commit.  A batch lies under its first
 version: what follows version `n` may begin inside of a batch whose key is before that of `n`, and
-`_batches` looks back for it unless the first key found shows that there is none.
+`batches` looks back for it unless the first key found shows that there is none.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class LogReader:
         self, stream: str, *, after: int = 0, upto: int | None = None
     ) -> AsyncIterator[RecordedEvent]:
         """Events of the stream with versions above `after` and up to `upto`."""
-        async for entry in self._batches(stream, after):
+        async for entry in self.batches(stream, after):
             for event in recorded(json.loads(entry.value), self._upcasters):
                 if upto is not None and event.version > upto:
                     return
                 if event.version > after:
                     yield event
 
-    async def _batches(self, stream: str, after: int) -> AsyncIterator[KeyValue]:
+    async def batches(self, stream: str, after: int) -> AsyncIterator[KeyValue]:
         """The stream's batches that reach behind version `after`, perhaps an earlier one too."""
         prefix = self.layout.stream(stream)
         looked = after <= 0

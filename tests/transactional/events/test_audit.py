@@ -15,12 +15,17 @@ from tests.scale import seeds
 from tests.transactional.events.samples import added
 from transactional import (
     Delete,
+    DeletePrefix,
     EventLog,
+    Head,
+    InvalidRequestError,
     NewEvent,
     OperationIdReusedError,
     Put,
     Reducer,
 )
+from transactional.events.event import digest_of
+from transactional.events.layout import StreamEnd
 from transactional.stores import sqlite_file
 
 if TYPE_CHECKING:
@@ -74,6 +79,149 @@ async def test_a_log_that_was_cut_short_is_noticed(store):
     await store.commit([], [Delete(log.layout.at(4)), Delete(log.layout.stream("s", 4))])
     (finding,) = await log.verify()
     assert "end should be at 4" in finding.problem
+
+
+async def _grown(store: Store) -> EventLog:
+    log = EventLog(store)
+    for number in range(20):
+        await log.append_many({"a": added(number, 7), f"b{number % 3}": added(1)})
+    return log
+
+
+async def _changed(store: Store, key: str, **changes: object) -> bytes:
+    """The bytes of a stream's batch with something else in it."""
+    return json.dumps(json.loads((await store.get(key)).value) | changes).encode()
+
+
+async def test_whatever_was_added_or_removed_is_found(store):
+    """In a stream, behind the head, under a false name, as a false end: none is passed over."""
+    log = await _grown(store)
+    lay = log.layout
+    key, end = lay.stream("a", 39), lay.end("a")
+    event = json.loads((await store.get(key)).value)["events"][0]
+    bare_but_not = [*event[:3], "", event[4], digest_of(event[3], "19")]
+    ahead = await _changed(store, key, version=41, position=61)
+    head = Head.decode((await store.get(lay.head)).value)
+    forgeries: dict[str, list[Put | Delete]] = {
+        "an event of its own": [Put(lay.stream("c", 1), ahead.replace(b'"a"', b'"c"'))],
+        "an event at the end": [Put(lay.stream("a", 41), ahead)],
+        "far ahead": [
+            Put(lay.stream("a", 99), await _changed(store, key, version=99, position=999))
+        ],
+        "between": [Put(lay.stream("a", 40), await _changed(store, key, version=40))],
+        "under a false name": [Put(lay.stream("b0", 99), (await store.get(key)).value)],
+        "no batch": [Put(lay.stream("a", 50), b"[]")],
+        "no number": [Put(lay.stream("a") + "x", (await store.get(key)).value)],
+        "a type that is none": [Put(key, await _changed(store, key, version="39"))],
+        "gone from the stream": [Delete(key)],
+        "gone from the order": [Delete(lay.at(30))],
+        "gone from both": [Delete(lay.at(60)), Delete(key), Delete(lay.stream("b1", 7))],
+        "gone from the middle": [Delete(lay.at(30)), Delete(lay.stream("a", 19))],
+        "a whole stream gone": [DeletePrefix(lay.stream("b2"))],
+        "a commit behind the head": [Put(lay.at(63), (await store.get(lay.at(60))).value)],
+        "a commit twice": [Put(lay.at(59), (await store.get(lay.at(60))).value)],
+        "a commit of no position": [Put(lay.at() + "x", (await store.get(lay.at(60))).value)],
+        "a head that is behind": [Put(lay.head, Head(57, head.at, head.hash).encode())],
+        "a head of another hash": [Put(lay.head, Head(60, head.at, "0" * 64).encode())],
+        "an end too far": [Put(end, StreamEnd(44, event[4]).encode())],
+        "an end too near": [Put(end, StreamEnd(1, event[4]).encode())],
+        "no end": [Put(end, b"{}")],
+        "no end at all": [Put(lay.end("c"), StreamEnd(1, event[4]).encode())],
+        "erased, and yet there": [
+            Put(key, await _changed(store, key, events=[bare_but_not, event]))
+        ],
+    }
+    for name, writes in forgeries.items():
+        before = (await store.scan("log/")).items
+        await store.commit([], writes)
+        assert await log.verify() != (), name
+        after = (await store.scan("log/")).items
+        await store.commit(
+            [],
+            [Delete(key) for key in after if key not in before]
+            + [Put(key, e.value) for key, e in before.items() if after.get(key) != e],
+        )
+        assert await log.verify() == (), name
+
+
+async def test_data_beside_its_own_digest_is_found(store):
+    """Erased in the chain's eyes, told to readers: forged in both copies it is told by nobody."""
+    log = EventLog(store)
+    await log.append("s", added(10))
+    for key in (log.layout.at(1), log.layout.stream("s", 1)):
+        data = json.loads((await store.get(key)).value)
+        (event,) = (data["batches"][0] if "batches" in data else data)["events"]
+        event += [digest_of(event[3], "10")]
+        event[2:4] = [1_000_000, ""]
+        await store.commit([], [Put(key, json.dumps(data).encode())])
+    assert [event.data async for event in log.read("s")] == [None]
+    (finding,) = await log.verify()
+    assert "altered" in finding.problem
+
+
+async def test_a_log_that_grows_meanwhile_is_sound(store):
+    """Verification follows appends that come while it walks; none is taken for a forgery."""
+    log = await _grown(store)
+
+    async def grow() -> None:
+        for number in range(60):
+            await log.append(f"s{number % 3}", added(number))
+
+    growing = asyncio.create_task(grow())
+    while not growing.done():
+        assert await EventLog(store).verify() == ()
+        await asyncio.sleep(0)
+    await growing
+
+
+async def _cut(store: Store, log: EventLog, position: int) -> None:
+    """Take the last commit away, of one event of stream s, as if it had never been."""
+    head = await log.head()
+    commit = json.loads((await store.get(log.layout.at(position))).value)
+    await store.commit(
+        [],
+        [
+            Delete(log.layout.at(position + 1)),
+            Delete(log.layout.stream("s", position + 1)),
+            Put(log.layout.head, Head(position, head.at, commit["hash"]).encode()),
+        ],
+    )
+
+
+async def test_a_log_that_was_cut_and_grew_again_is_found_by_a_noted_head(store):
+    """Nothing in the store tells; a head that was noted does, whole or as its hash, by any way."""
+    log = EventLog(store)
+    await log.append("s", added(1))
+    early = await log.head()
+    await log.append("s", added(2))
+    late = await log.head()
+    assert await log.verify(noted=[Head(), early, late]) == ()
+    await _cut(store, log, 1)
+    (finding,) = await log.verify(noted=late)
+    assert "noted at 2" in finding.problem
+    await EventLog(store).append("s", added(20))
+    await EventLog(store).append("s", added(30))
+    assert await log.verify(noted=early) == await log.verify() == ()
+    for noted in (late, str(late), late.hash, [early, late]):
+        (finding,) = await log.verify(noted=noted)
+        assert "noted" in finding.problem
+    for text in ("x:y", "1:abc", ":" + late.hash):
+        with pytest.raises(InvalidRequestError):
+            await log.verify(noted=text)
+
+
+async def test_a_log_that_was_rewritten_consistently_is_found_by_a_noted_head(store):
+    """Another log of the same length in its place: sound in itself, and not the one noted."""
+    log = EventLog(store)
+    for number in range(3):
+        await log.append("s", added(number))
+    noted = str(await log.head())
+    await store.commit([], [DeletePrefix("log/")])
+    for number in range(9):
+        await EventLog(store).append("s", added(number * 100))
+    assert await log.verify() == ()
+    (finding,) = await log.verify(noted=noted)
+    assert finding.position == 3
 
 
 async def test_erased_data_is_gone_and_the_chain_holds(store):

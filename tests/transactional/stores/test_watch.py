@@ -125,13 +125,12 @@ async def test_a_commit_that_changes_nothing_concerns_nobody(store: t.Store) -> 
 
 async def test_what_is_forgotten_is_not_told_by_a_watch_from_before(store: t.Store) -> None:
     """Same commits, same revisions, other values: of a put, a delete, a prefix and its past."""
-    revisions = []
-    for writes in (
+    written: list[list[t.Put | t.Delete]] = [
         [t.Put("a", b"secret 1"), t.Put("p/1", b"secret 2"), t.Put("keep", b"kept")],
         [t.Put("a", b"secret 3"), t.Delete("p/1"), t.Put("b", b"secret 4")],
         [t.Put("p/2", b"secret 5")],
-    ):
-        revisions.append((await store.commit([], writes)).revision)
+    ]
+    revisions = [(await store.commit([], writes)).revision for writes in written]
     last = await store.commit(
         [],
         [
