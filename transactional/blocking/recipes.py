@@ -95,6 +95,11 @@ class BlockingGrant:
         """Set when the lease is over, or must be assumed to be."""
         return BlockingLost(self._carrier, self._inner.lost)
 
+    @property
+    def was_lost(self) -> bool:
+        """Whether `lost` is set by now; costs nothing, it is one look at a flag."""
+        return self._inner.was_lost
+
     release = awaited(Grant.release)
 
 
@@ -118,7 +123,7 @@ class BlockingLock:
             yield grant
         finally:
             grant.release()
-        if grant.lost.is_set():
+        if grant.was_lost:
             raise LockLostError(grant.names)
 
     def acquire(self, *, wait_s: float = 30.0) -> BlockingGrant:
