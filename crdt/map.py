@@ -113,13 +113,13 @@ class LWWMap(View, MutableMapping[K, V]):
 
     def put(self, key: K, value: V, *, seen: Seen | None = None) -> Delta:
         """Write a key over what was observed of it (or what `seen` covers). O(size)."""
-        return self._put(key, value, seen)
-
-    def _put(self, key: Any, value: Any, seen: Seen | None) -> Delta:
+        name: Any = key
+        stored: Any = value
         if self._codec is not None or self._key_codec is not None:
-            key, value = self._encoded(key, value)
-        step = key if type(key) is str and key.isascii() and len(key) < 1024 else step_of(key)
-        stored = value if type(value) is int else freeze(value)
+            name, stored = self._encoded(key, value)
+        step = name if type(name) is str and name.isascii() and len(name) < 1024 else step_of(name)
+        if type(stored) is not int:
+            stored = freeze(stored)
         writer = self._writer
         if seen is None:
             return writer.put(self._container, step, writer.stamp(), stored)

@@ -100,9 +100,10 @@ class SetView(View, AbstractSet[T]):
 
     def add(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Add an element; takes a dot also if it is present. O(1)."""
+        step = step_of(element) if self._codec is None else self._step(element)
         if seen is None:
-            return self._writer.put(self._container, self._step(element), 0, None)
-        return self._replace(self._step(element), 0, None, seen)
+            return self._writer.put(self._container, step, 0, None)
+        return self._replace(step, 0, None, seen)
 
     def update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
         """Add every element of some iterables, as one batch; a bad one refuses all. O(their size).
