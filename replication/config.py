@@ -38,10 +38,10 @@ LEAST_S = 0.001
 """Of every interval and wait: below it the loop would spin, or give up before any answer."""
 LEAST: Mapping[str, float] = {
     "members_max": 2,
-    "delta_bytes_target": KIB,
-    "delta_bytes_max": KIB,
-    "batch_bytes_max": KIB,
-    "chunk_bytes": KIB,
+    "delta_bytes_target": 128,
+    "delta_bytes_max": 128,
+    "batch_bytes_max": 128,
+    "chunk_bytes": 128,
     "body_bytes_max": 4 * KIB,
     "outbox_bytes_max": 4 * KIB,
 }

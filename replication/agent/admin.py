@@ -17,6 +17,7 @@ An agent hands itself to its handlers, so they name what they need of it as an i
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
@@ -302,15 +303,22 @@ class AdminHandlers:
 
 
 def plain(value: Any) -> Any:
-    """A value of `crdt` as JSON can show it: sets sorted, bytes as hex, times as text."""
+    """A value of `crdt` as JSON can show it: sets sorted, bytes as hex, times as text.
+
+    A mapping is an object if its keys are text, else a list of pairs, since 1 and "1" are two keys.
+    What is not a number (`NaN`, `Infinity`, `-Infinity`) is text.
+    """
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        pairs = [[plain(key), plain(item)] for key, item in value.items()]
+        return dict(pairs) if all(isinstance(key, str) for key in value) else pairs
     if isinstance(value, set | frozenset):
         return [plain(item) for item in sorted(value, key=repr)]
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 

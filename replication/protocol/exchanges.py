@@ -3,7 +3,7 @@
 Theory of operation. Every request has one answer or none. An exchange is open from the moment its
 frame is handed out until the shell brings the answer (`take`), reports a failure, or `expired` says
 that its time is up; whichever comes first wins and the others find nothing. Peers that are blocked,
-and exchanges over the limit, are given up before a byte is sealed.
+addresses of our own, and exchanges over the limit are given up before a byte is sealed.
 
 A peer that hangs must not use up the limit for everybody else: rounds that somebody hurries would
 each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
@@ -80,7 +80,7 @@ class Exchanges:
         now_s: float,
     ) -> bool:
         """Seal and queue a request; False if it may not be sent now."""
-        if not self.ready() or self.is_blocked(replica, address):
+        if not self.ready() or self.is_blocked(replica, address) or self.members.is_own(address):
             return False
         if type(request) is Sync and self.waiting(address, Sync, now_s) >= SYNCS_MAX:
             return False

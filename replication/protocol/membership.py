@@ -23,6 +23,11 @@ its place in the address book, and comes back with one refutation. Leaving is ex
 returns by starting again, with a higher incarnation. Retiring is an operator's word and final for
 that replica id; the same agent may only return under a new one.
 
+An address of our own is nobody else's: who was known there is gone from it (another agent took its
+port, or this one had another id), so it keeps its row and its verdict, and is not dialled there. An
+agent also has addresses that it does not know (`localhost`, a NAT): a frame that came back to its
+sender tells.
+
 Two replica ids at one address: the id that was heard there last (directly, authenticated) holds the
 address, the other is marked as left: it was re-incarnated.
 """
@@ -44,6 +49,10 @@ T = TypeVar("T")
 
 LEFT_KEPT_S = 3600.0
 """A member that left is remembered for this long, lest an old claim brings it back."""
+
+
+OWN_ADDRESSES_MAX = 64
+"""Addresses of our own that are remembered; one beyond them is asked, and refused, each time."""
 
 
 class Dice(Protocol):
@@ -96,7 +105,7 @@ class Member:
 class Membership:
     """The table of members, this replica included. All methods are O(members) or better."""
 
-    __slots__ = ("_config", "_rows", "me", "retired")
+    __slots__ = ("_config", "_own_addresses", "_rows", "me", "retired")
 
     def __init__(
         self,
@@ -112,6 +121,7 @@ class Membership:
         self.me = Member(
             replica, address, incarnation, Status.ALIVE, now_s, now_s, journalled=journalled
         )
+        self._own_addresses = {address} - {""}
         self.retired = False
         """Somebody declared this id gone for good: it needs a new one."""
         self._rows: dict[str, Member] = {replica: self.me}
@@ -137,11 +147,23 @@ class Membership:
 
     def live(self) -> list[Member]:
         """Members that traffic goes to: alive or suspected, and within reach."""
-        return [m for m in self.everyone() if m.status <= Status.SUSPECT and m.reach]
+        return [m for m in self.everyone() if m.status <= Status.SUSPECT and self._dialled(m)]
 
     def dead(self) -> list[Member]:
         """Members believed dead that are within reach: tried now and then."""
-        return [m for m in self.everyone() if m.status is Status.DEAD and m.reach]
+        return [m for m in self.everyone() if m.status is Status.DEAD and self._dialled(m)]
+
+    def _dialled(self, member: Member) -> bool:
+        return bool(member.reach) and member.reach not in self._own_addresses
+
+    def is_own(self, address: str) -> bool:
+        """Whether whoever asks there asks this very agent."""
+        return address in self._own_addresses
+
+    def came_back(self, address: str) -> None:
+        """A frame that was sent to `address` came to its own sender."""
+        if len(self._own_addresses) < OWN_ADDRESSES_MAX:
+            self._own_addresses.add(address)
 
     def find(self, who: str) -> list[Member]:
         """Members by replica id, address or name."""
@@ -322,4 +344,4 @@ class Membership:
 
     def address_book(self) -> tuple[MemberClaim, ...]:
         """What the journal keeps, so that a cluster that restarts as a whole finds itself."""
-        return tuple(m.claim() for m in self.current() if m.address)
+        return tuple(m.claim() for m in self.current() if m.address and not self.is_own(m.address))

@@ -359,6 +359,7 @@ class Replica:
                     self._renew(f"refused by {sender}: {message.text}", now_s)
                 if message.code == OwnFrameError.code:
                     self.scheduler.forget(opened.address)
+                    self.members.came_back(opened.address)
                 self.counts[f"refused-by-peer:{message.code}"] += 1
                 if message.status != BusyError.status:
                     self._pending.notice("peer-refused", peer=opened.address, code=message.code)

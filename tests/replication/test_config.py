@@ -69,9 +69,9 @@ def test_no_knob_takes_what_agents_cannot_work_with(knob):
 
 
 SMALL = {
-    "delta_bytes_target": KIB,
-    "batch_bytes_max": KIB,
-    "chunk_bytes": KIB,
+    "delta_bytes_target": 128,
+    "batch_bytes_max": 128,
+    "chunk_bytes": 128,
 }
 PARTNERS = {
     "delta_bytes_max": SMALL,
@@ -95,7 +95,7 @@ def test_with_each_knob_at_its_least_agents_still_replicate(knob):
     sim = Simulation(("ada", "bob", "cyd"), seed=1, config=config)
     sim.run(2)
     for number in range(20):
-        sim["ada"].document("set", ORSet).add(f"{number:0100d}")
+        sim["ada"].document("set", ORSet).add(f"{number:050d}")
         sim["bob"].document("n", PNCounter).increment(1)
     assert sim.settle(60)
     sim.add("dan")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
+from crdt import LWWMap
 from replication import Agent, NotYetError, UnknownPeerError
 from replication.agent.admin import FAMILIES, ORDER_TIMEOUT_S_MAX, AdminHandlers, exposition, plain
 from replication.errors import OrderRefusedError
@@ -78,9 +80,38 @@ async def test_a_cut_is_seen_as_lag_of_members_and_of_origins() -> None:
 
 
 def test_values_are_shown_as_json_can_show_them():
-    """Sets in one order, bytes as hex, keys as text; what JSON knows stays as it is."""
-    value = {("a", 1): {3, 1, 2}, "b": (b"\x00\xff", None, 1.5, True)}
-    assert plain(value) == {"('a', 1)": [1, 2, 3], "b": ["00ff", None, 1.5, True]}
+    """Sets in one order, bytes as hex, times as text; what JSON knows stays as it is."""
+    value = {"a": {3, 1, 2}, "b": (b"\x00\xff", None, 1.5, True)}
+    assert plain(value) == {"a": [1, 2, 3], "b": ["00ff", None, 1.5, True]}
+    assert plain({1: "int", "1": "text"}) == [[1, "int"], ["1", "text"]]  # two keys stay two
+    assert plain({("a", 1): {b"k": 2.0}}) == [[["a", 1], [["6b", 2.0]]]]
+    odd = [float("nan"), float("inf"), {-float("inf")}]
+    assert plain(odd) == ["NaN", "Infinity", ["-Infinity"]]
+
+
+async def test_pages_show_whatever_can_be_stored():
+    """Counterexample: NaN made a page that is not JSON, and keys 1 and "1" were shown as one."""
+    longest = 1 << (8 * 1000)  # a little below what a kernel takes
+    async with Agent("ada") as ada, aiohttp.ClientSession() as session:
+        ada.register("nan").set(float("nan"))
+        ada.counter("huge").increment(longest)
+        ada.document("map", LWWMap).put(1, float("inf"))
+        ada.document("map", LWWMap).put("1", longest)
+        ada.orset("set").add((longest, b"x"))
+        assert repr(ada.counter("huge")).startswith("PNCounter(")
+
+        async def page(path: str) -> Any:
+            async with session.get(f"http://{ada.address}{path}") as response:
+                assert response.status == 200, path
+                return json.loads(await response.text(), parse_constant=pytest.fail)
+
+        assert await page("/documents?name=nan") == {"LWWRegister": "NaN"}
+        assert await page("/documents?name=huge") == {"PNCounter": longest}
+        assert await page("/documents?name=map") == {"LWWMap": [[1, "Infinity"], ["1", longest]]}
+        assert await page("/documents?name=set") == {"ORSet": [[longest, "78"]]}
+        for name in ("nan", "huge", "map", "set"):
+            assert await page(f"/explain?name={name}")
+        await page("/status")
 
 
 async def test_an_order_is_the_agents_own_write_and_durable_when_it_is_answered():

@@ -99,3 +99,21 @@ def test_gossip_tells_news_first_and_falls_silent_when_all_is_told():
     assert told[-1] == ()
     members.suspect("bob~1", 5.0)
     assert [c.replica for c in members.gossip()] == ["bob~1"]
+
+
+def test_who_was_known_at_our_own_address_is_not_dialled_there():
+    """Counterexample: a dead member's port was taken over, and its heir asked itself for ever."""
+    members = Membership("dan~1", "h:1", 65536, CONFIG, 0.0)
+    there = [
+        MemberClaim("cyd~1", "h:1", 1, Status.DEAD),
+        MemberClaim("eve~1", "localhost:1", 1, Status.ALIVE),
+    ]
+    members.learn([*there, MemberClaim("bob~1", "h:2", 1, Status.ALIVE)], 0.0)
+    assert members.dead() == []
+    assert {m.name for m in members.live()} == {"eve", "bob"}
+    members.came_back("localhost:1")
+    assert {m.name for m in members.live()} == {"bob"}
+    assert {claim.replica for claim in members.address_book()} == {"bob~1"}
+    assert {m.name for m in members.current()} == {"cyd", "eve", "bob"}, "dead is not gone"
+    members.learn([MemberClaim("cyd~1", "h:3", 2, Status.ALIVE)], 1.0)  # it moved, and says so
+    assert {m.name for m in members.live()} == {"cyd", "bob"}
