@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from crdt import MaxRegister, MinRegister, RWSet
+from crdt import Kernel, MaxRegister, MinRegister, ResettableCounter, RWSet
 from tests.crdt.joining import joined
 
 
@@ -27,6 +27,18 @@ def test_a_set_whose_removes_win_counts_only_what_is_in_it():
     here.remove("z")
     assert len(here) == 0
     assert not here
+
+
+def test_a_sum_that_was_read_is_read_anew_when_a_state_comes():
+    """A counter keeps its sum for the next reader; entries that come as columns are in it, too."""
+    here, there = Kernel("a"), Kernel("b")
+    mine, theirs = (kernel.document("n", ResettableCounter) for kernel in (here, there))
+    mine.increment(1)
+    assert mine.value == 1
+    there.document("other", RWSet).add("so that the numbers of their events differ")
+    theirs.increment(5)
+    here.merge(there)
+    assert mine.value == 6
 
 
 @pytest.mark.parametrize("kind", [MaxRegister, MinRegister], ids=lambda kind: kind.__name__)

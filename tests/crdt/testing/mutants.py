@@ -186,9 +186,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a dot that is killed before it came is not remembered",
         "ORSet",
-        "            elif not self.context.covers(origin, first):\n                self.doomed.add",
-        "            elif not self.context.covers(origin, first):\n"
-        "                self.doomed.discard",
+        "                self.doom(base + first, base + first)\n",
+        "                pass\n",
     ),
     Mutant(
         "doomed dots are lost in a restart",
@@ -249,9 +248,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a set of chunks counts as known before it is checked",
         "ORSet",
-        "    news = _refuse(state, [chunk])\n",
+        "    news = _refuse(state, [chunk], contradicted)\n",
         "    if complete:\n        state.know_set(chunk.set_id)\n"
-        "    news = _refuse(state, [chunk])\n",
+        "    news = _refuse(state, [chunk], contradicted)\n",
     ),
     Mutant(
         "the kills of a delta are skipped if its dot came with a state before",
@@ -262,20 +261,28 @@ MUTANTS: tuple[Mutant, ...] = (
 )
 
 
-def plant(mutant: Mutant, folder: Path) -> Path:
-    """A copy of the package in `folder` with the fault in it; returns the file that has it."""
-    shutil.copytree(ROOT / "crdt", folder / "crdt")
+def place_of(name: str, old: str, folder: Path = ROOT) -> Path:
+    """The file of a package below `folder` that has the code a fault changes, once.
+
+    Raises:
+        AnchorError: there is no such code, or there is more of it.
+    """
+    package = folder / "crdt"
     found = [
-        (path, text.count(mutant.old))
-        for path in sorted(
-            [*(folder / "crdt").glob("*.py"), *(folder / "crdt" / "kernel").glob("*.py")]
-        )
-        if mutant.old in (text := path.read_text(encoding="utf-8"))
+        (path, text.count(old))
+        for path in sorted([*package.glob("*.py"), *(package / "kernel").glob("*.py")])
+        if old in (text := path.read_text(encoding="utf-8"))
     ]
     if [count for _, count in found] != [1]:
         places = ", ".join(f"{path.name} x{count}" for path, count in found) or "nowhere"
-        raise AnchorError(f"anchor not found once but {places}: {mutant.name!r}\n{mutant.old}")
-    path = found[0][0]
+        raise AnchorError(f"anchor not found once but {places}: {name!r}\n{old}")
+    return found[0][0]
+
+
+def plant(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the package in `folder` with the fault in it; returns the file that has it."""
+    shutil.copytree(ROOT / "crdt", folder / "crdt")
+    path = place_of(mutant.name, mutant.old, folder)
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     return path
