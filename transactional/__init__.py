@@ -80,6 +80,7 @@ from transactional.retry import Retry, Transaction, transact, update
 from transactional.sagas import (
     AwaitSignal,
     Child,
+    Outcome,
     RetryLater,
     Saga,
     SagaExistsError,
@@ -190,6 +191,7 @@ __all__ = [
     "OpIdFencedError",
     "OperationIdReusedError",
     "Origin",
+    "Outcome",
     "OutcomeUnknownError",
     "Position",
     "Put",

@@ -36,13 +36,15 @@ import asyncio
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, overload
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from transactional import rules
 from transactional.errors import (
     ConflictError,
     InvalidRequestError,
+    NotFoundError,
+    OperationIdReusedError,
     OutcomeUnknownError,
     RetriesExhaustedError,
     TransactionalError,
@@ -50,10 +52,12 @@ from transactional.errors import (
 )
 from transactional.store import Store, scan_all
 from transactional.values import (
+    Absent,
     Applied,
     Commit,
     Compare,
     Delete,
+    Exists,
     KeyValue,
     Put,
     Revision,
@@ -354,15 +358,19 @@ async def update(
     key: str,
     fn: Callable[[bytes | None], bytes],
     *,
+    op_id: str | None = None,
     retry: Retry = DEFAULT_RETRY,
 ) -> KeyValue:
     """Set ``key`` to ``fn(its value, None if absent)``, atomically; return what was written.
 
     ``fn`` may run several times, its result is written once.  What it raises ends the update and
-    nothing is written.  Errors: see ``propose``.  There is no ``op_id``: a repeat would see the
-    value that the first one left and propose another content; keep the mark of what was done in
-    the value, or use ``transact``.
+    nothing is written.  Errors: see ``propose``.  With an ``op_id`` (a saga step's idempotency key,
+    say) it has its effect once, however often it is called, as long as the store remembers op_ids
+    (7 days); a repeat calls ``fn`` no more and returns the key as it stands, by now perhaps changed
+    by others.  The key must be there still.
     """
+    if op_id is not None and await _applied_before(store, op_id) is not None:
+        return await _updated_before(store, key, op_id)
 
     async def decide(_: ConflictError | None) -> Decision[tuple[bytes, KeyValue | None]]:
         # Read anew: the value that the conflict brought along has aged by the pause.
@@ -372,8 +380,11 @@ async def update(
         return Decision((value, old), [Revision(key, revision)], [Put(key, value)])
 
     budget = _Budget(store, retry)  # waiting for the turn counts
-    async with budget.turn(_turn(store, key)):
-        (value, old), commit = _committed(await _insist(store, decide, None, budget))
+    try:
+        async with budget.turn(_turn(store, key)):
+            (value, old), commit = _committed(await _insist(store, decide, op_id, budget))
+    except OperationIdReusedError:  # another call of this operation was faster
+        return await _updated_before(store, key, op_id or "")
     created = old.created_revision if old is not None else commit.revision
     return KeyValue(key, value, commit.revision, created)
 
@@ -436,20 +447,72 @@ class Transaction:
         return Decision(result, compares, list(self._writes.values()))
 
 
+@overload
 async def transact(
     store: Store,
     fn: Callable[[Transaction], Awaitable[T]],
     *,
+    op_id: None = None,
     retry: Retry = DEFAULT_RETRY,
-) -> tuple[T, Commit]:
+) -> tuple[T, Commit]: ...
+
+
+@overload
+async def transact(
+    store: Store,
+    fn: Callable[[Transaction], Awaitable[T]],
+    *,
+    op_id: str,
+    retry: Retry = DEFAULT_RETRY,
+) -> tuple[T | None, Commit]: ...
+
+
+async def transact(
+    store: Store,
+    fn: Callable[[Transaction], Awaitable[T]],
+    *,
+    op_id: str | None = None,
+    retry: Retry = DEFAULT_RETRY,
+) -> tuple[T | None, Commit]:
     """Run ``fn`` against the store as if alone (strictly serializable); return (result, commit).
 
     Everything it read, ranges included, is compared in the commit that makes its writes.  ``fn``
-    may run several times and must have no effect of its own.  Errors: see ``propose``.
+    may run several times and must have no effect of its own.  Errors: see ``propose``.  With an
+    ``op_id`` it has its effect once, as for ``update``; a repeat does not call ``fn`` and returns
+    (None, the first commit).
     """
+    if op_id is not None and (first := await _applied_before(store, op_id)) is not None:
+        return None, first
 
     async def decide(_: ConflictError | None) -> Decision[T]:
         transaction = Transaction(store)
         return transaction.decision(await fn(transaction))
 
-    return await propose(store, decide, retry=retry)
+    try:
+        return await propose(store, decide, op_id=op_id, retry=retry)
+    except OperationIdReusedError:  # another call of this operation was faster
+        if op_id is None or (first := await _applied_before(store, op_id)) is None:
+            raise
+        return None, first
+
+
+async def _updated_before(store: Store, key: str, op_id: str) -> KeyValue:
+    stands = await store.get(key)
+    if stands is None:
+        raise NotFoundError(f"{key!r} was updated by {op_id!r} and is absent by now")
+    return stands
+
+
+async def _applied_before(store: Store, op_id: str) -> Commit | None:
+    """The commit of an operation, None if it was not applied; without fencing it off.
+
+    It is asked by a commit that cannot be made: an op_id that was used is told before compares are.
+    """
+    try:
+        await store.commit([Absent("op"), Exists("op")], [Put("op", b"")], op_id=op_id)
+    except OperationIdReusedError:
+        outcome = await store.resolve(op_id)
+        return outcome.commit if isinstance(outcome, Applied) else None
+    except ConflictError:
+        return None
+    raise AssertionError("a key is not absent and present at once")

@@ -93,7 +93,12 @@ class BlockingGrant:
     @property
     def lost(self) -> BlockingLost:
         """Set when the lease is over, or must be assumed to be."""
-        return BlockingLost(self._carrier, self._inner.lost)
+        return BlockingLost(self._carrier, self._carrier.call(lambda: self._inner.lost))
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether `lost` is set by now; costs nothing."""
+        return self._inner.was_lost
 
     @property
     def was_lost(self) -> bool:
@@ -238,15 +243,16 @@ class BlockingSagas:
         self._carrier.wait(self._inner.close)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    newest = called(Sagas.newest)
     start = awaited(Sagas.start)
     execute = awaited(Sagas.execute)
     wait = awaited(Sagas.wait)
-    run_child = awaited(Sagas.run_child)
     resume_unfinished = awaited(Sagas.resume_unfinished)
     get = awaited(Sagas.get)
     unfinished = iterated(Sagas.unfinished)
     finished = iterated(Sagas.finished)
     signal = awaited(Sagas.signal)
+    signal_with_start = awaited(Sagas.signal_with_start)
     retry = awaited(Sagas.retry)
     skip = awaited(Sagas.skip)
     abandon = awaited(Sagas.abandon)
@@ -258,7 +264,12 @@ class BlockingSagas:
         action, undo = step.action, step.compensation
         if not isinstance(action, Sleep | AwaitSignal | Child):
             action = self._in_thread(action)
-        return replace(step, action=action, compensation=undo and self._in_thread(undo))
+        return replace(
+            step,
+            action=action,
+            compensation=undo and self._in_thread(undo),
+            probe=step.probe and self._in_thread(step.probe),
+        )
 
     def _in_thread(self, function: Callable[[StepContext], Any]) -> Callable[[StepContext], Any]:
         if inspect.iscoroutinefunction(function):
@@ -283,12 +294,15 @@ class BlockingReservations:
     rules = awaited(Reservations.rules)
     hold = awaited(Reservations.hold)
     book = awaited(Reservations.book)
+    hold_many = awaited(Reservations.hold_many)
     book_many = awaited(Reservations.book_many)
     confirm = awaited(Reservations.confirm)
+    confirm_many = awaited(Reservations.confirm_many)
     extend = awaited(Reservations.extend)
     release = awaited(Reservations.release)
     cancel = awaited(Reservations.cancel)
     move = awaited(Reservations.move)
+    get = awaited(Reservations.get)
     current = awaited(Reservations.current)
     agenda = awaited(Reservations.agenda)
     ended = awaited(Reservations.ended)

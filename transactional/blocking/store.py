@@ -138,13 +138,19 @@ class BlockingStore:
         return self._carrier.wait(sugar.scan_all, self._inner, prefix, keys_max=keys_max)
 
     def update(
-        self, key: str, fn: Callable[[bytes | None], bytes], *, retry: Retry = DEFAULT_RETRY
+        self,
+        key: str,
+        fn: Callable[[bytes | None], bytes],
+        *,
+        op_id: str | None = None,
+        retry: Retry = DEFAULT_RETRY,
     ) -> KeyValue:
         """Set ``key`` to ``fn(its value, None if absent)``, atomically; return what was written.
 
-        ``fn`` may run several times, its result is written once.
+        ``fn`` may run several times, its result is written once; with an ``op_id`` once for all
+        calls that bring it.
         """
-        return self._carrier.wait(loops.update, self._inner, key, fn, retry=retry)
+        return self._carrier.wait(loops.update, self._inner, key, fn, op_id=op_id, retry=retry)
 
     def transact(
         self, fn: Callable[[BlockingTransaction], T], *, retry: Retry = DEFAULT_RETRY

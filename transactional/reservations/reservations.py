@@ -24,10 +24,11 @@ the bucket last; confirm, release, extend and cancel cost one commit and a look 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from transactional.errors import InvalidTimeError
 from transactional.reservations.booking import (
@@ -68,6 +69,10 @@ if TYPE_CHECKING:
 
 HOLD_TTL_S_MAX: Final = 30 * 86_400
 """Longest hold; whoever needs the time for longer books it."""
+
+
+AnyBooking = Booking | Mapping[str, Any]
+"""A booking, or what its `to_json` gave: the result of a saga's step, say."""
 
 
 class Reservations:
@@ -212,7 +217,7 @@ class Reservations:
     # --- changing bookings ----------------------------------------------------------------------
 
     async def confirm(
-        self, hold: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+        self, hold: AnyBooking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
     ) -> Booking:
         """Make a hold a booking.  A booking that is confirmed already is returned as it is.
 
@@ -226,7 +231,7 @@ class Reservations:
 
     async def confirm_many(
         self,
-        holds: Sequence[Booking],
+        holds: Sequence[AnyBooking],
         *,
         compares: Iterable[Compare] = (),
         fence: Iterable[Compare] = (),
@@ -243,7 +248,7 @@ class Reservations:
 
     async def extend(
         self,
-        hold: Booking,
+        hold: AnyBooking,
         *,
         ttl_s: float,
         compares: Iterable[Compare] = (),
@@ -262,7 +267,7 @@ class Reservations:
         return held
 
     async def release(
-        self, hold: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+        self, hold: AnyBooking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
     ) -> bool:
         """Give a hold back.  False, and no effect, if it is not a live hold any more."""
 
@@ -274,7 +279,11 @@ class Reservations:
         return await self._end(hold, released, (*compares, *fence))
 
     async def cancel(
-        self, booking: Booking, *, compares: Iterable[Compare] = (), fence: Iterable[Compare] = ()
+        self,
+        booking: AnyBooking,
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> bool:
         """Give a booking or hold back.  False, and no effect, if it is not live any more."""
 
@@ -288,7 +297,7 @@ class Reservations:
 
     async def move(
         self,
-        booking: Booking,
+        booking: AnyBooking,
         interval: Interval,
         *,
         resource: str | None = None,
@@ -303,8 +312,8 @@ class Reservations:
             BookingConflict: the new time is taken; the booking stands where it stood.
             HoldExpired, BookingEndedError, ConflictError: as for `confirm`.
         """
-        target = resource or booking.resource
-        current = booking
+        current = _booking(booking)
+        booking_id, target = current.id, resource or current.resource
         guards = (*compares, *fence)
 
         async def decide(conflict: ConflictError | None) -> Decision[DraftSchedule | Booking]:
@@ -334,7 +343,7 @@ class Reservations:
             moved, revision = await decided(self._store, decide)
             if isinstance(moved, Booking):
                 return moved
-            return self._schedule.committed(moved, revision)[booking.id]
+            return self._schedule.committed(moved, revision)[booking_id]
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -354,13 +363,13 @@ class Reservations:
                         return end.booking
         return None
 
-    async def current(self, booking: Booking) -> Booking:
+    async def current(self, booking: AnyBooking) -> Booking:
         """The booking as it stands, wherever it was moved.
 
         Raises:
             HoldExpired, BookingEndedError: it is not live any more.
         """
-        return await self._schedule.current(booking)
+        return await self._schedule.current(_booking(booking))
 
     async def agenda(
         self, resource: str, within: Interval | None = None, *, lapsed: bool = False
@@ -411,12 +420,12 @@ class Reservations:
 
     async def _change(
         self,
-        bookings: Sequence[Booking],
+        bookings: Sequence[AnyBooking],
         change: Callable[[Booking, datetime], Booking | None],
         guards: tuple[Compare, ...],
     ) -> tuple[Booking, ...]:
         """Rewrite live bookings in their places or end them; `change` returns None to leave one."""
-        stand = list(bookings)
+        stand = [_booking(one) for one in bookings]
 
         async def decide(conflict: ConflictError | None) -> Decision[list[Booking]]:
             check_guards(conflict, guards)
@@ -455,7 +464,7 @@ class Reservations:
 
     async def _end(
         self,
-        booking: Booking,
+        booking: AnyBooking,
         change: Callable[[Booking, datetime], Booking | None],
         guards: tuple[Compare, ...],
     ) -> bool:
@@ -464,6 +473,11 @@ class Reservations:
         except BookingEndedError:
             return False
         return not ended.live
+
+
+def _booking(booking: AnyBooking) -> Booking:
+    """A booking, from its JSON if it came by way of a saga's results or a request."""
+    return booking if isinstance(booking, Booking) else Booking.from_json(booking)
 
 
 def _name_from(idempotency_key: str) -> str:

@@ -20,6 +20,7 @@ from transactional.sagas.run import (
 from transactional.sagas.saga import (
     AwaitSignal,
     Child,
+    Outcome,
     RetryLater,
     Saga,
     Sleep,
@@ -33,6 +34,7 @@ from transactional.sagas.worker import Sagas
 __all__ = [
     "AwaitSignal",
     "Child",
+    "Outcome",
     "RetryLater",
     "Saga",
     "SagaExistsError",

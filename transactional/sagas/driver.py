@@ -9,6 +9,10 @@ An attempt may be cut off at any instant: by its timeout, by the saga's deadline
 end, by a power cut.  In each case its intent is on record, the next attempt gets the same
 idempotency key, and if there is no next attempt the compensation runs.  Compensations are shielded
 from cancellation: a worker that closes waits for the one that is under way.
+
+A driver works and does not wait: where a run has to (for a signal, a child, a time more than
+`PARK_ABOVE_S` away) it is parked, in a commit that holds only if what it waits for has not come.
+Whoever drives it next looks again, and goes on with the same attempt.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
+import traceback
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from transactional.clock import as_utc
 from transactional.errors import (
     ConflictError,
     InvalidRequestError,
@@ -31,19 +37,30 @@ from transactional.errors import (
 from transactional.retry import DEFAULT_RETRY, Retry, settled_commit
 from transactional.sagas.history import (
     Finish,
+    Probe,
     Record,
     RecordKind,
     Run,
     Stop,
     Tries,
     Undo,
+    in_doubt,
     next_action,
     past_pivot,
 )
-from transactional.sagas.run import SagaState, read_run, writes_of
+from transactional.sagas.run import (
+    NOW,
+    SagaRun,
+    SagaState,
+    SagaStateError,
+    due_at,
+    read_run,
+    writes_of,
+)
 from transactional.sagas.saga import (
     AwaitSignal,
     Child,
+    Outcome,
     RetryLater,
     Sleep,
     Step,
@@ -52,26 +69,36 @@ from transactional.sagas.saga import (
     StepRefused,
 )
 from transactional.shield import shielded
-from transactional.store import next_change
-from transactional.values import Revision
+from transactional.store import scan_all
+from transactional.values import Absent, Delete, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
-    from transactional.sagas.history import NextAction
-    from transactional.sagas.run import SagaLayout, SagaRun
-    from transactional.sagas.saga import Callback, Json, Saga
+    from transactional.sagas.history import Attempt
+    from transactional.sagas.run import SagaLayout
+    from transactional.sagas.saga import Json, Saga
     from transactional.store import Store
-    from transactional.values import Compare
+    from transactional.values import Compare, KeyValue, Write
 
+log = logging.getLogger(__name__)
+
+INPUT_BYTES_MAX: Final = 64 << 10
+"""Largest input of a run, and value of a signal, as JSON."""
 RESULT_BYTES_MAX: Final = 16 << 10
 """Largest step result as JSON: results travel in every later record of the run."""
 ERROR_CHARS_MAX: Final = 500
 """How much of an exception's text is kept."""
 CONFLICTS_MAX: Final = 100
-"""How often an action that lost a compare is called again within one attempt."""
+"""How often a record is written anew because a person wrote first."""
+CALLS_MAX: Final = 10
+"""How often an action that lost a compare is called again at once; after that, a while later."""
+PARK_ABOVE_S: Final = 1.0
+"""A run that has nothing to do for longer is parked; for less that costs more than it saves."""
+TAKEN: Final = b""
+"""The value of a signal that a step has taken."""
 STORE_AWAY: Final = Retry(base_s=0.05, cap_s=2.0, attempts_max=60, deadline_s=60.0)
 """How long a driver waits for a store that is away, before it leaves the run to recovery."""
 
@@ -99,8 +126,12 @@ class Worker(Protocol):
         """The authority's time."""
         ...
 
-    async def run_child(self, saga: str, run_id: str, given: Json) -> SagaRun:
-        """Start the child run, or find it, and return it when it is over."""
+    def newest(self, saga: str) -> Saga:
+        """The newest definition of that name."""
+        ...
+
+    async def abandon(self, run_id: str) -> SagaRun:
+        """Turn a run back."""
         ...
 
 
@@ -111,7 +142,7 @@ class Driver:
         self.run = run
         self._saga = saga
         self._worker = worker
-        self._begun: Run | Undo | None = None  # the attempt whose intent this driver recorded
+        self._begun: Attempt | None = None  # the attempt whose intent this driver recorded
 
     async def begin(self, compares: Sequence[Compare]) -> None:
         """Make the run ours and record the next intent, if all of `compares` hold.
@@ -119,60 +150,133 @@ class Driver:
         Raises:
             ConflictError: they do not.
         """
+        layout, before = self._worker.layout, self.run if self.run.revision else None
         run, begun = self._onward(self.run.extended([], self._worker.name))
-        writes = writes_of(run, self._worker.layout, signals=self._takes_signals)
+        writes = writes_of(run, layout, before, signals=self._takes_signals)
+        if before is not None and before.due != NOW:
+            writes.append(Delete(layout.due(NOW, run.id)))  # news that came beside the run
         commit = await settled_commit(self._worker.store, compares, writes)
         self._accept(run, begun, commit.revision, commit.time)
 
     async def drive(self) -> SagaRun:
-        """Perform and record until the run is over or stopped.
+        """Perform and record until the run is over, stopped or parked.
 
         Raises:
             SagaFencedError: another worker took it.
             UnavailableError: the store stayed away; the run stands where it was last recorded.
             OutcomeUnknownError: it stayed away after an answer was lost; the last record may stand.
         """
-        while not (self.run.over or self.run.stopped):
-            if self._begun is None:
-                await self._wait_for_next()
-                await self._record([])
-            elif isinstance(self._begun, Undo):
-                await shielded(self._undo(self._begun))
-            else:
-                await self._record(await self._perform(self._begun))
+        while self.run.owner and not (self.run.over or self.run.stopped):
+            begun = self._begun
+            if begun is None:
+                await self._let_go_if_cut_off(self._wait_for_next())
+            elif isinstance(begun, Run):
+                step = self._saga.step(begun.step)
+                if step.waits:
+                    await self._let_go_if_cut_off(self._wait(step, begun))
+                else:
+                    await self._record(await self._perform(begun))
+            elif isinstance(begun, Probe):
+                await self._let_go_if_cut_off(self._probe(begun))
+            elif not await self._child_goes_on(begun):
+                await shielded(self._undo(begun))
         return self.run
 
     # --- recording ------------------------------------------------------------------------------
 
-    async def _record(self, records: Sequence[Record]) -> None:
-        """Commit the records and what follows from them, whatever people wrote in between."""
-        layout, base = self._worker.layout, self.run
+    async def _record(
+        self,
+        records: Sequence[Record],
+        compares: Sequence[Compare] = (),
+        more: Sequence[Write] = (),
+    ) -> None:
+        """Commit the records and what follows from them, whatever people wrote in between.
+
+        Nothing is recorded, and the attempt goes on, if one of `compares` does not hold.
+        """
+        layout = self._worker.layout
         for _ in range(CONFLICTS_MAX):
+            base = self.run
             run, begun = self._onward(base.extended(records, self._worker.name))
-            compare = Revision(layout.open(run.id), base.revision)
-            writes = writes_of(run, layout, signals=self._takes_signals)
-            try:
-                commit = await settled_commit(
-                    self._worker.store, [compare], writes, retry=STORE_AWAY
-                )
-            except ConflictError as conflict:
-                entry = conflict.current.get(layout.open(run.id))
-                if entry is None or read_run(entry).owner != self._worker.name:
-                    raise SagaFencedError(self.run) from conflict
-                base = read_run(entry)
-            else:
-                self._accept(run, begun, commit.revision, commit.time)
-                return
+            writes = writes_of(run, layout, base, signals=self._takes_signals)
+            writes += () if run.over else more  # which are about signals, and they go with the run
+            if not await self._commit(run, begun, writes, compares):
+                continue
+            return
         raise SagaFencedError(self.run)
 
-    def _accept(
-        self, run: SagaRun, begun: Run | Undo | None, revision: int, time: datetime
+    async def _commit(
+        self,
+        run: SagaRun,
+        begun: Attempt | None,
+        writes: Sequence[Write],
+        compares: Sequence[Compare],
+    ) -> bool:
+        """Write the run as it shall be; False if a person wrote first, whom `self.run` then has.
+
+        Also True, with nothing written, if only one of `compares` did not hold.
+
+        Raises:
+            SagaFencedError: it has another owner.
+        """
+        own = Revision(self._worker.layout.open(run.id), self.run.revision)
+        try:
+            commit = await settled_commit(
+                self._worker.store, [own, *compares], writes, retry=STORE_AWAY
+            )
+        except ConflictError as conflict:
+            if own not in conflict.failed:
+                return True
+            self._take_in(conflict.current.get(own.key))
+            return False
+        self._accept(run, begun, commit.revision, commit.time)
+        return True
+
+    def _take_in(self, entry: KeyValue | None) -> None:
+        """Go on from what stands in the store, if it is still ours."""
+        if entry is None or (run := read_run(entry)).owner != self._worker.name:
+            raise SagaFencedError(self.run)
+        self.run = run
+
+    async def _park(
+        self,
+        until: datetime | None,
+        compares: Sequence[Compare] = (),
+        more: Sequence[Write] = (),
+        **changes: Any,
     ) -> None:
+        """Leave the run to whoever finds it due, unless one of `compares` does not hold."""
+        moments = [moment for moment in (until, self._deadline_of(self.run)) if moment is not None]
+        due = due_at(min(moments)) if moments else ""
+        run = replace(self.run.extended([], "", due=due), **changes)
+        writes = [*writes_of(run, self._worker.layout, self.run), *more]
+        if not await self._commit(run, self._begun, writes, compares):
+            await self._record([])  # a person has written: decide anew
+
+    async def _let_go_if_cut_off(self, waiting: Coroutine[None, None, None]) -> None:
+        """Await it; if the worker closes meanwhile, leave the run to the next worker at once."""
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            await shielded(self._let_go([]))
+            raise
+
+    async def _let_go(self, records: Sequence[Record]) -> None:
+        run = self.run.extended(records, "", due=NOW)
+        compare = Revision(self._worker.layout.open(run.id), self.run.revision)
+        try:
+            await settled_commit(
+                self._worker.store, [compare], writes_of(run, self._worker.layout, self.run)
+            )
+        except (ConflictError, UnavailableError, OutcomeUnknownError):
+            return  # then the attempt counts as lost, which is as safe, only less kind
+
+    def _accept(self, run: SagaRun, begun: Attempt | None, revision: int, time: datetime) -> None:
         self.run = run.at(revision)
         self._begun = begun
         self._worker.clock.hear(time)
 
-    def _onward(self, run: SagaRun) -> tuple[SagaRun, Run | Undo | None]:
+    def _onward(self, run: SagaRun) -> tuple[SagaRun, Attempt | None]:
         """Add what follows at once: the deadline, the next intent, or the end."""
         now = self._worker.clock.now()
         deadline = self._deadline_of(run)
@@ -187,15 +291,29 @@ class Driver:
             return (run if run.stopped else run.extended([stop], "")), None
         if action.not_before is not None and action.not_before > now:
             return run, None
-        kind = RecordKind.INTENT if isinstance(action, Run) else RecordKind.UNDO
-        return run.extended([Record(kind, now, action.step, action.attempt)], run.owner), action
+        tries = _tries(run, action)
+        if tries.begun and self._saga.step(action.step).waits:  # it had no effect: it goes on
+            return run, replace(action, attempt=tries.attempts)
+        intent = Record(_INTENTS[type(action)], now, action.step, action.attempt)
+        return run.extended([intent], run.owner), action
 
     async def _wait_for_next(self) -> None:
-        action: NextAction = next_action(self._saga, self.run.progress)
-        if isinstance(action, Run | Undo) and action.not_before is not None:
-            deadline = self._deadline_of(self.run)
-            until = min(action.not_before, deadline) if deadline else action.not_before
-            await self._worker.clock.until(until)
+        """Nothing may be begun before a time: wait if it is near, else park."""
+        action = next_action(self._saga, self.run.progress)
+        until = None if isinstance(action, Finish | Stop) else action.not_before
+        await self._until(until)
+
+    async def _until(self, moment: datetime | None) -> None:
+        """Wait for a moment, or for the deadline, in here or parked; then decide anew."""
+        deadline = self._deadline_of(self.run)
+        moments = [m for m in (moment, deadline) if m is not None]
+        until = min(moments) if moments else self._worker.clock.now()
+        if (until - self._worker.clock.now()).total_seconds() > PARK_ABOVE_S:
+            await self._park(until)
+            return
+        await self._worker.clock.until(until)
+        if self._begun is None or until == deadline:
+            await self._record([])
 
     def _deadline_of(self, run: SagaRun) -> datetime | None:
         """When the run must turn back, if it still can and has not."""
@@ -203,6 +321,8 @@ class Driver:
             return None
         if past_pivot(self._saga, run.progress):
             return None
+        if any(in_doubt(step, run.progress) for step in self._saga.steps):
+            return None  # it may have been decided
         return run.started_at + timedelta(seconds=self._saga.deadline_s)
 
     @property
@@ -211,94 +331,233 @@ class Driver:
 
     # --- performing -----------------------------------------------------------------------------
 
+    def _ended(
+        self, begun: Attempt, kind: RecordKind, value: Json = None, error: object = ""
+    ) -> list[Record]:
+        now = self._worker.clock.now()
+        return [Record(kind, now, begun.step, begun.attempt, value, _text(error))]
+
     async def _perform(self, begun: Run) -> list[Record]:
         """One attempt of an action; how it went."""
         step = self._saga.step(begun.step)
-        context = self._context(step, begun.attempt, undo=False)
-
-        def ended(kind: RecordKind, value: Json = None, error: object = "") -> list[Record]:
-            now = self._worker.clock.now()
-            return [Record(kind, now, step.name, begun.attempt, value, _text(error))]
-
         try:
             async with asyncio.timeout(self._limit_s(step)):
-                result = await self._act(step, context)
-            return ended(RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
+                result = await self._called(step, begun)
         except asyncio.CancelledError:
-            await shielded(self._record_pause(step, begun))
+            await shielded(self._let_go(self._ended(begun, RecordKind.PAUSED)))
             raise
-        except RetryLater as later:
-            at = as_utc(later.at) if later.at else self._worker.clock.now()
-            at += timedelta(seconds=later.after_s)
-            return ended(RecordKind.LATER, at.isoformat(), later)
-        except StepRefused as refusal:
-            if step.kind is StepKind.RETRIABLE:  # behind the decision there is no way back
-                return ended(RecordKind.FAILED, None, refusal)
-            return ended(RecordKind.REFUSED, None, refusal)
-        except RefusedError as refusal:
-            return ended(RecordKind.FAILED, None, refusal)
+        except SagaFencedError:
+            raise
         except Exception as failure:  # noqa: BLE001 whatever an action raises is its outcome
-            again = self._again(step.retry, self.run.progress.forward[step.name])
-            return ended(RecordKind.FAILED, again, failure)
+            return self._failed(step, begun, failure)
+        try:
+            return self._ended(begun, RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
+        except RefusedError as unfit:  # the action had its effect all the same
+            return self._ended(begun, RecordKind.FAILED, None, unfit)
+
+    def _failed(self, step: Step, begun: Run, failure: Exception) -> list[Record]:
+        """What an action's exception says of it; see `saga`."""
+        if isinstance(failure, RetryLater):
+            at = (failure.at or self._worker.clock.now()) + timedelta(seconds=failure.after_s)
+            return self._ended(begun, RecordKind.LATER, at.isoformat(), failure)
+        if isinstance(failure, StepRefused) or (isinstance(failure, RefusedError) and step.decides):
+            if step.kind is StepKind.RETRIABLE:  # behind the decision there is no way back
+                return self._ended(begun, RecordKind.FAILED, None, failure)
+            return self._ended(begun, RecordKind.REFUSED, None, failure)
+        if isinstance(failure, RefusedError):
+            return self._ended(begun, RecordKind.FAILED, None, failure)
+        self._log(begun, failure)
+        again = self._again(step.retry, self.run.progress.forward[step.name])
+        return self._ended(begun, RecordKind.FAILED, again, failure)
+
+    def _log(self, begun: Attempt, failure: Exception) -> None:
+        what = {Run: "step", Undo: "compensation of step", Probe: "probe of step"}[type(begun)]
+        text = "saga %s: attempt %d of %s %r failed"
+        log.warning(text, self.run.id, begun.attempt, what, begun.step, exc_info=failure)
 
     async def _undo(self, begun: Undo) -> None:
         """One attempt of a compensation, and its record."""
         step = self._saga.step(begun.step)
-        context = self._context(step, begun.attempt, undo=True)
         kind, again, error = RecordKind.UNDONE, None, ""
         try:
             async with asyncio.timeout(step.timeout_s):
                 if step.compensation is not None:
-                    await _called(step.compensation, context)
+                    await self._called(step, begun)
+        except SagaFencedError:
+            raise
         except Exception as failure:  # noqa: BLE001 as above; never taken for "compensated"
             kind, error = RecordKind.UNDO_FAILED, _text(failure)
             again = self._again(step.undo_retry, self.run.progress.back[step.name])
-        now = self._worker.clock.now()
-        await self._record([Record(kind, now, step.name, begun.attempt, again, error)])
+            self._log(begun, failure)
+        await self._record(self._ended(begun, kind, again, error))
 
-    async def _record_pause(self, step: Step, begun: Run) -> None:
-        now = self._worker.clock.now()
-        base = self.run.extended([Record(RecordKind.PAUSED, now, step.name, begun.attempt)], "")
-        compare = Revision(self._worker.layout.open(base.id), base.revision)
-        writes = writes_of(base, self._worker.layout, signals=False)
+    async def _probe(self, begun: Probe) -> None:
+        """Ask once how a pivot went, and record the answer."""
+        step = self._saga.step(begun.step)
+        told, error = None, "the probe could not tell"
         try:
-            await settled_commit(self._worker.store, [compare], writes)
-        except (ConflictError, UnavailableError, OutcomeUnknownError):
-            return  # then the attempt counts as lost, which is as safe, only less kind
+            async with asyncio.timeout(step.timeout_s):
+                told = await self._called(step, begun)
+            if told is not None and not isinstance(told, Outcome):
+                error = f"the probe returned {told!r:.80}, not an Outcome or None"
+                told = None
+        except SagaFencedError:
+            raise
+        except Exception as failure:  # noqa: BLE001 then it is not known yet
+            self._log(begun, failure)
+            error = _text(failure)
+        if told is None:
+            again = self._again(step.undo_retry, self.run.progress.probed[step.name])
+            await self._record(self._ended(begun, RecordKind.UNKNOWN, again, error))
+        elif told.happened:
+            result = as_json(told.result, "result", RESULT_BYTES_MAX)
+            await self._record(self._ended(begun, RecordKind.DONE, result))
+        else:
+            never = "the probe says that it had no effect"
+            await self._record(self._ended(begun, RecordKind.REFUSED, None, never))
 
-    async def _act(self, step: Step, context: StepContext) -> Json:
-        if isinstance(step.action, Sleep):
-            since = self.run.progress.forward[step.name].since or self._worker.clock.now()
-            await self._worker.clock.until(since + timedelta(seconds=step.action.seconds))
-            return None
-        if isinstance(step.action, AwaitSignal):
-            return await self._signalled(step, step.action)
-        if isinstance(step.action, Child):
-            run_id = f"{self.run.id}.{step.name}"
-            child = await self._worker.run_child(
-                step.action.saga, run_id, step.action.input(context)
-            )
-            if child.state is not SagaState.COMPLETED:
-                raise StepRefused(f"child saga {run_id!r} was compensated: {child.error}")
-            return child.results
-        return await _called(step.action, context)
+    async def _called(self, step: Step, begun: Attempt) -> Any:
+        """Call it, again at once if it lost a compare: a rival was first, which is not a failure.
 
-    async def _signalled(self, step: Step, wanted: AwaitSignal) -> Json:
-        key = self._worker.layout.signal(self.run.id, wanted.name)
-        since = self.run.progress.forward[step.name].since or self._worker.clock.now()
-        left_s = None
+        Raises:
+            SagaFencedError: the compare was the run's own, which has another owner by now.
+            RetryLater: it lost too many; an action waits its turn, and no attempt is counted.
+        """
+        callback: Callable[[StepContext], Any] | None = {
+            Run: step.action,
+            Undo: step.compensation,
+            Probe: step.probe,
+        }[type(begun)]  # type: ignore[assignment]  # waiting actions do not come here
+        assert callback is not None, "next_action begins only what there is"
+        mine = self._worker.layout.open(self.run.id)
+        for attempt in range(CALLS_MAX):
+            context = self._context(step, begun.attempt, undo=isinstance(begun, Undo))
+            try:
+                result = callback(context)
+                return await result if inspect.isawaitable(result) else result
+            except ConflictError as conflict:
+                if any(getattr(failed, "key", None) == mine for failed in conflict.failed):
+                    self._take_in(await self._worker.store.get(mine))
+                await asyncio.sleep(DEFAULT_RETRY.pause_s(attempt))
+        raise RetryLater(f"lost {CALLS_MAX} compares", after_s=PARK_ABOVE_S)
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    async def _wait(self, step: Step, begun: Run) -> None:
+        """Look whether what the step waits for has come; if not, park the run."""
+        try:
+            if isinstance(step.action, Sleep):
+                await self._sleep(begun, step.action)
+            elif isinstance(step.action, AwaitSignal):
+                await self._signal(step, begun, step.action)
+            elif isinstance(step.action, Child):
+                await self._child(step, begun, step.action)
+        except (SagaFencedError, UnavailableError, OutcomeUnknownError):
+            raise
+        except Exception as failure:  # noqa: BLE001 an unknown child, an input that cannot be made
+            await self._record(self._failed(step, begun, failure))
+
+    def _since(self, begun: Run) -> datetime:
+        return self.run.progress.forward[begun.step].since or self._worker.clock.now()
+
+    async def _sleep(self, begun: Run, action: Sleep) -> None:
+        end = self._since(begun) + timedelta(seconds=action.seconds)
+        if self._worker.clock.now() >= end:
+            await self._record(self._ended(begun, RecordKind.DONE))
+        else:
+            await self._until(end)
+
+    async def _signal(self, step: Step, begun: Run, wanted: AwaitSignal) -> None:
+        prefix = self._worker.layout.signal(self.run.id, wanted.name)
+        came = await scan_all(self._worker.store, prefix)
+        waiting = [entry for entry in came.items.values() if entry.value != TAKEN]
+        if waiting:
+            first = min(waiting, key=lambda entry: entry.created_revision)
+            done = self._ended(begun, RecordKind.DONE, json.loads(first.value))
+            taken = [Revision(first.key, first.revision)], [Put(first.key, TAKEN)]
+            await self._record(done, *taken)
+            return
+        end = None
         if wanted.timeout_s is not None:
-            waited = self._worker.clock.now() - since
-            left_s = max(0.0, wanted.timeout_s - waited.total_seconds())
-        try:
-            async with asyncio.timeout(left_s):
-                while True:
-                    seen = await self._worker.store.get_many([key])
-                    if key in seen.items:
-                        return json.loads(seen.items[key].value)
-                    await next_change(self._worker.store, key, seen.revision)
-        except TimeoutError as error:
-            raise StepRefused(f"no signal {wanted.name!r} in {wanted.timeout_s} s") from error
+            end = self._since(begun) + timedelta(seconds=wanted.timeout_s)
+            if self._worker.clock.now() >= end:
+                late = StepRefused(f"no signal {wanted.name!r} in {wanted.timeout_s} s")
+                await self._record(self._failed(step, begun, late))
+                return
+        deadline = self._deadline_of(self.run)
+        if deadline is not None and self._worker.clock.now() >= deadline:
+            await self._record([])
+            return
+        await self._park(end, [Unchanged(prefix, came.revision)])
+
+    async def _child(self, step: Step, begun: Run, action: Child) -> None:
+        child_id = self.run.children.get(step.name)
+        if child_id is None:
+            await self._bear(step, begun, action)
+            return
+        child, revision = await self._look(child_id)
+        if child is None:
+            raise StepRefused(f"child saga {child_id!r} is gone")
+        if child.state is SagaState.COMPLETED:
+            await self._record(self._ended(begun, RecordKind.DONE, child.results))
+        elif child.over:
+            refusal = StepRefused(f"child saga {child_id!r} was compensated: {child.error}")
+            await self._record(self._failed(step, begun, refusal))
+        else:
+            deadline = self._deadline_of(self.run)
+            if deadline is not None and self._worker.clock.now() >= deadline:
+                await self._record([])
+            else:
+                await self._park(None, [Revision(self._worker.layout.open(child_id), revision)])
+
+    async def _bear(self, step: Step, begun: Run, action: Child) -> None:
+        """Start the child, and wait for it, in one commit."""
+        definition = self._worker.newest(action.saga)
+        context = self._context(step, begun.attempt, undo=False)
+        given = as_json(action.input(context), "input", INPUT_BYTES_MAX)
+        number, child_id = 0, f"{self.run.id}.{step.name}"
+        while (await self._look(child_id))[0] is not None:
+            number += 1
+            child_id = f"{self.run.id}.{step.name}~{number}"
+        layout, now = self._worker.layout, self._worker.clock.now()
+        child = SagaRun(
+            child_id, action.saga, definition.version, given, now, due=NOW, parent=self.run.id
+        )
+        await self._park(
+            None,
+            [Absent(layout.open(child_id)), Absent(layout.done(child_id))],
+            writes_of(child, layout),
+            children={**self.run.children, step.name: child_id},
+        )
+
+    async def _child_goes_on(self, begun: Undo) -> bool:
+        """Turn the child of a step back before the step is undone; whether it is not over yet."""
+        child_id = self.run.children.get(begun.step)
+        child, revision = await self._look(child_id) if child_id else (None, 0)
+        if child is None or child.over:
+            return False
+        if child.stopped:
+            error = f"child saga {child.id!r} is {child.state.value}: {child.error}"
+            await self._record(self._ended(begun, RecordKind.UNDO_FAILED, None, error))
+            return True
+        if not child.progress.turned:
+            try:
+                await self._worker.abandon(child.id)
+            except SagaStateError:  # it cannot turn back any more: its end is waited for
+                child, revision = await self._look(child.id)
+            else:
+                return True  # look again
+        if child is not None and not child.over:
+            key = self._worker.layout.open(child.id)
+            await self._let_go_if_cut_off(self._park(None, [Revision(key, revision)]))
+        return True
+
+    async def _look(self, run_id: str) -> tuple[SagaRun | None, int]:
+        """A run as it stands, and the revision of its key."""
+        layout = self._worker.layout
+        seen = await self._worker.store.get_many([layout.open(run_id), layout.done(run_id)])
+        run = next((read_run(entry) for entry in seen.items.values()), None)
+        return run, run.revision if run is not None else 0
 
     def _context(self, step: Step, attempt: int, *, undo: bool) -> StepContext:
         run = self.run
@@ -332,37 +591,49 @@ class Driver:
         return (now + timedelta(seconds=retry.pause_s(tries.failures))).isoformat()
 
 
-async def _called(callback: Callback, context: StepContext) -> Json:
-    """Call it, again at once if it lost a compare: a rival was first, which is not a failure."""
-    for attempt in range(CONFLICTS_MAX):
-        try:
-            result = callback(context)
-            return await result if inspect.isawaitable(result) else result
-        except ConflictError:
-            if attempt == CONFLICTS_MAX - 1:
-                raise
-            await asyncio.sleep(DEFAULT_RETRY.pause_s(attempt))
-    raise AssertionError("unreachable: the last attempt returns or raises")
+_INTENTS: Final = {Run: RecordKind.INTENT, Undo: RecordKind.UNDO, Probe: RecordKind.PROBE}
+
+
+def _tries(run: SagaRun, action: Attempt) -> Tries:
+    """What was tried of this before."""
+    progress = run.progress
+    tried = {Run: progress.forward, Undo: progress.back, Probe: progress.probed}[type(action)]
+    return tried.get(action.step, Tries())
 
 
 def as_json(value: Json, what: str, bytes_max: int) -> Json:
     """The value as everyone will read it back: tuples are lists and keys are strings from now on.
 
+    What has a `to_json`, a booking say, is written as that gives it.
+
     Raises:
-        RefusedError: it is not JSON, or too large.
+        InvalidRequestError: it is not JSON, or has more bytes of UTF-8 than allowed.
     """
     if value is None:
         return None
     try:
-        text = json.dumps(value, allow_nan=False)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_told_by_itself)
+        size = len(text.encode())
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"the {what} is not JSON: {error}") from error
-    if len(text) > bytes_max:
-        raise InvalidRequestError(f"the {what} has {len(text)} bytes, {bytes_max} are allowed")
+    if size > bytes_max:
+        raise InvalidRequestError(f"the {what} has {size} bytes, {bytes_max} are allowed")
     return json.loads(text)
 
 
+def _told_by_itself(value: object) -> Json:
+    to_json = getattr(value, "to_json", None)
+    if to_json is None:
+        raise TypeError(f"{type(value).__name__} is not JSON and has no to_json")
+    return to_json()
+
+
 def _text(error: object) -> str:
-    if isinstance(error, BaseException):
-        return f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]
-    return str(error)[:ERROR_CHARS_MAX]
+    """An error in one line, with where it was raised if that was a surprise."""
+    if not isinstance(error, BaseException):
+        return str(error)[:ERROR_CHARS_MAX]
+    text = f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]
+    frames = traceback.extract_tb(error.__traceback__)
+    if frames and not isinstance(error, RefusedError | RetryLater):
+        text += f" ({frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name})"
+    return text

@@ -21,11 +21,13 @@ INTENT, UNDO          an attempt begins; UNDO also turns the run back.  One with
 DONE                  the step's result is known
 FAILED, a time        the same step again, not before that time
 FAILED, no time       given up: the rows of the next table say what follows
-LATER, PAUSED         the same step again; no failure is counted
+LATER, PAUSED         the same step again; no failure is counted; LATER: it had no effect
 REFUSED               turns the run back; this step needs no compensation
 DEADLINE, ABANDON     turns the run back; the step under way is compensated like those before it
 UNDONE, UNDO_FAILED   of a compensation what DONE and FAILED are of an action
+PROBE, UNKNOWN        an attempt of a probe begins, and did not find out; else DONE or REFUSED
 SKIP                  a person: forwards the step has this result, backwards it counts as undone
+ABANDON, when STUCK   a person: the pivot at which the run is stuck had no effect
 RETRY                 a person: what was counted against all steps is forgotten
 ====================  =============================================================================
 
@@ -34,12 +36,15 @@ RETRY                 a person: what was counted against all steps is forgotten
 ==============================================  ===================================================
 the last record is COMPLETED or COMPENSATED     Finish
 the last record is STUCK or DEAD_LETTER         Stop, until SKIP, RETRY or ABANDON follows
-the history has `RECORDS_MAX` records           Stop DEAD_LETTER
+`RECORDS_MAX` records since a person wrote one  Stop DEAD_LETTER
 forwards: every step has a result               Finish COMPLETED
-forwards: given up; retriable, or not undoable  Stop STUCK: nobody knows the way back
+forwards: given up, retriable                   Stop STUCK
 forwards: given up otherwise                    as if turned back
 forwards: lost with `crashes_max` workers       Stop DEAD_LETTER
+forwards: called `LATERS_MAX` times             Stop DEAD_LETTER
 forwards                                        Run the first step without a result
+back: a pivot may have had its effect           Probe it; Stop STUCK if that is given up, or none
+back: ... and its probe took workers along      Stop DEAD_LETTER
 back: nothing left to undo                      Finish COMPENSATED
 back: given up                                  Stop STUCK
 back: lost with `crashes_max` workers           Stop DEAD_LETTER
@@ -49,10 +54,14 @@ back                                            Undo the last step that is begun
 It asks no clock: a time that matters (the end of a back-off) is in the record that brought it
 about.
 
+A pivot "may have had its effect" if it has no compensation, some attempt of it ended neither with
+LATER nor with a result, and nobody has said that it did not happen.
+
 Invariants: before the pivot is done every failure turns the run back, after it none does (REFUSED,
-DEADLINE and ABANDON are not written there); once turned back, no action runs again; a step is
-undone from its intent on, unless it was refused, in reverse order of the steps; COMPENSATED stands
-only where every such step is undone or was skipped by a person.
+DEADLINE and ABANDON are not written there; an ABANDON that comes while the pivot runs loses against
+its result); once turned back, no action runs again, but for that; a step is undone from its intent
+on, unless it was refused, in reverse order of the steps; COMPENSATED stands only where every such
+step is undone or was skipped by a person, and where no pivot may have had its effect.
 """
 
 from __future__ import annotations
@@ -63,7 +72,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional.sagas.saga import Json, StepKind
+from transactional.sagas.saga import Child, Json, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,7 +82,9 @@ if TYPE_CHECKING:
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 RECORDS_MAX: Final = 2000
-"""Longest history; a saga that is still not done then is dead-lettered."""
+"""Longest history since a person wrote to it; a saga that is not done then is dead-lettered."""
+LATERS_MAX: Final = 10_000
+"""How often a step is called, since a person wrote, before it is taken for one that never ends."""
 
 
 class RecordKind(Enum):
@@ -90,6 +101,8 @@ class RecordKind(Enum):
     UNDO = "undo"  # an attempt of the compensation begins
     UNDONE = "undone"  # the compensation returned
     UNDO_FAILED = "undo_failed"  # the compensation raised; `value` as for FAILED
+    PROBE = "probe"  # an attempt of the probe begins
+    UNKNOWN = "unknown"  # the probe raised, or could not tell; `value` as for FAILED
     SKIP = "skip"  # a person says that the step is dealt with; `value` is its result
     RETRY = "retry"  # a person wants a stopped saga to go on; counts start anew
     COMPLETED = "completed"
@@ -104,8 +117,15 @@ TURNING: Final = frozenset(
     {RecordKind.REFUSED, RecordKind.DEADLINE, RecordKind.ABANDON, RecordKind.UNDO}
 )
 SETBACKS: Final = frozenset(
-    {RecordKind.FAILED, RecordKind.LATER, RecordKind.PAUSED, RecordKind.UNDO_FAILED}
+    {
+        RecordKind.FAILED,
+        RecordKind.LATER,
+        RecordKind.PAUSED,
+        RecordKind.UNDO_FAILED,
+        RecordKind.UNKNOWN,
+    }
 )
+PERSONS: Final = frozenset({RecordKind.SKIP, RecordKind.RETRY, RecordKind.ABANDON})
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +197,15 @@ class Undo:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask the step's probe how it went; not before a time, if one is given."""
+
+    step: str
+    attempt: int
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """The saga is over: COMPLETED or COMPENSATED."""
 
@@ -191,7 +220,8 @@ class Stop:
     step: str = ""
 
 
-NextAction = Run | Undo | Finish | Stop
+Attempt = Run | Undo | Probe
+NextAction = Attempt | Finish | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,28 +229,43 @@ class Tries:
     """The attempts at one thing (an action, a compensation) as the history tells them."""
 
     attempts: int = 0  # all of them: numbers the next one
+    forgiven: int = 0  # those before a person last intervened
     since: datetime | None = None  # when the first of them began
     failures: int = 0  # those that raised, since a person last intervened
     lost: int = 0  # begun without an outcome, since a person last intervened
+    unsure: int = 0  # those that may have had their effect: all but the ones that said LATER
     begun: bool = False  # the last one has no outcome yet
     failed: bool = False  # the last one raised
     not_before: datetime | None = None  # when a failed or postponed one may be repeated
 
     def begin(self, record: Record) -> Tries:
         """An attempt begins; if the one before it has no outcome, it was lost."""
-        lost = self.lost + self.begun
-        return Tries(record.attempt, self.since or record.at, self.failures, lost, begun=True)
+        return Tries(
+            max(self.attempts, record.attempt),
+            self.forgiven,
+            self.since or record.at,
+            self.failures,
+            self.lost + self.begun,
+            self.unsure + 1,
+            begun=True,
+        )
 
     def end(self, record: Record) -> Tries:
         """The attempt ended without a result."""
-        failed = record.kind in (RecordKind.FAILED, RecordKind.UNDO_FAILED)
-        not_before = datetime.fromisoformat(record.value) if record.value else None
-        failures = self.failures + failed
-        return replace(self, begun=False, failed=failed, failures=failures, not_before=not_before)
+        failed = record.kind not in (RecordKind.LATER, RecordKind.PAUSED)
+        return replace(
+            self,
+            attempts=max(self.attempts, record.attempt),
+            begun=False,
+            failed=failed,
+            failures=self.failures + failed,
+            unsure=self.unsure - (self.begun and record.kind is RecordKind.LATER),
+            not_before=datetime.fromisoformat(record.value) if record.value else None,
+        )
 
     def anew(self) -> Tries:
         """A person wants it tried again: what was counted against it is forgotten."""
-        return Tries(self.attempts)
+        return Tries(self.attempts, self.attempts, unsure=self.unsure)
 
 
 _NEVER: Final = Tries()
@@ -233,6 +278,7 @@ class Progress:
     results: dict[str, Json] = field(default_factory=dict)
     forward: dict[str, Tries] = field(default_factory=dict)
     back: dict[str, Tries] = field(default_factory=dict)
+    probed: dict[str, Tries] = field(default_factory=dict)
     undone: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     turned: bool = False
@@ -251,6 +297,7 @@ class Progress:
             dict(self.results),
             dict(self.forward),
             dict(self.back),
+            dict(self.probed),
             set(self.undone),
             set(self.refused),
             self.turned,
@@ -263,22 +310,30 @@ class Progress:
         return progress
 
     def _add(self, record: Record) -> None:
-        kind = record.kind
-        self.records += 1
+        kind, before = record.kind, self.last
+        self.records = 0 if kind in PERSONS else self.records + 1
         self.last = kind
         self.error = record.error or self.error
         if kind is RecordKind.INTENT:
             self.forward[record.step] = self.forward.get(record.step, _NEVER).begin(record)
+            self.turned = False
         elif kind is RecordKind.DONE:
             self.results[record.step] = record.value
         elif kind is RecordKind.UNDO:
             self.back[record.step] = self.back.get(record.step, _NEVER).begin(record)
             self.turned = True
+        elif kind is RecordKind.PROBE:
+            self.probed[record.step] = self.probed.get(record.step, _NEVER).begin(record)
         elif kind in SETBACKS:
-            tries = self.back if kind is RecordKind.UNDO_FAILED else self.forward
+            tries = {RecordKind.UNDO_FAILED: self.back, RecordKind.UNKNOWN: self.probed}.get(
+                kind, self.forward
+            )
             tries[record.step] = tries[record.step].end(record)
+        elif kind is RecordKind.ABANDON and before in STOPPED and record.step:
+            self.refused.add(record.step)  # a person says that it had no effect
+            self.turned = True
         elif kind is RecordKind.RETRY:
-            for tries in (self.forward, self.back):
+            for tries in (self.forward, self.back, self.probed):
                 tries.update({step: each.anew() for step, each in tries.items()})
         else:
             self._close(record)
@@ -306,11 +361,31 @@ def next_action(saga: Saga, progress: Progress) -> NextAction:
         return Stop(progress.last)
     if progress.records >= RECORDS_MAX:
         return Stop(RecordKind.DEAD_LETTER)
-    if not progress.turned:
+    pivot = next((step for step in saga.steps if step.decides), None)
+    decided = pivot is not None and pivot.name in progress.results
+    if not progress.turned or (decided and not progress.back):
         onward = _onward(saga, progress)
         if onward is not None:
             return onward
+    if pivot is not None and in_doubt(pivot, progress):
+        return _probe(pivot, progress)
     return _backward(saga, progress)
+
+
+def in_doubt(step: Step, progress: Progress) -> bool:
+    """Whether a pivot that cannot be undone may have had its effect, and nobody has said how."""
+    tries = progress.forward.get(step.name, _NEVER)
+    answered = (progress.results, progress.refused, progress.undone)
+    return step.decides and tries.unsure > 0 and not any(step.name in known for known in answered)
+
+
+def _probe(pivot: Step, progress: Progress) -> NextAction:
+    tries = progress.probed.get(pivot.name, _NEVER)
+    if pivot.probe is None or (tries.failed and tries.not_before is None):
+        return Stop(RecordKind.STUCK, pivot.name)
+    if tries.lost + tries.begun >= pivot.crashes_max:
+        return Stop(RecordKind.DEAD_LETTER, pivot.name)
+    return Probe(pivot.name, tries.attempts + 1, tries.not_before)
 
 
 def _onward(saga: Saga, progress: Progress) -> NextAction | None:
@@ -320,11 +395,10 @@ def _onward(saga: Saga, progress: Progress) -> NextAction | None:
         return Finish(RecordKind.COMPLETED)
     tries = progress.forward.get(step.name, _NEVER)
     if tries.failed and tries.not_before is None:
-        undoable = step.kind is StepKind.COMPENSATABLE or step.compensation is not None
-        if step.kind is StepKind.RETRIABLE or not undoable:
-            return Stop(RecordKind.STUCK, step.name)  # nobody knows how the pivot went
+        if step.kind is StepKind.RETRIABLE:
+            return Stop(RecordKind.STUCK, step.name)
         return None
-    if _poisoned(step, tries):
+    if _poisoned(step, tries) or tries.attempts - tries.forgiven >= LATERS_MAX:
         return Stop(RecordKind.DEAD_LETTER, step.name)
     return Run(step.name, tries.attempts + 1, tries.not_before)
 
@@ -335,8 +409,10 @@ def _backward(saga: Saga, progress: Progress) -> NextAction:
             step.name not in progress.forward
             or step.name in progress.undone
             or step.name in progress.refused
-            or step.compensation is None
         ):
+            continue
+        unfinished_child = isinstance(step.action, Child) and step.name not in progress.results
+        if step.compensation is None and not unfinished_child:
             continue
         tries = progress.back.get(step.name, _NEVER)
         if tries.failed and tries.not_before is None:

@@ -8,7 +8,7 @@ it is, and a definition can change while old runs finish on the version that the
 Kinds of step (Richardson, Microservices Patterns, 4.3.2), in this order::
 
     COMPENSATABLE*   can be undone                   failure -> undo everything before it
-    PIVOT?           decides                         failure -> undo everything before it
+    PIVOT?           decides                         a definite no -> undo everything before it
     RETRIABLE*       comes after the decision        failure -> retried; exhausted -> stuck, visible
 
 What an action says by the way it ends:
@@ -17,19 +17,24 @@ What an action says by the way it ends:
 returns JSON           done; the value is the step's result
 raises StepRefused     it had no effect and will have none: not retried, not undone itself
 raises RetryLater      it had no effect yet: called again at that time, however often
-raises ConflictError   a store's compare was lost: called again at once; this is not a failure
+raises ConflictError   a compare was lost: called again, however often; this is not a failure
 raises RefusedError    a definite no, perhaps after some effect: not retried, undone itself too
 raises anything else   perhaps it had its effect: retried, and when given up undone itself too
 =====================  ===========================================================================
+
+A pivot that cannot be undone and may have had its effect (it raised, was cut off, or fell with its
+worker) is never taken for one that had none: its `probe` is asked how it went, and without an
+answer the run is stuck until a person says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from transactional.clock import as_utc
 from transactional.errors import InvalidRequestError, NotNowError, TransactionalError
 from transactional.retry import Retry
 
@@ -63,14 +68,29 @@ class StepRefused(NotNowError):  # noqa: N818 said by an action, it is an answer
 
 
 class RetryLater(Exception):  # noqa: N818 said by an action, it is an answer
-    """Raised by an action that had no effect yet: call it again at `at` (aware) or in `after_s`."""
+    """Raised by an action that had no effect yet: call it again at `at` (aware) or in `after_s`.
+
+    Raises:
+        InvalidTimeError: `at` has no time zone; raised where it is written.
+        InvalidRequestError: `after_s` is not a number of seconds.
+    """
 
     def __init__(
         self, reason: str = "", *, at: datetime | None = None, after_s: float = 0.0
     ) -> None:
         super().__init__(reason)
-        self.at = at
+        if not 0 <= after_s < float("inf"):
+            raise InvalidRequestError(f"after_s is a number of seconds, not {after_s!r}")
+        self.at = as_utc(at) if at is not None else None
         self.after_s = after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a probe found out: whether the action had its effect, and with which result."""
+
+    happened: bool
+    result: Json = None
 
 
 class StepKind(Enum):
@@ -104,6 +124,7 @@ class StepContext:
 
 
 Callback = Callable[[StepContext], Awaitable[Json] | Json]
+Probe = Callable[[StepContext], Awaitable[Outcome | None] | Outcome | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +138,8 @@ class Sleep:
 class AwaitSignal:
     """An action: wait for `Sagas.signal(id, name, value)`; the value is the step's result.
 
-    A signal that comes before the saga waits is kept for it.  After `timeout_s` without one the
-    step is refused.
+    Signals of one name queue in the order in which they came, those that come before the saga waits
+    too, and each is taken by one step.  After `timeout_s` without one the step is refused.
     """
 
     name: str
@@ -129,7 +150,9 @@ class AwaitSignal:
 class Child:
     """An action: run another saga to its end, as `<saga id>.<step>`; its results are the result.
 
-    A child that was compensated refuses the step.  A child that is stuck keeps the parent waiting.
+    If somebody else's run has that id, `~1` and so on is added.  A child that was compensated
+    refuses the step; one that is stuck keeps the parent waiting.  A parent that turns back turns
+    its child back, and goes on when that is over.
     """
 
     saga: str
@@ -144,9 +167,11 @@ class Step:
     """One local transaction and how to undo it.
 
     `compensation=None` says that there is nothing to undo.  `timeout_s` bounds one attempt of the
-    action and one of the compensation; waiting actions are bounded by the saga's deadline only.
-    `crashes_max` is how many attempts may be lost with their worker before the step is taken for
-    poison and the saga dead-lettered.
+    action, of the compensation and of the probe; waiting actions are bounded by the saga's deadline
+    only.  `crashes_max` is how many attempts may be lost with their worker before the step is taken
+    for poison and the saga dead-lettered.  `probe` tells of a pivot without compensation, after an
+    attempt whose outcome is not known, whether it had its effect: it returns an `Outcome`, or None
+    if that cannot be told yet (it is asked again as `undo_retry` says).
     """
 
     name: str
@@ -157,6 +182,12 @@ class Step:
     undo_retry: Retry = UNDO_RETRY
     timeout_s: float | None = 60.0
     crashes_max: int = 3
+    probe: Probe | None = None
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is a pivot that cannot be undone: if it happened, there is only forward."""
+        return self.kind is StepKind.PIVOT and self.compensation is None
 
     @property
     def waits(self) -> bool:
@@ -173,7 +204,7 @@ class Saga:
     """
 
     name: str
-    steps: tuple[Step, ...]
+    steps: Sequence[Step]
     version: int = 1
     deadline_s: float | None = None
     _by_name: dict[str, Step] = field(init=False, repr=False, compare=False)
@@ -192,6 +223,8 @@ class Saga:
             problem = "needs its steps in the order compensatable, one pivot, retriable"
         elif any(s.compensation and s.kind is StepKind.RETRIABLE for s in self.steps):
             problem = "has a retriable step with a compensation, which would never run"
+        elif any(s.probe and not s.decides for s in self.steps):
+            problem = "has a probe at a step that is not a pivot without compensation"
         elif not all(step.name and "/" not in step.name for step in self.steps):
             problem = "has a step without a name, or with '/' in it"
         if problem:

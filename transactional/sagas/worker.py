@@ -8,6 +8,12 @@ the owner's key gone writes its own name into the run, in a commit that compares
 that key and the run's revision; that same write fences the old owner off, should it only have been
 asleep.  So two workers may both believe that they own a run, but only one can record.
 
+Who drives what.  A run without an owner lies in the index of what is due (see `run`): new runs of
+clients, runs that another worker let go of, parked ones whose time or news has come.  Every worker
+watches that index and takes what is due, as long as it drives fewer than `runs_max`; the first
+commit wins.  Runs that only wait are parked and cost no worker anything.  Runs whose owner died are
+found by looking, every `recover_every_s`, at who drives what and who lives.
+
     async with Sagas(store, [order], worker="fulfilment") as sagas:
         run = await sagas.execute("order", "order-17", {"item": "book", "pieces": 2})
         assert run.state is SagaState.COMPLETED, run.error
@@ -24,33 +30,51 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
-from transactional.clock import BusinessClock
-from transactional.errors import ConflictError, LeaseExpiredError, TransactionalError
+from transactional.clock import BusinessClock, utc
+from transactional.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LeaseExpiredError,
+    TransactionalError,
+)
 from transactional.retry import Decision, decided, settled_commit
-from transactional.sagas.driver import Driver, SagaFencedError, as_json
-from transactional.sagas.history import Record, RecordKind, past_pivot
+from transactional.sagas.driver import (
+    INPUT_BYTES_MAX,
+    Driver,
+    SagaFencedError,
+    as_json,
+)
+from transactional.sagas.history import Record, RecordKind, in_doubt, past_pivot
 from transactional.sagas.run import (
+    NOW,
     SagaExistsError,
     SagaLayout,
     SagaRun,
     SagaStateError,
     UnknownSagaError,
+    due_at,
     read_run,
     writes_of,
 )
 from transactional.store import next_change, scan_all
-from transactional.values import Absent, Exists, Put, Revision
+from transactional.tokens import fresh_token
+from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from datetime import datetime
     from types import TracebackType
 
     from transactional.sagas.saga import Json, Saga
     from transactional.store import Store
-    from transactional.values import Lease
+    from transactional.values import KeyValue, Lease
 
-INPUT_BYTES_MAX: Final = 64 << 10
-"""Largest input of a run as JSON."""
+SIGNALS_MAX: Final = 1000
+"""Most signals of one name that a run is sent."""
+LOOK_AT_MOST_S: Final = 60.0
+"""How long a worker sleeps at most before it looks again at what is due."""
+LEFT_MAX: Final = 100_000
+"""Most runs of unknown definitions that are remembered as not for this worker."""
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +83,10 @@ class Sagas:
     """A worker for the sagas it was given the definitions of; `async with` starts and stops it.
 
     Outside of `async with` it is a client: what it starts, looks at and intervenes in is driven by
-    workers elsewhere.  `runs_max` bounds the runs driven at once (children not counted); `start`
-    waits for room.  A worker that dies is noticed after at most `lease_ttl_s`; whoever has the
-    definitions takes its runs over within `recover_every_s` (half of that, if not given).
+    workers elsewhere, which are woken at once.  `runs_max` bounds the runs driven at once, those
+    that only wait not counted; `start` waits for room.  A worker that dies is noticed after at most
+    `lease_ttl_s`; whoever has the definitions takes its runs over within `recover_every_s` (half of
+    that, if not given).
     """
 
     def __init__(
@@ -84,6 +109,10 @@ class Sagas:
         self._room = asyncio.Semaphore(runs_max)
         self._driving: dict[str, asyncio.Task[SagaRun]] = {}
         self._claimed: set[str] = set()  # those, and the ones whose first commit is under way
+        self._left: dict[
+            str, int
+        ] = {}  # runs of unknown definitions, and the key that told of them
+        self._freed = asyncio.Event()  # a place among the `runs_max` became free
         self._duties: list[asyncio.Task[None]] = []
         self._lease: Lease | None = None
         self._clock: BusinessClock | None = None
@@ -95,6 +124,7 @@ class Sagas:
         self._duties = [
             asyncio.create_task(self._keep_lease(), name=f"{self.name} lease"),
             asyncio.create_task(self._recover(), name=f"{self.name} recovery"),
+            asyncio.create_task(self._attend(), name=f"{self.name} runs that are due"),
         ]
         return self
 
@@ -154,6 +184,76 @@ class Sagas:
                 log.warning("worker %s cannot look for unfinished sagas: %s", self.name, error)
             await asyncio.sleep(self._recover_every_s)
 
+    async def _attend(self) -> None:
+        """Take what is due, when it is due, as long as there is room."""
+        while True:
+            try:
+                revision, next_at = await self._take_due()
+                await self._sleep_until(next_at, revision)
+            except TransactionalError as error:
+                log.warning("worker %s cannot look for what is due: %s", self.name, error)
+                await asyncio.sleep(min(1.0, self._recover_every_s))
+
+    async def _take_due(self) -> tuple[int, datetime | None]:
+        """Take the runs that are due now; the revision looked at, and when the next one is due."""
+        await self.clock.refresh(age_s_max=LOOK_AT_MOST_S)
+        now, after, revision = due_at(self.clock.now()), None, None
+        self._freed.clear()
+        while True:
+            page = await self.store.scan(self.layout.due(), after=after)
+            revision = page.revision if revision is None else revision
+            for entry in page.items.values():
+                after = entry.key
+                due, run_id = self.layout.due_of(entry.key)
+                if due > now:
+                    return revision, utc(int(due))
+                if self._room.locked():
+                    return revision, None  # `_freed` tells when to go on
+                if run_id not in self._claimed and self._left.get(run_id) != entry.revision:
+                    await self._take(run_id, entry)
+            if not page.more:
+                return revision, None
+
+    async def _take(self, run_id: str, told: KeyValue) -> None:
+        """Drive a run that is due, if it is for us; tidy the key away if it is for nobody."""
+        entry = await self.store.get(self.layout.open(run_id))
+        run = read_run(entry) if entry is not None else None
+        if run is None or run.owner or run.stopped:
+            # Over, or in somebody's hands, who looks himself before he parks it: the key is done.
+            still = Revision(self.layout.open(run_id), entry.revision if entry is not None else 0)
+            with suppress(ConflictError):
+                seen = Revision(told.key, told.revision)
+                await settled_commit(self.store, [still, seen], [Delete(told.key)])
+            return
+        definition = self._definitions.get((run.saga, run.version))
+        if definition is None:
+            if len(self._left) >= LEFT_MAX:
+                self._left.clear()
+            self._left[run_id] = told.revision
+            return
+        driver = Driver(self, definition, run)
+        compares = [Revision(self.layout.open(run_id), run.revision)]
+        with suppress(ConflictError):  # somebody else was faster
+            await self._launch(driver, partial(driver.begin, compares), self._room)
+
+    async def _sleep_until(self, moment: datetime | None, revision: int) -> None:
+        """Sleep until something becomes due, or room; `moment` is when the next known one does."""
+        left_s = LOOK_AT_MOST_S
+        if moment is not None:
+            left_s = min(left_s, max(0.0, (moment - self.clock.now()).total_seconds()))
+        waits = [
+            asyncio.ensure_future(next_change(self.store, self.layout.due(), revision)),
+            asyncio.ensure_future(self._freed.wait()),
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            for wait in done:
+                wait.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
     # --- starting and waiting -------------------------------------------------------------------
 
     async def start(self, saga: str, run_id: str, given: Json = None) -> SagaRun:
@@ -165,7 +265,25 @@ class Sagas:
             SagaExistsError: the id belongs to another run.
             UnknownSagaError: there is no definition of that name.
         """
-        return await self._start(saga, run_id, given, room=self._room)
+        return await self._start(saga, run_id, given)
+
+    async def signal_with_start(
+        self,
+        saga: str,
+        run_id: str,
+        given: Json,
+        name: str,
+        value: Json = None,
+        *,
+        key: str | None = None,
+    ) -> SagaRun:
+        """Begin the run if it is not there yet, and give it a signal; so a signal may come first.
+
+        Raises: as `start` and `signal`.
+        """
+        run = await self.start(saga, run_id, given)
+        await self.signal(run_id, name, value, key=key)
+        return run
 
     async def execute(self, saga: str, run_id: str, given: Json = None) -> SagaRun:
         """Begin a run, or find it, and return it when it is over or waits for a person."""
@@ -182,7 +300,9 @@ class Sagas:
             task = self._driving.get(run_id)
             if task is not None:
                 with suppress(SagaFencedError):
-                    return await asyncio.shield(task)
+                    driven = await asyncio.shield(task)
+                    if driven.over or driven.stopped:
+                        return driven
             run, revision = await self._look(run_id)
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
@@ -190,32 +310,21 @@ class Sagas:
                 return run
             await next_change(self.store, self.layout.open(run_id), revision)
 
-    async def run_child(self, saga: str, run_id: str, given: Json) -> SagaRun:
-        """Start the child run of a step, or find it, and return it when it is over."""
-        run = await self._start(saga, run_id, given, room=None)
-        while not run.over:
-            run = await self.wait(run_id)
-            if run.stopped:  # a person will see to it; the parent waits
-                await next_change(self.store, self.layout.open(run_id), run.revision)
-        return run
-
-    async def _start(
-        self, saga: str, run_id: str, given: Json, *, room: asyncio.Semaphore | None
-    ) -> SagaRun:
+    async def _start(self, saga: str, run_id: str, given: Json) -> SagaRun:
         if not run_id or "/" in run_id:
             raise SagaExistsError(f"{run_id!r} is not an id for a saga: it is empty or has a '/'")
-        definition = self._newest(saga)
+        definition = self.newest(saga)
         given = as_json(given, "input", INPUT_BYTES_MAX)
         now = self._clock.now() if self._clock else await self.store.now()
         run = SagaRun(run_id, saga, definition.version, given, now)
         compares = [Absent(self.layout.open(run_id)), Absent(self.layout.done(run_id))]
         try:
             if self._lease is None:
-                writes = writes_of(run, self.layout, signals=False)
-                await settled_commit(self.store, compares, writes)
+                run = replace(run, due=NOW)
+                await settled_commit(self.store, compares, writes_of(run, self.layout))
                 return run
             driver = Driver(self, definition, run)
-            await self._launch(driver, lambda: driver.begin(compares), room)
+            await self._launch(driver, lambda: driver.begin(compares), self._room)
         except ConflictError:
             return await self._same_run(run)
         return driver.run
@@ -226,7 +335,12 @@ class Sagas:
             raise SagaExistsError(f"saga id {asked.id!r} belongs to another run")
         return found
 
-    def _newest(self, saga: str) -> Saga:
+    def newest(self, saga: str) -> Saga:
+        """The newest definition of that name that this worker has.
+
+        Raises:
+            UnknownSagaError: it has none.
+        """
         versions = [version for name, version in self._definitions if name == saga]
         if not versions:
             raise UnknownSagaError(f"no saga {saga!r} is defined here")
@@ -236,11 +350,10 @@ class Sagas:
         self,
         driver: Driver,
         begin: Callable[[], Awaitable[None]],
-        room: asyncio.Semaphore | None,
+        room: asyncio.Semaphore,
     ) -> None:
         """Make the run ours and drive it in a task of its own, once there is room."""
-        if room is not None:
-            await room.acquire()
+        await room.acquire()
         run_id = driver.run.id
         claimed_here = run_id not in self._claimed
         self._claimed.add(run_id)  # recovery may see the run before `begin` returns
@@ -249,15 +362,14 @@ class Sagas:
         except BaseException:
             if claimed_here:
                 self._claimed.discard(run_id)
-            if room is not None:
-                room.release()
+            room.release()
             raise
         task = asyncio.create_task(driver.drive(), name=f"saga {run_id}")
         self._driving[run_id] = task
 
         def ended(task: asyncio.Task[SagaRun]) -> None:
-            if room is not None:
-                room.release()
+            room.release()
+            self._freed.set()
             del self._driving[run_id]
             self._claimed.discard(run_id)
             if not task.cancelled() and (error := task.exception()) is not None:
@@ -268,23 +380,27 @@ class Sagas:
     # --- recovery -------------------------------------------------------------------------------
 
     async def resume_unfinished(self) -> tuple[str, ...]:
-        """Take over the runs that nobody drives any more and drive them; returns their ids.
+        """Take over the runs of workers that are gone and drive them; returns their ids.
 
-        One scan of the workers and one of the open runs.  Runs that wait for a person, and runs of
-        versions that are not defined here, are left alone.
+        One scan of the workers and one of the index of who drives what.  Runs of versions that are
+        not defined here are left alone.
         """
         alive = (await scan_all(self.store, self.layout.worker())).items
         resumed = []
-        async for run in self.unfinished():
-            definition = self._definitions.get((run.saga, run.version))
-            owner = self.layout.worker(run.owner)
-            foreign = run.owner not in ("", self.name)
-            if definition is None or run.stopped or run.id in self._claimed:
+        for key in (await scan_all(self.store, self.layout.owned())).items:
+            worker, run_id = self.layout.owned_of(key)
+            owner = self.layout.worker(worker)
+            if run_id in self._claimed or (worker != self.name and owner in alive):
                 continue
-            if foreign and owner in alive:
+            entry = await self.store.get(self.layout.open(run_id))
+            run = read_run(entry) if entry is not None else None
+            if run is None or run.owner != worker:
+                continue  # it went on meanwhile
+            definition = self._definitions.get((run.saga, run.version))
+            if definition is None:
                 continue
             compares = [Revision(self.layout.open(run.id), run.revision)]
-            compares += [Revision(owner, 0)] if foreign else []
+            compares += [Revision(owner, 0)] if worker != self.name else []
             driver = Driver(self, definition, run)
             with suppress(ConflictError):  # somebody else was faster
                 await self._launch(driver, partial(driver.begin, compares), self._room)
@@ -325,19 +441,32 @@ class Sagas:
 
     # --- intervening -----------------------------------------------------------------------------
 
-    async def signal(self, run_id: str, name: str, value: Json = None) -> bool:
+    async def signal(
+        self, run_id: str, name: str, value: Json = None, *, key: str | None = None
+    ) -> bool:
         """Tell a run something that one of its steps waits for, now or later.
 
-        False if the run is over, or the signal was given before: then it stands as it was.
+        Each call is a signal of its own, taken by one step; with a `key`, repeating it is harmless.
+        False if the run is over, or a signal with this key was given before: nothing was written.
+
+        Raises:
+            UnknownSagaError: there is no such run; `signal_with_start` begins it.
+            InvalidRequestError: the value or the names are not fit, or `SIGNALS_MAX` were given.
         """
+        if not name or key == "":
+            raise InvalidRequestError("a signal has a name, and its key is not empty")
         text = json.dumps(as_json(value, "signal", INPUT_BYTES_MAX))
-        key = self.layout.signal(run_id, name)
         run = await self.get(run_id)
         if run is None:
             raise UnknownSagaError(f"there is no saga {run_id!r}")
+        given = await scan_all(self.store, self.layout.signal(run_id, name))
+        if len(given.items) >= SIGNALS_MAX:
+            raise InvalidRequestError(f"saga {run_id!r} was sent {SIGNALS_MAX} signals {name!r}")
+        place = self.layout.signal(run_id, name, key or fresh_token()[:16])
+        writes = [Put(place, text.encode()), Put(self.layout.due(NOW, run_id), b"")]
         try:
-            unheard = (Absent(key), Exists(self.layout.open(run_id)))
-            await settled_commit(self.store, unheard, [Put(key, text.encode())])
+            unheard = (Absent(place), Exists(self.layout.open(run_id)))
+            await settled_commit(self.store, unheard, writes)
         except ConflictError:
             return False
         return True
@@ -361,6 +490,9 @@ class Sagas:
     async def abandon(self, run_id: str) -> SagaRun:
         """Turn a run back: what it has done is compensated, at the latest after the present step.
 
+        A run that waits turns at once.  A pivot that cannot be undone and is under way decides by
+        its result.  Of a run that is stuck at its pivot this says that the pivot had no effect.
+
         Raises:
             SagaStateError: the run is past its pivot or over.  UnknownSagaError: as `retry`.
         """
@@ -371,7 +503,11 @@ class Sagas:
                 raise UnknownSagaError(f"{run.saga!r} version {run.version} is not defined here")
             if run.over or past_pivot(definition, run.progress):
                 raise SagaStateError(f"saga {run_id!r} cannot turn back any more")
-            return Record(RecordKind.ABANDON, run.started_at, error="abandoned by a person")
+            stuck_at = run.history[-1].step if run.stopped else ""
+            if stuck_at and not in_doubt(definition.step(stuck_at), run.progress):
+                stuck_at = ""
+            why = "abandoned by a person"
+            return Record(RecordKind.ABANDON, run.started_at, stuck_at, error=why)
 
         return await self._intervene(run_id, turned)
 
@@ -387,9 +523,9 @@ class Sagas:
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
             record = replace(record_of(run), at=await self.store.now())
-            changed = run.extended([record], run.owner)
+            changed = run.extended([record], run.owner, due="" if run.owner else NOW)
             compare = Revision(self.layout.open(run_id), run.revision)
-            return Decision(changed, [compare], writes_of(changed, self.layout, signals=False))
+            return Decision(changed, [compare], writes_of(changed, self.layout, run))
 
         run, revision = await decided(self.store, decide)
         return replace(run, revision=revision)

@@ -25,12 +25,12 @@ from transactional.sagas.history import RecordKind
 
 
 async def test_a_signal_twice_is_a_signal_once(store):
-    """[transactional 38] The first signal counts, before or while the saga waits for it."""
+    """[transactional 38] Of signals with one key the first counts, early or late."""
     actions = Actions()
     steps = [Step("one", AwaitSignal("early")), Step("two", AwaitSignal("late")), actions.step("z")]
     async with worker(store, Saga("work", steps)) as sagas:
         await sagas.start("work", "w1")
-        answers = await asyncio.gather(*(sagas.signal("w1", "late", n) for n in range(6)))
+        answers = await asyncio.gather(*(sagas.signal("w1", "late", n, key="k") for n in range(6)))
         assert sorted(answers) == [False] * 5 + [True]
         assert await sagas.signal("w1", "early", {"by": "ann"}) is True
         run = await sagas.wait("w1")
