@@ -179,3 +179,40 @@ async def test_the_deadline_counts_from_the_call_and_not_from_the_turn() -> None
     assert max(took_s) < 2.0  # one after the other it would be 40 times 0.2 s
     store.away = False
     assert (await t.update(store, "k", lambda _: b"1")).value == b"1"  # the turn is free again
+
+
+async def test_an_update_with_an_op_id_has_its_effect_once(store):
+    """Repeated at once and later, after others have written: one increment."""
+
+    def increment(old):
+        return str(int(old or b"0") + 1).encode()
+
+    await asyncio.gather(*(t.update(store, "n", increment, op_id="step-1") for _ in range(5)))
+    assert (await store.get("n")).value == b"1"
+    await t.update(store, "n", increment)
+    assert (await t.update(store, "n", increment, op_id="step-1")).value == b"2"
+
+    def refuse(_):
+        raise ValueError("a repeat does not ask")
+
+    assert (await t.update(store, "n", refuse, op_id="step-1")).value == b"2"
+    await store.commit([], [t.Delete("n")])
+    with pytest.raises(t.NotFoundError):
+        await t.update(store, "n", increment, op_id="step-1")
+
+
+async def test_a_transaction_with_an_op_id_has_its_effect_once(store):
+    """A repeat is told the first commit, and its function is not called."""
+    calls = []
+
+    async def move(transaction):
+        calls.append(1)
+        old = await transaction.get("a")
+        transaction.put("a", (old.value if old else b"") + b"x")
+        return "moved"
+
+    result, first = await t.transact(store, move, op_id="step-2")
+    assert result == "moved"
+    assert await t.transact(store, move, op_id="step-2") == (None, first)
+    assert (await store.get("a")).value == b"x"
+    assert calls == [1]

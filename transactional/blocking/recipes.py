@@ -97,11 +97,6 @@ class BlockingGrant:
 
     @property
     def was_lost(self) -> bool:
-        """Whether `lost` is set by now; costs nothing."""
-        return self._inner.was_lost
-
-    @property
-    def was_lost(self) -> bool:
         """Whether `lost` is set by now; costs nothing, it is one look at a flag."""
         return self._inner.was_lost
 

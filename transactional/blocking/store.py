@@ -14,7 +14,7 @@ import asyncio
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 from transactional import retry as loops
 from transactional import store as sugar
@@ -152,19 +152,41 @@ class BlockingStore:
         """
         return self._carrier.wait(loops.update, self._inner, key, fn, op_id=op_id, retry=retry)
 
+    @overload
     def transact(
-        self, fn: Callable[[BlockingTransaction], T], *, retry: Retry = DEFAULT_RETRY
-    ) -> tuple[T, Commit]:
+        self,
+        fn: Callable[[BlockingTransaction], T],
+        *,
+        op_id: None = None,
+        retry: Retry = DEFAULT_RETRY,
+    ) -> tuple[T, Commit]: ...
+
+    @overload
+    def transact(
+        self, fn: Callable[[BlockingTransaction], T], *, op_id: str, retry: Retry = DEFAULT_RETRY
+    ) -> tuple[T | None, Commit]: ...
+
+    def transact(
+        self,
+        fn: Callable[[BlockingTransaction], T],
+        *,
+        op_id: str | None = None,
+        retry: Retry = DEFAULT_RETRY,
+    ) -> tuple[T | None, Commit]:
         """Run ``fn`` against the store as if alone (strictly serializable); (result, commit).
 
         It runs in a thread of its own, maybe several times, and must have no effect of its own.
+        With an ``op_id`` it has its effect once for all calls that bring it, and a repeat returns
+        (None, the first commit).
         """
 
         async def run(transaction: Transaction) -> T:
             given = BlockingTransaction(self._carrier, transaction)
             return await asyncio.get_running_loop().run_in_executor(self._pool, fn, given)
 
-        return self._carrier.wait(loops.transact, self._inner, run, retry=retry)
+        if op_id is None:
+            return self._carrier.wait(loops.transact, self._inner, run, retry=retry)
+        return self._carrier.wait(loops.transact, self._inner, run, op_id=op_id, retry=retry)
 
     # --- recipes ----------------------------------------------------------------------------------
 
