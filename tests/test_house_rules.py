@@ -278,3 +278,77 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+# A twin's original -> (the twin, names that it lacks on purpose, and why).
+TWINS = {
+    "replication.Agent": (
+        "replication.BlockingAgent",
+        {"mount"},  # is for the application of a loop
+    ),
+    "replication.Bounded": ("replication.BlockingBounded", set()),
+    "replication.agent.watch.Watch": (
+        "replication.BlockingWatch",
+        {"aclose", "offer", "end", "queued"},  # `close`; and what the agent itself calls
+    ),
+    "transactional.Store": ("transactional.BlockingStore", set()),
+    "transactional.Register": ("transactional.BlockingRegister", set()),
+    "transactional.Lock": ("transactional.BlockingLock", set()),
+    "transactional.Grant": ("transactional.BlockingGrant", set()),
+    "transactional.EventLog": ("transactional.BlockingEventLog", set()),
+    "transactional.Delivery": ("transactional.BlockingDelivery", {"__eq__", "__repr__"}),  # data's
+    "transactional.Sagas": ("transactional.BlockingSagas", {"clock"}),  # the worker's own
+    "transactional.Reservations": ("transactional.BlockingReservations", set()),
+    "transactional.Transaction": ("transactional.BlockingTransaction", {"decision"}),
+}
+OTHER_ARGUMENTS = {"replication.Agent.batch"}  # its function may be given the agent
+ASYNC_ONLY = {"__aenter__", "__aexit__", "__aiter__", "__anext__", "__init__", "__subclasshook__"}
+
+
+def named(place: str) -> type:
+    """The class of that dotted name."""
+    module, _, name = place.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def parameters(method: object) -> list[tuple[str, object, object]]:
+    """Names, kinds and defaults; not annotations, which say how a result is waited for."""
+    return [
+        (p.name, p.kind, "a function" if inspect.isfunction(p.default) else p.default)
+        for p in inspect.signature(method).parameters.values()  # type: ignore[arg-type]
+    ]
+
+
+@pytest.mark.parametrize("original", TWINS)
+def test_a_synchronous_twin_offers_all_that_its_original_does(original: str) -> None:
+    """Every public method and property, and operator, under the same signature; no coroutine.
+
+    Add a method to the twin as `name = awaited(Original.name)`, `called(...)` or `iterated(...)`.
+    """
+    kind, (place, lacks) = named(original), TWINS[original]
+    twin = named(place)
+    for name in dir(kind):
+        wanted = inspect.getattr_static(kind, name)
+        special = name.startswith("__") and inspect.isfunction(wanted) and name not in ASYNC_ONLY
+        if name in lacks or (name.startswith("_") and not special):
+            continue
+        if inspect.ismemberdescriptor(wanted):
+            continue  # a field, which is set where the object is made
+        found = inspect.getattr_static(twin, name, None)
+        assert found is not None, f"{place} lacks {name}"
+        assert type(wanted) is type(found), name
+        if inspect.isfunction(wanted):
+            assert not inspect.iscoroutinefunction(found), name
+            assert special or inspect.getdoc(found), name
+            if f"{original}.{name}" not in OTHER_ARGUMENTS and name != "bounded":
+                assert parameters(wanted) == parameters(found), name
+    if original == "replication.Agent":
+        assert parameters(kind.__init__) == parameters(twin.__init__)  # type: ignore[misc]
+
+
+def test_the_mechanism_of_the_twins_is_one_text() -> None:
+    """`loop_thread` lies in two packages that know nothing of each other, and is the same."""
+    places = ("replication/agent", "transactional/blocking")
+    texts = {(ROOT / place / "loop_thread.py").read_text(encoding="utf-8") for place in places}
+    assert len(texts) == 1

@@ -26,7 +26,7 @@ from __future__ import annotations
 import inspect
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Self, SupportsIndex, TypeVar, cast, overload
 
 from crdt import ReadsAsNumber
 from replication.agent.agent import Agent
@@ -178,6 +178,9 @@ class BlockingAgent:
         self._inner = self._make()
         self._thread: AgentThread | None = None
         self._stopped = False
+
+    def __reduce_ex__(self, _: SupportsIndex) -> str:
+        return self._inner.__reduce_ex__(_)
 
     # ------------------------------------------------------------------------------ life
 

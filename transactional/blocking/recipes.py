@@ -92,7 +92,7 @@ class BlockingGrant:
 
     @property
     def lost(self) -> BlockingLost:
-        """Set when the lease is over, or must be assumed to be."""
+        """Set when the lease is over, or must be assumed to be; see ``Grant.lost``."""
         return BlockingLost(self._carrier, self._carrier.call(lambda: self._inner.lost))
 
     @property
@@ -287,9 +287,10 @@ class BlockingReservations:
 
     define = awaited(Reservations.define)
     rules = awaited(Reservations.rules)
+    get = awaited(Reservations.get)
     hold = awaited(Reservations.hold)
-    book = awaited(Reservations.book)
     hold_many = awaited(Reservations.hold_many)
+    book = awaited(Reservations.book)
     book_many = awaited(Reservations.book_many)
     confirm = awaited(Reservations.confirm)
     confirm_many = awaited(Reservations.confirm_many)
@@ -297,7 +298,6 @@ class BlockingReservations:
     release = awaited(Reservations.release)
     cancel = awaited(Reservations.cancel)
     move = awaited(Reservations.move)
-    get = awaited(Reservations.get)
     current = awaited(Reservations.current)
     agenda = awaited(Reservations.agenda)
     ended = awaited(Reservations.ended)

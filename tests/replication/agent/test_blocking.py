@@ -28,21 +28,19 @@ from crdt import (
 )
 from crdt.errors import BatchTooLargeError, InsufficientRightsError
 from replication import (
-    Agent,
     BatchExpiredError,
     BlockingAgent,
     BlockingBounded,
     BlockingWatch,
-    Bounded,
     ClosedError,
     NotYetError,
     ReentrantCallError,
+    UncopyableAgentError,
     UnknownPeerError,
     Version,
 )
 from replication.agent import proxy
 from replication.agent.proxy import BlockingDocument, proxy_class
-from replication.agent.watch import Watch
 from replication.journal.memory import MemoryJournal
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -142,37 +140,6 @@ def names_of(kind: type) -> set[str]:
 def shape(method: object) -> list[tuple[str, object, object]]:
     """Names, kinds and defaults of a method's parameters; not how it is waited for."""
     return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
-
-
-TWINS = [
-    (Agent, BlockingAgent, {"mount", "bounded", "batch", "__aenter__", "__aexit__"}),
-    (Bounded, BlockingBounded, set()),
-    (
-        Watch,
-        BlockingWatch,
-        {"aclose", "offer", "end", "queued"},
-    ),  # close; what the agent itself calls
-]
-"""(original, twin, what is told below why it differs)."""
-
-
-@pytest.mark.parametrize(
-    ("original", "twin", "differs"), TWINS, ids=lambda v: getattr(v, "__name__", "")
-)
-def test_a_twin_offers_all_that_its_original_does(original, twin, differs):
-    """Every public method and property, under the same signature; none of it is a coroutine.
-
-    `mount` is for the application of a loop, and `__aenter__` for `async with`; `bounded` gives a
-    twin; `batch` hands its function the agent that lives in the thread.
-    """
-    for name in names_of(original) - differs:
-        wanted, found = (inspect.getattr_static(kind, name) for kind in (original, twin))
-        assert type(wanted) is type(found), name
-        assert name.startswith("_") or inspect.getdoc(found), name
-        if inspect.isfunction(wanted):
-            assert not inspect.iscoroutinefunction(found), name
-            assert shape(wanted) == shape(found), name
-    assert shape(original.__init__) == shape(twin.__init__) or original is not Agent
 
 
 def test_a_twin_is_typed_throughout():
@@ -340,16 +307,24 @@ def test_a_document_is_no_more_copyable_than_its_original(twin):
     """Two copies would write under one identity."""
     with pytest.raises(UncopyableError):
         copy.deepcopy(twin.orset("s"))
+    with pytest.raises(UncopyableAgentError):
+        copy.deepcopy(twin)
 
 
 def test_what_is_measured_and_operated_is_there(twin):
     """Blocks, refusals, vitals and counts; the machinery of the kernel is not handed out."""
-    twin.block("bob")
-    assert twin.blocked() == ["bob"]
-    twin.unblock("bob")
-    with pytest.raises(UnknownPeerError):
-        twin.retire("nobody")
-    assert (twin.read_only, twin.behind(), twin.stands(), twin.bytes_sent) == (False, {}, {}, 0)
+    with BlockingAgent("bob", peers=[twin.address]) as bob:
+        watch = twin.watch()
+        bob.counter("n").increment(1)
+        assert watch.take(timeout_s=10)  # they have met
+        twin.block("bob")
+        assert twin.blocked() == ["bob"]
+        twin.unblock("bob")
+    for unknown in (twin.retire, twin.block, twin.unblock):
+        with pytest.raises(UnknownPeerError):
+            unknown("nobody")
+    assert (twin.read_only, twin.behind(), twin.blocked()) == (False, {}, [])
+    assert twin.bytes_sent > 0 < twin.bytes_received
     assert isinstance(twin.counts(), dict)
     assert twin.vitals.heartbeat.worst_s >= 0
     twin.counter("n").increment(1)

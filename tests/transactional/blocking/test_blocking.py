@@ -17,20 +17,11 @@ import transactional
 from transactional import (
     NO_STREAM,
     BlockingDelivery,
-    BlockingEventLog,
-    BlockingGrant,
-    BlockingLock,
-    BlockingRegister,
-    BlockingReservations,
-    BlockingSagas,
     BlockingStore,
-    BlockingTransaction,
     BookingConflict,
     ConflictError,
     DeadlockError,
-    Delivery,
     EventLog,
-    Grant,
     Interval,
     Lock,
     LockBusyError,
@@ -46,9 +37,7 @@ from transactional import (
     SagaState,
     Step,
     StepRefused,
-    Store,
     StoreClosedError,
-    Transaction,
     UnknownSchemeError,
     open_sync,
 )
@@ -82,10 +71,6 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 # --- the same ------------------------------------------------------------------------------------
 
 
-def names_of(kind: type) -> set[str]:
-    return {name for name, found in inspect.getmembers_static(kind) if not name.startswith("_")}
-
-
 def shape(method: object, skip: int = 0) -> list[tuple[str, object, object]]:
     """Names, kinds and defaults of a method's parameters; not how it is waited for."""
     parameters = list(inspect.signature(method).parameters.values())[skip:]
@@ -93,36 +78,6 @@ def shape(method: object, skip: int = 0) -> list[tuple[str, object, object]]:
         (p.name, p.kind, "a function" if inspect.isfunction(p.default) else p.default)
         for p in parameters
     ]
-
-
-TWINS = [
-    (Store, BlockingStore, set()),
-    (Register, BlockingRegister, set()),
-    (Lock, BlockingLock, set()),
-    (Grant, BlockingGrant, set()),
-    (EventLog, BlockingEventLog, set()),
-    (Delivery, BlockingDelivery, set()),
-    (Sagas, BlockingSagas, {"clock"}),  # of the worker's own
-    (Reservations, BlockingReservations, set()),
-    (Transaction, BlockingTransaction, {"decision"}),  # what the loop around it asks
-]
-
-
-@pytest.mark.parametrize(
-    ("original", "twin", "differs"), TWINS, ids=lambda v: getattr(v, "__name__", "")
-)
-def test_a_twin_offers_all_that_its_original_does(original, twin, differs):
-    """Every public method and property, under the same signature; none of it is a coroutine."""
-    for name in names_of(original) - differs:
-        wanted = inspect.getattr_static(original, name)
-        if inspect.ismemberdescriptor(wanted):
-            continue  # a field, which is set where the object is made
-        found = inspect.getattr_static(twin, name)
-        assert type(wanted) is type(found), name
-        assert inspect.getdoc(found), name
-        if inspect.isfunction(wanted):
-            assert not inspect.iscoroutinefunction(found), name
-            assert shape(wanted) == shape(found), name
 
 
 @pytest.mark.parametrize(
@@ -145,15 +100,6 @@ def test_a_store_makes_each_recipe_with_the_arguments_of_the_original(original, 
     """All but the store, which it is."""
     made = original.__init__ if inspect.isclass(original) else original
     assert shape(made, 2 if inspect.isclass(original) else skip) == shape(maker, 1)
-
-
-def test_the_mechanism_is_one_text():
-    """`loop_thread` lies in two packages that know nothing of each other, and is the same."""
-    texts = [
-        (ROOT / place / "loop_thread.py").read_text(encoding="utf-8")
-        for place in ("replication/agent", "transactional/blocking")
-    ]
-    assert texts[0] == texts[1]
 
 
 # --- the store -----------------------------------------------------------------------------------
