@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crdt.counter import GCounter, PNCounter, ReadsAsNumber
     from crdt.errors import (
         AmbiguousNameError,
+        BatchInterruptedError,
         BatchOpenError,
         BatchTooLargeError,
         BelowFloorError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 ROOMS = {
     "AmbiguousNameError": "errors",
     "Batch": "kernel",
+    "BatchInterruptedError": "errors",
     "BatchOpenError": "errors",
     "BatchTooLargeError": "errors",
     "BelowFloorError": "errors",
@@ -148,6 +150,7 @@ __all__ = [
     "HLC",
     "AmbiguousNameError",
     "Batch",
+    "BatchInterruptedError",
     "BatchOpenError",
     "BatchTooLargeError",
     "BelowFloorError",

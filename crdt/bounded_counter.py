@@ -88,7 +88,7 @@ class BoundedCounter(CounterView):
     @property
     def minimum(self) -> int:
         """The bound."""
-        return int(self._container.path[-1].partition(":")[2])
+        return int(self._place.path[-1].partition(":")[2])
 
     @property
     def value(self) -> int:
@@ -168,14 +168,14 @@ class BoundedCounter(CounterView):
 
     def _totals(self) -> dict[str, _Row]:
         latest = self._writer.state.live.latest
-        return {str(step): thaw(latest(row)[2]) for step, row in self._container.rows.items()}
+        return {str(step): thaw(latest(row)[2]) for step, row in list(self._container.rows.items())}
 
     def _row(self) -> _Row:
         return self._totals().get(self.replica, (0, 0, {}))
 
     def _write(self, produced: int, spent: int, granted: dict[str, int]) -> Delta:
         row = freeze((produced, spent, granted))
-        return self._writer.put(self._container, self.replica, 0, row)
+        return self._writer.put(self._place, self.replica, 0, row)
 
     def _refuse_beyond(self, amount: int) -> None:
         local = self.rights()
@@ -186,7 +186,7 @@ class BoundedCounter(CounterView):
         """An independent copy that writes under another id; the rights stay with the old one."""
         self._refuse_shared("fork")
         twin = type(self).__new__(type(self))
-        return twin._own(self._kernel.fork(replica), self._container.path[-1])  # noqa: SLF001
+        return twin._own(self._kernel.fork(replica), self._place.path[-1])  # noqa: SLF001
 
     @classmethod
     def from_bytes(

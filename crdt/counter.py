@@ -42,8 +42,11 @@ def check_amount(amount: object, least: int | None = None) -> int:
 
 
 def _total(view: View) -> int:
-    latest = view._writer.state.live.latest  # noqa: SLF001  # the two counters share this rule
-    return sum([latest(row)[2] for row in view._container.rows.values()])  # type: ignore[misc]  # noqa: SLF001
+    writer = view._writer  # noqa: SLF001  # the two counters share this rule
+    if writer.open_batch is not None:
+        writer.admit()
+    latest = writer.state.live.latest
+    return sum([latest(row)[2] for row in list(view._rows.values())])  # type: ignore[misc]  # noqa: SLF001
 
 
 def _add(view: View, amount: int, seen: Seen | None) -> Delta:
@@ -51,7 +54,9 @@ def _add(view: View, amount: int, seen: Seen | None) -> Delta:
         context_of(seen)
     if amount == 0:
         return NOTHING
-    writer, container = view._writer, view._container  # noqa: SLF001  # as above
+    writer, container = view._writer, view._place  # noqa: SLF001  # as above
+    if writer.open_batch is not None:
+        writer.admit()  # before the total is read
     replica = writer.state.replica
     row = container.rows.get(replica)
     own: Any = 0 if row is None else writer.state.live.latest(row)[2]

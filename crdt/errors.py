@@ -300,6 +300,22 @@ class BatchOpenError(CRDTError):
     hint = "leave the `with batch()` block first"
 
 
+class BatchInterruptedError(CRDTError):
+    """A batch was held open while somebody else came to the state. All of it was rolled back."""
+
+    code = "batch_interrupted"
+    hint = (
+        "a batch is over before anybody else runs: wait first (await, yield), then write all of it "
+        "at once, best in a plain function: agent.batch(write)"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this batch was held over a suspension, and others came to the state: "
+            "its writes were rolled back, nobody has seen them"
+        )
+
+
 class OpIdReusedError(CRDTError, ValueError):
     """An operation id came back with another amount. Nothing was changed."""
 

@@ -44,6 +44,7 @@ class Explained(NamedTuple):
 
 def explain(kernel: Kernel, name: str) -> list[Explained]:
     """The writes of all documents of that name, live ones first. O(entries + kept records)."""
+    kernel.admit()
     live = kernel.writer.state.live
     roots = {path: found for path, found in live.containers.items() if path[0] == name}
     lines = [

@@ -50,7 +50,9 @@ class EWFlag(FlagView):
     @property
     def value(self) -> bool:
         """Whether it is on. O(1)."""
-        return LEAF in self._container.rows
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return LEAF in self._rows
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it on. O(1)."""
@@ -58,7 +60,7 @@ class EWFlag(FlagView):
 
     def disable(self, *, seen: Seen | None = None) -> Delta:
         """Turn it off for every on that was observed. O(1)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
 
 class DWFlag(FlagView):
@@ -69,7 +71,9 @@ class DWFlag(FlagView):
     @property
     def value(self) -> bool:
         """Whether it is on. O(concurrent writes)."""
-        row = self._container.rows.get(LEAF)
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        row = self._rows.get(LEAF)
         return row is not None and all(entry[2] for entry in entries_of(row))
 
     def enable(self, *, seen: Seen | None = None) -> Delta:
@@ -82,4 +86,4 @@ class DWFlag(FlagView):
 
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Back to never touched, as far as observed: leaves no entry."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)

@@ -86,7 +86,7 @@ class LWWMap(View, MutableMapping[K, V]):
         one on every replica.
         """
         rows = self._rows
-        if self._codec is None and self._key_codec is None and self._container.is_plain():
+        if self._codec is None and self._key_codec is None and self._whole.is_plain():
             items: dict[Any, Any] = dict(rows)  # a copy never grows, so this beats a new dict
             items.update(zip(rows, map(VALUE_OF, rows.values()), strict=True))
             return items
@@ -122,7 +122,7 @@ class LWWMap(View, MutableMapping[K, V]):
             stored = freeze(stored)
         writer = self._writer
         if seen is None:
-            return writer.put(self._container, step, writer.stamp(), stored)
+            return writer.put(self._place, step, writer.stamp(), stored)
         return self._replace(step, writer.stamp(), stored, seen)
 
     def delete(self, key: K, *, seen: Seen | None = None) -> Delta:
@@ -131,7 +131,7 @@ class LWWMap(View, MutableMapping[K, V]):
 
     def clear(self, *, seen: Seen | None = None) -> Delta:  # type: ignore[override]  # a delta
         """Delete every key observed. O(n)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
     def update(  # type: ignore[override]  # a delta
         self, other: Any = (), /, *, seen: Seen | None = None, **named: Any
@@ -170,6 +170,8 @@ class LWWMap(View, MutableMapping[K, V]):
         self.delete(key)
 
     def __getitem__(self, key: K) -> V:
+        if self._writer.open_batch is not None:
+            self._writer.admit()
         plain: Any = key
         row = self._rows[
             plain if type(key) is str and self._key_codec is None else self._found(key)
@@ -186,16 +188,20 @@ class LWWMap(View, MutableMapping[K, V]):
             raise KeyError(key) from error
 
     def __contains__(self, key: object) -> bool:
+        if self._writer.open_batch is not None:
+            self._writer.admit()
         try:
-            return self._step(key) in self._container.rows
+            return self._step(key) in self._rows
         except InvalidValueError:
             return False
 
     def __iter__(self) -> Iterator[K]:
-        return iter([self._key_of(step) for step in list(self._container.rows)])
+        return iter([self._key_of(step) for step in list(self._whole.rows)])
 
     def __len__(self) -> int:
-        return len(self._container.rows)
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return len(self._rows)
 
 
 def _pairs(items: Any) -> list[tuple[Any, Any]]:
@@ -231,7 +237,7 @@ class ORMap(View, Mapping[Any, Any]):
     @property
     def value(self) -> dict[str, Any]:
         """{name: value of the child}, or {"name:Type": ...} where a name has two. O(n)."""
-        names = Counter(name for name, _ in self._container.children)
+        names = Counter(name for name, _ in self._whole.children)
         return {
             name if names[name] == 1 and not _typed(name) else f"{name}:{kind.type_name}": child
             for (name, kind), child in self._values("value")
@@ -257,7 +263,7 @@ class ORMap(View, Mapping[Any, Any]):
         if ":" in wanted.type_name:
             raise InvalidValueTypeError(f"{wanted.type_name} lives at the top level only")
         live = self._writer.state.live
-        path = below(self._container.path, name, wanted.type_name)
+        path = below(self._whole.path, name, wanted.type_name)
         return wanted.attach(self._kernel, live.container(path))
 
     def _import(self, value: Any) -> None:
@@ -280,7 +286,7 @@ class ORMap(View, Mapping[Any, Any]):
         typed = _typed(key)
         if typed in self._container.children:
             return typed
-        kinds = sorted(kind for name, kind in self._container.children if name == key)
+        kinds = sorted(kind for name, kind in self._whole.children if name == key)
         if len(kinds) > 1:
             raise AmbiguousNameError(key, tuple(kinds))
         return (key, kinds[0]) if kinds else typed
@@ -293,7 +299,7 @@ class ORMap(View, Mapping[Any, Any]):
             raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
         found = [
             child
-            for (known, type_name), child in self._container.children.items()
+            for (known, type_name), child in self._whole.children.items()
             if known == name and (kind is None or type_name == getattr(kind, "type_name", None))
         ]
         return self._forget(found, seen)
@@ -322,7 +328,7 @@ class ORMap(View, Mapping[Any, Any]):
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Reset everything observed. O(rows below)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
     @overload
     def __getitem__(self, key: tuple[str, type[Child] | DocumentType[Child]]) -> Child: ...
@@ -334,7 +340,7 @@ class ORMap(View, Mapping[Any, Any]):
         if type(key) is tuple and len(key) == 2:
             return self.child(*key)
         found = self._address(key)
-        if found not in self._container.children:
+        if found not in self._whole.children:
             raise UnknownChildError(key)
         return self.child(found[0], cast("DocumentType[Any]", TYPES[found[1]]))
 
@@ -354,7 +360,7 @@ class ORMap(View, Mapping[Any, Any]):
         self._forget([self[key]._container])  # noqa: SLF001  # a view, like this one
 
     def __contains__(self, key: object) -> bool:
-        children = self._container.children
+        children = self._whole.children
         if type(key) is tuple and len(key) == 2:
             return type(key[0]) is str and (key[0], getattr(key[1], "type_name", None)) in children
         return type(key) is str and (
@@ -362,7 +368,7 @@ class ORMap(View, Mapping[Any, Any]):
         )
 
     def __iter__(self) -> Iterator[tuple[str, type]]:
-        return iter([(name, TYPES[kind]) for name, kind in sorted(self._container.children)])
+        return iter([(name, TYPES[kind]) for name, kind in sorted(self._whole.children)])
 
     def __len__(self) -> int:
         return len(self._container.children)

@@ -62,7 +62,7 @@ class RegisterView(View):
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Forget what was observed; a concurrent write survives."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
 
 class LWWRegister(RegisterView, Generic[T]):
@@ -78,13 +78,17 @@ class LWWRegister(RegisterView, Generic[T]):
     @property
     def value(self) -> T | None:
         """The latest value, or None if there is none. O(concurrent writes)."""
-        row = self._container.rows.get(LEAF)
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        row = self._rows.get(LEAF)
         return None if row is None else self._read(self._writer.state.live.latest(row))
 
     @property
     def is_set(self) -> bool:
         """Whether it holds a value; None is one."""
-        return LEAF in self._container.rows
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return LEAF in self._rows
 
     def set(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Write a value over what was observed (or over what `seen` covers). O(size)."""

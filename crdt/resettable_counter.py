@@ -34,8 +34,11 @@ class ResettableCounter(CounterView):
 
         O(live increments) the first time, and after an op_id, a batch rolled back, or a bulk merge.
         """
-        container = self._container
-        if container.total is None:
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        container = self._place
+        if container.total is None:  # to keep it is a write, if to nobody but us
+            self._writer.admit()
             rows = container.rows.items()
             container.total = sum([self._counted(step, row) for step, row in rows])
         return container.total
@@ -68,7 +71,7 @@ class ResettableCounter(CounterView):
 
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Take back every increment observed (or that `seen` covers). O(live increments)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
     def __isub__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
         self.increment(-check_amount(plain(amount)))
@@ -80,10 +83,11 @@ class ResettableCounter(CounterView):
     def _once(self, op_id: str, amount: int) -> Delta:
         if type(op_id) is not str or not is_text(op_id):
             raise InvalidValueTypeError(f"an op_id is text, not {op_id!r}")
-        row = self._container.rows.get(op_id)
+        self._writer.admit()
+        row = self._rows.get(op_id)
         if row is None:
-            self._container.total = None
-            return self._writer.put(self._container, op_id, 0, amount)
+            self._place.total = None
+            return self._writer.put(self._place, op_id, 0, amount)
         known = self._counted(op_id, row)
         if known != amount:
             raise OpIdReusedError(op_id, known, amount)
@@ -105,8 +109,8 @@ class ResettableCounter(CounterView):
         batch = self._writer.open_batch
         if batch is None:
             return None
-        for seq, _, step, *_ in batch.events_of(self._container.path):
-            row = self._container.rows.get(step)
+        for seq, _, step, *_ in batch.events_of(self._place.path):
+            row = self._rows.get(step)
             if type(step) is int and type(row) is tuple and row[0] == self._writer.log.base + seq:
                 return step
         return None

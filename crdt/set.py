@@ -81,7 +81,7 @@ class SetView(View, AbstractSet[T]):
     @property
     def value(self) -> frozenset[T]:
         """The elements; here those that Python holds equal (1, True) coincide. O(n)."""
-        return frozenset(self._read(self._container.rows))
+        return frozenset(self._read(self._whole.rows))
 
     def _step(self, element: object) -> Step:
         """The step of an element, or the refusal of what cannot be one."""
@@ -102,7 +102,7 @@ class SetView(View, AbstractSet[T]):
         """Add an element; takes a dot also if it is present. O(1)."""
         step = step_of(element) if self._codec is None else self._step(element)
         if seen is None:
-            return self._writer.put(self._container, step, 0, None)
+            return self._writer.put(self._place, step, 0, None)
         return self._replace(step, 0, None, seen)
 
     def update(self, *others: Iterable[Any], seen: Seen | None = None) -> Delta:
@@ -139,13 +139,17 @@ class SetView(View, AbstractSet[T]):
         return self
 
     def __contains__(self, element: object) -> bool:
-        return self._find(element) in self._container.rows
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return self._find(element) in self._rows
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._read(list(self._container.rows)))
+        return iter(self._read(list(self._whole.rows)))
 
     def __len__(self) -> int:
-        return len(self._container.rows)
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return len(self._rows)
 
     def __le__(self, other: AbstractSet[Any]) -> bool:
         return bool(self.value <= plain(other))
@@ -300,7 +304,7 @@ class ORSet(RemovableView[T]):
 
     def clear(self, *, seen: Seen | None = None) -> Delta:
         """Remove every element observed. O(n)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
 
 class RWSet(RemovableView[T]):
@@ -328,17 +332,19 @@ class RWSet(RemovableView[T]):
 
     def reset(self, *, seen: Seen | None = None) -> Delta:
         """Forget adds and removes alike, as far as observed: leaves no entry. O(n)."""
-        return self._reset(self._container, seen)
+        return self._reset(self._place, seen)
 
     def __contains__(self, element: object) -> bool:
+        if self._writer.open_batch is not None:
+            self._writer.admit()
         return self._holds(self._find(element))
 
     def _holds(self, step: Step | None) -> bool:
-        row = self._container.rows.get(step) if step is not None else None
+        row = self._rows.get(step) if step is not None else None
         return row is not None and all(entry[2] for entry in entries_of(row))
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._read([step for step in self._container.rows if self._holds(step)]))
+        return iter(self._read([step for step in self._whole.rows if self._holds(step)]))
 
     def __len__(self) -> int:
-        return sum(map(self._holds, self._container.rows))
+        return sum(map(self._holds, self._whole.rows))

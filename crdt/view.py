@@ -103,13 +103,13 @@ def plain(value: object) -> Any:
 class View:
     """Base of all types. `replica` and `clock` are those of the private kernel (see `Kernel`)."""
 
-    __slots__ = ("_codec", "_container", "_kernel", "_key_codec", "_owner", "_rows", "_writer")
+    __slots__ = ("_codec", "_kernel", "_key_codec", "_owner", "_place", "_rows", "_writer")
 
     type_name: ClassVar[str] = ""
     _instead: ClassVar[str] = "call the mutator that says what is meant"  # of a refused operator
     _codec: Codec[Any] | None  # of values or elements, in the types that have `of`
     _key_codec: Codec[Any] | None  # of the keys of a map
-    _container: Container
+    _place: Container  # `_container`, for who need not ask: the writer does, before it writes
     _kernel: Kernel
     _owner: bool
     _rows: dict[Step, Row]  # of the container, which keeps its dict for life
@@ -132,7 +132,7 @@ class View:
     def _bind(self, kernel: Kernel, container: Container) -> None:
         self._kernel = kernel
         self._writer = kernel.writer
-        self._container = container
+        self._place = container
         self._rows = container.rows
         self._owner = False
         self._codec = self._key_codec = None
@@ -143,6 +143,22 @@ class View:
         view = cls.__new__(cls)
         view._bind(kernel, container)  # noqa: SLF001  # an object of this class
         return view
+
+    @property
+    def _container(self) -> Container:
+        """The container, free of what somebody else's open batch wrote (`Writer.admit`).
+
+        Whoever reads asks for it once, first of all; who is in a hurry does the same by hand.
+        """
+        if self._writer.open_batch is not None:
+            self._writer.admit()
+        return self._place
+
+    @property
+    def _whole(self) -> Container:
+        """The container, for who reads more than a row of it, which only its owner's thread may."""
+        self._writer.admit()
+        return self._place
 
     # ------------------------------------------------------------------------------ reading
 
@@ -182,7 +198,7 @@ class View:
         """One line per live entry: path, step, dots, stamp, value. O(entries)."""
         live = self._writer.state.live
         lines = [f"{self!r}  vector={dict(sorted(self._kernel.vector.items()))}"]
-        for container in self._container.subtree():
+        for container in self._whole.subtree():
             path = "/".join(container.path)
             for step, row in container.rows.items():
                 for entry in entries_of(row):
@@ -193,7 +209,7 @@ class View:
 
     def stats(self) -> dict[str, int]:
         """What it costs: rows, dots (live entries), cloud ranges, bytes. O(entries)."""
-        rows = [item for place in self._container.subtree() for item in place.rows.items()]
+        rows = [item for place in self._whole.subtree() for item in place.rows.items()]
         entries = [[step, *entry] for step, row in rows for entry in entries_of(row)]
         return {
             "entries": len(rows),
@@ -230,7 +246,7 @@ class View:
             raise TypeMismatchError(f"a {self.type_name} cannot merge a {type(other).__name__}")
         self._refuse_shared("merge")
         other._refuse_shared("merge")
-        mine, theirs = self._container.path[-1], other._container.path[-1]
+        mine, theirs = self._place.path[-1], other._place.path[-1]
         if mine != theirs:
             raise TypeMismatchError(f"a {mine} cannot merge a {theirs}")
         return self._kernel.merge(other._kernel)
@@ -243,7 +259,7 @@ class View:
     def _refuse_shared(self, what: str) -> None:
         if not self._owner:
             raise SharedKernelError(
-                f"{what} on {self._container.path[0]!r}: its kernel holds other documents too; "
+                f"{what} on {self._place.path[0]!r}: its kernel holds other documents too; "
                 "use kernel.merge(), gossip, or import_value() to write its value anew"
             )
 
@@ -320,13 +336,14 @@ class View:
 
     def _reset(self, container: Container, seen: Seen | None) -> Delta:
         """Kill what was observed in a container and everything nested in it. O(rows)."""
+        self._writer.admit()
         places = [(place, step) for place in container.subtree() for step in place.rows]
         return self._writer.write(self._victims(places, seen))
 
     def _replace(self, step: Step, stamp: int, value: Any, seen: Seen | None) -> Delta:
         """Write one entry in place of what was observed at its step."""
         if seen is None:
-            return self._writer.put(self._container, step, stamp, value)
+            return self._writer.put(self._place, step, stamp, value)
         victims = self._victims([(self._container, step)], seen)
         return self._writer.write(victims, (self._container, step, stamp, value))
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from replication.config import Config
     from replication.errors import (
+        AlreadyStartedError,
+        AwaitedBatchError,
         BatchExpiredError,
         ClosedError,
         ConfigError,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         JournalHeldError,
         JournalUnreadableError,
         ListenError,
+        LoopEndedError,
         NotYetError,
         ReentrantCallError,
         ReplicationError,
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
         UnacknowledgedError,
         UnknownDocumentTypeError,
         UnknownPeerError,
+        WrongLoopError,
+        WrongThreadError,
     )
     from replication.protocol import AccessPolicy
     from replication.testing import Faults, Simulation
@@ -52,6 +57,8 @@ logging.getLogger("replication").addHandler(logging.NullHandler())  # quiet unle
 ROOMS = {
     "AccessPolicy": "protocol",
     "Agent": "agent",
+    "AlreadyStartedError": "errors",
+    "AwaitedBatchError": "errors",
     "BatchExpiredError": "errors",
     "BlockingAgent": "agent",
     "BlockingBatch": "agent",
@@ -59,6 +66,7 @@ ROOMS = {
     "BlockingWatch": "agent",
     "Bounded": "agent",
     "ChangeEvent": "agent",
+    "ChangedDocument": "agent",
     "ClosedError": "errors",
     "Config": "config",
     "ConfigError": "errors",
@@ -71,6 +79,7 @@ ROOMS = {
     "JournalHeldError": "errors",
     "JournalUnreadableError": "errors",
     "ListenError": "errors",
+    "LoopEndedError": "errors",
     "MemberView": "agent",
     "NoAnswerError": "errors",
     "NoJournalError": "errors",
@@ -80,17 +89,20 @@ ROOMS = {
     "ReplicationError": "errors",
     "SecretRequiredError": "errors",
     "Simulation": "testing",
-    "ChangedDocument": "agent",
     "UnacknowledgedError": "errors",
     "UncopyableAgentError": "errors",
     "UnknownDocumentTypeError": "errors",
     "UnknownPeerError": "errors",
     "Version": "version",
+    "WrongLoopError": "errors",
+    "WrongThreadError": "errors",
 }
 
 __all__ = [
     "AccessPolicy",
     "Agent",
+    "AlreadyStartedError",
+    "AwaitedBatchError",
     "BatchExpiredError",
     "BlockingAgent",
     "BlockingBatch",
@@ -110,6 +122,7 @@ __all__ = [
     "JournalHeldError",
     "JournalUnreadableError",
     "ListenError",
+    "LoopEndedError",
     "MemberView",
     "NotYetError",
     "ReentrantCallError",
@@ -120,6 +133,8 @@ __all__ = [
     "UnknownDocumentTypeError",
     "UnknownPeerError",
     "Version",
+    "WrongLoopError",
+    "WrongThreadError",
 ]
 
 

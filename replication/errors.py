@@ -253,6 +253,54 @@ class ClosedError(ReplicationError):
     hint = "use the agent inside `async with Agent(...) as agent:`"
 
 
+class AwaitedBatchError(ReplicationError, TypeError):
+    """A batch was given a function whose work goes on after it returned; it was rolled back."""
+
+    code: ClassVar[str] = "awaited-batch"
+    hint = "await first, in the caller; then give agent.batch a plain function that only writes"
+
+    def __init__(self, action: object) -> None:
+        super().__init__(
+            f"{action!r} is not a plain function: what it awaits or yields would be outside of "
+            "the batch; nothing of it was kept"
+        )
+
+
+class AlreadyStartedError(ReplicationError, RuntimeError):
+    """The agent runs already, or is just starting: it goes on, and nothing changed."""
+
+    code: ClassVar[str] = "already-started"
+    hint = "`async with Agent(...) as agent:` starts it; do not call `start` as well"
+
+
+class LoopEndedError(ClosedError):
+    """What saves and sends this agent's writes was ended from outside. It takes no more writes.
+
+    Earlier writes are durable as far as the disk took them; `close` tries once more. Nothing else
+    changed.
+    """
+
+    code: ClassVar[str] = "loop-ended"
+    hint = "cancel only tasks of your own, never all of the loop; close this agent, start another"
+
+
+class WrongLoopError(ReplicationError, RuntimeError):
+    """The agent lives in another event loop; nothing changed."""
+
+    code: ClassVar[str] = "wrong-loop"
+    hint = "start an agent in the loop that uses it, and close it there; or use BlockingAgent"
+
+
+class WrongThreadError(WrongLoopError):
+    """The agent lives in the event loop of another thread; nothing changed."""
+
+    code: ClassVar[str] = "wrong-thread"
+    hint = (
+        "an Agent lives in one event loop; from threads use its synchronous twin: "
+        "`with BlockingAgent(...) as agent:`"
+    )
+
+
 class ReentrantCallError(ReplicationError, RuntimeError):
     """The twin was called out of its own thread, and would wait for itself; nothing changed."""
 

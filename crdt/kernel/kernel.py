@@ -150,6 +150,7 @@ class Kernel:
         """The view of (name, type); the same name with another type is another document."""
         if not hasattr(kind, "attach"):
             raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
+        self._writer.admit()
         wanted = cast("DocumentType[Document]", kind)  # a class is one, too
         return wanted.attach(self, self._state.live.container(below((), name, wanted.type_name)))
 
@@ -259,6 +260,37 @@ class Kernel:
     @before_write.setter
     def before_write(self, callback: Callable[[], None] | None) -> None:
         self._writer.before_write = callback
+
+    @property
+    def current_owner(self) -> Callable[[], object] | None:
+        """Tells who runs now, where that may change while a batch is open: tasks, for instance.
+
+        It returns one object per owner, which can be referred to weakly, and raises at those who
+        may not come to this kernel at all. A batch belongs to who opened it, and is rolled back
+        before somebody else reads or writes; its owner gets BatchInterruptedError.
+        """
+        return self._writer.current_owner
+
+    @current_owner.setter
+    def current_owner(self, callback: Callable[[], object] | None) -> None:
+        self._writer.current_owner = callback
+
+    @property
+    def on_batch(self) -> Callable[[], None] | None:
+        """Called when an outermost batch begins, so that its end can be seen to (`interrupt`)."""
+        return self._writer.on_batch
+
+    @on_batch.setter
+    def on_batch(self, callback: Callable[[], None] | None) -> None:
+        self._writer.on_batch = callback
+
+    def admit(self) -> None:
+        """Roll back an open batch that is not of who runs now: see `current_owner`."""
+        self._writer.admit()
+
+    def interrupt(self) -> None:
+        """Roll back an open batch, whosever it is: it was held for too long."""
+        self._writer.interrupt()
 
     @property
     def batch_bytes_max(self) -> int | None:

@@ -11,6 +11,13 @@ still undo everything and the dots may be used again. What a batch wrote and ove
 not travel: the delta carries the entries that are alive at its end, and no kill of a dot that
 nobody else has ever seen.
 
+A batch belongs to whoever opened it, if the kernel is told how to see who runs (`current_owner`):
+an asyncio task, say, which may be suspended inside of the block. Whatever comes to the state
+meanwhile is somebody else, and must neither see half of a batch nor become a part of it. So it asks
+first (`admit`), and a batch that is not its own is rolled back before it goes on. The owner learns
+of it as soon as possible: its next write inside of the block, or the end of the block, raises.
+Views look at `open_batch` first, so that all of this costs nothing while no batch is open.
+
 What is refused is refused before anything changes.
 """
 
@@ -18,8 +25,10 @@ from __future__ import annotations
 
 from operator import itemgetter
 from typing import TYPE_CHECKING, Self
+from weakref import WeakKeyDictionary, ref
 
 from crdt.errors import (
+    BatchInterruptedError,
     BatchOpenError,
     BatchTooLargeError,
     InvalidArgumentError,
@@ -52,7 +61,18 @@ _KILLS_OF = itemgetter(5)  # of an event
 class Writer:
     """The writing half of a kernel; `open_batch` is the outermost batch, if there is one."""
 
-    __slots__ = ("before_write", "bytes_max", "last", "log", "on_delta", "open_batch", "state")
+    __slots__ = (
+        "before_write",
+        "bytes_max",
+        "current_owner",
+        "interrupted",
+        "last",
+        "log",
+        "on_batch",
+        "on_delta",
+        "open_batch",
+        "state",
+    )
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -61,6 +81,9 @@ class Writer:
         self.open_batch: Batch | None = None
         self.on_delta: Callable[[Delta, Change], None] | None = None
         self.before_write: Callable[[], None] | None = None
+        self.on_batch: Callable[[], None] | None = None
+        self.current_owner: Callable[[], object] | None = None
+        self.interrupted: WeakKeyDictionary[object, Batch] | None = None  # not left yet, by owner
         self.bytes_max: int | None = None
         self.resume()
 
@@ -69,8 +92,25 @@ class Writer:
         self.log = self.state.live.log(self.state.replica)
         self.last = self.state.context.last_seq(self.state.replica)
 
+    def admit(self) -> None:
+        """Let whoever runs now come to the state: roll back a batch that is not theirs.
+
+        Raises what `current_owner` raises at those who may not come at all. O(size of the batch).
+        """
+        if self.current_owner is None:
+            return
+        owner, batch = self.current_owner(), self.open_batch
+        if batch is not None and owner is not batch.owner:
+            batch.interrupt()
+
+    def interrupt(self) -> None:
+        """Roll back the open batch, if there is one, whosever it is."""
+        if self.open_batch is not None:
+            self.open_batch.interrupt()
+
     def refuse_inside_batch(self) -> None:
         """Raise if a batch is open: what it may undo must reach nobody, nor depend on others."""
+        self.admit()
         if self.open_batch is not None:
             raise BatchOpenError(f"a batch is open at {self.state.replica!r}")
 
@@ -110,6 +150,8 @@ class Writer:
           new row is in place by then. A rewrite keeps the slots whose row holds their dot, and
           resets the count; with a slot counted afterwards the count would be wrong.
         """
+        if self.open_batch is not None:
+            self.admit()
         rows, log, batch = container.rows, self.log, self.open_batch
         present = rows.get(step)
         seq = self.last + 1
@@ -117,7 +159,11 @@ class Writer:
             self._refuse(value)
         kills: tuple[Range, ...] = () if present is None else self._kills(present)
         event = (seq, container.path, step, stamp, value, kills)
-        if batch is None and (self.before_write is not None or self.bytes_max is not None):
+        if batch is None and (
+            self.before_write is not None
+            or self.bytes_max is not None
+            or self.interrupted is not None
+        ):
             self._before_single(event)
         if not rows:
             self.state.live.enlist(container)
@@ -173,6 +219,8 @@ class Writer:
 
         A victim names the row *as the writer saw it*: what joined it later stays. O(victims).
         """
+        if self.open_batch is not None:
+            self.admit()
         live = self.state.live
         seq = self.last + 1
         victims = list(victims)
@@ -222,12 +270,33 @@ class Writer:
         return found
 
     def _before_single(self, event: Fields) -> None:
-        """The two ways in which a mutation outside of a batch is refused before it begins."""
+        """The ways in which a mutation outside of a batch is refused before it begins."""
         if self.before_write is not None:
             self.before_write()
+        if self.interrupted is not None:
+            self._refuse_interrupted()
         limit = self.bytes_max
         if limit is not None and weight_of(event) > limit:
             raise ValueTooLargeError(weight_of(event), limit)
+
+    def begin(self, batch: Batch) -> None:
+        """Open an outermost batch."""
+        if self.before_write is not None:
+            self.before_write()
+        if self.current_owner is not None:
+            batch.owner = self.current_owner()
+        if self.interrupted is not None:
+            self._refuse_interrupted()
+        self.open_batch = batch
+        if self.on_batch is not None:
+            self.on_batch()
+
+    def _refuse_interrupted(self) -> None:
+        """Raise at a writer who is still inside of a batch that was rolled back."""
+        if not self.interrupted:  # the last one was left, or will never be resumed
+            self.interrupted = None
+        elif self.current_owner is not None and self.current_owner() in self.interrupted:
+            raise BatchInterruptedError
 
     def _hand_over(self, event: Fields, undo: Iterable[Mark]) -> Delta:
         """The event happened: count it, remember it, publish it or leave that to the batch."""
@@ -277,7 +346,16 @@ class Writer:
 class Batch:
     """The context manager that `Kernel.batch` returns; `delta` is set when the block is left."""
 
-    __slots__ = ("_bytes_max", "_writer", "delta", "events", "stamp", "undo")
+    __slots__ = (
+        "_bytes_max",
+        "_writer",
+        "delta",
+        "events",
+        "interrupted",
+        "owner",
+        "stamp",
+        "undo",
+    )
 
     def __init__(self, writer: Writer, bytes_max: int | None) -> None:
         self._writer = writer
@@ -286,19 +364,21 @@ class Batch:
         self.undo: list[Mark] = []
         self.stamp = 0  # the one stamp of all its entries; 0 until one is needed
         self.delta = Delta()
+        self.owner: object = None  # whose it is, where the writer can tell
+        self.interrupted = False
 
     def events_of(self, path: Path) -> Iterator[Fields]:
         """What was written below a path so far, newest first."""
         return (event for event in reversed(self.events) if event[1] == path)
 
     def __enter__(self) -> Self:
-        outer = self._writer.open_batch
-        if outer is not None:
-            outer.tighten(self._bytes_max)
-            return self
-        if self._writer.before_write is not None:
-            self._writer.before_write()
-        self._writer.open_batch = self
+        writer = self._writer
+        if writer.open_batch is not None:
+            writer.admit()
+        if writer.open_batch is not None:
+            writer.open_batch.tighten(self._bytes_max)
+        else:
+            writer.begin(self)
         return self
 
     def tighten(self, bytes_max: int | None) -> None:
@@ -309,6 +389,11 @@ class Batch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
+        if self._writer.open_batch is self and not self._is_owners(error):
+            return
+        if self.interrupted:
+            self._left(error)
+            return
         if self._writer.open_batch is not self:
             return
         self._writer.open_batch = None
@@ -331,6 +416,50 @@ class Batch:
             state.live.log(state.replica).mark_batch(*batch)
         self.delta = delta
         self._writer.publish(delta, self.undo)
+
+    def _is_owners(self, error: BaseException | None) -> bool:
+        """Whether the end of the block may touch the state; another owner's end interrupts.
+
+        A suspended body may be closed by another task or, by the garbage collector, in any thread,
+        where nothing may be touched. Then the batch belongs to nobody from here on, and whoever
+        comes next rolls it back.
+        """
+        try:
+            self._writer.admit()
+        except Exception:
+            self.owner = self
+            if error is None:
+                raise
+            return False
+        return True
+
+    def interrupt(self) -> None:
+        """Roll everything back, because somebody else needs the state. O(size)."""
+        writer = self._writer
+        writer.open_batch = None
+        self.interrupted = True
+        if self.events:
+            self._roll_back(writer.state)
+        self.events, self.undo = [], []
+        if self.owner is self:
+            return
+        if writer.interrupted is None:
+            writer.interrupted = WeakKeyDictionary()
+        writer.interrupted[self.owner] = self
+        self.owner = ref(self.owner)  # it may be a task that nobody will ever resume: let it go
+
+    def _left(self, error: BaseException | None) -> None:
+        """The block of a batch that was rolled back ends: say so, beside an error of its own."""
+        owner, interrupted = self.owner, self._writer.interrupted
+        if isinstance(owner, ref) and interrupted is not None:
+            interrupted.pop(owner(), None)
+            if not interrupted:
+                self._writer.interrupted = None
+        raised = BatchInterruptedError()
+        if error is None:
+            raise raised
+        if not isinstance(error, BatchInterruptedError):
+            error.add_note(f"{raised} ({raised.hint})")
 
     def _delta(self, state: State) -> Delta:
         first, last = self.events[0][0], self.events[-1][0]

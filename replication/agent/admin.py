@@ -262,6 +262,7 @@ class AdminHandlers:
             peer = _text(order, "peer")
             {"cut": agent.block, "heal": agent.unblock, "retire": agent.retire}[verb](peer)
             return {"peer": peer}
+        agent.kernel.admit()
         if agent.kernel.in_batch:
             raise OrderRefusedError("a batch is open here", hint="try again")
         timeout_s, copies = _timeout(order), _count(order, "copies")

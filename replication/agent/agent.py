@@ -17,28 +17,47 @@ only; that a member is gone for good, or an event not worth waiting for, is some
 each is refused if it names what this agent does not know. Cutting a peer off is of this agent and
 this run; retiring and skipping are for everybody, and never taken back.
 
+*An Agent lives in one event loop; from threads use the twin* (`BlockingAgent`). Writes, batches,
+iterations, waits and the making of documents are refused from anywhere else, before they change
+anything. A batch is over before anything else runs: see `batch`.
+
 This module is what an author calls. What runs between `start` and `close` is one `AgentRuntime`:
 how it is opened and closed, in which order and why, is explained in `runtime`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
-from crdt import BoundedCounter, CRDTError, InvalidValueError, LWWRegister, ORMap, ORSet, PNCounter
+from crdt import (
+    BatchInterruptedError,
+    BoundedCounter,
+    CRDTError,
+    InvalidValueError,
+    LWWRegister,
+    ORMap,
+    ORSet,
+    PNCounter,
+)
 from replication.agent.admin import AdminHandlers, MemberView
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
 from replication.agent.read_only import read_only_view
-from replication.agent.runtime import AgentRuntime
-from replication.agent.watch import Watch, Watchers, missed_since
+from replication.agent.runtime import AgentRuntime, despite_cancel
+from replication.agent.watch import Watch, missed_since
 from replication.config import Config
 from replication.errors import (
+    AlreadyStartedError,
+    AwaitedBatchError,
     ClosedError,
     DocumentNameError,
     ForbiddenWriteError,
+    ForkedError,
     NotYetError,
     UncopyableAgentError,
     UnknownDocumentTypeError,
@@ -77,12 +96,19 @@ if TYPE_CHECKING:
 NO_DISKS = "give the others a journal, too; `stable` and `seen` wait for memory as well"
 
 D = TypeVar("D")
+R = TypeVar("R")
 if TYPE_CHECKING:
     T = DefaultTypeVar("T", default=Any)
 
 
 class Agent:
-    """A named replica that gossips.
+    """A named replica that gossips. It lives in one event loop; from threads use the twin.
+
+    The loop is the one that `start` runs in. A call from another thread, loop or forked process is
+    refused by WrongThreadError, WrongLoopError or ForkedError, and changed nothing. The exception
+    are single looks at a document that was made before: `.value` of a counter, register or flag,
+    `x in a_set`, `a_map[key]` of an LWWMap, `len`. They are safe in any thread, show some moment of
+    the document, and are refused while a batch is open.
 
     Args:
         name: 1 to 64 letters, digits, `-`, `_` or `.`; with a random incarnation it makes the id.
@@ -153,8 +179,7 @@ class Agent:
             )
         self._transport = transport
         self._journal = _journal_of(journal)
-        self._watchers = Watchers(self.config.subscription_events_max)
-        self._address = address
+        self._given_address = self._address = address
         self._settings = ReplicaSettings(
             cluster=cluster,
             namespace=namespace,
@@ -167,6 +192,7 @@ class Agent:
             journalled=journal is not None,
         )
         self._runtime: AgentRuntime | None = None
+        self._opening: asyncio.Task[AgentRuntime] | None = None
 
     def __reduce_ex__(self, _: SupportsIndex) -> str:
         raise UncopyableAgentError(f"agent {self.name!r} cannot be copied")
@@ -174,39 +200,83 @@ class Agent:
     # ------------------------------------------------------------------------------ life
 
     async def start(self) -> Self:
-        """Bind the address, open the journal, begin to gossip.
+        """Bind the address, open the journal, begin to gossip, in this event loop.
+
+        A cancelled start leaves nothing open. After a close it may be started again: with the state
+        of its journal, new watches, and, if the port was left open, another port.
 
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
+            AlreadyStartedError: it runs, and goes on.
+            ClosedError: it was closed while it started; nothing runs.
         """
-        self._runtime = await AgentRuntime.open(
-            self.name,
-            self._settings,
-            journal=self._journal,
-            transport=self._transport,
-            watchers=self._watchers,
-            address=self._address,
+        if self._opening is not None or not (self._runtime is None or self._runtime.ended):
+            raise AlreadyStartedError(f"agent {self.name!r} was started already")
+        opening = asyncio.create_task(
+            AgentRuntime.open(
+                self.name,
+                self._settings,
+                journal=self._journal,
+                transport=self._transport,
+                address=self._given_address,
+            ),
+            name=f"agent {self.name} starts",
         )
+        self._opening = opening
+        try:
+            await asyncio.wait([opening])
+        except asyncio.CancelledError:
+            await self._give_up(opening)
+            raise
+        finally:
+            self._opening = None
+        if opening.cancelled():
+            raise ClosedError(f"agent {self.name!r} was closed while it started")
+        self._runtime = opening.result()
         self._address = self._runtime.address
         return self
+
+    @staticmethod
+    async def _give_up(opening: asyncio.Task[AgentRuntime]) -> None:
+        """End a start, and wait until nothing of it is left."""
+        opening.cancel()
+        await despite_cancel(asyncio.ensure_future(asyncio.wait([opening])))
+        if not opening.cancelled() and opening.exception() is None:  # it was done by then
+            await opening.result().close()
 
     async def close(self) -> None:
         """Flush, push to two peers what they lack, say goodbye, stop; at most 5 s.
 
         It is carried through even if the caller is cancelled; a second call waits for the first.
+        Who still waits for something gets ClosedError. If the event loop that the agent lives in is
+        over, it saves what it can, and lets go of the journal, from any other.
+
+        Raises:
+            WrongLoopError, ForkedError: it runs elsewhere, and goes on.
         """
-        if self._runtime is not None:
+        if self._opening is not None:
+            await self._give_up(self._opening)
+        elif self._runtime is not None:
             await self._runtime.close()
 
     def _running(self) -> AgentRuntime:
-        """What runs now; ClosedError before the start and after the close."""
-        if self._runtime is None or not self._runtime.accepts:
+        """What runs now, for calls from its own loop; ClosedError if nothing does."""
+        if self._runtime is None:
             raise ClosedError(f"agent {self.name!r} is not running")
+        self._runtime.check_home()
+        if not self._runtime.accepts:
+            raise self._runtime.refusal()
         return self._runtime
 
     def _now_s(self) -> float:
         """The time by which this agent lives: that of its event loop."""
         return self._running().now_s()
+
+    def _waiting(self) -> AgentRuntime:
+        """What runs now, for calls that wait; BatchOpenError inside a batch."""
+        runtime = self._running()
+        runtime.check_wait()
+        return runtime
 
     @property
     def address(self) -> str:
@@ -224,7 +294,8 @@ class Agent:
         return await self.start()
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        with contextlib.suppress(ForkedError):  # a child that leaves the block: it is the parent's
+            await self.close()
 
     # ------------------------------------------------------------------------------ state
 
@@ -306,22 +377,41 @@ class Agent:
             if not self.rules.may_write(self.name, name):
                 return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
+        except BatchInterruptedError:
+            raise
         except InvalidValueError as error:
             raise DocumentNameError(str(error)) from error
         except (AttributeError, CRDTError, TypeError) as error:
             raise UnknownDocumentTypeError(f"{kind!r:.80} is not a document type") from error
 
-    def batch(self) -> AbstractContextManager[object]:
+    @overload
+    def batch(self) -> AbstractContextManager[object]: ...
+
+    @overload
+    def batch(self, action: Callable[[], R]) -> R: ...
+
+    def batch(self, action: Callable[[], R] | None = None) -> AbstractContextManager[object] | R:
         """Group writes: they travel, apply and are published as one change, anywhere.
 
-        Nothing else happens in this agent meanwhile, so do not wait for peers inside. The same
-        holds for the `batch()` of a document.
+            agent.batch(write)  # `write` is a plain function without arguments
+
+        calls it, and returns its result; what it wrote is one batch, and nothing of it if it
+        raises. For a few lines there is `with agent.batch():`, around a block without `await`. A
+        batch belongs to its task, and is over before anything else runs: if the task is suspended
+        inside, whoever comes to the state next rolls it back first. The same holds for the
+        `batch()` of a document.
 
         Raises:
-            BatchTooLargeError: over `batch_bytes_max`; rolled back, nothing changed.
+            BatchTooLargeError: over `batch_bytes_max`.
+            BatchInterruptedError: it was held over a suspension.
+            AwaitedBatchError: `write` is asynchronous, or a generator. Each time all of it was
+                rolled back, and nothing changed.
         """
         self._running()
-        return self.kernel.batch()
+        batch = self.kernel.batch()
+        if action is None:
+            return batch
+        return grouped(batch, action)
 
     @property
     def kernel(self) -> Kernel:
@@ -329,24 +419,36 @@ class Agent:
 
         It can be read after the close, too; ClosedError before the start.
         """
+        runtime = self._started()
+        runtime.check_home()
+        return runtime.replica.kernel
+
+    def _started(self) -> AgentRuntime:
+        """What runs, or ran last."""
         if self._runtime is None:
             raise ClosedError(f"agent {self.name!r} was not started")
-        return self._runtime.replica.kernel
+        return self._runtime
 
     @property
     def id(self) -> str:
         """`name~incarnation`: under this id the agent writes now."""
-        return self.kernel.replica
+        return self._started().replica.id
 
     def digest(self) -> bytes:
         """16 bytes that are equal on agents with equal state; O(state) when it changed."""
-        return self.kernel.digest()
+        return self._settled().digest()
+
+    def _settled(self) -> Kernel:
+        """The state, without what somebody else's open batch wrote."""
+        kernel = self.kernel
+        kernel.admit()
+        return kernel
 
     # ------------------------------------------------------------------------------ waiting
 
     def version(self) -> Version:
         """A token for everything this agent has seen, its own writes included."""
-        return Version(dict(self.kernel.vector))
+        return Version(dict(self._settled().vector))
 
     async def durable(self, token: Version | None = None, timeout_s: float | None = None) -> None:
         """Wait until the events of `token` (default: of now) are on this disk.
@@ -355,8 +457,9 @@ class Agent:
             NoJournalError: this agent has no disk: it was started without a journal.
             JournalFailedError: it failed; the writes stay visible here and are retried.
             NotYetError: the time ran out; not a rollback.
+            BatchOpenError: inside a batch, which is durable after its end; so for all waits.
         """
-        runtime = self._running()
+        runtime = self._waiting()
         wanted = self.version() if token is None else checked_token(token)
         await runtime.durable(wanted, checked_timeout(timeout_s))
 
@@ -416,7 +519,7 @@ class Agent:
         self, token: Version, enough: Callable[[Reached], bool], timeout_s: float | None
     ) -> tuple[bool, Reached]:
         """Wait until enough others said that they have a token's events; whether, and who has."""
-        runtime = self._running()
+        runtime = self._waiting()
         vector = checked_token(token).vector
         checked_timeout(timeout_s)
         runtime.replica.scheduler.hurry(self._now_s())
@@ -425,7 +528,7 @@ class Agent:
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
-        runtime = self._running()
+        runtime = self._waiting()
         replica = runtime.replica
         checked_token(token)
         checked_timeout(timeout_s)
@@ -474,9 +577,10 @@ class Agent:
         """
         if after is not None:
             checked_token(after)
-        missed = None if after is None else missed_since(self.kernel, after.vector, prefix)
+        kernel = self._settled()
+        missed = None if after is None else missed_since(kernel, after.vector, prefix)
         now = self.version()
-        return self._watchers.watch(prefix, after or now, now, missed)
+        return self._started().watchers.watch(prefix, after or now, now, missed)
 
     # ------------------------------------------------------------------------------ peers
 
@@ -600,8 +704,8 @@ class Agent:
 
     @property
     def read_only(self) -> bool:
-        """Whether local writes are refused now, because the journal failed."""
-        return self._running().failure is not None
+        """Whether local writes are refused now: the journal failed, or the agent's loop ended."""
+        return self._started().failure is not None
 
     @property
     def bytes_sent(self) -> int:
@@ -627,3 +731,16 @@ def _journal_of(given: Any) -> Journal:
     if given is None:
         return MemoryJournal()
     return given if hasattr(given, "append") and hasattr(given, "open") else SqliteJournal(given)
+
+
+def grouped(batch: AbstractContextManager[object], action: Callable[[], R]) -> R:
+    """Call a plain function inside of a batch; AwaitedBatchError if it is not one."""
+    if inspect.isgeneratorfunction(action) or inspect.isasyncgenfunction(action):
+        raise AwaitedBatchError(action)
+    with batch:
+        result = action()
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise AwaitedBatchError(action)
+    return result

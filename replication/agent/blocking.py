@@ -29,7 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, SupportsIndex, TypeVar, cast, overload
 
 from crdt import ReadsAsNumber
-from replication.agent.agent import Agent
+from replication.agent.agent import Agent, grouped
 from replication.agent.bounded import Bounded
 from replication.agent.loop_thread import BlockingIterator, awaited, called
 from replication.agent.proxy import REFUSALS, AgentThread, BlockingBatch
@@ -38,7 +38,6 @@ from replication.errors import ClosedError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
@@ -308,15 +307,15 @@ class BlockingAgent:
         Raises:
             BatchTooLargeError: over `batch_bytes_max`.
             BatchExpiredError: the block took over `BATCH_S_MAX` seconds.
-            TypeError: `f` returned something to be awaited. Rolled back, in all three cases.
+            AwaitedBatchError: `f` is not a plain function. Rolled back, in all three cases.
         """
         block = BlockingBatch(self._carrier, self._inner.batch)
         if action is None:
             return block
         if _takes_one(action):
             given = partial(cast("Callable[[Agent], T]", action), self._inner)
-            return self._carrier.call(_grouped, self._inner.batch, given)
-        return _grouped(lambda: block, cast("Callable[[], T]", action))
+            return self._carrier.call(self._inner.batch, given)
+        return grouped(block, cast("Callable[[], T]", action))
 
     @property
     def kernel(self) -> Kernel:
@@ -402,14 +401,3 @@ def _takes_one(action: Callable[..., object]) -> bool:
     except ValueError:  # of a function that tells nothing about itself
         return True
     return True
-
-
-def _grouped(batch: Callable[[], AbstractContextManager[object]], action: Callable[[], T]) -> T:
-    """A plain function as one batch."""
-    with batch():
-        found = action()
-        if inspect.isawaitable(found):
-            if inspect.iscoroutine(found):
-                found.close()
-            raise TypeError("a batch is a plain function: nothing may be awaited inside")
-    return found

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from crdt import BatchOpenError, ReadsAsNumber
-from replication.errors import JournalFailedError, UnacknowledgedError
+from crdt import ReadsAsNumber
+from replication.errors import ClosedError, JournalFailedError, UnacknowledgedError
 from replication.options import checked_timeout
 from replication.version import Version
 
@@ -79,15 +79,14 @@ class Bounded(ReadsAsNumber):
         replica = runtime.replica
         runtime.check_journalled()
         checked_timeout(timeout_s)
-        if replica.kernel.in_batch:
-            raise BatchOpenError("a decrement waits for the disk, and a batch holds the disk up")
+        runtime.check_wait()
         if not self._view.decrement(amount):
             return
         mine = replica.id
         token = Version({mine: replica.kernel.vector[mine]})
         try:
             await runtime.durable(token, timeout_s)
-        except JournalFailedError as error:
+        except (JournalFailedError, ClosedError) as error:
             raise UnacknowledgedError(amount, str(error)) from error
 
     def transfer(self, amount: int, to: str) -> None:

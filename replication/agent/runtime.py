@@ -28,8 +28,19 @@ What is opened, in this order, and given back if a later step fails:
     loop        last, because whatever it executes needs all of the above.
 
 A close is a promise with a time limit: flush, push what peers lack to two of them, say goodbye,
-stop the loop, then let go of socket and disk. It is carried through even if its caller is
-cancelled, and a second caller waits for the first.
+stop the loop, end every wait, then let go of socket and disk. It is carried through even if its
+caller is cancelled, and a second caller waits for the first. Should everything in the event loop
+be cancelled, courtesies are left out; what was written is saved and the journal let go of.
+
+*One event loop.* Everything here belongs to the event loop that it was opened in, `_home`. A call
+from another thread, loop or forked process is refused before it changes anything. If the loop below
+is ended from outside - whoever cancels all tasks cancels it too - the commit under way is carried
+through, what is unsaved is saved, and the agent is read-only: `failure` says why. An event loop
+that is over can say no goodbyes; a close from another one saves, and lets go of the journal.
+
+*Batches* belong to tasks. The turns of this loop, like anything else that comes to the state, first
+roll back a batch that its task holds over a suspension (`crdt.kernel.writer`). A batch that nobody
+came across is not lucky: what the event loop calls soon after its begin rolls it back as well.
 """
 
 from __future__ import annotations
@@ -37,22 +48,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets as tokens
+import threading
 import time
 from collections import deque
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from crdt import BatchOpenError
 from replication.agent.assembly import assemble
 from replication.agent.vitals import Vitals
+from replication.agent.watch import Watchers
 from replication.errors import (
     ClosedError,
+    ForkedError,
     JournalFailedError,
     JournalUnreadableError,
+    LoopEndedError,
     NoJournalError,
     NotYetError,
     PeerUnreachableError,
+    ReplicationError,
+    WrongLoopError,
+    WrongThreadError,
 )
 from replication.journal import Entry, boot, leased, rebuild
 from replication.protocol import BOOT_BYTES, NOTHING, Effects, Published, Row, Send
@@ -63,18 +84,18 @@ if TYPE_CHECKING:
 
     from crdt import Kernel
     from replication.agent.assembly import ReplicaSettings
-    from replication.agent.watch import Watchers
     from replication.config import Config
     from replication.journal import Booted, Journal
     from replication.protocol import MemberClaim, PeerConnection, Replica
     from replication.transport import Transport
+
+T = TypeVar("T")
 
 logger = logging.getLogger("replication")
 
 STEPS_PER_COMMIT = 32
 INBOX_STEPS_MAX = 4096  # frames and answers waiting for the loop; over it a frame is answered 503
 CLOSE_TIMEOUT_S = 5.0  # what is not sent by then is in the journal
-HELD_LOOK_S = 0.05  # how often a loop that a batch holds looks whether it is over
 SNAPSHOT_ABOVE_BYTES = 4 * 1024 * 1024
 BOOK_EVERY_S = 5.0
 
@@ -82,12 +103,12 @@ BOOK_EVERY_S = 5.0
 class AgentRuntime:
     """What runs while an agent does: its machine (`replica`), loop, disk thread and exchanges.
 
-    Made by `open`. `accepts` until its close begins: whether frames and local writes are taken.
+    Made by `open`. Its `watchers` get every change after its commit, in order, with the vector
+    committed. `accepts` until its close begins: whether frames and local writes are taken.
 
     Args:
         address: where peers reach it.
         booted: what the journal held; its log goes on to grow from there.
-        watchers: get every change after its commit, in order, with the vector committed.
     """
 
     def __init__(
@@ -99,21 +120,24 @@ class AgentRuntime:
         *,
         address: str,
         config: Config,
-        watchers: Watchers,
         booted: Booted,
+        disk: ThreadPoolExecutor,
     ) -> None:
         self.name = name
         self.replica = replica
         self.address = address
         self.accepts = True
-        self.failure: JournalFailedError | None = None
-        self.now_s = asyncio.get_running_loop().time  # an agent lives by the clock of its loop
+        self.failure: ReplicationError | None = None  # why it is read-only
+        self.ended = False
+        self._home = asyncio.get_running_loop()
+        self._thread, self._pid = threading.get_ident(), os.getpid()
+        self.now_s = self._home.time  # an agent lives by the clock of its loop
         self.vitals = Vitals(self.now_s, wall_ms)
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._disk = disk
         self._journal = journal
         self._transport = transport
         self._config = config
-        self._watchers = watchers
+        self.watchers = Watchers(config.subscription_events_max, self.check_wait)
         self._lease = booted.lease
         self._leased_to = replica.id
         self._log_bytes = sum(len(row.data) for row in booted.recovered.rows)
@@ -130,11 +154,14 @@ class AgentRuntime:
         self._unpublished: list[Published] = []
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._stopping = False
+        self._batch_watched = False
         self._retry_s = 0.0
         self._not_before_s = 0.0  # after a step that raised, time stands still for a moment
         self._closing: asyncio.Task[None] | None = None
         replica.on_write = self._wake.set
         replica.kernel.before_write = self._check_writable
+        replica.kernel.current_owner = self._current_owner
+        replica.kernel.on_batch = self._batch_began
         self._loop = asyncio.create_task(self._run(), name=f"agent {name}")
 
     # ------------------------------------------------------------------------------ life
@@ -147,7 +174,6 @@ class AgentRuntime:
         *,
         journal: Journal,
         transport: Transport,
-        watchers: Watchers,
         address: str = "",
     ) -> Self:
         """Bind the address, open the journal, begin to gossip; the order is explained above.
@@ -156,6 +182,9 @@ class AgentRuntime:
 
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.
+
+        Nor is anything left open when it is cancelled; a journal that is being read is read to its
+        end first.
         """
         runtime: Self | None = None  # the socket is open before there is one
 
@@ -167,53 +196,98 @@ class AgentRuntime:
                 runtime.call(partial(runtime.replica.line, via, up=up))
 
         fresh = f"{name}~{tokens.token_hex(8)}"
+        disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        booted: Booted | None = None
+        cancels = _cancels()
         try:
             bound = await transport.listen(serve, line_news)
-            booted = await asyncio.to_thread(boot, journal, fresh, wall_ms)
+            booted = await despite_cancel(disk.submit(boot, journal, fresh, wall_ms))
+            if _cancels() > cancels:
+                raise asyncio.CancelledError
+            replica = assemble(
+                settings,
+                booted,
+                boot=tokens.token_bytes(BOOT_BYTES),
+                address=address or bound,
+                now_s=asyncio.get_running_loop().time(),
+            )
+            runtime = cls(
+                name,
+                replica,
+                journal,
+                transport,
+                address=address or bound,
+                config=settings.config,
+                booted=booted,
+                disk=disk,
+            )
         except BaseException:
+            if booted is not None:
+                await despite_cancel(disk.submit(journal.close))
+            disk.shutdown()
             await transport.close()
             raise
-        address = address or bound
-        replica = assemble(
-            settings,
-            booted,
-            boot=tokens.token_bytes(BOOT_BYTES),
-            address=address,
-            now_s=asyncio.get_running_loop().time(),
-        )
-        runtime = cls(
-            name,
-            replica,
-            journal,
-            transport,
-            address=address,
-            config=settings.config,
-            watchers=watchers,
-            booted=booted,
-        )
         return runtime
 
     async def close(self) -> None:
-        """Flush, push to two peers what they lack, say goodbye, stop; at most `CLOSE_TIMEOUT_S`."""
+        """Flush, push to two peers what they lack, say goodbye, stop; at most `CLOSE_TIMEOUT_S`.
+
+        Raises:
+            WrongLoopError, ForkedError: it runs elsewhere, and goes on.
+        """
+        if self._pid == os.getpid() and not self._home.is_running():
+            await self._abandon()
+            return
+        self.check_home()
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name=f"agent {self.name} closes")
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         self.accepts = False
+        if self.failure is None or isinstance(self.failure, JournalFailedError):
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await self._part()
+        self._stopping = True  # the turn under way is the last one, and saves what is unsaved
+        self.vitals.heartbeat.stop()
+        self._wake.set()
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await despite_cancel(self._loop)
+        with contextlib.suppress(JournalFailedError):
+            await self._save()
+        self._satisfy()
+        self.watchers.close()  # before the transport: streams of changes end in order
+        for _ in range(2):  # a cancellation may hit the first
+            closing = asyncio.create_task(self._transport.close())
+            with contextlib.suppress(Exception, asyncio.CancelledError):
+                await despite_cancel(closing)
+                break
+        await self._release()
+
+    async def _part(self) -> None:
+        """What a close does for others: save, push, say goodbye."""
         replica, half_s = self.replica, CLOSE_TIMEOUT_S / 2
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(ReplicationError):
             await self.until(lambda: replica.durable == dict(replica.kernel.vector), half_s)
         self.call(replica.part)
         await self._exchanges_over(half_s / 2)
         self.call(replica.leave)
         await self._exchanges_over(half_s / 2)
-        self._stopping = True  # the turn under way is the last one, and saves what is unsaved
-        self.vitals.heartbeat.stop()
-        self._wake.set()
-        await self._loop
-        self._watchers.close()  # before the transport: streams of changes end in order
-        await self._transport.close()
+
+    async def _abandon(self) -> None:
+        """Save what is unsaved, let go of the journal: its own event loop will not do it."""
+        if self.ended:
+            return
+        self.accepts, self._stopping = False, True
+        self.replica.kernel.current_owner = lambda: self  # whoever else came, will not come back
+        self._deliveries.clear()
+        self._answers.clear()
+        with contextlib.suppress(RuntimeError):  # a closed loop takes no timers back
+            self.vitals.heartbeat.stop()
+        with contextlib.suppress(JournalFailedError):
+            await self._save()
+        with contextlib.suppress(Exception):
+            await self._transport.close()
         await self._release()
 
     async def _exchanges_over(self, timeout_s: float) -> None:
@@ -231,19 +305,84 @@ class AgentRuntime:
         """Cut exchanges and end the disk thread."""
         for task in list(self._deliveries):
             task.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_result((503, b""))
-        await asyncio.get_running_loop().run_in_executor(self._disk, self._journal.close)
-        self._disk.shutdown(wait=False)
+        try:
+            await despite_cancel(self._disk.submit(self._journal.close))
+        finally:
+            self._disk.shutdown()
+            self.ended = True
+            kernel = self.replica.kernel
+            kernel.current_owner = kernel.on_batch = None  # from here on it is only read
+
+    # ------------------------------------------------------------------------------ who may come
+
+    def check_home(self) -> None:
+        """Raise unless this is the thread, and the event loop, that the agent lives in.
+
+        In that thread a call without any running loop is welcome: between two runs of it, say.
+
+        Raises:
+            ForkedError, WrongThreadError, WrongLoopError: nothing changed.
+        """
+        try:
+            running: object = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._home or self.ended:
+            return
+        if self._pid != os.getpid():
+            raise ForkedError(f"agent {self.name!r} runs in the process this one was forked from")
+        if self._thread != threading.get_ident():
+            raise WrongThreadError(f"agent {self.name!r} lives in the event loop of another thread")
+        if running is not None:
+            raise WrongLoopError(f"agent {self.name!r} lives in another event loop")
+
+    def check_wait(self) -> None:
+        """Raise unless the caller may wait here; a batch of somebody else is rolled back.
+
+        Raises:
+            BatchOpenError: the caller has one open, and nothing leaves it before its end.
+        """
+        self.check_home()
+        kernel = self.replica.kernel
+        if kernel.in_batch and not self.ended:
+            kernel.admit()
+            if kernel.in_batch:
+                raise BatchOpenError(
+                    "a wait inside a batch would not end: what it waits for follows the batch"
+                )
+
+    def _batch_began(self) -> None:
+        if not self._batch_watched:
+            self._batch_watched = True
+            self._home.call_soon(self._end_held_batch)
+
+    def _end_held_batch(self) -> None:
+        """The event loop has come round, so whoever opened a batch before is suspended inside."""
+        self._batch_watched = False
+        self.replica.kernel.interrupt()
+
+    def _current_owner(self) -> object:
+        """The kernel asks who comes to it: the task that runs, or a plain call of this thread."""
+        try:
+            if asyncio.get_running_loop() is self._home:
+                return asyncio.current_task() or self
+        except RuntimeError:
+            pass
+        self.check_home()
+        return self
 
     def _check_writable(self) -> None:
         """The kernel asks before every local write."""
-        if not self.accepts:
-            raise ClosedError(f"agent {self.name!r} is not running")
-        if self.failure is not None:
-            raise self._refusal()
+        try:
+            if asyncio.get_running_loop() is not self._home:
+                self.check_home()
+        except RuntimeError:
+            self.check_home()
+        if self.failure is not None or not self.accepts:
+            raise self.refusal()
 
     # ------------------------------------------------------------------------------ the loop
 
@@ -251,22 +390,42 @@ class AgentRuntime:
         """Until the close stops it: wait, drain, execute, wake who waits.
 
         A turn takes at most `STEPS_PER_COMMIT` steps, so that no flood of frames delays the commit
-        of a local write by more than that. While a batch is open the loop only looks: a drain would
-        show half of it to peers and journal. What comes out of a turn is executed before the next
-        one begins, so effects never overtake each other.
+        of a local write by more than that. What comes out of a turn is executed before the next one
+        begins, so effects never overtake each other.
         """
         self.vitals.heartbeat.start()
-        while not self._stopping:
-            await self._pause()
-            if self.replica.kernel.in_batch:  # half of one must not be seen by anybody
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HELD_LOOK_S):  # a rolled back batch wakes nobody
-                        await self._wake.wait()
-                self._wake.clear()
-                continue
-            effects = self._drain()
-            await self._execute(effects)
-            self._satisfy()
+        try:
+            while not self._stopping:
+                await self._pause()
+                effects = self._drain()
+                await self._execute(effects)
+                self._satisfy()
+                if _cancels():
+                    raise asyncio.CancelledError
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            await self._died("its task was cancelled" if cancelled else repr(error))
+            raise
+
+    async def _died(self, why: str) -> None:
+        """The loop ends, and not by a close: save what there is, and say so to everybody."""
+        self.failure = LoopEndedError(f"agent {self.name!r} saves and sends nothing more: {why}")
+        logger.error("loop-ended", extra={"facts": {"agent": self.name, "why": why}})
+        self.accepts = False
+        with contextlib.suppress(Exception):
+            await self._save()
+        self._satisfy()
+        self.vitals.heartbeat.stop()
+        self.watchers.close()
+
+    async def _save(self) -> None:
+        """One more commit, of everything written; without the loop, and nothing is sent."""
+        if not self.ended:
+            self.replica.kernel.admit()
+            effects = self.replica.flush(self.now_s())
+            self._unsaved += effects.persist
+            self._vector = effects.vector or self._vector
+            await self._persist()
 
     async def _pause(self) -> None:
         """Sleep until there is a step, a local write, or something due."""
@@ -284,6 +443,7 @@ class AgentRuntime:
 
     def _drain(self) -> Effects:
         self._wake.clear()
+        self.replica.kernel.admit()  # half of a batch must not be seen by anybody
         now_s = self.now_s()
         steps = [self._inbox.popleft() for _ in range(min(len(self._inbox), STEPS_PER_COMMIT))]
         if self.failure is None:
@@ -329,7 +489,7 @@ class AgentRuntime:
             changes, self._unpublished = self._unpublished, []
             reached = dict(self._vector) if changes else {}
             for change in changes:
-                self._watchers.publish(change, reached)
+                self.watchers.publish(change, reached)
 
     async def _degrade(self, error: JournalFailedError) -> None:
         """Go read-only; from now on peers learn what the journal holds, and nothing more."""
@@ -337,9 +497,7 @@ class AgentRuntime:
         logger.error("read-only", extra={"facts": {"why": str(error)}})
         durable: Kernel | None = None
         try:
-            recovered = await asyncio.get_running_loop().run_in_executor(
-                self._disk, self._journal.read
-            )
+            recovered = await despite_cancel(self._disk.submit(self._journal.read))
             durable = rebuild(recovered, self.replica.id, None)
         except JournalUnreadableError as unreadable:
             facts = {"why": str(unreadable)}
@@ -368,15 +526,12 @@ class AgentRuntime:
         room = max(SNAPSHOT_ABOVE_BYTES, 2 * self._snapshot_bytes)
         if log_bytes > room and not kernel.in_batch:  # else the next commit takes it
             snapshot = kernel.to_bytes()
-        rows, self._unsaved = self._unsaved, []
+        rows = list(self._unsaved)
         entry = Entry(rows, vector, kernel.replica, lease, snapshot, book)
-        try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._disk, self._journal.append, entry
-            )
-        except JournalFailedError:
-            self._unsaved = rows + self._unsaved
-            raise
+        # Rows leave `_unsaved` once they are known to be there: should nobody be left to hear,
+        # they are appended twice, which is harmless.
+        await despite_cancel(self._disk.submit(self._journal.append, entry))
+        del self._unsaved[: len(rows)]
         self._lease, self._log_bytes = lease, log_bytes
         if snapshot:
             self._log_bytes, self._snapshot_bytes = 0, len(snapshot)
@@ -463,11 +618,12 @@ class AgentRuntime:
 
         Raises:
             JournalFailedError: while waiting, the journal failed.
+            ClosedError: while waiting, the agent was closed, or its loop ended.
         """
         if reached():
             return True
-        if self.failure is not None:
-            raise self._refusal()
+        if self.failure is not None or self._stopping:
+            raise self.refusal()
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((reached, waiter))
         self._wake.set()
@@ -480,11 +636,15 @@ class AgentRuntime:
             self._waiters = [pair for pair in self._waiters if pair[1] is not waiter]
         return True
 
-    def _refusal(self) -> JournalFailedError:
-        """A fresh error that says why this agent is read-only."""
-        return JournalFailedError(str(self.failure))
+    def refusal(self) -> ReplicationError:
+        """A fresh error that says why this agent takes nothing: read-only, or not running."""
+        if self.failure is None:
+            return ClosedError(f"agent {self.name!r} is not running")
+        return type(self.failure)(str(self.failure))
 
     def _satisfy(self) -> None:
+        """End the waits that are over: what they wait for is there, or will not come any more."""
+        self.replica.kernel.admit()
         replica = self.replica
         members, reached = replica.members, replica.acknowledgements.reached
         self.vitals.spread(lambda v: reached(v).members == len(members.current()))
@@ -494,7 +654,10 @@ class AgentRuntime:
             if condition():
                 waiter.set_result(None)
             elif self.failure is not None:
-                waiter.set_exception(self._refusal())
+                waiter.set_exception(self.refusal())
+            elif self._loop.done():
+                closed = f"agent {self.name!r} was closed while this waited; its writes stand"
+                waiter.set_exception(ClosedError(closed))
 
     async def durable(self, token: Version, timeout_s: float | None) -> None:
         """Until the events of a token are on this disk.
@@ -520,3 +683,18 @@ class AgentRuntime:
 def wall_ms() -> int:
     """Milliseconds since 1970, by the wall."""
     return time.time_ns() // 1_000_000
+
+
+async def despite_cancel(work: futures.Future[T] | asyncio.Future[T]) -> T:
+    """The result of what cannot be taken back, however often who waits for it is cancelled."""
+    future = asyncio.wrap_future(work) if isinstance(work, futures.Future) else work
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
+    return future.result()
+
+
+def _cancels() -> int:
+    """How often the current task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

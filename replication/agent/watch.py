@@ -32,7 +32,7 @@ from replication.protocol import SKIPPED
 from replication.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from crdt import Change, Kernel
     from replication.protocol import Published
@@ -123,8 +123,14 @@ class Watch:
     """One subscription: iterate it for as long as you like, with time-outs if you like."""
 
     def __init__(
-        self, feed: Feed, after: Version, now: Version, missed: ChangeEvent | None
+        self,
+        feed: Feed,
+        after: Version,
+        now: Version,
+        missed: ChangeEvent | None,
+        check_wait: Callable[[], None],
     ) -> None:
+        self._check_wait = check_wait
         self._feed = feed
         self._missed = missed
         self._reached = now
@@ -137,10 +143,11 @@ class Watch:
         return self
 
     async def __anext__(self) -> ChangeEvent:
-        """The next event; giving up waiting for it loses nothing."""
+        """The next event; giving up waiting for it loses nothing. BatchOpenError in a batch."""
         while (event := self.queued()) is None:
             if self._ended:
                 raise StopAsyncIteration
+            self._check_wait()
             self._ready.clear()
             await self._ready.wait()
         return event
@@ -192,10 +199,11 @@ class Watch:
 
 
 class Watchers:
-    """The subscribers of one agent."""
+    """The subscribers of one agent; `check_wait` raises at those who may not wait for events."""
 
-    def __init__(self, events_max: int) -> None:
+    def __init__(self, events_max: int, check_wait: Callable[[], None] = lambda: None) -> None:
         self._events_max = events_max
+        self._check_wait = check_wait
         self._watches: WeakSet[Watch] = WeakSet()
         self._closed = False
 
@@ -206,7 +214,7 @@ class Watchers:
 
     def watch(self, prefix: str, after: Version, now: Version, missed: ChangeEvent | None) -> Watch:
         """Events from `now` on; first `missed`, which stands for those between `after` and now."""
-        watch = Watch(Feed(prefix, self._events_max), after, now, missed)
+        watch = Watch(Feed(prefix, self._events_max), after, now, missed, self._check_wait)
         if self._closed:
             watch.end()
         self._watches.add(watch)

@@ -10,7 +10,7 @@ from tests.scale import seeds
 
 def container_of(kernel):
     """The container of one set of a kernel."""
-    return kernel.document("tags", ORSet)._container
+    return kernel.document("tags", ORSet)._place
 
 
 @pytest.mark.parametrize("seed", seeds(10))
