@@ -129,7 +129,7 @@ class Writer:
             batch.stamp = stamp
         return stamp
 
-    def put(self, container: Container, step: Step, stamp: int, value: Stored) -> Delta:  # noqa: C901 - see below: calls would be most of it
+    def put(self, container: Container, step: Step, stamp: int, value: Stored) -> Delta:
         """Write one entry in place of everything alive at its step: what most mutators do. O(1).
 
         It is `write([(container, step, row)], entry)` without the calls: a local write is what
