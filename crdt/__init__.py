@@ -209,6 +209,7 @@ __all__ = [
     "UncopyableError",
     "UnknownChildError",
     "UnknownVersionError",
+    "ValueTooLargeError",
     "VersionVector",
     "decode_value",
     "encode_value",
