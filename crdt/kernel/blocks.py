@@ -135,6 +135,8 @@ def cut_blocks(state: State, blocks: Iterable[Block], bytes_max: int) -> ChunkSe
     """What is alive, and doomed, in these blocks, as a set that raises nobody. O(their entries)."""
     spans, killed = list[Span](), list[Range]()
     for origin, number in sorted(set(blocks)):
+        if not 0 <= number <= SEQ_MAX >> BLOCK_BITS:
+            continue  # there is no such block
         last = state.applied.seqs.get(origin, 0)
         span, doomed = _content(state, origin, number, last)
         if span.first <= span.last:

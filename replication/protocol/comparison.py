@@ -42,8 +42,8 @@ TICK_S = 0.02
 HASHES_PER_PAGE = 8192
 """Of blocks: a quarter of a megabyte, and within the wire's limit of items if each block is of
 another origin."""
-BLOCKS_WANTED_MAX = 4096
-"""In one try; what differs beyond waits for the next pair of digests."""
+BLOCKS_WANTED_MAX = 128
+"""In one set: to cut it holds the donor's loop. The same try goes on behind it, a round later."""
 PAIRS_KEPT = 8
 """Pairs of digests per peer that were tried."""
 AGAIN_AFTER_S = 60.0
@@ -53,6 +53,7 @@ PEERS_MAX = 1024
 """Remembered; beyond it the oldest is forgotten, and tried once more."""
 
 Block = tuple[str, int]
+START: Block = ("", -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class _Known:
     """Tries since one came to an end."""
     blocks: list[Block] = field(default_factory=list)
     """What differs, by the pages that came so far."""
+    after: Block = START
+    """Behind which block the try goes on."""
 
 
 @dataclass(slots=True)
@@ -157,11 +160,18 @@ class Comparison:
             del known.tried[0]
 
     def concluded(self, peer: str, now_s: float, *, mended: bool) -> None:
-        """The try is over: if it changed something here, the next pair may be tried at once."""
+        """A set was joined: the try is over, unless it goes on behind it.
+
+        If it changed something here, the next pair may be tried at once.
+        """
         known = self._known.get(peer)
-        if known is not None:
-            known.unfinished = 0
-            known.not_before_s = -inf if mended else now_s + AGAIN_AFTER_S
+        if known is None:
+            return
+        known.unfinished = 0
+        if known.after != START:
+            self.failed(peer)  # not over: the pair may be tried on
+            mended = True
+        known.not_before_s = -inf if mended else now_s + AGAIN_AFTER_S
 
     def contradicted(self, peer: str, dots: Collection[Dot]) -> bool:
         """These dots are beyond mending; whether that is news."""
@@ -181,6 +191,12 @@ class Comparison:
     def is_at(self, digest: bytes) -> bool:
         """Whether our vector has this hash, and hashes of its state are made. O(origins)."""
         return bool(self.kernel.state_digest) and vector_hash(self.kernel.vector) == digest
+
+    def first_page(self, peer: str) -> HashesWanted:
+        """What a try with a peer begins with: where the last one was too long, behind its end."""
+        known = self._known.get(peer)
+        after = START if known is None else known.after
+        return HashesWanted(vector_hash(self.kernel.vector), after)
 
     def give(self, wanted: HashesWanted) -> HashesGiven:
         """A page of hashes; nothing if the vectors are no longer equal. O(blocks)."""
@@ -218,7 +234,9 @@ class Comparison:
         known.blocks += differ
         if given.more and last > asked.after and len(known.blocks) < BLOCKS_WANTED_MAX:
             return HashesWanted(asked.hash, last)
+        cut = given.more or len(known.blocks) > BLOCKS_WANTED_MAX
         blocks, known.blocks = tuple(known.blocks[:BLOCKS_WANTED_MAX]), []
+        known.after = blocks[-1] if cut and blocks else START
         if not blocks:
             self.concluded(peer, now_s, mended=False)
             return None

@@ -246,10 +246,11 @@ class Gossip:
             return  # a leaf does not speak for others
         if self.receiver.active or self.kernel.in_batch:
             return
-        if self.comparison.try_once(replica, asked.digest.state, theirs, now_s):
-            wanted = HashesWanted(vector_hash(self.kernel.vector))
-            if not self.open(opened.address, replica, wanted, now_s):
-                self.comparison.failed(replica)
+        if not self.comparison.try_once(replica, asked.digest.state, theirs, now_s):
+            return
+        wanted = self.comparison.first_page(replica)
+        if not self.open(opened.address, replica, wanted, now_s):
+            self.comparison.failed(replica)
 
     def hashes(self, opened: Opened, replica: str, given: HashesGiven, now_s: float) -> None:
         """A page of a peer's hashes came: ask for the next, or for the blocks that differ.

@@ -82,6 +82,8 @@ ORIGINS_MAX = 10_000
 COUNT_MAX = (1 << 63) - 1
 NAME_BYTES_MAX = 256
 HASH_BYTES = 16
+BLOCKS_MAX = 1024
+"""That one frame may ask for; this release asks for fewer."""
 
 
 class UnknownKindError(MalformedFrameError):
@@ -298,7 +300,9 @@ def _parse_hashes(body: object) -> HashesGiven:
 
 def _parse_blocks_wanted(body: object) -> BlocksWanted:
     digest, flat = _row(body, 2)
-    pairs = zip(_need(flat, list)[::2], flat[1::2], strict=False)
+    if len(_need(flat, list)) % 2 or len(flat) > 2 * BLOCKS_MAX:
+        raise MalformedFrameError(f"blocks come in pairs, {BLOCKS_MAX} at most")
+    pairs = zip(flat[::2], flat[1::2], strict=True)
     return BlocksWanted(_need(digest, bytes), tuple(_parse_block(*pair) for pair in pairs))
 
 

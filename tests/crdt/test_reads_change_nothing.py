@@ -70,6 +70,8 @@ def kernel_reads(kernel: Kernel, kind: Any) -> dict[str, Callable[[], object]]:
             lambda: kernel.delta_since({"stranger": 3}, bytes_max=80)
         ),
         "chunks": lambda: kernel.chunks(100),
+        "block_hashes": kernel.block_hashes,
+        "block_chunks": lambda: kernel.block_chunks([("a", 0), ("stranger", 0)], 100),
         "to_bytes": kernel.to_bytes,
         "to_bytes_without_records": lambda: kernel.to_bytes(records=False),
         "canonical_bytes": kernel.canonical_bytes,

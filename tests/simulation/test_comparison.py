@@ -159,6 +159,26 @@ def test_many_blocks_are_compared_page_by_page(monkeypatch):
     assert sim["bob"].document("s", ORSet) == {1, 2, 3, 4, 6, 7}
 
 
+def test_what_is_beyond_mending_does_not_hide_what_is_not(monkeypatch):
+    """More contradicted blocks than one set holds, all before a lost removal: it is mended."""
+    monkeypatch.setattr(comparison, "BLOCKS_WANTED_MAX", 2)
+    sim = Simulation(["ada", "bob"], 10)
+    for name, value in (("ada", "pay 1"), ("bob", "pay 1000")):
+        for liar in "ABCDE":
+            plant(sim, name, Kernel(f"{liar}~1").document("order", LWWRegister).set(value))
+    for number in range(3):
+        sim["ada"].document("s", ORSet).add(number)
+    assert sim.settle(10) or dict(sim["ada"].vector) == dict(sim["bob"].vector)
+    plant(sim, "bob", without_kills(sim["ada"].document("s", ORSet).remove(1)))
+    sim.run(100)
+    assert sim["bob"].document("s", ORSet) == {0, 2}
+    before = [asked(sim, name, "hasheswanted") for name in sim.up()]
+    sim.run(600)
+    assert [asked(sim, name, "hasheswanted") for name in sim.up()] == before
+    (found,) = sim.replica("bob").differences().values()
+    assert found.contradicted == tuple(f"{liar}~1:1" for liar in "ABCDE")
+
+
 def test_a_busy_replica_hashes_nothing_and_an_idle_one_a_few_blocks_at_a_time():
     """Hashing waits for a quiet interval, and takes so many blocks per tick."""
     sim = Simulation(["ada"], 7)

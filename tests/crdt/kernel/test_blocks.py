@@ -168,5 +168,6 @@ def test_wide_gaps_cost_nothing():
     ada.document("s", ORSet).add("y")
     assert ada.hash_blocks(3)
     assert ada.block_hashes().keys() == {("ada", 0), ("ada", 1 << 29)}
-    (chunk,) = ada.block_chunks([("ada", 5), ("nobody", 0), ("ada", 1 << 29)], 100).chunks
+    nothing = [("ada", 5), ("nobody", 0), ("ada", 1 << 62), ("ada", -1)]
+    (chunk,) = ada.block_chunks([*nothing, ("ada", 1 << 29)], 100).chunks
     assert [len(span.seqs) for span in chunk.open().spans] == [0, 1]

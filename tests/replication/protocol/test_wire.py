@@ -99,6 +99,16 @@ def test_hashes_that_do_not_fit_their_blocks_are_refused(body):
         wire(secret=None).open(packed)
 
 
+@pytest.mark.parametrize("flat", [["a"], ["a", 1, "b"], ["a", -1], [1, "a"], ["a", 0] * 1025, 7])
+def test_blocks_that_nobody_could_give_are_refused(flat):
+    """Half a pair, no number, more than may be asked for."""
+    packed = msgpack.packb(
+        [1, "c", 13, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb([b"h", flat])]
+    )
+    with pytest.raises(MalformedFrameError):
+        wire(secret=None).open(packed)
+
+
 def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
     """What is remembered of a peer is bounded: no megabyte goes by the name of a digest."""
     with pytest.raises(MalformedFrameError):
