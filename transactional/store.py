@@ -207,6 +207,15 @@ async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Sna
     return Snapshot(first.revision, items)
 
 
+@runtime_checkable
+class Shareable(Protocol):
+    """An engine that wants to know that holders of its leases may live in other processes."""
+
+    def share(self) -> None:
+        """Keep the leases that are granted from now on over a restart of this process."""
+        ...
+
+
 async def next_change(store: Store, prefix: str, after: int) -> None:
     """Return when something under ``prefix`` changed after revision ``after``; at once if it has.
 

@@ -41,12 +41,12 @@ from transactional.errors import (
 )
 from transactional.server.admission import Listen
 from transactional.server.calls import call, fault, reply_all
+from transactional.store import Shareable, Store
 from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from transactional.store import Store
     from transactional.values import Compacted, Compare, WatchEvent, Write
     from transactional.wire import Document
 
@@ -77,6 +77,8 @@ class Authority:
 
     def __init__(self, store: Store, listen: Listen | None = None) -> None:
         self._store = store
+        if isinstance(store, Shareable):
+            store.share()
         self._listen = listen or Listen()
         self._busy = 0
         self._watches = 0

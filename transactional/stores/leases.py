@@ -2,8 +2,9 @@
 
 Pure; the engine tells it the time.  A lease is alive until its deadline is *reached*, and once it
 was taken out it cannot come back: renewal looks it up here, after everything due was removed, so
-a renewal that races its expiry loses (Gray & Cheriton, SOSP 1989).  After a restart each lease gets
-its whole ttl again: a holder may be granted more time than it asked for, never less.
+a renewal that races its expiry loses (Gray & Cheriton, SOSP 1989).  After a restart of an authority
+each lease gets its whole ttl again: a holder may be granted more time than it asked for, never
+less.  Leases of an embedded store end with its process, which their holders were part of.
 """
 
 from __future__ import annotations

@@ -145,6 +145,7 @@ class SQLiteStore:
         time: BusinessTime,
         clock: Clock,
     ) -> None:
+        self._shared = False
         self._file = file
         self._state = state
         self._time = time
@@ -370,7 +371,12 @@ class SQLiteStore:
     async def lease(self, ttl_s: float) -> Lease:
         """Grant a lease."""
         rules.check_ttl(ttl_s)
-        return await self._writer.ask(lambda state: state.grant(ttl_s))
+        remote = self._shared
+        return await self._writer.ask(lambda state: state.grant(ttl_s, remote=remote))
+
+    def share(self) -> None:
+        """Grant leases to other processes from now on: a restart of this one does not end them."""
+        self._shared = True
 
     async def renew(self, lease_id: str) -> Lease:
         """Start the lease's time anew."""
@@ -490,8 +496,9 @@ class State:
         self.epoch, self.revision, self.compacted = str(meta[0]), int(meta[1]), int(meta[2])
         time.resume(meta[3], clock.elapsed_s())
         self._leases = Leases()
-        for lease, ttl_s in connection.execute("SELECT lease, ttl_s FROM leases"):
-            self._leases.start(lease, ttl_s, clock.elapsed_s())
+        for lease, ttl_s, remote in connection.execute("SELECT lease, ttl_s, remote FROM leases"):
+            # Whoever held a lease in the process that had this file has ended with it.
+            self._leases.start(lease, ttl_s, clock.elapsed_s() - (0.0 if remote else ttl_s))
         self._before = (self.revision, self.compacted)
         self._read_clocks()
         self._touched: list[tuple[str, float, float]] = []
@@ -795,18 +802,18 @@ class State:
 
     # --- leases ---
 
-    def grant(self, ttl_s: float) -> Lease:
+    def grant(self, ttl_s: float, *, remote: bool) -> Lease:
         """Grant a lease."""
         if len(self._leases) >= LEASES_MAX:
             raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
         lease = Lease(secrets.token_hex(10), ttl_s)
-        self._db.execute("INSERT INTO leases VALUES (?, ?)", (lease.id, ttl_s))
+        self._db.execute("INSERT INTO leases VALUES (?, ?, ?)", (lease.id, ttl_s, remote))
         self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
         self._touched.append((lease.id, 0.0, 0.0))
         return lease
 
     def renew(self, lease: str) -> Lease:
-        """Start the lease's time anew; renewals are not written, a restart renews them all."""
+        """Start the lease's time anew; not written: a restart renews all that are remote."""
         ttl_s = self._leases.ttl_s(lease)
         if ttl_s is None:
             raise LeaseExpiredError(lease)

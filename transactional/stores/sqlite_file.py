@@ -51,7 +51,7 @@ from transactional.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 APPLICATION_ID: Final = 0x436F6E76  # "Conv"
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
@@ -90,7 +90,9 @@ CREATE TABLE operations(            -- content NULL: fenced
 ) WITHOUT ROWID;
 CREATE INDEX minted ON operations(minted) WHERE minted IS NOT NULL;
 CREATE INDEX own ON operations(time_us) WHERE minted IS NULL;
-CREATE TABLE leases(lease TEXT PRIMARY KEY, ttl_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE leases(                -- remote: its holder may live in another process
+    lease TEXT PRIMARY KEY, ttl_s REAL NOT NULL, remote INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 

@@ -38,6 +38,7 @@ async def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> No
     """Keys, revisions, op_ids, business time, epoch and history outlive the process."""
     path = tmp_path / "s.db"
     store = await SQLiteStore.open(path)
+    store.share()  # so leases do, too
     lease = await store.lease(60)
     first = await store.commit([], [t.Put("a", b"1"), t.Put("b", b"2", lease.id)], op_id="x")
     epoch, items = store.epoch, (await store.scan("")).items
@@ -57,6 +58,24 @@ async def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> No
     await events.aclose()
     await again.close()
     assert sqlite_file.verify(path) == []
+
+
+async def test_a_lease_of_an_embedded_store_ends_with_its_process(tmp_path: Path) -> None:
+    """Who held it lived there; who waits for what it protected need not wait for its time."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    mine = await store.lease(60)
+    await store.commit([], [t.Put("mine", b"", mine.id)])
+    store.share()
+    theirs = await store.lease(60)
+    await store.commit([], [t.Put("theirs", b"", theirs.id)])
+    await store.close()
+    again = await SQLiteStore.open(path)
+    with pytest.raises(t.LeaseExpiredError):
+        await again.renew(mine.id)
+    assert await again.renew(theirs.id) == theirs
+    assert list((await again.scan("")).items) == ["theirs"]
+    await again.close()
 
 
 async def test_a_poisoned_operation_in_a_group_of_64_fails_alone(store: SQLiteStore) -> None:
@@ -348,7 +367,7 @@ async def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> No
         other.execute("CREATE TABLE theirs(x)")
     with pytest.raises(t.CorruptStoreError):
         await SQLiteStore.open(path)
-    with pytest.raises(t.InvalidRequestError, match="no directory"):
+    with pytest.raises(t.InvalidRequestError, match="not a directory"):
         await SQLiteStore.open(tmp_path / "absent" / "s.db")
 
 
