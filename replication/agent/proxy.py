@@ -21,6 +21,7 @@ batch is rolled back and its owner told.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
@@ -266,7 +267,9 @@ class _Hold:
         self.begun: Future[object] = thread.future()
         self.over: Future[None] = thread.future()
         self._batch = batch
-        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[
+            tuple[Callable[[], Any] | BaseException | None, Future[Any]]
+        ] = queue.SimpleQueue()
         self._lock = threading.Lock()  # between the owner's next call and the end of time
         self._ended = False
 
@@ -275,42 +278,49 @@ class _Hold:
         settle(self.over, self._serve)
         if not self.begun.done():
             settle(self.begun, self.over.result)
+        with self._lock:
+            self._ended = True
+        while not self._calls.empty():  # one that came too late to be in the batch
+            _, late = self._calls.get()
+            late.set_exception(self.over.exception() or _RolledBackError("the block is over"))
 
     def _serve(self) -> None:
         try:
             with self._batch() as batch:
                 self.begun.set_result(batch)
                 until_s = time.monotonic() + BATCH_S_MAX
-                while (call := self._next(until_s)) is not None:
-                    call()
+                while True:
+                    action, future = self._next(until_s)
+                    if action is None:
+                        return
+                    settle(future, action)
         except _RolledBackError:
             return
 
-    def _next(self, until_s: float) -> Callable[[], object] | None:
+    def _next(self, until_s: float) -> tuple[Callable[[], Any] | None, Future[Any]]:
         try:
-            return self._calls.get(timeout=max(0.0, until_s - time.monotonic()))
+            call = self._calls.get(timeout=max(0.0, until_s - time.monotonic()))
         except queue.Empty:
-            with self._lock:
-                self._ended = True
-            while not self._calls.empty():  # one that came while time ran out
-                if (late := self._calls.get()) is None:
-                    return None
-                late()
             raise BatchExpiredError(BATCH_S_MAX) from None
+        if isinstance(call[0], BaseException):
+            raise call[0]
+        return call[0], call[1]
 
     def call(self, action: Callable[[], T]) -> T:
         """The owner's thread: have a function run inside of the batch."""
-        future: Future[T] = Future()
-        self._put(lambda: settle(future, action))
-        return future.result()
+        result: T = self._put(action).result()
+        return result
 
-    def _put(self, call: Callable[[], object] | None) -> None:
+    def _put(self, action: Callable[[], Any] | BaseException | None) -> Future[Any]:
+        """Queue what to run, what to raise, or None for the end."""
+        future: Future[Any] = Future()
         with self._lock:
             ended = self._ended
             if not ended:
-                self._calls.put(call)
+                self._calls.put((action, future))
         if ended:
             self.over.result()
+        return future
 
     def end(self, error: BaseException | None) -> None:
         """The owner's thread: commit, or roll back because of an error; raises what that raises."""
@@ -318,17 +328,14 @@ class _Hold:
         if error is None:
             self._put(None)
             self.over.result()
-        elif not self._ended:
-            self._put(_roll_back)
+        else:
+            with contextlib.suppress(BatchExpiredError, ClosedError):
+                self._put(_RolledBackError("the block raised"))
             self.over.exception()  # the body's own error is the one to be seen
 
 
 class _RolledBackError(ReplicationError):
     """The owner's block raised."""
-
-
-def _roll_back() -> None:
-    raise _RolledBackError("the block raised")
 
 
 class BlockingBatch:

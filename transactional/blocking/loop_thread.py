@@ -169,23 +169,27 @@ class LoopThread:
         """Run a coroutine function in the loop's thread, to its end. Raises as `call` does."""
         future = self.future()
         context = self._context()
-        task: asyncio.Task[T] | None = None
+        task: asyncio.Task[Callable[[], T]] | None = None
 
         def begin() -> None:
             nonlocal task
             try:
-                task = self._loop.create_task(action(*args, **kwargs), context=context)
+                work = _kept_from_the_loop(action(*args, **kwargs))
+                task = self._loop.create_task(work, context=context)
             except BaseException as error:  # noqa: BLE001 - the caller's, like any other
                 future.set_exception(error)
             else:
                 task.add_done_callback(over)
 
-        def over(task: asyncio.Task[T]) -> None:
+        def over(task: asyncio.Task[Callable[[], T]]) -> None:
+            def outcome() -> T:
+                return task.result()()
+
             with contextlib.suppress(concurrent.futures.InvalidStateError):
                 if task.cancelled() and self._over.is_set():
                     future.set_exception(self._refusals.closed(self.name))
                 else:
-                    settle(future, task.result)
+                    settle(future, outcome)
 
         self._submit(begin)
         try:
@@ -264,6 +268,20 @@ def settle(future: Future[Any], action: Callable[[], object]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+async def _kept_from_the_loop(work: Coroutine[Any, Any, T]) -> Callable[[], T]:
+    """The result, or what ends a process, as a function: raised in a task it would end the loop."""
+    try:
+        result = await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        ending = error
+
+        def end() -> T:
+            raise ending
+
+        return end
+    return lambda: result
 
 
 _running: set[LoopThread] = set()
