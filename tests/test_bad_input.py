@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import MagicMock
 
+import aiohttp
 import pytest
 
 import crdt
@@ -183,3 +185,57 @@ def test_a_hint_reaches_the_traceback_of_every_error(package, root):
         if error.hint:
             assert error.hint in "".join(traceback.format_exception(error)), kind
     assert sum(bool(kind.hint) for kind in kinds if isinstance(kind.hint, str)) > len(kinds) / 2
+
+
+# ------------------------------------------------------------------------------ strangers
+
+
+MARK = b"SECRETBYTES"
+STRANGE = [
+    b"\x16\x03\x01" + MARK + b"\r\n\r\n",  # TLS to a plain port
+    b"GET /" + MARK + b" HTTP/9.9\r\n\r\n",
+    b"POST /_replica HTTP/1.1\r\nHost: x\r\nContent-Length: 1" + MARK + b"\r\n\r\n",
+    b"POST /_replica HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ" + MARK + b"\r\n",
+    b"GET /status?" + MARK * 2000 + b" HTTP/1.1\r\n\r\n",
+    b"GET /status HTTP/1.1\r\n" + MARK + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("kind", ["agent", "authority"])
+async def test_what_a_stranger_sends_is_in_no_log(kind, caplog):
+    """Counterexample: aiohttp logged a traceback with the request's bytes, per request."""
+    caplog.set_level("DEBUG")
+    async with contextlib.AsyncExitStack() as stack:
+        if kind == "agent":
+            agent = await stack.enter_async_context(Agent("ada"))
+            port = int(agent.address.rpartition(":")[2])
+        else:
+            authority = Authority(MemoryStore(), Listen(port=0))
+            await authority.start()
+            stack.push_async_callback(authority.stop)
+            port = authority.port
+        for data in STRANGE:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(data)
+            await asyncio.wait_for(reader.read(12), 10)
+            writer.close()
+    assert MARK.decode() not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_handler_that_fails_is_told_of_by_the_kind_of_its_error(monkeypatch, caplog):
+    """An operator has to know of it; what the request held may be in the error's text."""
+
+    def failing(*_: object) -> str:
+        raise RuntimeError(MARK.decode())
+
+    monkeypatch.setattr("replication.agent.admin.exposition", failing)
+    async with (
+        Agent("ada") as ada,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://{ada.address}/metrics") as response,
+    ):
+        assert response.status == 500
+    (line,) = [record for record in caplog.records if record.name == "replication.http"]
+    assert (line.getMessage(), line.facts) == ("request-failed", {"error": "RuntimeError"})
+    assert MARK.decode() not in caplog.text

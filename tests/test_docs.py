@@ -6,6 +6,8 @@ import ast
 import asyncio
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,10 +41,26 @@ def test_the_snippets_of_a_page_run_in_order(
             if code.co_flags & inspect.CO_COROUTINE:
                 async with asyncio.timeout(30):
                     await eval(code, namespace)  # noqa: S307 - our own pages
+            elif "asyncio.run(" in source:  # a whole program, with a loop of its own
+                await asyncio.to_thread(exec, code, namespace)
             else:
                 exec(code, namespace)  # noqa: S102 - our own pages
 
     asyncio.run(run())
+
+
+@pytest.mark.processes
+def test_the_agent_of_the_readme_runs_as_pasted_and_again(tmp_path: Path) -> None:
+    """Counterexample: pasted it was a SyntaxError, and mended it failed from the second run on."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (source,) = [block for block in SNIPPET.findall(text) if "Agent(" in block]
+    (tmp_path / "pasted.py").write_text(source)
+    command = [sys.executable, "-W", "error", "pasted.py"]
+    for printed in ("5", "10", "15"):
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout.strip(), done.stderr) == (printed, "")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -6,12 +6,16 @@ refuses Content-Encoding (aiohttp would inflate without a declared size), and an
 Retry-After when `inbound_exchanges_max` are under way. The client bounds every wait, and opens a
 circuit around an address that keeps failing: for a while that doubles up to 30 s only one exchange
 at a time is let through, so a hung peer costs one waiting exchange instead of all.
+
+What the HTTP server has to say goes to the logger `replication.http`, and only as the kind of an
+error: a stranger's bytes belong in no log, and what strangers send is not worth a line at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol import Keyring, PeerConnection
@@ -46,6 +51,23 @@ PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
 FAILURES_MAX = 3
 PAUSE_S_MAX = 30.0
+logger = logging.getLogger("replication.http")
+
+
+class _NoBytesOfStrangers(logging.Filter):
+    """Lets through that a handler failed, and by which kind of error; nothing else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or isinstance(error, HttpProcessingError | ConnectionError):
+            return False
+        record.msg, record.args = "request-failed", ()
+        record.exc_info = record.exc_text = record.stack_info = None
+        record.facts = {"error": type(error).__name__}
+        return True
+
+
+logger.addFilter(_NoBytesOfStrangers())
 
 
 @dataclass(slots=True)
@@ -159,7 +181,12 @@ class HttpTransport:
         if self._admin is not None:
             self._admin.add_to(app.router)
         runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, shutdown_timeout=0.5, keepalive_timeout=75
+            app,
+            logger=logger,
+            access_log=None,
+            auto_decompress=False,
+            shutdown_timeout=0.5,
+            keepalive_timeout=75,
         )
         await runner.setup()
         site = web.TCPSite(runner, host, port, ssl_context=self._server_tls)

@@ -27,6 +27,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from transactional import rules, wire
 from transactional.clock import microseconds
@@ -72,6 +73,24 @@ _log = logging.getLogger(__name__)
 _OPENAPI: Final = resources.files("transactional").joinpath("openapi.json").read_bytes()
 
 
+_http = logging.getLogger("transactional.http")
+
+
+class _NoBytesOfStrangers(logging.Filter):
+    """Lets the HTTP server say that a handler failed, and by which kind of error; nothing else."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None or isinstance(error, HttpProcessingError | ConnectionError):
+            return False
+        record.msg, record.args = "a request failed by %s", (type(error).__name__,)
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+_http.addFilter(_NoBytesOfStrangers())
+
+
 class Authority:
     """Serves one store until it is stopped; ``store`` is closed with it."""
 
@@ -84,7 +103,9 @@ class Authority:
         self._watches = 0
         self._revision = 0
         self._stopping = asyncio.Event()
-        self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=STOP_S)
+        self._runner = web.AppRunner(
+            self._application(), logger=_http, access_log=None, shutdown_timeout=STOP_S
+        )
         self.port = 0
         """The port it listens on, known after ``start``."""
 
