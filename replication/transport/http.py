@@ -54,20 +54,18 @@ PAUSE_S_MAX = 30.0
 logger = logging.getLogger("replication.http")
 
 
-class _NoBytesOfStrangers(logging.Filter):
-    """Lets through that a handler failed, and by which kind of error; nothing else."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None or isinstance(error, HttpProcessingError | ConnectionError):
-            return False
-        record.msg, record.args = "request-failed", ()
-        record.exc_info = record.exc_text = record.stack_info = None
-        record.facts = {"error": type(error).__name__}
-        return True
+def _no_bytes_of_strangers(record: logging.LogRecord) -> bool:
+    """Let through that a handler failed, and by which kind of error; nothing else."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or isinstance(error, HttpProcessingError | ConnectionError):
+        return False
+    record.msg, record.args = "request-failed", ()
+    record.exc_info = record.exc_text = record.stack_info = None
+    record.facts = {"error": type(error).__name__}
+    return True
 
 
-logger.addFilter(_NoBytesOfStrangers())
+logger.addFilter(_no_bytes_of_strangers)
 
 
 @dataclass(slots=True)

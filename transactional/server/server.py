@@ -76,19 +76,17 @@ _OPENAPI: Final = resources.files("transactional").joinpath("openapi.json").read
 _http = logging.getLogger("transactional.http")
 
 
-class _NoBytesOfStrangers(logging.Filter):
-    """Lets the HTTP server say that a handler failed, and by which kind of error; nothing else."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None or isinstance(error, HttpProcessingError | ConnectionError):
-            return False
-        record.msg, record.args = "a request failed by %s", (type(error).__name__,)
-        record.exc_info = record.exc_text = record.stack_info = None
-        return True
+def _no_bytes_of_strangers(record: logging.LogRecord) -> bool:
+    """Let the HTTP server say that a handler failed, and by which kind of error; nothing else."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or isinstance(error, HttpProcessingError | ConnectionError):
+        return False
+    record.msg, record.args = "a request failed by %s", (type(error).__name__,)
+    record.exc_info = record.exc_text = record.stack_info = None
+    return True
 
 
-_http.addFilter(_NoBytesOfStrangers())
+_http.addFilter(_no_bytes_of_strangers)
 
 
 class Authority:
