@@ -130,7 +130,10 @@ def fuzz(
     except FAULTS as error:  # a history that goes wrong as well tells more: look for one
         outcome.complaint = f"{type(error).__name__}: {error}"
         outcome.check = "law" if isinstance(error, AssertionError) else "error"
-        outcome.replay = " ".join(getattr(error, "__notes__", ())).removeprefix("replay: ")
+        notes = [str(note) for note in getattr(error, "__notes__", ())]
+        outcome.replay = "".join(
+            note.removeprefix("replay: ") for note in notes if note.startswith("replay: ")
+        )
         outcome.seed = int(re.findall(r"seed=(\d+)", f"seed={seed} {outcome.replay}")[-1])
     try:
         for first in range(seed, seed + examples, _BLOCK):
