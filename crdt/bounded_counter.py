@@ -197,6 +197,11 @@ class BoundedCounter(CounterView):
         clock: Callable[[], int] | None = None,
         minimum: int = 0,
     ) -> Self:
-        """A replica from such bytes: the same life's id, or a fresh one that holds no rights."""
-        kernel = Kernel.from_bytes(data, replica=replica, clock=clock)
-        return cls.__new__(cls)._own(kernel, BoundedType(minimum).type_name)  # noqa: SLF001
+        """A replica from such bytes: the same life's id, or a fresh one that holds no rights.
+
+        Raises:
+            TypeMismatchError: of another type, or another bound than `minimum`.
+        """
+        type_name = BoundedType(minimum).type_name
+        kernel = Kernel.from_bytes(data, replica=replica, clock=clock, only=type_name)
+        return cls.__new__(cls)._own(kernel, type_name)  # noqa: SLF001

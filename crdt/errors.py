@@ -12,15 +12,23 @@ from typing import ClassVar
 
 
 class CRDTError(Exception):
-    """Root of everything this package raises on purpose."""
+    """Root of everything this package raises on purpose.
+
+    `hint` is that of the class, unless the case has a better one.
+    """
 
     code: ClassVar[str] = "crdt"
     hint: str = ""
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, hint: str = "") -> None:
         super().__init__(*args)
-        if self.hint:
-            self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
+        if hint or self.hint:
+            self.advise(hint or self.hint)
+
+    def advise(self, hint: str) -> None:
+        """Let `hint` be this one; a traceback says it, too."""
+        self.hint = hint
+        self.__notes__ = [f"hint: {hint}"]
 
 
 class InvariantError(CRDTError, AssertionError):
@@ -37,10 +45,18 @@ def require(condition: object, text: str) -> None:
 
 
 class InvalidValueError(CRDTError):
-    """A value, element or key that cannot be stored. Nothing was changed."""
+    """A value, element or key that cannot be stored. Nothing was changed.
+
+    `where` says which part of what was to be written: `orders[42].note`.
+    """
 
     code = "invalid_value"
     hint = "storable: None, bool, int, float, str, bytes, aware datetime, tuple, list, dict"
+    where: str = ""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}, at {self.where}" if self.where else text
 
 
 class InvalidValueTypeError(InvalidValueError, TypeError):
@@ -52,7 +68,7 @@ class InvalidValueRangeError(InvalidValueError, ValueError):
 
 
 class InvalidArgumentError(CRDTError, TypeError):
-    """An argument of another type than the method takes. Nothing was changed."""
+    """An argument of a type or range that the method does not take. Nothing was changed."""
 
     code = "invalid_argument"
     hint = "the message says what is taken"
@@ -73,7 +89,7 @@ class InvalidAmountError(CRDTError, ValueError):
     """An amount that this counter does not take, such as a negative increment of a GCounter."""
 
     code = "invalid_amount"
-    hint = "increments of a GCounter are >= 0; use a PNCounter to go down"
+    hint = "an int of at most 1,024 bytes; >= 0 where a counter only grows (a PNCounter goes down)"
 
 
 class InvalidAmountTypeError(InvalidAmountError, TypeError):
@@ -116,10 +132,10 @@ class SharedKernelError(CRDTError, TypeError):
 
 
 class TypeMismatchError(CRDTError, TypeError):
-    """Two different types cannot be merged. Nothing was changed."""
+    """What comes in is of another type, or of another bound. Nothing was changed."""
 
     code = "type_mismatch"
-    hint = "merge wants the same type on both sides"
+    hint = "both sides are of the same type, and of the same bound: BoundedCounter(minimum=...)"
 
 
 class OperatorRefusedError(CRDTError, TypeError):

@@ -30,11 +30,14 @@ from crdt.kernel import (
     VALUE_OF,
     Seen,
     Step,
+    Stored,
     below,
+    check_document_type,
     context_of,
     element_of,
     freeze,
     order_of,
+    shown,
     step_of,
     thaw,
 )
@@ -117,13 +120,24 @@ class LWWMap(View, MutableMapping[K, V]):
         stored: Any = value
         if self._codec is not None or self._key_codec is not None:
             name, stored = self._encoded(key, value)
-        step = name if type(name) is str and name.isascii() and len(name) < 1024 else step_of(name)
-        if type(stored) is not int:
-            stored = freeze(stored)
         writer = self._writer
-        if seen is None:
-            return writer.put(self._place, step, writer.stamp(), stored)
-        return self._replace(step, writer.stamp(), stored, seen)
+        try:
+            plain = type(name) is str and name.isascii() and len(name) < 1024
+            step = name if plain else step_of(name)
+            if type(stored) is not int:
+                stored = freeze(stored)
+            if seen is None:
+                return writer.put(self._place, step, writer.stamp(), stored)
+            return self._replace(step, writer.stamp(), stored, seen)
+        except InvalidValueError as error:
+            raise self._placed(error, f"[{shown(key)}]") from error.__cause__
+
+    def _frozen(self, key: Any, value: Any) -> tuple[Step, Stored]:
+        """A key and a value in stored form, or a refusal that says where."""
+        try:
+            return step_of(key), freeze(value)
+        except InvalidValueError as error:
+            raise self._placed(error, f"[{shown(key)}]") from error.__cause__
 
     def delete(self, key: K, *, seen: Seen | None = None) -> Delta:
         """Delete what was observed of a key; nothing if it is absent. O(1)."""
@@ -142,7 +156,7 @@ class LWWMap(View, MutableMapping[K, V]):
         """
         seen = None if seen is None else context_of(seen)
         items = [self._encoded(*item) for item in (*_pairs(other), *named.items())]
-        frozen = [(step_of(key), freeze(value)) for key, value in items]
+        frozen = [self._frozen(key, value) for key, value in items]
         with self._kernel.batch() as batch:
             for step, stored in frozen:
                 self._replace(step, self._writer.stamp(), stored, seen)
@@ -257,13 +271,12 @@ class ORMap(View, Mapping[Any, Any]):
 
     def child(self, name: str, kind: type[Child] | DocumentType[Child]) -> Child:
         """The child of that name and type, alive or not yet; writing to it makes it alive."""
-        if not hasattr(kind, "attach"):
-            raise InvalidValueTypeError(f"a child is of a type of this package, not {kind!r}")
+        type_name = check_document_type(kind)
+        if ":" in type_name:
+            raise InvalidValueTypeError(f"{type_name} lives at the top level only")
         wanted = cast("DocumentType[Child]", kind)  # a class is one, too
-        if ":" in wanted.type_name:
-            raise InvalidValueTypeError(f"{wanted.type_name} lives at the top level only")
         live = self._writer.state.live
-        path = below(self._whole.path, name, wanted.type_name)
+        path = below(self._whole.path, name, type_name)
         return wanted.attach(self._kernel, live.container(path))
 
     def _import(self, value: Any) -> None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
 from crdt.codec import Codec
-from crdt.errors import InvalidValueTypeError
+from crdt.errors import InvalidValueError, InvalidValueTypeError
 from crdt.kernel import (
     LEAF,
     NOTHING,
@@ -54,7 +54,10 @@ class RegisterView(View):
     _instead = "write the new value with `set(value)`"
 
     def _stored(self, value: Any) -> Stored:
-        return freeze(value if self._codec is None else self._codec.encode(value))
+        try:
+            return freeze(value if self._codec is None else self._codec.encode(value))
+        except InvalidValueError as error:
+            raise self._placed(error) from error.__cause__
 
     def _read(self, entry: Entry) -> Any:
         value = thaw(entry[2])
@@ -168,8 +171,11 @@ class ExtremeView(RegisterView, Generic[T]):
 
     def set(self, value: T, *, seen: Seen | None = None) -> Delta:
         """Move it to `value`; no dot if that is not beyond what is observed (or `seen`). O(1)."""
-        refuse_unordered(value)
-        stored = freeze(value)
+        try:
+            refuse_unordered(value)
+            stored = freeze(value)
+        except InvalidValueError as error:
+            raise self._placed(error) from error.__cause__
         victim = self._victim(self._container, LEAF, seen)
         held = [type(thaw(entry[2])) for entry in entries_of(self._container.rows.get(LEAF))]
         if held and _RANKS[type(value)] not in map(_RANKS.__getitem__, held):

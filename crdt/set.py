@@ -85,7 +85,10 @@ class SetView(View, AbstractSet[T]):
 
     def _step(self, element: object) -> Step:
         """The step of an element, or the refusal of what cannot be one."""
-        return step_of(element if self._codec is None else self._codec.encode(element))
+        try:
+            return step_of(element if self._codec is None else self._codec.encode(element))
+        except InvalidValueError as error:
+            raise self._placed(error) from error.__cause__
 
     def _read(self, steps: Iterable[Step]) -> list[Any]:
         elements = _elements(steps)

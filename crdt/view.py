@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from crdt.errors import (
     CRDTError,
+    InvalidValueError,
     InvalidValueTypeError,
     OperatorRefusedError,
     SharedKernelError,
@@ -35,6 +36,7 @@ from crdt.kernel import (
     TYPES,
     CausalContext,
     Container,
+    Delta,
     Kernel,
     Row,
     Seen,
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt.codec import Codec
-    from crdt.kernel import Batch, Change, Delta, Victim, Writer
+    from crdt.kernel import Batch, Change, Victim, Writer
 
 _SHOWN_MAX = 500  # characters of a value in its repr
 
@@ -252,8 +254,19 @@ class View:
         return self._kernel.merge(other._kernel)
 
     def apply(self, delta: Delta) -> Change:
-        """Take in a delta that another replica's mutator returned: see `Kernel.apply`."""
+        """Take in a delta that another replica's mutator returned: see `Kernel.apply`.
+
+        Raises:
+            TypeMismatchError: it writes into a document of another type. (A removal alone names
+                none: it says which events it takes back.)
+        """
         self._refuse_shared("apply")
+        if isinstance(delta, Delta):
+            root = self._place.path
+            for run in delta.runs:
+                paths = run.span.paths if run.span is not None else [row[1] for row in run.rows]
+                if odd := [path for path in paths if path is not None and path[:2] != root]:
+                    raise TypeMismatchError(f"a delta of a {odd[0][1]}, wanted one of a {root[1]}")
         return self._kernel.apply(delta)
 
     def _refuse_shared(self, what: str) -> None:
@@ -300,14 +313,19 @@ class View:
     def to_bytes(self) -> bytes:
         """Everything, for a restart: see `Kernel.to_bytes`."""
         self._refuse_shared("to_bytes")
-        return self._kernel.to_bytes()
+        return self._kernel.to_bytes(only=self._place.path[-1])
 
     @classmethod
     def from_bytes(
         cls, data: bytes, *, replica: str, clock: Callable[[], int] | None = None
     ) -> Self:
-        """A replica from such bytes: the same life's id, or a fresh one."""
-        kernel = Kernel.from_bytes(data, replica=replica, clock=clock)
+        """A replica from such bytes: the same life's id, or a fresh one.
+
+        Raises:
+            DecodeError: not the bytes of a replica.
+            TypeMismatchError: of another type.
+        """
+        kernel = Kernel.from_bytes(data, replica=replica, clock=clock, only=cls.type_name)
         return cls.__new__(cls)._own(kernel, cls.type_name)  # noqa: SLF001
 
     def canonical_bytes(self) -> bytes:
@@ -325,6 +343,12 @@ class View:
         raise UncopyableError("a pickle would come back under the same identity")
 
     # ----------------------------------------------------------------- for the types' mutators
+
+    def _placed(self, error: InvalidValueError, key: str = "") -> InvalidValueError:
+        """The refusal of a part of this document, saying which: `orders[42].note`."""
+        path = self._place.path
+        error.where = f"{'.'.join(filter(None, path[::2])) or path[-1]}{key}{error.where}"
+        return error
 
     def _victim(self, container: Container, step: Step, seen: Seen | None) -> Victim | None:
         """The part of a row that a mutation kills: all of it, or what the agent had seen."""

@@ -46,6 +46,7 @@ from crdt.kernel.codec import (
     is_text,
     order_of,
     pack,
+    shown,
     step_of,
     thaw,
 )
@@ -61,7 +62,16 @@ from crdt.kernel.context import (
 from crdt.kernel.delta import Delta, Event, Run
 from crdt.kernel.hlc import HLC, milliseconds
 from crdt.kernel.kernel import DocumentType, Kernel
-from crdt.kernel.kind import KINDS, LEAF, TYPES, Path, below, kind_of, refuse_unordered
+from crdt.kernel.kind import (
+    KINDS,
+    LEAF,
+    TYPES,
+    Path,
+    below,
+    check_document_type,
+    kind_of,
+    refuse_unordered,
+)
 from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, SEQ_MAX
 from crdt.kernel.live import VALUE_OF, Container, Entry, LiveTable, Row, entries_of
 from crdt.kernel.state import DOOMED_MAX
@@ -104,6 +114,7 @@ __all__ = [
     "Victim",
     "Writer",
     "below",
+    "check_document_type",
     "check_replica",
     "context_of",
     "decode_value",
@@ -117,6 +128,7 @@ __all__ = [
     "order_of",
     "pack",
     "refuse_unordered",
+    "shown",
     "step_of",
     "thaw",
 ]

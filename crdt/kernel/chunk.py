@@ -24,11 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crdt.errors import DecodeError
 from crdt.kernel.codec import Stored, pack, unpack_body
+from crdt.kernel.context import VersionVector
 from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import Path, pack_path, unpack_path
 from crdt.kernel.wire import (
     Span,
     names_of,
+    naturals,
     pack_ranges,
     pack_span,
     parts,
@@ -40,7 +42,7 @@ from crdt.kernel.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crdt.kernel.context import Range, VersionVector
+    from crdt.kernel.context import Range
 
 CHUNKS_MAX = 1 << 20  # in one set
 ENTRY_BYTES = 12  # of an entry beyond its key and value, before compression
@@ -72,6 +74,7 @@ class Chunk:
         """Its entries; DecodeError if there are none in it. O(size), the first time."""
         opened = self._opened
         if opened is None:
+            self._refuse_odd()
             body = unseal("e", self.content)
             content = unpack_body(body)
             spans, doomed = unpack_content(content)
@@ -82,6 +85,17 @@ class Chunk:
             opened = Opened(spans, doomed, digest, memory)
             object.__setattr__(self, "_opened", opened)  # frozen to others; worked out once
         return opened
+
+    def _refuse_odd(self) -> None:
+        """Raise DecodeError for what no bytes can say, in a chunk made by hand."""
+        told = (self.set_id, self.index, self.count, self.content)
+        odd = tuple(map(type, told)) != (bytes, int, int, bytes)
+        if odd or len(self.set_id) != 16 or not 0 <= self.index < self.count <= CHUNKS_MAX:
+            raise DecodeError("a chunk that belongs to no set")
+        if not isinstance(self.vector, VersionVector):
+            raise DecodeError("a chunk without the vector of its sender")
+        naturals(list(self.vector.values()))
+        names_of(list(self.vector))
 
     @property
     def memory_bytes(self) -> int:

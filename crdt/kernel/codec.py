@@ -29,6 +29,7 @@ import msgpack  # type: ignore[import-untyped]  # it ships no types
 
 from crdt.errors import (
     DecodeError,
+    InvalidValueError,
     InvalidValueRangeError,
     InvalidValueTypeError,
 )
@@ -52,6 +53,8 @@ _RAW_STEPS = frozenset({str, bytes, int})
 _KEY_TYPES = frozenset({type(None), bool, int, float, str, bytes, tuple, datetime})
 _SCALAR_TYPES = frozenset({type(None), bool, int, str, bytes})
 
+_KEY_HINT = "elements, keys: None, bool, int, float, str, bytes, aware datetime, tuple of these"
+
 _packer = msgpack.Packer(use_bin_type=True, strict_types=True)
 
 
@@ -65,16 +68,48 @@ def encode_value(value: object) -> bytes:
         InvalidValueTypeError: a type that is not storable, subclasses of storable ones included.
         InvalidValueRangeError: NaN in a key, lone surrogate, naive datetime, nested too deep.
     """
-    return _encode(value, NESTING_MAX)
+    try:
+        return _encode(value, NESTING_MAX)
+    except InvalidValueError as error:
+        error.where = _where(value, NESTING_MAX)
+        raise
+
+
+def _where(value: object, depth: int) -> str:
+    """Which part of a value is refused, as a reader would point to it: `[3].note`."""
+    if type(value) is dict:
+        for key, item in value.items():
+            try:
+                _encode_key(key, depth - 1)
+            except InvalidValueError:
+                return f" key {shown(key)}"
+            if _is_refused(item, depth - 1):
+                plain = type(key) is str and key.isidentifier()
+                return (f".{key}" if plain else f"[{shown(key)}]") + _where(item, depth - 1)
+    elif type(value) in {list, tuple}:
+        for index, item in enumerate(value):  # type: ignore[arg-type]  # a list or a tuple
+            if _is_refused(item, depth - 1):
+                return f"[{index}]{_where(item, depth - 1)}"
+    return ""
+
+
+def _is_refused(value: object, depth: int) -> bool:
+    try:
+        _encode(value, depth)
+    except InvalidValueError:
+        return True
+    return False
 
 
 def _encode(value: object, depth: int) -> bytes:
     kind = type(value)
     encode = _ENCODERS.get(kind)
     if encode is None:
-        raise InvalidValueTypeError(f"cannot store a {kind.__name__}: {_shown(value)}")
+        raise InvalidValueTypeError(f"cannot store a {kind.__name__}: {shown(value)}")
     if depth < 0:
-        raise InvalidValueRangeError(f"nested deeper than {NESTING_MAX} levels")
+        raise InvalidValueRangeError(
+            f"nested deeper than {NESTING_MAX} levels", hint="use an ORMap, or keep it flat"
+        )
     return encode(value, depth)
 
 
@@ -93,11 +128,12 @@ def check_int(value: int) -> None:
     """Raise InvalidValueRangeError for an integer that is longer than any may be. O(1)."""
     if not INT_MIN <= value <= INT_MAX:
         raise InvalidValueRangeError(
-            f"an integer of {value.bit_length() // 8 + 1} bytes, allowed are {INT_BYTES_MAX}"
+            f"an integer of {value.bit_length() // 8 + 1} bytes, allowed are {INT_BYTES_MAX}",
+            hint="store its bytes or its text",
         )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """The beginning of a repr, whatever the repr does."""
     try:
         return f"{value!r:.80}"
@@ -146,12 +182,16 @@ def _encode_key(key: object, depth: int) -> bytes:
 
 def _check_key(key: object) -> None:
     if type(key) not in _KEY_TYPES:
-        raise InvalidValueTypeError(f"cannot be a key or an element: {type(key).__name__}")
+        raise InvalidValueTypeError(
+            f"cannot be a key or an element: {type(key).__name__}", hint=_KEY_HINT
+        )
     if type(key) is tuple:
         for part in key:
             _check_key(part)
     elif type(key) is float and key != key:  # noqa: PLR0124  # the definition of NaN
-        raise InvalidValueRangeError("NaN is not equal to itself: no key, no element")
+        raise InvalidValueRangeError(
+            "NaN is not equal to itself: no key, no element", hint=_KEY_HINT
+        )
 
 
 def _array_header(count: int) -> bytes:
@@ -169,7 +209,9 @@ def _micros(value: datetime) -> bytes:
 def utc(value: datetime) -> datetime:
     """The same instant in UTC, as a plain datetime; a naive one is refused."""
     if value.tzinfo is None or value.utcoffset() is None:
-        raise InvalidValueRangeError(f"a naive datetime names no instant: {value!r}")
+        raise InvalidValueRangeError(
+            f"a naive datetime names no instant: {value!r}", hint="datetime.now(UTC), for instance"
+        )
     try:
         return value.astimezone(UTC).replace(fold=0)
     except OverflowError as error:
@@ -224,7 +266,10 @@ def is_text(value: object) -> bool:
 
 def _check_size(encoded: bytes) -> None:
     if len(encoded) > VALUE_BYTES_MAX:
-        raise InvalidValueRangeError(f"{len(encoded)} bytes, allowed are {VALUE_BYTES_MAX}")
+        raise InvalidValueRangeError(
+            f"{len(encoded)} bytes, allowed are {VALUE_BYTES_MAX}",
+            hint="store it elsewhere and its name here, or cut it in parts",
+        )
 
 
 def step_of(element: object) -> Step:
@@ -236,7 +281,12 @@ def step_of(element: object) -> Step:
         elif kind is int:
             check_int(element)  # type: ignore[arg-type]  # as above
         return element  # type: ignore[return-value]  # one of the raw steps, by its exact type
-    encoded = _encode_key(element, NESTING_MAX)
+    try:
+        encoded = _encode_key(element, NESTING_MAX)
+    except InvalidValueError as error:
+        if error.hint == InvalidValueError.hint:
+            error.advise(_KEY_HINT)
+        raise
     _check_size(encoded)
     return (encoded,)
 

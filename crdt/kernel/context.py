@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from crdt.errors import InvalidReplicaError, InvalidValueTypeError, require
+from crdt.errors import InvalidArgumentError, InvalidReplicaError, require
 from crdt.kernel.limits import REPLICA_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -341,12 +341,33 @@ class CausalContext:
 Seen = CausalContext | Mapping[str, int]
 
 
+def check_vector(vector: object) -> Mapping[str, int]:
+    """The vector itself: ids and the seqs up to which they were seen. O(origins), for a plain dict.
+
+    Raises:
+        InvalidArgumentError: something else.
+    """
+    if isinstance(vector, VersionVector):
+        return vector
+    if (
+        not isinstance(vector, Mapping)
+        or not {str}.issuperset(map(type, vector))
+        or not {int}.issuperset(map(type, vector.values()))
+    ):
+        raise InvalidArgumentError(
+            f"a vector maps replica ids to ints, unlike {vector!r:.80}",
+            hint="kernel.vector of the peer that asks; {} for one that has seen nothing",
+        )
+    return vector
+
+
 def context_of(seen: object) -> CausalContext:
-    """The context that a `seen=` stands for, or InvalidValueTypeError. O(origins of a vector)."""
+    """The context that a `seen=` stands for, or InvalidArgumentError. O(origins of a vector)."""
     if isinstance(seen, CausalContext):
         return seen
-    if not isinstance(seen, Mapping) or not all(
-        type(name) is str and type(seq) is int for name, seq in seen.items()
-    ):
-        raise InvalidValueTypeError(f"seen= is a context or a vector, not {seen!r}")
-    return CausalContext(seen)
+    try:
+        return CausalContext(check_vector(seen))
+    except InvalidArgumentError:
+        raise InvalidArgumentError(
+            f"seen= is a context or a vector, not {seen!r:.80}", hint="view.context, as it was read"
+        ) from None

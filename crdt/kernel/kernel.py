@@ -24,16 +24,19 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from crdt.errors import (
     DeletionRefusedError,
     IdentityReusedError,
+    InvalidArgumentError,
     InvalidValueRangeError,
-    InvalidValueTypeError,
+    TypeMismatchError,
     UncopyableError,
     require,
 )
 from crdt.kernel import blocks as hashed
 from crdt.kernel.change import type_of
-from crdt.kernel.context import VersionVector, check_replica, context_of
+from crdt.kernel.chunk import Chunk
+from crdt.kernel.context import VersionVector, check_replica, check_vector, context_of
+from crdt.kernel.delta import Delta
 from crdt.kernel.join import apply_delta, merge_state
-from crdt.kernel.kind import below, kind_of
+from crdt.kernel.kind import below, check_document_type, kind_of
 from crdt.kernel.live import BLOCK_BITS
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
@@ -46,15 +49,48 @@ if TYPE_CHECKING:
 
     from crdt.kernel.blocks import Block
     from crdt.kernel.change import Change
-    from crdt.kernel.chunk import Chunk, ChunkSet
+    from crdt.kernel.chunk import ChunkSet
     from crdt.kernel.context import CausalContext, Dot, Range, Seen
-    from crdt.kernel.delta import Delta
     from crdt.kernel.hlc import HLC
     from crdt.kernel.kind import Path
     from crdt.kernel.live import Container
 
 View_co = TypeVar("View_co", covariant=True)
 Document = TypeVar("Document")
+Thing = TypeVar("Thing")
+
+_DELTA_HINT = "Delta.decode(data) makes a delta of bytes"
+_CHUNK_HINT = "Chunk.decode(data) makes a chunk of bytes; apply the chunks of a ChunkSet one by one"
+_KERNEL_HINT = "Kernel.from_bytes(data, replica=new_id) makes a kernel of bytes; view.kernel is one"
+
+
+def _instance(given: object, wanted: type[Thing], hint: str) -> Thing:
+    if not isinstance(given, wanted):
+        text = f"wanted a {wanted.__name__}, not a {type(given).__name__}"
+        raise InvalidArgumentError(text, hint=hint)
+    return given
+
+
+def _callable(name: str, given: Thing) -> Thing:
+    if given is not None and not callable(given):
+        raise InvalidArgumentError(f"{name} is a function or None, not {given!r:.80}")
+    return given
+
+
+def _bytes(bytes_max: object) -> int:
+    if type(bytes_max) is not int or bytes_max < 1:
+        raise InvalidArgumentError(f"bytes_max is an int of at least 1, not {bytes_max!r:.80}")
+    return bytes_max
+
+
+def _bytes_or_none(bytes_max: object) -> int | None:
+    return None if bytes_max is None else _bytes(bytes_max)
+
+
+def _range(dots: Range) -> Range:
+    if type(dots) is not tuple or tuple(map(type, dots)) != (str, int, int):
+        raise InvalidArgumentError(f"a range is (replica id, first, last), not {dots!r:.80}")
+    return dots
 
 
 class DocumentType(Protocol[View_co]):
@@ -79,7 +115,7 @@ class Kernel:
     __slots__ = ("_state", "_writer")
 
     def __init__(self, replica: str, *, clock: Callable[[], int] | None = None) -> None:
-        self._state = State(check_replica(replica), clock)
+        self._state = State(check_replica(replica), _callable("clock", clock))
         self._writer = Writer(self._state)
 
     @property
@@ -148,11 +184,10 @@ class Kernel:
 
     def document(self, name: str, kind: type[Document] | DocumentType[Document]) -> Document:
         """The view of (name, type); the same name with another type is another document."""
-        if not hasattr(kind, "attach"):
-            raise InvalidValueTypeError(f"a document is of a type of this package, not {kind!r}")
+        path = below((), name, check_document_type(kind))
         self._writer.admit()
         wanted = cast("DocumentType[Document]", kind)  # a class is one, too
-        return wanted.attach(self, self._state.live.container(below((), name, wanted.type_name)))
+        return wanted.attach(self, self._state.live.container(path))
 
     def documents(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """(name, type) of the documents that hold live state, in order; of names under a prefix."""
@@ -161,7 +196,7 @@ class Kernel:
 
     def _roots(self, prefix: str) -> list[Path]:
         if type(prefix) is not str:
-            raise InvalidValueTypeError(f"a prefix of names is text, not {prefix!r}")
+            raise InvalidArgumentError(f"a prefix of names is text, not {prefix!r:.80}")
         containers = self._state.live.containers
         return sorted(path for path in containers if len(path) == 2 and path[0].startswith(prefix))
 
@@ -196,7 +231,7 @@ class Kernel:
         if nothing tells any longer where something removed was. O(changes since).
         """
         self._writer.refuse_inside_batch()
-        places, complete = documents_since(self._state, vector)
+        places, complete = documents_since(self._state, check_vector(vector))
         return {(path[0], type_of(path[1])) for path in places}, complete
 
     def documents_at(self, dots: Range) -> set[str | None]:
@@ -204,7 +239,7 @@ class Kernel:
 
         So a caller may judge a removal, which names dots, by the documents that it touches.
         """
-        origin, first, last = dots
+        origin, first, last = _range(dots)
         live = self._state.live
         found: set[str | None] = set()
         log = live.history(origin)
@@ -228,7 +263,7 @@ class Kernel:
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
         everything; mutators inside return an empty delta, because nothing has left yet.
         """
-        return Batch(self._writer, bytes_max)
+        return Batch(self._writer, _bytes_or_none(bytes_max))
 
     @property
     def in_batch(self) -> bool:
@@ -250,7 +285,7 @@ class Kernel:
 
     @on_delta.setter
     def on_delta(self, callback: Callable[[Delta, Change], None] | None) -> None:
-        self._writer.on_delta = callback
+        self._writer.on_delta = _callable("on_delta", callback)
 
     @property
     def before_write(self) -> Callable[[], None] | None:
@@ -259,7 +294,7 @@ class Kernel:
 
     @before_write.setter
     def before_write(self, callback: Callable[[], None] | None) -> None:
-        self._writer.before_write = callback
+        self._writer.before_write = _callable("before_write", callback)
 
     @property
     def current_owner(self) -> Callable[[], object] | None:
@@ -299,7 +334,7 @@ class Kernel:
 
     @batch_bytes_max.setter
     def batch_bytes_max(self, bytes_max: int | None) -> None:
-        self._writer.bytes_max = bytes_max
+        self._writer.bytes_max = _bytes_or_none(bytes_max)
 
     @property
     def chunks_aside_bytes_max(self) -> int:
@@ -312,7 +347,7 @@ class Kernel:
 
     @chunks_aside_bytes_max.setter
     def chunks_aside_bytes_max(self, bytes_max: int) -> None:
-        self._state.chunks_aside_bytes_max = bytes_max
+        self._state.chunks_aside_bytes_max = _bytes(bytes_max)
 
     # -------------------------------------------------------------------------------- joins
 
@@ -327,14 +362,14 @@ class Kernel:
             ClockError: the clock of this replica gives no time in milliseconds.
         """
         self._writer.refuse_inside_batch()
-        delta = delta.admitted()
+        delta = _instance(delta, Delta, _DELTA_HINT).admitted()
         self._state.read_clock()
         return apply_delta(self._state, delta, own=False)
 
     def replay(self, delta: Delta) -> Change:
         """`apply` for a journal of this very life being read back: own events are welcome."""
         self._writer.refuse_inside_batch()
-        delta = delta.admitted()
+        delta = _instance(delta, Delta, _DELTA_HINT).admitted()
         self._state.read_clock()
         change = apply_delta(self._state, delta, own=True)
         self._writer.resume()
@@ -343,6 +378,7 @@ class Kernel:
     def merge(self, other: Kernel) -> Change:
         """Join with the full state of another kernel. O(both)."""
         self._writer.refuse_inside_batch()
+        _instance(other, Kernel, _KERNEL_HINT)
         other._writer.refuse_inside_batch()
         self._state.read_clock()
         return merge_state(self._state, other._state)
@@ -356,12 +392,12 @@ class Kernel:
             BelowFloorError: removal records it would need are gone; use `chunks`.
         """
         self._writer.refuse_inside_batch()
-        return delta_since(self._state, vector, bytes_max)
+        return delta_since(self._state, check_vector(vector), _bytes_or_none(bytes_max))
 
     def chunks(self, bytes_max: int) -> ChunkSet:
         """The state as chunks of about `bytes_max` bytes before compression. O(n)."""
         self._writer.refuse_inside_batch()
-        chunks = cut(self._state, bytes_max)
+        chunks = cut(self._state, _bytes(bytes_max))
         self._state.know_set(chunks.id)
         return chunks
 
@@ -375,7 +411,7 @@ class Kernel:
         """
         self._writer.refuse_inside_batch()
         self._state.read_clock()
-        return take(self._state, chunk, contradicted)
+        return take(self._state, _instance(chunk, Chunk, _CHUNK_HINT), contradicted)
 
     # ------------------------------------------------------------------------------ the state
 
@@ -398,6 +434,7 @@ class Kernel:
 
     def block_hashes(self) -> dict[Block, bytes]:
         """(origin, block) -> hash, of blocks that hold something, in order. O(blocks)."""
+        self._writer.refuse_inside_batch()
         return hashed.hashes(self._state)
 
     def block_chunks(self, blocks: Iterable[Block], bytes_max: int) -> ChunkSet:
@@ -407,12 +444,12 @@ class Kernel:
         rises. O(entries in the blocks).
         """
         self._writer.refuse_inside_batch()
-        return hashed.cut_blocks(self._state, blocks, bytes_max)
+        return hashed.cut_blocks(self._state, blocks, _bytes(bytes_max))
 
     def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
         """Forget removal records up to these seqs (default: all); raises the floors."""
         self._writer.refuse_inside_batch()
-        self._state.drop_records(self.vector if upto is None else upto)
+        self._state.drop_records(self.vector if upto is None else check_vector(upto))
 
     # ---------------------------------------------------------------------------- identity
 
@@ -448,19 +485,37 @@ class Kernel:
         self._state.replica = replica
         self._writer.resume()
 
-    def to_bytes(self, *, records: bool = True) -> bytes:
-        """Everything, for a restart: clock, floors and, unless told otherwise, records. O(n)."""
+    def to_bytes(self, *, records: bool = True, only: str = "") -> bytes:
+        """Everything, for a restart: clock, floors and, unless told otherwise, records. O(n).
+
+        `only` is the type of the one document in here, for `from_bytes` to check.
+        """
         self._writer.refuse_inside_batch()
-        return to_bytes(self._state, records=records)
+        return to_bytes(self._state, records=records, only=only)
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, *, replica: str, clock: Callable[[], int] | None = None
+        cls,
+        data: bytes,
+        *,
+        replica: str,
+        clock: Callable[[], int] | None = None,
+        only: str = "",
     ) -> Kernel:
-        """The kernel of such bytes, writing as `replica`: the same life's id, or a fresh one."""
+        """The kernel of such bytes, writing as `replica`: the same life's id, or a fresh one.
+
+        Raises:
+            DecodeError: not the bytes of a kernel.
+            IdentityReusedError: the bytes of another life that knows events of this id.
+            TypeMismatchError: of something other than one document of the type `only`, if given.
+        """
         kernel = cls(replica, clock=clock)
         kernel._state.read_clock()
-        from_bytes(kernel._state, data)
+        found = from_bytes(kernel._state, data)
+        roots = {path for path in kernel._state.live.containers if len(path) == 2}
+        if only and (found not in {"", only} or not roots <= {("", only)}):
+            held = found or " and ".join(sorted({path[1] for path in roots}))
+            raise TypeMismatchError(f"the bytes of a {held}, wanted those of a {only}")
         kernel._writer.resume()
         return kernel
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from crdt.errors import (
     DecodeError,
+    InvalidArgumentError,
     InvalidReplicaError,
     InvalidValueError,
     InvalidValueRangeError,
@@ -43,6 +44,7 @@ _PACKED = frozenset({tuple})
 _ANY = frozenset({type(None), bool, int, float, str, bytes, datetime, tuple})
 _ORDERED = frozenset({int, float, str, bytes, datetime, tuple})
 _ORDERED_PARTS = _ORDERED - {tuple}
+_ORDER_HINT = "comparable: int, float, str, bytes, aware datetime, flat tuples of these"
 _STEPS = frozenset({str, bytes, int})
 _FREE = frozenset({"element", "event"})  # kinds whose entries have steps of their own
 
@@ -146,12 +148,14 @@ def refuse_unordered(value: object) -> None:
     the types decides, so that whatever meets in one register has a greatest and a least.
     """
     if type(value) not in _ORDERED:
-        raise InvalidValueTypeError(f"has no order here: {type(value).__name__}")
+        raise InvalidValueTypeError(f"has no order here: {type(value).__name__}", hint=_ORDER_HINT)
     for part in value if type(value) is tuple else (value,):
         if type(part) not in _ORDERED_PARTS:
-            raise InvalidValueTypeError(f"has no order here: {type(part).__name__} in a tuple")
+            raise InvalidValueTypeError(
+                f"has no order here: {type(part).__name__} in a tuple", hint=_ORDER_HINT
+            )
         if part != part:  # noqa: PLR0124  # the definition of NaN
-            raise InvalidValueRangeError("NaN has no order")
+            raise InvalidValueRangeError("NaN has no order", hint=_ORDER_HINT)
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -214,6 +218,19 @@ def kind_of(path: Path) -> Kind:
     return KINDS.get(name) or KINDS[name.partition(":")[0]]
 
 
+def check_document_type(kind: object) -> str:
+    """The type's part of a path, if documents can be of it, or InvalidArgumentError. O(1)."""
+    name = getattr(kind, "type_name", None)
+    plain = name.partition(":")[0] if type(name) is str else ""
+    instance = not isinstance(kind, type) and plain in TYPES and isinstance(kind, TYPES[plain])
+    if plain not in KINDS or instance or not hasattr(kind, "attach"):
+        raise InvalidArgumentError(
+            f"a document is of a type of this package, not {kind!r:.80}",
+            hint=f"one of {', '.join(KINDS)}; BoundedCounter.at_least(minimum)",
+        )
+    return str(name)
+
+
 def below(path: Path, name: object, type_name: str) -> Path:
     """The path of a document or child of that name, refused if no replica would take it in. O(1).
 
@@ -221,7 +238,9 @@ def below(path: Path, name: object, type_name: str) -> Path:
         InvalidValueError: a name that is not text, too deep, or names that are too long together.
     """
     if type(name) is not str or not is_text(name):
-        raise InvalidValueTypeError(f"a name is text, not {name!r:.80}")
+        raise InvalidValueTypeError(
+            f"a name is text, not {name!r:.80}", hint="a str without lone surrogates"
+        )
     path = (*path, name, type_name)
     wrong = _beyond_limits(path)
     if wrong:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 PIECE_BYTES = 16 << 20  # of entries per envelope, before compression
 
 
-def to_bytes(state: State, *, records: bool) -> bytes:
+def to_bytes(state: State, *, records: bool, only: str) -> bytes:
     """The whole kernel. O(n). Without records they are given up, as under `drop_records`."""
-    head = seal("s", pack(_head(state, records=records)))
+    head = seal("s", pack(_head(state, only, records=records)))
     pieces = [head]
     for span in spans_of(state):
         for part, _ in split_span(span, PIECE_BYTES):
@@ -42,7 +42,7 @@ def to_bytes(state: State, *, records: bool) -> bytes:
 
 
 def from_bytes(state: State, data: bytes) -> str:
-    """Fill an empty state; returns the id of the replica that wrote the bytes.
+    """Fill an empty state; returns the type of the one document in it, "" if any may be there.
 
     Raises:
         DecodeError: not the bytes of a kernel.
@@ -53,7 +53,8 @@ def from_bytes(state: State, data: bytes) -> str:
     if not pieces:
         raise DecodeError("no snapshot in here")
     head = parts(unpack_body(unseal("s", pieces[0])), (str, *[list] * 8))
-    writer, names, applied, context, doomed, clock, logs, sets, _ = head
+    _, names, applied, context, doomed, clock, logs, sets, only = head
+    type_name = _one_type(only)
     origins = names_of(names)
     touched = Touched(state.live)
     state.split_contexts()  # so that the context says what the pieces hold
@@ -83,10 +84,10 @@ def from_bytes(state: State, data: bytes) -> str:
     own, last = state.applied.seqs.get(state.replica, 0), state.context.last_seq(state.replica)
     if own != last:
         raise IdentityReusedError(state.replica, last, own)
-    return str(writer)
+    return type_name
 
 
-def _head(state: State, *, records: bool) -> list[Any]:
+def _head(state: State, only: str, *, records: bool) -> list[Any]:
     names: dict[str, int] = {}
     applied = pack_ranges(tuple(state.applied.ranges()), names)
     context = pack_ranges(tuple(state.context.ranges()), names)
@@ -101,7 +102,14 @@ def _head(state: State, *, records: bool) -> list[Any]:
         if floor or kept or batches:
             logs.append([names.setdefault(origin, len(names)), floor, kept, batches])
     sets = [[set_id, *sorted(came.chunks)] for set_id, came in state.chunk_sets.items()]
-    return [state.replica, list(names), applied, context, doomed, clock, logs, sets, []]
+    types = [only] if only else []
+    return [state.replica, list(names), applied, context, doomed, clock, logs, sets, types]
+
+
+def _one_type(types: list[Any]) -> str:
+    if len(types) > 1 or not {str}.issuperset(map(type, types)):
+        raise DecodeError("a snapshot is of documents of one type, or of any")
+    return str(types[0]) if types else ""
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
