@@ -67,7 +67,7 @@ class InvalidValueRangeError(InvalidValueError, ValueError):
     """The type is right, this value of it is not: NaN as a key, a lone surrogate, too deep."""
 
 
-class InvalidArgumentError(CRDTError, TypeError):
+class InvalidArgumentError(InvalidValueTypeError):
     """An argument of a type or range that the method does not take. Nothing was changed."""
 
     code = "invalid_argument"

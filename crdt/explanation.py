@@ -97,7 +97,7 @@ def _agrees(container: Container, entry: Entry, winner: Entry) -> bool:
 
 def _replaced(live: LiveTable, name: str) -> Iterator[Explained]:
     for killer, log in zip(live.names, live.logs, strict=True):
-        for seq, ranges in reversed(log.kills.items()):
+        for seq, ranges in log.kills.newest():
             for origin, first, last in ranges:
                 if origin not in live.bases:
                     continue

@@ -12,6 +12,7 @@ nearly all, `snapshot` for a restart. Which file knows what:
 
     context            a dot, a version vector, a causal context
     kind, codec        the table of types and tags; values as canonical bytes
+    record             what removals leave for peers that lag
     live, state        what is alive and where; with what was seen, applied and doomed, the state
     writer             local mutations, and batches of them
     delta, since       what one replica tells another; what a peer lacks

@@ -17,7 +17,7 @@ from crdt.errors import BodyTooLargeError, DecodeError, UnknownVersionError
 BODY_BYTES_MAX = 64 << 20  # of one envelope after decompression
 COMPRESS_ABOVE = 1024  # bytes; below, zlib's header eats the gain
 MAGIC = b"cv"
-VERSION = 1
+VERSION = 2
 _COMPRESSED = 1
 _HEADER = Struct(">2sBcBII")  # magic, version, kind, flags, crc32, size of the plain body
 _HEADER_BYTES = _HEADER.size

@@ -399,7 +399,7 @@ def _adopt_history(mine: State, theirs: State) -> None:
                 log.drop_records(their_log.floor)
                 log.floor = max(log.floor, their_log.floor)
             after = max(first - 1, log.floor)
-            for seq, kills in their_log.kills_between(after, last).items():
+            for seq, kills in their_log.kills.between(after, last):
                 mine.record(origin, seq, kills)
             for batch in their_log.batches_between(after + 1, last):
                 log.mark_batch(*batch)

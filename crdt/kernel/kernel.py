@@ -165,7 +165,7 @@ class Kernel:
     def stats(self) -> dict[str, int]:
         """What the kernel holds: entries, origins, cloud, doomed, chunks, records. O(origins)."""
         state = self._state
-        ranges = sum(log.ranges_kept for log in state.live.logs)
+        slots = sum(log.kills.slots for log in state.live.logs)
         return {
             "entries": self.entries,
             "containers": len(state.live.containers),
@@ -175,8 +175,8 @@ class Kernel:
             "chunks_aside": sum(len(came.chunks) for came in state.chunk_sets.values()),
             "chunks_aside_bytes": sum(came.memory_bytes for came in state.chunk_sets.values()),
             "chunks_forgotten": state.chunks_forgotten,
-            "records": ranges,
-            "records_bytes": ranges * RECORD_BYTES,
+            "records": sum(log.kills.ranges for log in state.live.logs),
+            "records_bytes": slots * RECORD_BYTES,
             "skewed_stamps": state.clock.skewed,
         }
 

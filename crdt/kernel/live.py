@@ -22,7 +22,7 @@ squared.
 Whoever takes an entry out of a row marks the block of its dot in `dirty` (`blocks`); nobody marks
 what is new, for that is known by its number.
 
-Kills are different: they are kept because a peer may still need them (`kills`), they are a cache,
+Kills are different: they are kept because a peer may still need them (`record`), they are a cache,
 and dropping the oldest raises `floor`: below it nobody can be told what was removed.
 
 Invariants (`_check`): a container is in `containers` iff it has rows or children; every live dot is
@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right, insort
-from itertools import takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -43,6 +42,7 @@ from crdt.errors import require
 from crdt.kernel.codec import Step, Stored
 from crdt.kernel.context import Dot, Range
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
+from crdt.kernel.record import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,9 +123,7 @@ class OriginLog:
         "containers",
         "floor",
         "kills",
-        "kills_sorted",
         "late",
-        "ranges_kept",
         "seqs",
         "stale",
         "steps",
@@ -138,9 +136,7 @@ class OriginLog:
         self.steps: list[Step] = []
         self.late: dict[int, tuple[Container, Step]] = {}
         self.stale = 0
-        self.kills: dict[int, tuple[Range, ...]] = {}
-        self.kills_sorted = True
-        self.ranges_kept = 0  # in all kills together; what `records_bytes` is computed from
+        self.kills = Records()
         self.floor = 0
         self.batches: list[tuple[int, int]] = []
 
@@ -222,8 +218,7 @@ class OriginLog:
         """Undo every event above seq: their slots and their kills."""
         index = bisect_right(self.seqs, seq)
         del self.seqs[index:], self.containers[index:], self.steps[index:]
-        for later in [known for known in self.kills if known > seq]:
-            self.ranges_kept -= len(self.kills.pop(later))
+        self.kills.forget_after(seq)
 
     def live_count(self) -> int:
         """How many dots of this origin are live. O(1)."""
@@ -233,35 +228,12 @@ class OriginLog:
 
     def record(self, seq: int, kills: tuple[Range, ...]) -> None:
         """Remember what an event killed, unless that part of history is given up already."""
-        if seq <= self.floor or seq in self.kills:
-            return
-        if self.kills_sorted and self.kills and seq < next(reversed(self.kills)):
-            self.kills_sorted = False
-        self.kills[seq] = kills
-        self.ranges_kept += len(kills)
-
-    def kills_between(self, after: int, last: int) -> dict[int, tuple[Range, ...]]:
-        """Kills by seq of the events in (after, last], ascending.
-
-        O(answer) at the end of history, which is where peers ask; else one copy of the seqs more.
-        """
-        if not self.kills_sorted:
-            self.kills = dict(sorted(self.kills.items()))
-            self.kills_sorted = True
-        if not self.kills or last >= next(reversed(self.kills)):
-            newest = takewhile(lambda seq: seq > after, reversed(self.kills))
-            return {seq: self.kills[seq] for seq in reversed(list(newest))}
-        seqs = list(self.kills)
-        inside = seqs[bisect_right(seqs, after) : bisect_right(seqs, last)]
-        return {seq: self.kills[seq] for seq in inside}
+        if seq > self.floor:
+            self.kills.add(seq, kills)
 
     def drop_records(self, upto: int) -> None:
         """Give up the kills of events up to a seq; raises the floor if there were any."""
-        doomed = [seq for seq in self.kills if seq <= upto]
-        for seq in doomed:
-            self.ranges_kept -= len(self.kills.pop(seq))
-        if doomed:
-            self.floor = max(self.floor, *doomed)
+        self.floor = max(self.floor, self.kills.drop(upto))
         self.batches = [batch for batch in self.batches if batch[1] > self.floor]
 
     # ------------------------------------------------------------------------------ batches
@@ -476,8 +448,7 @@ class LiveTable:
                 for seq, (container, step) in log.late.items()
             }
             mine.stale, mine.floor = log.stale, log.floor
-            mine.kills, mine.kills_sorted = dict(log.kills), log.kills_sorted
-            mine.ranges_kept, mine.batches = log.ranges_kept, list(log.batches)
+            mine.kills, mine.batches = log.kills.copy(), list(log.batches)
         return twin
 
     def _check(self) -> None:
@@ -502,6 +473,7 @@ class LiveTable:
             require(len(alive) == log.live_count(), "stale slots miscounted")
             for dot in alive:
                 require(dots.pop(dot, None) is not None, "a slot without its entry")
-            require(all(seq > log.floor for seq in log.kills), "a record below the floor")
-            require(log.ranges_kept == sum(map(len, log.kills.values())), "records miscounted")
+            oldest = next(log.kills.between(0, SEQ_MAX), (SEQ_MAX + 1, ()))[0]
+            require(oldest > log.floor, "a record below the floor")
+            log.kills._check()  # noqa: SLF001  # as above
         require(not dots, "live entries without a slot")

@@ -109,7 +109,7 @@ def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> 
 def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Fields]:
     """The events in (after, last] that have something to say, ascending, built one by one."""
     entry_of, base = state.live.entry, log.base
-    recorded = iter(log.kills_between(after, last).items())
+    recorded = log.kills.between(after, last)
     killer, killed = next(recorded, _END)
     for seq, container, step in log.slots(after + 1, last):
         entry = entry_of(container, step, base + seq)
@@ -142,7 +142,7 @@ def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], b
         if after < last:
             complete = complete and after >= log.floor
             places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
-            for seq, kills in log.kills_between(after, last).items():
+            for seq, kills in log.kills.between(after, last):
                 killers[origin, seq] = kills
     place_of = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
     links = _links(killers)

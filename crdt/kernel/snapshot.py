@@ -18,12 +18,15 @@ from crdt.kernel.context import CausalContext, Range
 from crdt.kernel.envelope import seal, unseal
 from crdt.kernel.join import doomed_ranges, join_span, spans_of
 from crdt.kernel.limits import SEQ_MAX, STAMP_MAX
+from crdt.kernel.record import Records, Stretch
 from crdt.kernel.state import CHUNK_SETS_MAX, State
 from crdt.kernel.transfer import make_room
 from crdt.kernel.wire import Span, names_of, naturals, pack_ranges, parts, pick, unpack_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from crdt.kernel.live import OriginLog
 
 PIECE_BYTES = 16 << 20  # of entries per envelope, before compression
 
@@ -95,12 +98,14 @@ def _head(state: State, only: str, *, records: bool) -> list[Any]:
     clock = [state.clock.last, state.clock.ceiling]
     logs: list[Any] = []
     for origin, log in sorted(zip(state.live.names, state.live.logs, strict=True)):
-        kills = log.kills_between(0, SEQ_MAX)
-        floor = log.floor if records else max([log.floor, *kills])
-        kept = [[seq, pack_ranges(killed, names)] for seq, killed in kills.items() if seq > floor]
+        kept = log.kills if records else Records()
+        floor = log.floor if records else max(log.floor, log.kills.copy().drop(SEQ_MAX))
+        stretches = [part for known in kept.stretches() for part in _pack_stretch(known, names)]
+        odd = [[seq, pack_ranges(killed, names)] for seq, killed in kept.odd()]
         batches = [bound for batch in log.batches for bound in batch if batch[1] > floor]
         if floor or kept or batches:
-            logs.append([names.setdefault(origin, len(names)), floor, kept, batches])
+            origin_index = names.setdefault(origin, len(names))
+            logs.append([origin_index, floor, stretches, odd, batches])
     sets = [[set_id, *sorted(came.chunks)] for set_id, came in state.chunk_sets.items()]
     types = [only] if only else []
     return [state.replica, list(names), applied, context, doomed, clock, logs, sets, types]
@@ -133,7 +138,7 @@ def _load_span(state: State, span: Span, touched: Touched) -> None:
 
 def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
     for item in logs:
-        index, floor, kept, batches = parts(item, (int, int, list, list))
+        index, floor, stretches, odd, batches = parts(item, (int, int, list, list, list))
         origin = pick(origins, index)
         log = state.live.log(origin)
         (log.floor,) = naturals([floor])
@@ -144,10 +149,36 @@ def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
             if not 1 <= first < last:
                 raise DecodeError("a batch of fewer than two events")
             log.mark_batch(first, last)
-        for record in kept:
+        _load_stretches(log, stretches, origins)
+        for record in odd:
             seq, killed = parts(record, (int, list))
             naturals([seq])
             state.record(origin, seq, _known(unpack_ranges(killed, origins)))
+
+
+def _pack_stretch(stretch: Stretch, names: dict[str, int]) -> list[int]:
+    origin = names.setdefault(stretch.origin, len(names))
+    return [*stretch[:3], origin, *stretch[4:]]
+
+
+def _load_stretches(log: OriginLog, packed: list[Any], origins: list[str]) -> None:
+    if len(packed) % 7 or not {int}.issuperset(map(type, packed)):
+        raise DecodeError("stretches of records come in sevens")
+    free = log.floor + 1
+    for start in range(0, len(packed), 7):
+        first, count, gap, index, low, step, width = packed[start : start + 7]
+        stretch = Stretch(first, count, gap, pick(origins, index), low, step, width)
+        if not (free <= first <= SEQ_MAX and 1 <= count <= SEQ_MAX and 1 <= gap <= SEQ_MAX):
+            raise DecodeError("a stretch of records out of order")
+        ends = low, low + step * (count - 1)
+        if (
+            stretch.last > SEQ_MAX
+            or not 1 <= min(ends) <= max(ends) + width <= SEQ_MAX
+            or width < 0
+        ):
+            raise DecodeError("a stretch of records out of range")
+        log.kills.append(stretch)
+        free = stretch.last + 1
 
 
 def _known(ranges: tuple[Range, ...]) -> tuple[Range, ...]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DOOMED_MAX = 1 << 20
 REMOVAL_RECORDS_BYTES_MAX = 16 << 20
-RECORD_BYTES = 128  # of memory per killed range, measured generously
+RECORD_BYTES = 128  # of memory per slot of records (see `record`), measured generously
 KNOWN_SETS_MAX = 8  # ids of 16 bytes
 CHUNK_SETS_MAX = 2  # incomplete ones kept aside; the oldest is forgotten first
 CHUNKS_ASIDE_BYTES_MAX = 1 << 30  # of memory, all of them together: some three million entries
@@ -81,7 +81,7 @@ class State:
         self.doomed_max = DOOMED_MAX
         self.clock = HLC()
         self.heard_ms: int | None = None  # the time at the last join
-        self.records = 0  # killed ranges kept; recounted when it passes records_max
+        self.records = 0  # slots of records, at most; recounted when it passes records_max
         self.records_max = REMOVAL_RECORDS_BYTES_MAX // RECORD_BYTES
         self.chunk_sets: dict[bytes, Aside] = {}  # by their ids, the oldest first
         self.chunks_aside_bytes_max = CHUNKS_ASIDE_BYTES_MAX
@@ -162,15 +162,14 @@ class State:
     def evict_records(self) -> None:
         """Drop the oldest records of the busiest origins until a quarter of the room is free."""
         while True:
-            self.records = sum(log.ranges_kept for log in self.live.logs)
+            self.records = sum(log.kills.slots for log in self.live.logs)
             if self.records <= self.records_max * 3 // 4:
                 return
             name, log = max(
                 zip(self.live.names, self.live.logs, strict=True),
-                key=lambda pair: pair[1].ranges_kept,
+                key=lambda pair: pair[1].kills.slots,
             )
-            oldest = sorted(log.kills)[: (len(log.kills) + 1) // 2]
-            if not self.drop_records({name: oldest[-1]}):
+            if not self.drop_records({name: log.kills.oldest_half()}):
                 self.records = 0  # what is left dooms unseen dots and stays; look again much later
                 return
 
@@ -183,14 +182,12 @@ class State:
             log = self.live.log(origin)
             limit = last
             if self.doomed:
-                held = [
-                    seq for seq, kills in log.kills.items() if seq <= last and self._dooms(kills)
-                ]
+                held = [seq for seq, kills in log.kills.between(0, last) if self._dooms(kills)]
                 limit = min([last, *(seq - 1 for seq in held)])
-            before = log.ranges_kept
+            before = log.floor
             log.drop_records(limit)
-            dropped = dropped or log.ranges_kept < before
-        self.records = sum(log.ranges_kept for log in self.live.logs)
+            dropped = dropped or log.floor > before
+        self.records = sum(log.kills.slots for log in self.live.logs)
         return dropped
 
     def _dooms(self, kills: tuple[Range, ...]) -> bool:

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import crdt
-from crdt import BoundedCounter, InvalidArgumentError, Kernel, LWWRegister, MaxRegister, MVRegister
+from crdt import BoundedCounter, InvalidValueError, Kernel, LWWRegister, MaxRegister, MVRegister
 from crdt.kernel.kind import KINDS, TYPES
 from crdt.testing.operation import MENUS
 
@@ -96,7 +96,7 @@ def test_a_read_context_that_is_none_is_refused(name, action, wrong):
     """A typed error, with nothing changed, whatever the mutator would have done with it."""
     view = filled(name, "a")
     before = view.canonical_bytes()
-    with pytest.raises(InvalidArgumentError, match="seen="):
+    with pytest.raises(InvalidValueError, match="seen="):
         getattr(view, action)(*(ARGUMENTS | COLLECTIONS).get(action, ()), seen=wrong)
     assert view.canonical_bytes() == before
 

@@ -37,8 +37,8 @@ def parts(kernel: Kernel) -> dict[str, Any]:
         "logs": [
             (
                 [(seq, place.path, step) for seq, place, step in log.slots(0, SEQ_MAX)],
-                sorted(log.kills.items()),
-                (log.floor, log.stale, log.ranges_kept, list(log.batches)),
+                list(log.kills.between(0, SEQ_MAX)),
+                (log.floor, log.stale, log.kills.slots, list(log.batches)),
             )
             for log in live.logs
         ],

@@ -40,7 +40,7 @@ from tests.crdt.joining import joined
 from tests.crdt.kernel.chunks import only_chunk
 from tests.scale import rounds, seeds
 
-GOLDEN = Path(__file__).parent / "golden_v1.json"
+GOLDEN = Path(__file__).parent / "golden_v2.json"
 
 VALUES = [
     None,
@@ -344,8 +344,8 @@ def test_equal_content_gives_equal_bytes_under_every_hash_seed():
     assert outputs == {"".join(recorded)}
 
 
-def test_golden_vectors_of_wire_version_1():
-    """The bytes of wire version 1 are read, and written, as on the day they were recorded."""
+def test_golden_vectors_of_wire_version_2():
+    """The bytes of wire version 2 are read, and written, as on the day they were recorded."""
     golden = {name: bytes.fromhex(text) for name, text in json.loads(GOLDEN.read_text()).items()}
     assert golden == wire_forms()
     kernel, wide, reader = busy_kernel(), wide_kernel(), Kernel("r")

@@ -489,10 +489,6 @@ def test_an_equal_state_in_chunks_says_nothing_whoever_cut_it():
     assert not other.kernel.apply_chunk(chunk)
     assert not other.kernel.apply_chunk(closed)
     assert joined(other, donor, twin) == set(range(6))
-    with donor.batch():
-        donor.add("may be rolled back")
-        unsure = donor.kernel.chunks(1000).chunks[0]
-    assert unsure.set_id not in donor.kernel._state.known_sets
 
 
 def test_a_set_under_the_id_of_another_is_refused():

@@ -74,14 +74,14 @@ def test_records_and_batches_are_told_by_range_and_dropped_from_below():
         log.record(seq, (("b", seq, seq),))
     log.mark_batch(8, 9)
     log.mark_batch(1, 2)
-    assert list(log.kills_between(2, 9)) == [5, 9]
+    assert [seq for seq, _ in log.kills.between(2, 9)] == [5, 9]
     assert log.batches_between(1, 9) == ((1, 2), (8, 9))
     assert log.batch_around(8) == (8, 9)
     assert log.batch_around(9) is None
     log.drop_records(6)
-    assert (log.floor, log.ranges_kept, log.batches) == (5, 1, [(8, 9)])
+    assert (log.floor, log.kills.ranges, log.batches) == (5, 1, [(8, 9)])
     log.record(4, (("b", 4, 4),))
-    assert list(log.kills) == [9]
+    assert list(log.kills.between(0, 99)) == [(9, (("b", 9, 9),))]
 
 
 def test_dots_become_the_fewest_ranges():
