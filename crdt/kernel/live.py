@@ -35,7 +35,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from crdt.errors import require
@@ -56,6 +56,7 @@ VALUE_OF = itemgetter(2)
 Slot = tuple[int, "Container", Step]  # of a log: (seq, where its entry was written)
 
 BLOCK_BITS = 10  # of a seq: 1 024 neighbours of one origin are a block, and share a hash (`blocks`)
+_NO_RECORDS: Final = Records()  # shared, and never filled
 _SLACK = 64  # stale or late slots that never trigger a rewrite
 
 
@@ -136,7 +137,7 @@ class OriginLog:
         self.steps: list[Step] = []
         self.late: dict[int, tuple[Container, Step]] = {}
         self.stale = 0
-        self.kills = Records()
+        self.kills = _NO_RECORDS  # until there are some: most origins of a long life have none
         self.floor = 0
         self.batches: list[tuple[int, int]] = []
 
@@ -229,7 +230,13 @@ class OriginLog:
     def record(self, seq: int, kills: tuple[Range, ...]) -> None:
         """Remember what an event killed, unless that part of history is given up already."""
         if seq > self.floor:
-            self.kills.add(seq, kills)
+            self.records_to_fill().add(seq, kills)
+
+    def records_to_fill(self) -> Records:
+        """The records of this origin, its own from now on. O(1)."""
+        if self.kills is _NO_RECORDS:
+            self.kills = Records()
+        return self.kills
 
     def drop_records(self, upto: int) -> None:
         """Give up the kills of events up to a seq; raises the floor if there were any."""
@@ -448,7 +455,8 @@ class LiveTable:
                 for seq, (container, step) in log.late.items()
             }
             mine.stale, mine.floor = log.stale, log.floor
-            mine.kills, mine.batches = log.kills.copy(), list(log.batches)
+            mine.kills = log.kills.copy() if log.kills else _NO_RECORDS
+            mine.batches = list(log.batches)
         return twin
 
     def _check(self) -> None:

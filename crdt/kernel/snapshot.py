@@ -141,6 +141,8 @@ def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
         index, floor, stretches, odd, batches = parts(item, (int, int, list, list, list))
         origin = pick(origins, index)
         log = state.live.log(origin)
+        if log.kills or log.floor or log.batches:
+            raise DecodeError("the records of one origin in two places")
         (log.floor,) = naturals([floor])
         bounds = naturals(batches)
         if len(bounds) % 2:
@@ -177,7 +179,7 @@ def _load_stretches(log: OriginLog, packed: list[Any], origins: list[str]) -> No
             or width < 0
         ):
             raise DecodeError("a stretch of records out of range")
-        log.kills.append(stretch)
+        log.records_to_fill().append(stretch)
         free = stretch.last + 1
 
 

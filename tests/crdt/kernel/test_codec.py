@@ -374,7 +374,7 @@ def test_an_envelope_is_checked_before_it_is_opened():
     data = busy_kernel().delta_since({}).encode()
     with pytest.raises(UnknownVersionError) as error:
         Delta.decode(data[:2] + b"\x63" + data[3:])
-    assert (error.value.version, error.value.known) == (99, 1)
+    assert (error.value.version, error.value.known) == (99, 2)
     for wrong in (data[:-1], data + b"\x00", b"", b"cv", data[:20], b"XX" + data[2:]):
         for decode in DECODERS.values():
             with pytest.raises(DecodeError):

@@ -119,7 +119,7 @@ def test_envelopes_that_lie_about_their_content():
 
     def forged(content, size, flags):
         rest = size.to_bytes(4, "big") + content
-        head = b"cv\x01d" + bytes([flags])
+        head = b"cv\x02d" + bytes([flags])
         return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
 
     deflated = zlib.compress(plain)
