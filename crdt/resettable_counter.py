@@ -7,7 +7,8 @@ inside a `batch()` the increments of a counter coalesce into one.
 
 An increment may carry an operation id. The id is the step of its entry, so that doing the same
 operation twice - a retry, or two workers with one message - meets in one row, of which the least
-(replica, seq) counts.
+(replica, seq) counts. That holds while the increment is alive: repeated after a reset that took it,
+it is a new increment.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ it kills, and a rule for how live entries read as a value. What a kernel promise
 
 * State is a join semilattice (Shapiro et al. 2011): merging in any order, any number of times,
   gives the same state. Two kernels that applied the same events have equal canonical bytes.
-* A removal leaves nothing behind but a covered dot (Bieniusa et al. 2012).
+* A removal leaves nothing in the state but a covered dot (Bieniusa et al. 2012); beside the state a
+  record of it is kept for peers that lag (`record`), until they have it.
 * Every mutation consumes a dot, removals included, so that the applied vector alone is a digest:
   once whole answers were applied, equal vectors mean equal states. (A removal without a dot leaves
   two replicas with equal vectors and different states for ever, and no vector exchange sees it.)

@@ -6,7 +6,8 @@ of the data with the whole context), so it may be cut anywhere except inside a b
 question continues where it ended (Enes et al. 2019; Goncalves et al. 2017).
 
 The same history tells which documents changed. A mutation stays inside of one document, so one
-event of a chain of overwrites and removals whose place is known tells the place of them all.
+event of a chain of overwrites and removals whose place is known tells the place of them all; only
+a deletion by prefix takes several documents at once, and is asked about each dot that it killed.
 """
 
 from __future__ import annotations
@@ -131,30 +132,76 @@ def _events(state: State, log: OriginLog, after: int, last: int) -> Iterator[Fie
 def documents_since(state: State, seen: Mapping[str, int]) -> tuple[set[Path], bool]:
     """The documents that changed after a vector, and whether these are all. O(events + kills).
 
-    They are not all if removal records are gone, or if what was removed is so long dead that
-    nothing tells any longer where it was.
+    Events beyond a gap are among them: a vector cannot say that they were seen. The documents are
+    not all if removal records are gone, or were never here (a state told that something is dead,
+    and not by what), or if what was removed is so long dead that nothing tells where it was.
     """
     places: set[Path] = set()
     killers: dict[_Dot, tuple[Range, ...]] = {}
     complete = True
-    for origin, log, last in _histories(state):
-        after = seen.get(origin, 0)
+    for origin in state.context.seqs.keys() | state.context.clouds.keys():
+        log, after = state.live.history(origin), seen.get(origin, 0)
+        last = max(state.context.last_seq(origin), state.context.seqs.get(origin, 0))
         if after < last:
-            complete = complete and after >= log.floor
+            complete = complete and after >= log.floor and _is_applied(state, origin, after, last)
             places.update(slot[1].path[:2] for slot in log.slots(after + 1, last))
             for seq, kills in log.kills.between(after, last):
                 killers[origin, seq] = kills
     place_of = {dot: _place_of(state, dot, kills) for dot, kills in killers.items()}
+    wide = {dot for dot, kills in killers.items() if _is_wide(state, dot, kills)}
     links = _links(killers)
-    known = [dot for dot, place in place_of.items() if place is not None]
+    known = [dot for dot, place in place_of.items() if place is not None and dot not in wide]
     while known:
         dot = known.pop()
         for linked in links.get(dot, ()):
-            if place_of[linked] is None:
+            if place_of[linked] is None and linked not in wide:
                 place_of[linked] = place_of[dot]
                 known.append(linked)
     places.update(place for place in place_of.values() if place is not None)
+    for dot in wide:
+        told, all_told = _places_of(state, killers[dot])
+        places.update(told)
+        complete = complete and all_told
     return places, complete and None not in place_of.values()
+
+
+def _is_wide(state: State, dot: _Dot, kills: tuple[Range, ...]) -> bool:
+    """Whether an event may have touched several documents: many dots killed, nothing written."""
+    many = len(kills) > 1 or kills[0][1] < kills[0][2]
+    return many and state.live.history(dot[0]).find(dot[1]) is None
+
+
+def _is_applied(state: State, origin: str, after: int, last: int) -> bool:
+    """Whether every event seen in (after, last] was applied, and not only known to be dead."""
+    if state.context is state.applied:
+        return True
+    applied = state.applied
+    return all(
+        next(applied.missing(origin, max(low, after + 1), high), None) is None
+        for _, low, high in _ranges_of(state, origin)
+        if high > after and low <= last
+    )
+
+
+def _ranges_of(state: State, origin: str) -> Iterator[Range]:
+    reached, cloud = state.context.seqs.get(origin, 0), state.context.clouds.get(origin)
+    if reached:
+        yield origin, 1, reached
+    for low, high in cloud.ranges() if cloud is not None else ():
+        yield origin, low, high
+
+
+def _places_of(state: State, kills: Iterable[Range]) -> tuple[set[Path], bool]:
+    """The documents of some dead dots, and whether each dot still has its place."""
+    places: set[Path] = set()
+    complete = True
+    for origin, first, last in kills:
+        found = 0
+        for _, container, _ in state.live.history(origin).slots(first, last):
+            places.add(container.path[:2])
+            found += 1
+        complete = complete and found == last - first + 1
+    return places, complete
 
 
 def _links(killers: Mapping[_Dot, Iterable[Range]]) -> dict[_Dot, list[_Dot]]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import random
 
-from crdt import BoundedCounter, Kernel, LWWRegister, ORMap, ORSet, PNCounter, ResettableCounter
+from crdt import (
+    BoundedCounter,
+    EWFlag,
+    GSet,
+    Kernel,
+    LWWRegister,
+    ORMap,
+    ORSet,
+    PNCounter,
+    ResettableCounter,
+)
 
 
 def changed(kernel: Kernel, vector) -> tuple[set[str], bool]:
@@ -153,3 +163,54 @@ def test_which_documents_changed_is_not_said_to_be_all_where_nothing_tells():
     again = Kernel.from_bytes(bob.to_bytes(), replica="bob")
     assert changed(again, {}) == ({"r"}, True)
     assert "ada" not in again._state.live.bases
+
+
+def test_documents_changed_beyond_a_gap_are_named():
+    """A vector cannot say that an event beyond a gap was seen, so its document is always told."""
+    a, b = Kernel("a"), Kernel("b")
+    deltas = [
+        a.document("x", GSet).add(1),
+        a.document("y", EWFlag).enable(),
+        a.document("z", GSet).add(1),
+    ]
+    before = b.vector
+    b.apply(deltas[2])
+    assert b.documents_since(before) == ({("z", GSet)}, True)
+    b.apply(deltas[1])
+    assert b.documents_since(before) == ({("y", EWFlag), ("z", GSet)}, True)
+    after = b.vector
+    b.apply(deltas[0])
+    assert b.documents_since(after)[0] == {("x", GSet), ("y", EWFlag), ("z", GSet)}
+    assert b.documents_since(b.vector) == (set(), True)
+
+
+def test_a_state_seen_beyond_what_was_applied_is_not_all_there_is_to_tell():
+    """What a cut state knows to be dead it does not name: the answer says that it is not all."""
+    donor, middle, reader = Kernel("d"), Kernel("m"), Kernel("r")
+    tags, flag = donor.document("t", ORSet), donor.document("f", EWFlag)
+    first = tags.add(1)
+    later = [tags.remove(1), flag.enable()]
+    for delta in later:
+        middle.apply(delta)
+    for chunk in middle.chunks(1000).chunks:
+        reader.apply_chunk(chunk)
+    assert reader.documents_since({}) == ({("f", EWFlag)}, False)
+    reader.apply(first)
+    for delta in later:
+        reader.apply(delta)
+    assert reader.documents_since({}) == (({("f", EWFlag), ("t", ORSet)}), True)
+
+
+def test_a_deletion_of_several_documents_names_each_or_says_that_it_cannot():
+    """One event took documents of three names; a chain that it ends names none of the others."""
+    kernel = Kernel("a")
+    for name in ("p/one", "p/two", "q"):
+        kernel.document(name, ORSet).add(1)
+    before = kernel.vector
+    kernel.delete("p/")
+    one, two = ("p/one", ORSet), ("p/two", ORSet)
+    assert kernel.documents_since(before) == ({one, two}, True)
+    other = Kernel.from_bytes(kernel.to_bytes(), replica="b")
+    found, complete = other.documents_since(before)
+    assert not complete
+    assert ("q", ORSet) not in found
