@@ -53,6 +53,7 @@ class InvalidValueError(CRDTError):
     code = "invalid_value"
     hint = "storable: None, bool, int, float, str, bytes, aware datetime, tuple, list, dict"
     where: str = ""
+    placed: bool = False  # whether `where` begins with a document
 
     def __str__(self) -> str:
         text = super().__str__()

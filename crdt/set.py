@@ -103,7 +103,10 @@ class SetView(View, AbstractSet[T]):
 
     def add(self, element: T, *, seen: Seen | None = None) -> Delta:
         """Add an element; takes a dot also if it is present. O(1)."""
-        step = step_of(element) if self._codec is None else self._step(element)
+        try:
+            step = step_of(element) if self._codec is None else self._step(element)
+        except InvalidValueError as error:
+            raise self._placed(error) from error.__cause__
         if seen is None:
             return self._writer.put(self._place, step, 0, None)
         return self._replace(step, 0, None, seen)

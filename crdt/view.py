@@ -346,8 +346,10 @@ class View:
 
     def _placed(self, error: InvalidValueError, key: str = "") -> InvalidValueError:
         """The refusal of a part of this document, saying which: `orders[42].note`."""
-        path = self._place.path
-        error.where = f"{'.'.join(filter(None, path[::2])) or path[-1]}{key}{error.where}"
+        if not error.placed:
+            path = self._place.path
+            error.where = f"{'.'.join(filter(None, path[::2])) or path[-1]}{key}{error.where}"
+            error.placed = True
         return error
 
     def _victim(self, container: Container, step: Step, seen: Seen | None) -> Victim | None:
