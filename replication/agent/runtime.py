@@ -200,7 +200,8 @@ class AgentRuntime:
         booted: Booted | None = None
         cancels = _cancels()
         try:
-            bound = await transport.listen(serve, line_news)
+            listening = asyncio.create_task(transport.listen(serve, line_news))
+            bound = await despite_cancel(listening)  # cut half way it would keep the port
             booted = await despite_cancel(disk.submit(boot, journal, fresh, wall_ms))
             if _cancels() > cancels:
                 raise asyncio.CancelledError

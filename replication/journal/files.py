@@ -19,6 +19,12 @@ nonce into the file itself, before there is a log; while one is there, file and 
 boot or do not belong together. Then the log is moved aside (`ada.db-wal.aside-1`). If they name
 the same boot and do not add up to a sound file, opening is refused, and both are left as they are.
 
+*A fork* shares descriptors, and with them a `flock`: the parent could not let go while the child
+lives. So a child closes what it was handed, at once (`descriptors`). SQLite's own descriptors
+are closed as well, behind its back, and the connection is never closed: SQLite would checkpoint, or
+remove, a log that belongs to the parent. Only a descriptor that cannot be written to takes the
+place of each, so that its number is not given to another file.
+
 *Copies* are made beside their place, synced, opened once as a start would open them, and renamed
 to it. Before a success is told there is a file that opens.
 """
@@ -26,6 +32,7 @@ to it. Before a success is told there is a file that opens.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -35,6 +42,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replication.descriptors import blind, kept_from_children
 from replication.errors import JournalHeldError, JournalUnreadableError
 
 if TYPE_CHECKING:
@@ -70,7 +78,10 @@ class Hold:
         self._path = path
         self._file: int | None = None
         self._inode: tuple[int, int] | None = None
+        self.connection: sqlite3.Connection | None = None  # of the database, once it is open
+        self._pid = os.getpid()
         self._lock: int | None = _opened(beside(path, ".lock"), path)
+        kept_from_children(self)
         try:
             _flock(self._lock, path)
             with _holding:
@@ -94,6 +105,29 @@ class Hold:
         if self._lock is None:
             raise JournalHeldError(f"{self._path} is not held")
         return self._lock
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a copy of it, in a forked child, which holds nothing."""
+        return self._pid != os.getpid()
+
+    def forget(self) -> None:
+        """In a forked child: close what it was handed, and touch nothing of it ever again."""
+        global _holding  # noqa: PLW0603 - another thread of the parent may have held it
+        _holding = threading.Lock()
+        _held.clear()
+        ours: set[int | None] = {self._file, self._lock}
+        with contextlib.suppress(OSError):
+            names = [self._path, *(beside(self._path, suffix) for suffix in COMPANIONS)]
+            files = {_inode(name.stat()) for name in names if name.exists()}
+            for descriptor in [int(each.name) for each in Path("/dev/fd").iterdir()]:
+                with contextlib.suppress(OSError):
+                    if _inode(os.fstat(descriptor)) in files:
+                        ours.add(descriptor)
+        blind(each for each in ours if each is not None)
+        self._file = self._lock = None
+        if self.connection is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connection))  # never to be finalized
 
     def close(self) -> None:
         """Let go; after the database was closed."""

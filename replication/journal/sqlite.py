@@ -115,6 +115,8 @@ class SqliteJournal:
     def _open_database(self) -> bool:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         self._db = db
+        assert self._hold is not None
+        self._hold.connection = db
         # A crash of the very first boot may leave an empty file, or one with a header and no table.
         fresh = _is_fresh(db, self._path)
         db.execute("PRAGMA journal_mode=DELETE")
@@ -217,6 +219,9 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Give back the unused lease - a clean stop, so the identity may go on -, then the hold."""
+        if self._hold is not None and self._hold.forked:  # all of it is the parent's
+            self._db = self._hold = None
+            return
         if self._db is not None:
             if self._written is not None:
                 self._give_back_lease(self._written)
@@ -245,12 +250,12 @@ class SqliteJournal:
             return  # a stop that is not on the disk was not a clean one
 
     def _held(self) -> int:
-        if self._hold is None:
+        if self._hold is None or self._hold.forked:
             raise JournalFailedError(f"{self._path} is not open")
         return self._hold.witness
 
     def _connection(self) -> sqlite3.Connection:
-        if self._db is None:
+        if self._db is None or (self._hold is not None and self._hold.forked):
             raise JournalFailedError(f"{self._path} is not open")
         return self._db
 

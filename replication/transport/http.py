@@ -26,6 +26,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from replication.descriptors import blind, kept_from_children
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
@@ -186,15 +187,17 @@ class HttpTransport:
             shutdown_timeout=0.5,
             keepalive_timeout=75,
         )
+        self._runner = runner  # a start that is cancelled from here on closes it
+        kept_from_children(self)
         await runner.setup()
         site = web.TCPSite(runner, host, port, ssl_context=self._server_tls)
         try:
             await site.start()
         except OSError as error:
             await runner.cleanup()
+            self._runner = None
             why = "the port is busy" if error.errno == errno.EADDRINUSE else error.strerror
             raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
-        self._runner = runner
         bound = runner.addresses[0][1]
         return joined_address(host, bound, path)
 
@@ -336,6 +339,12 @@ class HttpTransport:
         if circuit.failures >= FAILURES_MAX:
             pause_s = min(2.0 ** (circuit.failures - FAILURES_MAX), PAUSE_S_MAX)
             circuit.closed_until_s = time.monotonic() + pause_s
+
+    def forget(self) -> None:
+        """In a forked child: the port is the parent's."""
+        sites: Iterable[object] = () if self._runner is None else self._runner.sites
+        servers = [getattr(site, "_server", None) for site in sites]
+        blind(sock.fileno() for server in servers if server is not None for sock in server.sockets)
 
     async def close(self) -> None:
         """Stop accepting, finish or cut what is under way, close connections."""
