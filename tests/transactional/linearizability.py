@@ -14,12 +14,18 @@ that could be next, apply it to the model, go on; a (set of operations, state) t
 not searched again.  Keys are independent, so each is checked alone.  ``list_append_anomaly`` is the
 idea of Elle (Kingsbury & Alvaro, VLDB 2020): every append is unique, so reads reveal the order of
 versions, and a cycle of who-saw-whom is a proof that no serial order exists.
+
+``log_anomaly`` needs no search either: the positions of an event log *are* the order.  The last
+read of all gives it; every append must lie in it whole, once and where its answer said, and every
+other answer is true of some lengths of the log.  What is left is whether each operation can be
+given one of its lengths so that real time is kept, and for that the least one each time is enough.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -341,4 +347,154 @@ def _cycle(edges: dict[int, set[int]]) -> str | None:
                 colour[follower] = 1
                 path.append(follower)
                 stack.append(iter(edges[follower]))
+    return None
+
+
+# --- event log -----------------------------------------------------------------------------------
+
+LogEvent = tuple[int, str, int, str]
+"""Position, stream, version, data (unique in the history)."""
+
+
+class _AnomalyError(Exception):
+    """What is wrong with a history of a log."""
+
+
+class _Log:
+    """The log as the last read of all tells it, and where appends end in it."""
+
+    def __init__(self, events: list[LogEvent], history: list[Operation]) -> None:
+        self.events = events
+        self.length = len(events)
+        self.position = {data: position for position, _, _, data in events}
+        self.streams: dict[str, list[int]] = {}
+        for number, (position, stream, version, _) in enumerate(events, start=1):
+            places = self.streams.setdefault(stream, [])
+            places.append(position)
+            if position != number or version != len(places):
+                raise _AnomalyError(
+                    f"position {position} follows {number - 1}, or {stream}@{version}"
+                )
+        if len(self.position) != self.length:
+            raise _AnomalyError("an event lies twice in the log")
+        last_of = [self.span(op) for op in history if op.f == "append"]
+        ends = {span[1] for span in last_of if span is not None}
+        self.ends = sorted({0, *ends})
+        if self.length and self.ends[-1] != self.length:
+            raise _AnomalyError("nobody appended the last event")
+
+    def span(self, append: Operation) -> tuple[int, int] | None:
+        """First and last position of an append that is in the log, whole; None if it is not."""
+        data = [each for part in append.value["parts"].values() for each in part]
+        found = [self.position[each] for each in data if each in self.position]
+        if not found:
+            return None
+        if found != list(range(found[0], found[0] + len(data))):
+            raise _AnomalyError(f"an append lies in pieces: {data} at {found}")
+        return found[0], found[-1]
+
+    def at_version(self, stream: str, version: int) -> tuple[int, int]:
+        """The least and the greatest length of the log in which the stream has this version."""
+        places = self.streams.get(stream, [])
+        if version > len(places):
+            raise _AnomalyError(f"{stream} never had version {version}")
+        least = places[version - 1] if version else 0
+        most = places[version] - 1 if version < len(places) else FOREVER
+        return least, most
+
+
+def log_anomaly(history: list[Operation]) -> str | None:
+    """Return what is wrong with a history of an event log, None if it is linearizable.
+
+    ``append`` has a value of ``parts`` (data by stream) and ``expected`` (versions by stream), and
+    a result of ``first``, ``last``, ``versions``, or of ``refused`` (a stream and its version).
+    ``read`` has a value of (stream, after) and a result of (version, data); ``read_all`` a value of
+    ``after`` and a result of whole events; ``tail`` the same, and may stop anywhere.  The history
+    ends with a ``read_all`` from the beginning when all is quiet.
+    """
+    whole = max(
+        (op for op in history if op.f == "read_all" and op.value == 0 and op.kind == "ok"),
+        key=lambda op: op.start,
+    )
+    try:
+        log = _Log([tuple(event) for event in whole.result], history)
+        return _real_time(log, [(op, *_lengths(op, log)) for op in history if _counts(op, log)])
+    except _AnomalyError as anomaly:
+        return str(anomaly)
+
+
+def _counts(op: Operation, log: _Log) -> bool:
+    """Whether the operation says anything, or did anything."""
+    if op.f == "append" and op.kind != "ok":
+        there = log.span(op)
+        if there and op.kind == "fail":
+            raise _AnomalyError(f"an append that failed for certain is at {there}")
+        return there is not None
+    return op.kind == "ok"
+
+
+def _lengths(op: Operation, log: _Log) -> tuple[int, int, int]:
+    """Up to which length the log may have grown before it; the least and the most it may have."""
+    if op.f == "append":
+        if op.kind == "ok" and "refused" in op.result:
+            if there := log.span(op):
+                raise _AnomalyError(f"an append that was refused is at {there}")
+            stream, actual = op.result["refused"]
+            if op.value["expected"].get(stream, actual) == actual:
+                raise _AnomalyError(f"refused at the version that it expected: {stream}@{actual}")
+            least, most = log.at_version(stream, actual)
+            return most, least, most
+        return _appended(op, log)
+    if op.f == "read":
+        stream, after = op.value
+        expected = [log.events[place - 1] for place in log.streams.get(stream, [])][after:]
+        seen = [(version, data) for version, data in op.result]
+        if seen != [(version, data) for _, _, version, data in expected[: len(seen)]]:
+            raise _AnomalyError(f"a read of {stream} behind {after} saw {seen}")
+        if seen or after <= len(log.streams.get(stream, [])):
+            least, most = log.at_version(stream, after + len(seen))
+            return most, least if seen else 0, most
+        return FOREVER, 0, FOREVER
+    seen_all = [tuple(event) for event in op.result]
+    if seen_all != log.events[op.value : op.value + len(seen_all)]:
+        raise _AnomalyError(f"a {op.f} behind {op.value} saw {seen_all[:3]}...")
+    reached = op.value + len(seen_all)
+    if op.f == "tail":
+        return FOREVER, reached if seen_all else 0, FOREVER
+    return reached, reached if seen_all else 0, reached
+
+
+def _appended(op: Operation, log: _Log) -> tuple[int, int, int]:
+    there = log.span(op)
+    if there is None:
+        raise _AnomalyError(f"an acknowledged append is lost: {op.value}")
+    first, last = there
+    if op.kind == "ok" and (op.result["first"], op.result["last"]) != there:
+        raise _AnomalyError(f"an append is at {there}, and was said to be at {op.result}")
+    for stream, data in op.value["parts"].items():
+        before = log.streams[stream].index(log.position[data[0]])
+        if op.kind == "ok" and op.result["versions"][stream] != before + len(data):
+            raise _AnomalyError(
+                f"{stream} came to {before + len(data)}, and was said to: {op.result}"
+            )
+        if op.value["expected"].get(stream, before) != before:
+            raise _AnomalyError(
+                f"{stream} was at {before}, and another version was expected: {op.value}"
+            )
+    return first - 1, last, last
+
+
+def _real_time(log: _Log, operations: list[tuple[Operation, int, int, int]]) -> str | None:
+    """Give each operation the least length that it can have; None if that keeps real time."""
+    given: list[tuple[int, int]] = []  # end of an operation, the length it was given
+    for op, before, least, most in sorted(operations, key=lambda each: each[0].start):
+        reached = max((length for end, length in given if end < op.start), default=0)
+        if reached > before:
+            return f"{op.f} {op.value} did not see what was there before it began ({reached})"
+        wanted = max(reached, least)
+        index = bisect_left(log.ends, wanted)
+        length = log.ends[index] if index < len(log.ends) else wanted
+        if length > most:
+            return f"{op.f} {op.value} saw a part of an append"
+        given.append((op.end, length))
     return None

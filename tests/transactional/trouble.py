@@ -52,6 +52,7 @@ class Trouble:
     async def drop(self) -> None:
         while not self.over.is_set():
             await self.rest(0.005, 0.05)
-            self.relay.lose_answers = True
+            lost = self.dice.choice(["lose_answers", "lose_requests"])
+            setattr(self.relay, lost, True)
             await self.rest(0.002, 0.02)
-            self.relay.lose_answers = False
+            setattr(self.relay, lost, False)

@@ -1,9 +1,11 @@
-"""Concurrent clients that write down what they do: register, list append, lock."""
+"""Concurrent clients that write down what they do: register, list append, lock, event log."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import transactional as t
@@ -14,6 +16,7 @@ from tests.transactional.linearizability import (
     by_key,
     linearizable,
     list_append_anomaly,
+    log_anomaly,
     operations,
 )
 
@@ -146,7 +149,96 @@ async def use_lock(store: t.Store, lock: t.Lock, log: Recorder, process: int, wr
     return process
 
 
-WORKLOADS = {"register": register_client, "append": append_client, "lock": lock_client}
+class LogClient:
+    """What one client of a log does and knows."""
+
+    def __init__(self, events: t.EventLog, dice: random.Random) -> None:
+        self.events = events
+        self.dice = dice
+        self.known: dict[str, int] = {}
+        self.tail = 0
+
+    def plan(self, name: str) -> tuple[str, Any]:
+        """What to do next: batches of one to five, or a read by version, by position, of a tail."""
+        f = self.dice.choices(["append", "read", "read_all", "tail"], [8, 4, 1, 1])[0]
+        stream = f"s{self.dice.randrange(3)}"
+        if f == "read":
+            nearly = max(0, self.known.get(stream, 0) - self.dice.randrange(6))
+            return f, (stream, self.dice.choice([0, 0, nearly]))
+        if f != "append":
+            return f, self.tail if f == "tail" else 0
+        streams = dict.fromkeys([stream, *(["s0"] if self.dice.random() < 0.2 else [])])
+        sure = [s for s in streams if s in self.known and self.dice.random() < 0.4]
+        counts = {s: self.dice.randint(1, 5) for s in streams}
+        parts = {s: [f"{name}.{s}.{n}" for n in range(counts[s])] for s in streams}
+        return f, {"parts": parts, "expected": {s: self.known[s] for s in sure}}
+
+    async def act(self, name: str, f: str, value: Any) -> tuple[Any, int | None]:
+        if f == "append":
+            return await self.append(name, value["parts"], value["expected"]), None
+        if f == "read":
+            stream, after = value
+            seen = [event async for event in self.events.read(stream, after=after)]
+            self.known[stream] = after + len(seen)
+            return [(event.version, event.data) for event in seen], None
+        if f == "read_all":
+            return await whole_log(self.events), None
+        followed: list[Any] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.02):
+                async for e in self.events.follow(after=self.tail):
+                    followed += [(e.position, e.stream, e.version, e.data)]
+        self.tail += len(followed)
+        return followed, None
+
+    async def append(
+        self, name: str, parts: dict[str, list[str]], expected: dict[str, int]
+    ) -> dict[str, Any]:
+        new = {stream: [t.NewEvent("E", each) for each in data] for stream, data in parts.items()}
+        try:
+            made = await self.events.append_many(new, expected=expected, op_id=name)
+        except t.WrongVersionError as error:
+            self.known[error.stream] = error.actual
+            return {"refused": [error.stream, error.actual]}
+        self.known.update(made.versions)
+        first, last = made.first_position, made.last_position
+        return {"first": first, "last": last, "versions": dict(made.versions)}
+
+
+async def log_client(
+    store: t.Store,
+    log: Recorder,
+    dice: random.Random,
+    steps: int,
+    opened: Callable[[t.Store], t.EventLog] = t.EventLog,
+) -> None:
+    process, client = log.process(), LogClient(opened(store), dice)
+    for step in range(steps):
+        name = f"{process}.{step}"
+        f, value = client.plan(name)
+        act = partial(client.act, name, f, value)
+        process = await record(log, process, f, "", value, act)
+        await asyncio.sleep(0)
+
+
+async def whole_log(events: t.EventLog) -> list[Any]:
+    return [(e.position, e.stream, e.version, e.data) async for e in events.read_all()]
+
+
+async def look_back(store: t.Store, log: Recorder) -> None:
+    """When all is quiet: the log by position and each stream by version."""
+    process, client = log.process(), LogClient(t.EventLog(store), random.Random())
+    looks: list[tuple[str, Any]] = [("read", (f"s{n}", 0)) for n in range(3)]
+    for f, value in [*looks, ("read_all", 0)]:
+        process = await record(log, process, f, "", value, partial(client.act, "", f, value))
+
+
+WORKLOADS = {
+    "register": register_client,
+    "append": append_client,
+    "lock": lock_client,
+    "log": log_client,
+}
 
 
 def anomaly(workload: str, log: Recorder, *, expires: bool = True) -> str | None:
@@ -154,6 +246,8 @@ def anomaly(workload: str, log: Recorder, *, expires: bool = True) -> str | None
     history = operations(log.events)
     if workload == "append":
         return list_append_anomaly(history)
+    if workload == "log":
+        return log_anomaly(history)
     model = RegisterModel() if workload == "register" else LockModel(expires=expires)
     wrong = [key for key, part in by_key(history).items() if not linearizable(part, model)]
     return f"not linearizable: {wrong}" if wrong else None
@@ -166,13 +260,22 @@ async def run(
     *,
     steps: int = 25,
     log: Recorder | None = None,
+    client: Callable[..., Awaitable[None]] | None = None,
+    settle: Callable[[], Awaitable[None]] | None = None,
 ) -> Recorder:
-    """Run five clients of a workload; return what they saw."""
+    """Run a client of a workload for each store, at least five; return what they saw.
+
+    ``settle`` makes an end of the trouble, before the last look is taken.
+    """
     log, dice = log or Recorder(), random.Random(seed)
-    client = WORKLOADS[workload]
+    client = client or WORKLOADS[workload]
     work = [
         client(stores[number % len(stores)], log, random.Random(dice.random()), steps)
-        for number in range(CLIENTS)
+        for number in range(max(CLIENTS, len(stores)))
     ]
     await asyncio.gather(*work)
+    if settle is not None:
+        await settle()
+    if workload == "log":
+        await look_back(stores[0], log)
     return log

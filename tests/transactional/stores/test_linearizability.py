@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,13 +20,17 @@ from tests.transactional.linearizability import (
     RegisterModel,
     linearizable,
     list_append_anomaly,
+    log_anomaly,
 )
 from tests.transactional.trouble import Trouble
-from tests.transactional.workloads import WORKLOADS, anomaly, run
+from tests.transactional.workloads import WORKLOADS, anomaly, log_client, run
+from transactional.clock import BusinessClock
+from transactional.events.append import Appender
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.transactional.engines import Engine
@@ -260,6 +266,122 @@ async def test_the_store_without_fault_passes(workload: str) -> None:
         assert anomaly(workload, log, expires=False) is None, f"CONVOCA_SEED={seed}"
 
 
+# --- event logs with a fault planted in them -----------------------------------------------------
+
+
+class StaleEnd(Appender):
+    """Catches up with the head, keeps the ends that it knew, and does not look what lies there."""
+
+    async def _ends_at(self, head, known):
+        return dict(known.ends)
+
+    def _decision(self, group, revision, at):
+        made = super()._decision(group, revision, at)
+        kept = [c for c in made.compares if not isinstance(c, t.Absent) or "/op/" in c.key]
+        return replace(made, compares=kept)
+
+
+class StaleRefusal(Appender):
+    """Refuses by what it remembers."""
+
+    async def _commit(self, pendings):
+        if self._known is not None:
+            group = (await self._judge(pendings, self._known, {})).result
+            if not group.accepted:
+                return group
+        return await super()._commit(pendings)
+
+
+class LostBatch(Appender):
+    """Acknowledges all batches of a commit and leaves the last one out."""
+
+    def _decision(self, group, revision, at):
+        last = group.batches[-1]
+        if len(group.batches) > 1:
+            group.batches.pop()
+        made = super()._decision(group, revision, at)
+        group.batches.append(last)
+        return made
+
+
+def opened(kind: type[Appender]) -> Callable[[t.Store], t.EventLog]:
+    def open_(store: t.Store) -> t.EventLog:
+        log = t.EventLog(store)
+        log._appender = kind(store, log.layout, BusinessClock(store))
+        return log
+
+    return open_
+
+
+@pytest.mark.parametrize("faulty", [StaleEnd, StaleRefusal, LostBatch])
+async def test_each_planted_fault_of_a_log_is_caught(faulty: type[Appender]) -> None:
+    """Three appenders, each wrong in one way: within a hundred seeds the checker says so."""
+    for seed in range(100):
+        store = MemoryStore()
+        log = await run(
+            "log", [Halting(store)], seed, client=partial(log_client, opened=opened(faulty))
+        )
+        await store.close()
+        if anomaly("log", log) is not None:
+            return
+    pytest.fail(f"{faulty.__name__} was not caught")
+
+
+def log_op(f: str, span: tuple[int, int], value, result=None, kind="ok") -> Operation:
+    return Operation(f, "", value, kind, result, None, *span)
+
+
+def appended(
+    span: tuple[int, int], data: list[str], first: int, kind="ok", **expected
+) -> Operation:
+    last = first + len(data) - 1
+    result = {"first": first, "last": last, "versions": {"s": last}}
+    return log_op("append", span, {"parts": {"s": data}, "expected": expected}, result, kind)
+
+
+def whole(*data: str) -> Operation:
+    events = [(n, "s", n, each) for n, each in enumerate(data, start=1)]
+    return log_op("read_all", (98, 99), 0, events)
+
+
+@pytest.mark.parametrize(
+    ("history", "wrong"),
+    [
+        ([appended((0, 1), ["a", "b"], 1), whole("a", "b")], None),
+        ([appended((0, 1), ["a", "b"], 1), whole("a")], "pieces"),
+        ([appended((0, 1), ["a"], 1), appended((2, 3), ["b"], 1), whole("b")], "lost"),
+        ([appended((0, 1), ["a"], 1), appended((2, 3), ["b"], 1), whole("a", "b")], "said to be"),
+        ([appended((2, 3), ["a"], 1), appended((0, 1), ["b"], 2), whole("a", "b")],
+         "before it began"),
+        ([appended((0, 3), ["a"], 1), appended((1, 2), ["b"], 2), whole("a", "b")], None),
+        ([appended((0, 1), ["a"], 1, s=1), whole("a")], "another version was expected"),
+        ([appended((0, 1), ["a"], 1, "fail"), whole("a")], "failed for certain"),
+        ([appended((0, FOREVER), ["a"], 1, "info"), whole("a")], None),
+        ([appended((0, FOREVER), ["a"], 1, "info"), whole()], None),
+        ([appended((0, 1), ["a"], 1), log_op("read", (2, 3), ("s", 0), []), whole("a")],
+         "did not see"),
+        ([appended((0, 2), ["a"], 1), log_op("read", (1, 3), ("s", 0), []), whole("a")], None),
+        ([appended((0, 9), ["a", "b"], 1), log_op("read", (1, 3), ("s", 0), [(1, "a")]),
+          whole("a", "b")], "saw a part"),
+        ([appended((0, 1), ["a"], 1), log_op("read", (2, 3), ("s", 0), [(1, "b")]), whole("a")],
+         "saw [(1"),
+        ([appended((0, 1), ["a"], 1), log_op("append", (2, 3), {"parts": {"s": ["b"]},
+          "expected": {"s": 1}}, {"refused": ["s", 0]}), whole("a")], "did not see"),
+        ([appended((0, 1), ["a"], 1), log_op("append", (2, 3), {"parts": {"s": ["b"]},
+          "expected": {"s": 1}}, {"refused": ["s", 1]}), whole("a")], "that it expected"),
+        ([appended((0, 1), ["a"], 1), log_op("tail", (2, 3), 0, []), whole("a")], None),
+        ([appended((2, 3), ["a"], 1), log_op("tail", (0, 1), 0, [(1, "s", 1, "a")]), whole("a")],
+         "before it began"),
+    ],
+)  # fmt: skip
+def test_the_log_checker_knows_right_from_wrong(
+    history: list[Operation], wrong: str | None
+) -> None:
+    """Lost, torn, doubled, overwritten and reordered appends; stale reads and refusals."""
+    found = log_anomaly(history)
+    assert found is None if wrong is None else wrong in (found or "")
+
+
 # --- the engines ---------------------------------------------------------------------------------
 
 
@@ -271,7 +393,7 @@ async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_p
         log = await run(workload, stores, seed)
         log.save(tmp_path / f"{workload}-{seed}.jsonl")
         # Keys live on in the next run: start it from nothing.
-        await stores[0].commit([], [t.DeletePrefix(p) for p in ("r/", "l0/", "l1/", "l2/")])
+        await stores[0].commit([], [t.DeletePrefix(p) for p in ("r/", "l0/", "l1/", "l2/", "log/")])
         assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
 
 
@@ -281,19 +403,23 @@ async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_p
 async def test_the_authority_stays_linearizable_in_trouble(
     workload: str, trouble: str, tmp_path: Path
 ) -> None:
-    """Clients of an authority that is killed, stopped, or loses its answers: an order exists."""
+    """Eight clients of an authority that is killed, stopped, or cut off: an order exists."""
     for seed in seeds(rounds(20, 1)):
         authority = AuthorityProcess(tmp_path / f"{seed}.db")
         await authority.start()
         relay = Relay(authority.port)
         await relay.start()
-        stores: list[t.Store] = [await HTTPStore.open(relay.url) for _ in range(2)]
+        stores: list[t.Store] = [await HTTPStore.open(relay.url) for _ in range(8)]
         log = Recorder()
         made = Trouble(authority, relay, log, random.Random(seed))
         troubling = asyncio.create_task(getattr(made, trouble)())
-        await run(workload, stores, seed, steps=40, log=log)
-        made.over.set()
-        await troubling
+
+        async def settle(made: Trouble = made, troubling: asyncio.Task[None] = troubling) -> None:
+            made.over.set()
+            await troubling
+
+        steps = 12 if workload == "log" else 25  # an append is several requests
+        await run(workload, stores, seed, steps=steps, log=log, settle=settle)
         log.save(tmp_path / f"{workload}-{trouble}-{seed}.jsonl")
         for store in stores:
             await store.close()
