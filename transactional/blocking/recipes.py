@@ -153,6 +153,7 @@ class BlockingDelivery:
         self._inner = inner
         self.events: tuple[RecordedEvent, ...] = inner.events
         self.position: int = inner.position
+        self.attempt: int = inner.attempt
 
     @property
     def committed(self) -> bool:
@@ -160,6 +161,7 @@ class BlockingDelivery:
         return self._carrier.call(lambda: self._inner.committed)
 
     commit = awaited(Delivery.commit)
+    give_back = awaited(Delivery.give_back)
 
 
 class BlockingEventLog:
@@ -180,17 +182,33 @@ class BlockingEventLog:
     verify = awaited(EventLog.verify)
     erase = awaited(EventLog.erase)
     position_at = awaited(EventLog.position_at)
+    parked = awaited(EventLog.parked)
+    replay = awaited(EventLog.replay)
 
     def subscribe(
-        self, group: str, *, after: int = 0, streams: str = "", events_max: int = 100
+        self,
+        group: str,
+        *,
+        after: int = 0,
+        streams: str = "",
+        events_max: int = 100,
+        partitions: int = 1,
+        attempts_max: int | None = 5,
+        ttl_s: float = 30.0,
     ) -> BlockingIterator[BlockingDelivery]:
         """Deliver each event once to the consumer group, for ever; `commit` each delivery.
 
-        A group that has no checkpoint yet begins behind position `after`.  `streams` is a prefix of
-        the streams' names.  A delivery that was not committed comes again.
+        All as `EventLog.subscribe`: consumers share a group, and what cannot be handled is parked.
         """
         items = self._carrier.call(
-            self._inner.subscribe, group, after=after, streams=streams, events_max=events_max
+            self._inner.subscribe,
+            group,
+            after=after,
+            streams=streams,
+            events_max=events_max,
+            partitions=partitions,
+            attempts_max=attempts_max,
+            ttl_s=ttl_s,
         )
         return BlockingIterator(self._carrier, self._wrapped(items))
 

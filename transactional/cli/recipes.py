@@ -1,7 +1,8 @@
 """The commands `log` and `saga`: look at logs and runs, and do by hand what people do.
 
-`log` reads, appends, follows, erases and verifies; `saga` lists runs and speaks to those that wait
-for a person.  Each verb is one small coroutine; times are read as ISO 8601 with an offset.
+`log` reads, appends, follows, erases, verifies and replays; `saga` lists runs and speaks to those
+that wait for a person.  Each verb is one small coroutine; times are read as ISO 8601 with an
+offset.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ def _log_arguments(sub: argparse.ArgumentParser) -> None:
     erase = cli.verb(verbs, "erase", "erase the data of events; the chain still holds", _log_erase)
     erase.add_argument("stream")
     erase.add_argument("--version", type=int, action="append", help="only these; default: all")
+    parked = cli.verb(verbs, "parked", "list the events that a group gave up", _log_parked)
+    replay = cli.verb(verbs, "replay", "deliver what a group gave up again", _log_replay)
+    replay.add_argument("--position", type=int, action="append", help="only these; default: all")
+    for verb in (parked, replay):
+        verb.add_argument("group")
+        verb.add_argument("--streams", default="", metavar="PREFIX", help="as in the subscription")
     verify = cli.verb(verbs, "verify", "look for what was altered", _log_verify)
     verify.add_argument(
         "--noted", action="append", default=[], metavar="HEAD", help="a `head` that it told earlier"
@@ -112,6 +119,29 @@ async def _log_erase(options: argparse.Namespace) -> None:
         log = EventLog(store, namespace=options.namespace)
         erased = await log.erase(options.stream, versions=options.version)
     cli.show(options, [{"stream": options.stream, "erased": erased}])
+
+
+async def _log_parked(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        events = await log.parked(options.group, streams=options.streams)
+    rows: list[dict[str, cli.Cell]] = [
+        {
+            "position": event.position,
+            "stream": event.stream,
+            "version": event.version,
+            "attempts": event.attempts,
+        }
+        for event in events
+    ]
+    cli.show(options, rows)
+
+
+async def _log_replay(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        log = EventLog(store, namespace=options.namespace)
+        count = await log.replay(options.group, streams=options.streams, positions=options.position)
+    cli.show(options, [{"group": options.group, "replayed": count}])
 
 
 async def _log_verify(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from transactional.events.event import NewEvent, Origin, RecordedEvent
 from transactional.events.layout import Head
 from transactional.events.log import EventLog
 from transactional.events.state import Position, Reducer, StateAt
-from transactional.events.subscription import Delivery
+from transactional.events.subscription import Delivery, Parked
 
 __all__ = [
     "NO_STREAM",
@@ -35,6 +35,7 @@ __all__ = [
     "Head",
     "NewEvent",
     "Origin",
+    "Parked",
     "Position",
     "RecordedEvent",
     "Reducer",

@@ -7,7 +7,10 @@
     log/stream/S/VERSION      what one append wrote to the stream, under its first version
     log/end/S                 version and hash of an event near the stream's end: where to look
     log/op/OP_ID              what an append with a caller's op_id did
-    log/group/G/S             how far consumer group G has come with streams that begin with S
+    log/group/G/S             how consumer group G shares out the streams that begin with S
+    log/group/G/S/N           how far it has come with partition N; `again`: what it was to repeat
+    log/group/G/S/N/turn      who handles the next events of the partition; goes with his lease
+    log/parked/G/S/POSITION   an event that the group gave up
     log/state/S/R             reducer R's snapshot of the stream
     log/erased/S              written when events of the stream are erased: a snapshot compares it
 
@@ -92,8 +95,13 @@ class LogLayout:
         return f"{self.namespace}/op/{quoted(op_id)}"
 
     def group(self, group: str, streams: str = "") -> str:
-        """Key of a consumer group's checkpoint over streams whose names begin with `streams`."""
+        """Key of how a consumer group shares out the streams whose names begin with `streams`."""
         return f"{self.namespace}/group/{quoted(group)}/{quoted(streams)}"
+
+    def parked(self, group: str, streams: str = "", position: int | None = None) -> str:
+        """Key of an event that the group gave up; without a position the prefix of all."""
+        prefix = f"{self.namespace}/parked/{quoted(group)}/{quoted(streams)}/"
+        return prefix + (f"{position:016}" if position is not None else "")
 
     def snapshot(self, stream: str, reducer: str = "") -> str:
         """Key of a reducer's snapshot; without one the prefix of the stream's snapshots."""

@@ -25,7 +25,15 @@ from transactional.events.audit import Verification, erase
 from transactional.events.layout import Head, LogLayout
 from transactional.events.reader import LogReader, find_end
 from transactional.events.state import fold
-from transactional.events.subscription import DELIVERY_EVENTS_MAX, deliveries
+from transactional.events.subscription import (
+    ATTEMPTS_MAX,
+    DELIVERY_EVENTS_MAX,
+    TURN_TTL_S,
+    Consumer,
+    Share,
+    parked,
+    replay,
+)
 from transactional.values import ANY
 
 if TYPE_CHECKING:
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
     from transactional.events.audit import Finding
     from transactional.events.event import Json, NewEvent, RecordedEvent
     from transactional.events.state import Position, Reducer, StateAt
-    from transactional.events.subscription import Delivery
+    from transactional.events.subscription import Delivery, Parked
     from transactional.store import Store
     from transactional.values import Compare, Expected, Write
 
@@ -165,21 +173,41 @@ class EventLog:
         after: int = 0,
         streams: str = "",
         events_max: int = DELIVERY_EVENTS_MAX,
+        partitions: int = 1,
+        attempts_max: int | None = ATTEMPTS_MAX,
+        ttl_s: float = TURN_TTL_S,
     ) -> AsyncIterator[Delivery]:
         """Deliver each event once to the consumer group, for ever; `commit` each delivery.
 
-        A group that has no checkpoint yet begins behind position `after`.  `streams` is a prefix of
-        the streams' names; consumers with another prefix have another checkpoint in the group.  A
-        delivery that was not committed comes again.
+        A group begins behind position `after`, as its first consumer says.  `streams` is a prefix
+        of the streams' names; consumers with another prefix have another checkpoint in the group.
+
+        The consumers of a group share its events: what one of them handles, no other is given while
+        it lives.  With one partition that is one delivery at a time, in the order of the log; with
+        `partitions` as many at the same time, each stream in its order.  The number belongs to the
+        group and cannot be changed.  A consumer that dies holds its turn up for `ttl_s` seconds.
+
+        A delivery that was not committed comes again, one event at a time; an event that was
+        delivered `attempts_max` times (None: for ever) is parked, and the group goes on behind it.
+
+        Raises:
+            InvalidRequestError: a limit, or the group has another number of partitions.
         """
-        return deliveries(
-            self._reader,
-            self._appender,
-            group,
-            after=after,
-            streams=streams,
-            events_max=events_max,
-        )
+        share = Share(group, after, streams, events_max, partitions, attempts_max, ttl_s)
+        return Consumer(self._reader, self._appender, share).deliveries()
+
+    async def parked(self, group: str, *, streams: str = "") -> tuple[Parked, ...]:
+        """The events that the group gave up, in the order of positions."""
+        return await parked(self._reader, group, streams)
+
+    async def replay(
+        self, group: str, *, streams: str = "", positions: Container[int] | None = None
+    ) -> int:
+        """Have the group's parked events (those at `positions`, or all) delivered again; how many.
+
+        They come one by one beside the group's other events, with fresh attempts.
+        """
+        return await replay(self._reader, group, streams, positions)
 
     # --- state and care -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import transactional
-from transactional import Put, Retry, Saga, Sagas, Step, StepRefused
+from transactional import EventLog, Put, Retry, Saga, Sagas, Step, StepRefused
 from transactional.__main__ import main
 
 NINE, TEN = "2025-02-01T09:00:00+01:00", "2025-02-01T10:00:00+01:00"
@@ -162,6 +162,40 @@ def test_logs_by_hand(run):
 
     asyncio.run(tamper())
     assert "s@1 (position 1): the event was altered" in run("log", "verify")
+
+
+def test_a_noted_head_is_checked_by_hand(run):
+    """`verify` tells a head; given back, it is looked for in the log."""
+    run("log", "append", "s", "Noted", "1")
+    (sound,) = run("log", "verify")
+    run("log", "append", "s", "Noted", "2")
+    assert run("log", "verify", "--noted", sound["head"])[0]["events"] == 2
+    position, _, digits = sound["head"].partition(":")
+    assert "noted" in run("log", "verify", "--noted", f"{position}:{digits[::-1]}")
+    assert "is no head" in run("log", "verify", "--noted", "1:2")
+
+
+def test_parked_events_are_replayed_by_hand(run):
+    """What a group gave up is listed, and comes again."""
+    run("log", "append", "s", "Poison", "1")
+
+    async def fail() -> None:
+        async with transactional.open(run.store) as store:
+            deliveries = EventLog(store).subscribe("group", attempts_max=2)
+            for _ in range(2):
+                await anext(deliveries)
+            waiting = asyncio.create_task(anext(deliveries))
+            while not await EventLog(store).parked("group"):  # noqa: ASYNC110 it is its task
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(fail())
+    (parked,) = run("log", "parked", "group")
+    assert parked == {"position": 1, "stream": "s", "version": 1, "attempts": 2}
+    assert run("log", "replay", "group", "--position", "9")[0]["replayed"] == 0
+    assert run("log", "replay", "group")[0]["replayed"] == 1
+    assert run("log", "parked", "group") == []
 
 
 def test_sagas_by_hand(run):
