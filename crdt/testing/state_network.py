@@ -227,10 +227,13 @@ class StateNetwork:
         """Let all know all: by deltas alone, if the type has them; then by states, twice.
 
         Replicas that differ when they have heard every delta are left so, for the verdict to tell.
+        Of what was written to a replica itself, and not by `write`, nobody knows a delta: where all
+        was written so, states alone heal.
         """
         self.in_flight.clear()
         everyone = range(len(self.replicas))
-        if self.publishes:
+        by_deltas = bool(self._deltas)
+        if by_deltas:
             known = {dot for seen in self.seen for dot in seen}
             for index in everyone:
                 lacking = self._lacking(index, known)
@@ -243,7 +246,7 @@ class StateNetwork:
                 for source in everyone:
                     if source != index:
                         self.merge_from(index, source)
-        if self.publishes and self.converged:
+        if by_deltas and self.converged:
             now = self.replicas[0].value
             require(now == told, f"by deltas all show {told!r:.200}, by states {now!r:.200}")
 

@@ -10,6 +10,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from crdt import MaxRegister, ORSet
 from crdt.testing import HistoryError, ReplicaMachine, assert_converged
 from crdt.testing.machine import replicas_of
+from tests.crdt.testing.planted_types import Labels
 from tests.crdt.testing.wrong_sets import ForgetfulSet, RightSet, UnionSet
 
 pytest_plugins = ["pytester"]
@@ -93,6 +94,15 @@ def test_the_network_fixture_fails_a_test_that_leaves_replicas_different(pyteste
     pytester.runpytest(
         "-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function"
     ).assert_outcomes(passed=1, errors=1)
+
+
+def test_what_is_written_to_a_replica_itself_reaches_all_whatever_the_type_has(network):
+    """A type with deltas that the network has not seen is healed by its states."""
+    net = network(Labels)
+    net.replicas[0].add("x")
+    net.replicas[1].add("y")
+    net.heal()
+    assert net.values == [{"x", "y"}] * 3
 
 
 def test_the_forgetful_set_converges_in_the_fixture_too(network):
