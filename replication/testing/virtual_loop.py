@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BEGIN_S = 1000.0
+TURN_S = 1e-6
+"""What a turn of the loop takes: who waits for a moment to be past must not wait for ever."""
 WORK_S_MAX = 5.0
 """How long a thread's work holds the clock: work that itself waits for the clock must not."""
 
@@ -42,6 +44,7 @@ class _Jumping:
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready; if nothing is, it is `timeout` later."""
+        self.now_s += TURN_S
         if ready := self._inner.select(0):
             return ready
         if timeout is None:  # only the outside can wake it
