@@ -100,7 +100,11 @@ def take(state: State, chunk: Chunk, contradicted: set[Dot] | None = None) -> Ch
     news = _refuse(state, [chunk], contradicted)
     if complete:
         whole = [came.chunks.get(index, chunk) for index in range(chunk.count)]
-        return _join(state, whole, news if len(whole) == 1 else _refuse(state, whole, contradicted))
+        news = news if len(whole) == 1 else _refuse(state, whole, contradicted)
+        change = _join(state, whole, news)
+        if contradicted:  # not all that it says is part of the state: it is looked into again
+            state.known_sets.remove(chunk.set_id)
+        return change
     size, bytes_max = came.with_chunk(chunk), state.chunks_aside_bytes_max
     if size > bytes_max:
         raise ChunksAsideFullError(chunk.set_id, size, bytes_max)

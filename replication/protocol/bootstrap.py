@@ -206,7 +206,8 @@ class Receiver:
         while len(self._begun) >= BEGUN_MAX:
             self._kept.pop(self._begun.pop(next(iter(self._begun)))[0], None)
         self._begun[self.address] = (self.set_id, self.total)
-        self.came = self._kept.setdefault(self.set_id, set())
+        # Blocks are looked into anew, though a journal brought them: that may be what is reported.
+        self.came = set() if self.mending else self._kept.setdefault(self.set_id, set())
         self.asked = set()
 
     def _next(self) -> list[ChunkWanted]:

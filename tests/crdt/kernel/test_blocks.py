@@ -160,6 +160,21 @@ def test_two_events_under_one_number_are_named_and_the_rest_is_mended():
     assert differing(bob, ada) == [("eve", 0)]
 
 
+def test_a_set_that_contradicts_is_not_taken_for_known():
+    """It is joined but for one dot, so it says that again when it comes again."""
+    ada, bob = pair()
+    for kernel, value in ((ada, "pay 1"), (bob, "pay 1000")):
+        kernel.apply(Kernel("eve").document("order", LWWRegister).set(value))
+        kernel.hash_blocks()
+    for _ in range(2):
+        assert mend(bob, ada, 1 << 20) == {Dot("eve", 1)}
+    bob.document("order", LWWRegister).set("pay 2")
+    ada.apply(bob.delta_since(ada.vector))
+    for kernel in (ada, bob):
+        kernel.hash_blocks()
+    assert ada.state_digest == bob.state_digest
+
+
 def test_wide_gaps_cost_nothing():
     """A void range of a billion numbers is no billion blocks."""
     ada = Kernel("ada")
