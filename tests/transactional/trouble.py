@@ -1,13 +1,17 @@
-"""What can be done to an authority while clients talk to it: kill, pause, lose its answers."""
+"""What can go wrong between clients and a store: it is killed or paused, and lines are cut."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from transactional import Commit, KeyValue, OutcomeUnknownError, Snapshot, Store, UnavailableError
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tests.transactional.authority import AuthorityProcess, Relay
     from tests.transactional.linearizability import Recorder
@@ -56,3 +60,39 @@ class Trouble:
             setattr(self.relay, lost, True)
             await self.rest(0.002, 0.02)
             setattr(self.relay, lost, False)
+
+
+class BadLine:
+    """A store as seen over a bad line: each call may fail before it is sent, or lose its answer."""
+
+    def __init__(self, store: Store, dice: random.Random, *, odds: float) -> None:
+        self._store = store
+        self.dice = dice
+        self.odds = odds
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def _asked(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        await asyncio.sleep(0)
+        if self.dice.random() < self.odds:
+            raise UnavailableError("cut before it was sent")
+        answer = await ask()
+        await asyncio.sleep(0)
+        return answer
+
+    async def get(self, key: str) -> KeyValue | None:
+        return await self._asked(partial(self._store.get, key))
+
+    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+        return await self._asked(partial(self._store.get_many, keys))
+
+    async def scan(self, prefix: str, **options: Any) -> Snapshot:
+        return await self._asked(partial(self._store.scan, prefix, **options))
+
+    async def commit(self, compares, writes, otherwise=(), *, op_id=None) -> Commit:
+        commit = partial(self._store.commit, compares, writes, otherwise, op_id=op_id)
+        made = await self._asked(commit)
+        if self.dice.random() < self.odds:
+            raise OutcomeUnknownError(op_id, "cut before the answer")
+        return made

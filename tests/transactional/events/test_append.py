@@ -5,37 +5,30 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.scale import rounds, seeds
 from tests.transactional.events.samples import added, everything
+from tests.transactional.trouble import BadLine
 from transactional import (
     NO_STREAM,
     STREAM_EXISTS,
     Absent,
-    Commit,
     ConflictError,
     CorruptStoreError,
     Delete,
     EventLog,
     InvalidRequestError,
-    KeyValue,
     NewEvent,
     OperationIdReusedError,
     OutcomeUnknownError,
     Put,
     Revision,
-    Snapshot,
-    Store,
     UnavailableError,
     WrongVersionError,
 )
 from transactional.stores.memory import MemoryStore
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
 
 
 async def test_two_appenders_of_one_version(store):
@@ -127,42 +120,6 @@ async def test_what_cannot_be_an_event_is_refused_before_it_is_sent(store):
     assert len(await everything(log)) == 1
 
 
-class Weak:
-    """A store as seen over a bad line: each call may fail before it is sent, or lose its answer."""
-
-    def __init__(self, store: Store, dice: random.Random, *, odds: float) -> None:
-        self._store = store
-        self._dice = dice
-        self._odds = odds
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    async def _asked(self, call: Awaitable[Any]) -> Any:
-        await asyncio.sleep(0)
-        if self._dice.random() < self._odds:
-            call.close()
-            raise UnavailableError("cut before it was sent")
-        answer = await call
-        await asyncio.sleep(0)
-        return answer
-
-    async def get(self, key: str) -> KeyValue | None:
-        return await self._asked(self._store.get(key))
-
-    async def get_many(self, keys: Sequence[str]) -> Snapshot:
-        return await self._asked(self._store.get_many(keys))
-
-    async def scan(self, prefix: str, **options: Any) -> Snapshot:
-        return await self._asked(self._store.scan(prefix, **options))
-
-    async def commit(self, compares, writes, otherwise=(), *, op_id=None) -> Commit:
-        made = await self._asked(self._store.commit(compares, writes, otherwise, op_id=op_id))
-        if self._dice.random() < self._odds:
-            raise OutcomeUnknownError(op_id, "cut before the answer")
-        return made
-
-
 @pytest.mark.parametrize("seed", seeds(rounds(60, 4)))
 async def test_an_acknowledged_event_is_never_overwritten(seed: int) -> None:
     """Rivals on one stream over lines that are cut anywhere: each event stays where it was said.
@@ -177,7 +134,7 @@ async def test_an_acknowledged_event_is_never_overwritten(seed: int) -> None:
     positions: dict[int, str] = {}
 
     async def rival(name: int) -> None:
-        log = EventLog(Weak(plain, dice, odds=0.15))
+        log = EventLog(BadLine(plain, dice, odds=0.15))
         for step in range(25):
             stream = f"s{dice.randrange(2)}"
             data = [f"{name}.{step}.{n}" for n in range(dice.randint(1, 5))]

@@ -22,7 +22,7 @@ from tests.transactional.linearizability import (
     list_append_anomaly,
     log_anomaly,
 )
-from tests.transactional.trouble import Trouble
+from tests.transactional.trouble import BadLine, Trouble
 from tests.transactional.workloads import WORKLOADS, anomaly, log_client, run
 from transactional.clock import BusinessClock
 from transactional.events.append import Appender
@@ -395,6 +395,22 @@ async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_p
         # Keys live on in the next run: start it from nothing.
         await stores[0].commit([], [t.DeletePrefix(p) for p in ("r/", "l0/", "l1/", "l2/", "log/")])
         assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
+
+
+@pytest.mark.parametrize("seed", seeds(rounds(200, 10)))
+@pytest.mark.parametrize("workload", ["register", "append", "log"])
+async def test_eight_clients_behind_bad_lines(workload: str, seed: int) -> None:
+    """Each call may be cut off before it is sent or before its answer is there: an order exists."""
+    store, dice = MemoryStore(), random.Random(seed)
+    lines = [BadLine(store, dice, odds=0.1) for _ in range(8)]
+    log = await run(workload, lines, seed, steps=12, settle=partial(mend, lines))
+    await store.close()
+    assert anomaly(workload, log) is None, f"CONVOCA_SEED={seed}"
+
+
+async def mend(lines: list[BadLine]) -> None:
+    for line in lines:
+        line.odds = 0.0
 
 
 @pytest.mark.processes
