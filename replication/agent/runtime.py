@@ -62,6 +62,7 @@ from crdt import BatchOpenError
 from replication.agent.assembly import assemble
 from replication.agent.vitals import Vitals
 from replication.agent.watch import Watchers
+from replication.descriptors import kept_from_children
 from replication.errors import (
     ClosedError,
     ForkedError,
@@ -162,6 +163,7 @@ class AgentRuntime:
         replica.kernel.before_write = self._check_writable
         replica.kernel.current_owner = self._current_owner
         replica.kernel.on_batch = self._batch_began
+        kept_from_children(self)
         self._loop = asyncio.create_task(self._run(), name=f"agent {name}")
 
     # ------------------------------------------------------------------------------ life
@@ -367,20 +369,17 @@ class AgentRuntime:
 
     def _current_owner(self) -> object:
         """The kernel asks who comes to it: the task that runs, or a plain call of this thread."""
-        try:
-            if asyncio.get_running_loop() is self._home:
-                return asyncio.current_task() or self
-        except RuntimeError:
-            pass
-        self.check_home()
-        return self
+        if threading.get_ident() != self._thread:
+            self.check_home()
+        return asyncio.current_task(self._home) or self
+
+    def forget(self) -> None:
+        """In a forked child, whose thread is not the agent's, although it has the same number."""
+        self._thread = 0
 
     def _check_writable(self) -> None:
         """The kernel asks before every local write."""
-        try:
-            if asyncio.get_running_loop() is not self._home:
-                self.check_home()
-        except RuntimeError:
+        if threading.get_ident() != self._thread:  # asking for the loop would be a system call
             self.check_home()
         if self.failure is not None or not self.accepts:
             raise self.refusal()
