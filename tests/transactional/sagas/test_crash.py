@@ -14,6 +14,7 @@ import transactional
 from tests.scale import SOAK, rounds, seeds
 from tests.transactional.engines import HTTPEngine
 from tests.transactional.sagas.order_saga import STEPS, effects, order_saga
+from tests.transactional.sagas.patient_saga import ENDS, patient_sagas, place
 from tests.transactional.sagas.victims import LEASE_TTL_S, live, outside_saga
 from transactional import Put, Sagas, SagaState
 from transactional.stores.memory import MemoryStore
@@ -201,3 +202,93 @@ async def test_kill_minus_nine_in_mid_saga(tmp_path):
     await engine.stop()
     assert begun >= rounds(100) * 2
     assert taken > 0, "no process was killed in mid-saga"
+
+
+async def fall(url: str, ledger, name: str, life_s: float) -> None:
+    """One worker process's life, ended with SIGKILL."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.transactional.sagas.patient_saga",
+        url,
+        str(ledger),
+        name,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert await process.stdout.readline() == b"ready\n"
+    await asyncio.sleep(life_s)  # the dice, not a wait
+    process.send_signal(signal.SIGKILL)
+    await process.communicate()
+
+
+def happened(ledger, run_id: str, step: str) -> bool:
+    return place(ledger, f"{run_id}/{step}").exists()
+
+
+def assert_books_are_whole(ledger, run) -> None:
+    """What happened outside is what the run says."""
+    charged = happened(ledger, run.id, "charge")
+    own = [step for step in ("reserve", "later") if happened(ledger, run.id, step)]
+    undone = [step for step in own if happened(ledger, run.id, f"{step}/undo")]
+    if run.state is SagaState.COMPLETED:
+        assert (own, undone, charged) == (["reserve", "later"], [], True), run
+        assert happened(ledger, run.id, "ship")
+        assert run.results["word"] == run.id
+    elif run.state is SagaState.COMPENSATED:
+        assert not charged, f"charged and compensated: {run}"
+        assert own == undone, run
+        if happened(ledger, f"{run.id}.part", "pack"):
+            assert happened(ledger, f"{run.id}.part", "pack/undo") or happened(
+                ledger, run.id, "part/undo"
+            ), run
+    else:
+        assert run.stopped, run
+
+
+@pytest.mark.processes
+async def test_kill_minus_nine_of_workers_whose_runs_wait(tmp_path):
+    """Two rival workers at a time fall while runs sleep, wait for signals and children, and decide.
+
+    Each run ends as it must or is visibly stopped; each step has one key, whoever called it; a
+    pivot's effect and "compensated" never stand together.
+    """
+    dice = random.Random(seed := seeds(1)[0])
+    print(f"replay: CONVOCA_SEED={seed}")
+    ledger = tmp_path / "ledger"
+    ledger.mkdir()
+    engine = HTTPEngine(tmp_path)
+    store = await engine.client()
+    falls = rounds(110, 6)
+    for number in range(0, falls, 2):
+        names = [f"v{number}", f"v{number + 1}"]
+        await asyncio.gather(
+            *(fall(engine.authority.url, ledger, name, dice.uniform(0.05, 2.0)) for name in names)
+        )
+    sagas = Sagas(store, patient_sagas(ledger), recover_every_s=0.2)
+    ends: dict[str, int] = {}
+    async with sagas as heir, asyncio.timeout(120):
+        taken = [run.id async for run in heir.unfinished() if not run.stopped]
+        for run_id in taken:
+            await heir.signal(run_id, "go", run_id, key="go")
+        for run_id in taken:
+            await heir.wait(run_id)
+        over = [run async for run in heir.finished()]
+        stopped = [run async for run in heir.unfinished()]
+    for run in (*over, *stopped):
+        if run.saga != "patient":
+            assert run.over, run
+            continue
+        assert_books_are_whole(ledger, run)
+        assert run.state in (ENDS[run.input], SagaState.DEAD_LETTER), run
+        ends[run.state.value] = ends.get(run.state.value, 0) + 1
+    keys: dict[tuple[str, str, bool], set[str]] = {}
+    calls = (ledger / "calls").read_text().splitlines()
+    for call in calls:
+        run_id, step, key = call.split("\t")
+        keys.setdefault((run_id, step, key.endswith("/undo")), set()).add(key)
+    await engine.stop()
+    print(f"{falls} kills, {ends}, {len(taken)} in mid-air, {len(calls)} calls of {len(keys)} keys")
+    assert all(len(of_step) == 1 for of_step in keys.values())
+    assert taken, "no process was killed in mid-saga"
+    assert ends.get("dead_letter", 0) <= falls
+    assert {"completed", "compensated", "stuck"} <= set(ends)
