@@ -73,7 +73,7 @@ from transactional.store import scan_all
 from transactional.values import Absent, Delete, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from transactional.clock import BusinessClock
@@ -99,6 +99,8 @@ PARK_ABOVE_S: Final = 1.0
 """A run that has nothing to do for longer is parked; for less that costs more than it saves."""
 TAKEN: Final = b""
 """The value of a signal that a step has taken."""
+PATIENCE_S: Final = 5.0
+"""How long a worker that closes waits for a record that is being written."""
 STORE_AWAY: Final = Retry(base_s=0.05, cap_s=2.0, attempts_max=60, deadline_s=60.0)
 """How long a driver waits for a store that is away, before it leaves the run to recovery."""
 
@@ -143,6 +145,7 @@ class Driver:
         self._saga = saga
         self._worker = worker
         self._begun: Attempt | None = None  # the attempt whose intent this driver recorded
+        self._called_for: Attempt | None = None  # the one in which it has called the step's code
 
     async def begin(self, compares: Sequence[Compare]) -> None:
         """Make the run ours and record the next intent, if all of `compares` hold.
@@ -166,20 +169,25 @@ class Driver:
             UnavailableError: the store stayed away; the run stands where it was last recorded.
             OutcomeUnknownError: it stayed away after an answer was lost; the last record may stand.
         """
-        while self.run.owner and not (self.run.over or self.run.stopped):
-            begun = self._begun
-            if begun is None:
-                await self._let_go_if_cut_off(self._wait_for_next())
-            elif isinstance(begun, Run):
-                step = self._saga.step(begun.step)
-                if step.waits:
-                    await self._let_go_if_cut_off(self._wait(step, begun))
-                else:
-                    await self._record(await self._perform(begun))
-            elif isinstance(begun, Probe):
-                await self._let_go_if_cut_off(self._probe(begun))
-            elif not await self._child_goes_on(begun):
-                await shielded(self._undo(begun))
+        try:
+            while self.run.owner and not (self.run.over or self.run.stopped):
+                begun = self._begun
+                if begun is None:
+                    await self._wait_for_next()
+                elif isinstance(begun, Run):
+                    step = self._saga.step(begun.step)
+                    if step.waits:
+                        await self._wait(step, begun)
+                    else:
+                        ended = await self._perform(begun)
+                        await shielded(self._record(ended), patience_s=PATIENCE_S)
+                elif isinstance(begun, Probe):
+                    await self._probe(begun)
+                elif not await self._child_goes_on(begun):
+                    await shielded(self._undo(begun))
+        except asyncio.CancelledError:
+            await shielded(self.let_go())
+            raise
         return self.run
 
     # --- recording ------------------------------------------------------------------------------
@@ -211,6 +219,7 @@ class Driver:
         begun: Attempt | None,
         writes: Sequence[Write],
         compares: Sequence[Compare],
+        retry: Retry = STORE_AWAY,
     ) -> bool:
         """Write the run as it shall be; False if a person wrote first, whom `self.run` then has.
 
@@ -220,17 +229,22 @@ class Driver:
             SagaFencedError: it has another owner.
         """
         own = Revision(self._worker.layout.open(run.id), self.run.revision)
-        try:
-            commit = await settled_commit(
-                self._worker.store, [own, *compares], writes, retry=STORE_AWAY
-            )
-        except ConflictError as conflict:
-            if own not in conflict.failed:
-                return True
-            self._take_in(conflict.current.get(own.key))
-            return False
-        self._accept(run, begun, commit.revision, commit.time)
-        return True
+
+        async def made() -> bool:
+            try:
+                commit = await settled_commit(
+                    self._worker.store, [own, *compares], writes, retry=retry
+                )
+            except ConflictError as conflict:
+                if own not in conflict.failed:
+                    return True
+                self._take_in(conflict.current.get(own.key))
+                return False
+            self._accept(run, begun, commit.revision, commit.time)
+            return True
+
+        # Who closes the worker meanwhile must know what came of it, to let go of what there is.
+        return await shielded(made(), patience_s=PATIENCE_S)
 
     def _take_in(self, entry: KeyValue | None) -> None:
         """Go on from what stands in the store, if it is still ours."""
@@ -253,23 +267,30 @@ class Driver:
         if not await self._commit(run, self._begun, writes, compares):
             await self._record([])  # a person has written: decide anew
 
-    async def _let_go_if_cut_off(self, waiting: Coroutine[None, None, None]) -> None:
-        """Await it; if the worker closes meanwhile, leave the run to the next worker at once."""
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            await shielded(self._let_go([]))
-            raise
+    async def let_go(self, records: Sequence[Record] = ()) -> None:
+        """Leave the run, if it is ours, to the next worker at once."""
+        for _ in range(CONFLICTS_MAX):
+            if not self.run.owner:
+                return
+            run = self._unbegun().extended(records, "", due=NOW)
+            writes = writes_of(run, self._worker.layout, self.run)
+            try:
+                if await self._commit(run, None, writes, (), retry=DEFAULT_RETRY):
+                    return
+            except (SagaFencedError, UnavailableError, OutcomeUnknownError):
+                return  # then the attempt counts as lost, which is as safe, only less kind
 
-    async def _let_go(self, records: Sequence[Record]) -> None:
-        run = self.run.extended(records, "", due=NOW)
-        compare = Revision(self._worker.layout.open(run.id), self.run.revision)
-        try:
-            await settled_commit(
-                self._worker.store, [compare], writes_of(run, self._worker.layout, self.run)
-            )
-        except (ConflictError, UnavailableError, OutcomeUnknownError):
-            return  # then the attempt counts as lost, which is as safe, only less kind
+    def _unbegun(self) -> SagaRun:
+        """The run without the intent of an attempt that was not made, so that it is not counted."""
+        begun, history = self._begun, self.run.history
+        if begun is None or self._saga.step(begun.step).waits or not history:
+            return self.run
+        if begun is self._called_for and not isinstance(begun, Probe):  # to ask has no effect
+            return self.run
+        last = history[-1]
+        if (last.kind, last.step) != (_INTENTS[type(begun)], begun.step):
+            return self.run
+        return replace(self.run, history=history[:-1], _folded=None)
 
     def _accept(self, run: SagaRun, begun: Attempt | None, revision: int, time: datetime) -> None:
         self.run = run.at(revision)
@@ -344,7 +365,7 @@ class Driver:
             async with asyncio.timeout(self._limit_s(step)):
                 result = await self._called(step, begun)
         except asyncio.CancelledError:
-            await shielded(self._let_go(self._ended(begun, RecordKind.PAUSED)))
+            await shielded(self.let_go(self._ended(begun, RecordKind.PAUSED)))
             raise
         except SagaFencedError:
             raise
@@ -360,7 +381,10 @@ class Driver:
         if isinstance(failure, RetryLater):
             at = (failure.at or self._worker.clock.now()) + timedelta(seconds=failure.after_s)
             return self._ended(begun, RecordKind.LATER, at.isoformat(), failure)
-        if isinstance(failure, StepRefused) or (isinstance(failure, RefusedError) and step.decides):
+        sure = self.run.progress.forward[step.name].unsure <= 1  # no attempt but this is in doubt
+        if isinstance(failure, StepRefused) or (
+            isinstance(failure, RefusedError) and step.decides and sure
+        ):
             if step.kind is StepKind.RETRIABLE:  # behind the decision there is no way back
                 return self._ended(begun, RecordKind.FAILED, None, failure)
             return self._ended(begun, RecordKind.REFUSED, None, failure)
@@ -429,6 +453,7 @@ class Driver:
             Probe: step.probe,
         }[type(begun)]  # type: ignore[assignment]  # waiting actions do not come here
         assert callback is not None, "next_action begins only what there is"
+        self._called_for = begun
         mine = self._worker.layout.open(self.run.id)
         for attempt in range(CALLS_MAX):
             context = self._context(step, begun.attempt, undo=isinstance(begun, Undo))
@@ -549,7 +574,7 @@ class Driver:
                 return True  # look again
         if child is not None and not child.over:
             key = self._worker.layout.open(child.id)
-            await self._let_go_if_cut_off(self._park(None, [Revision(key, revision)]))
+            await self._park(None, [Revision(key, revision)])
         return True
 
     async def _look(self, run_id: str) -> tuple[SagaRun | None, int]:

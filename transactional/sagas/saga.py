@@ -24,7 +24,8 @@ raises anything else   perhaps it had its effect: retried, and when given up und
 
 A pivot that cannot be undone and may have had its effect (it raised, was cut off, or fell with its
 worker) is never taken for one that had none: its `probe` is asked how it went, and without an
-answer the run is stuck until a person says so.
+answer the run is stuck until a person says so.  A RefusedError of the pivot is a definite no only
+if no attempt before it is in doubt; StepRefused always is.
 """
 
 from __future__ import annotations

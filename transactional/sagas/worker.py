@@ -56,12 +56,13 @@ from transactional.sagas.run import (
     read_run,
     writes_of,
 )
+from transactional.shield import shielded
 from transactional.store import next_change, scan_all
 from transactional.tokens import fresh_token
 from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
     from datetime import datetime
     from types import TracebackType
 
@@ -159,9 +160,10 @@ class Sagas:
         if self._clock is None:
             self._clock = BusinessClock(self.store)
         await self._clock.refresh()
-        self._lease = await self.store.lease(self._lease_ttl_s)
-        key = Put(self.layout.worker(self.name), b"{}", self._lease.id)
+        lease = await self.store.lease(self._lease_ttl_s)
+        key = Put(self.layout.worker(self.name), b"{}", lease.id)
         await settled_commit(self.store, [], [key])
+        self._lease = lease  # not before: one without its key would be renewed and protect nothing
 
     async def _keep_lease(self) -> None:
         while True:
@@ -210,7 +212,12 @@ class Sagas:
                 if self._room.locked():
                     return revision, None  # `_freed` tells when to go on
                 if run_id not in self._claimed and self._left.get(run_id) != entry.revision:
-                    await self._take(run_id, entry)
+                    try:
+                        await self._take(run_id, entry)
+                    except Exception as error:
+                        if isinstance(error, TransactionalError):
+                            raise
+                        self._leave(run_id, entry.revision, error)
             if not page.more:
                 return revision, None
 
@@ -227,14 +234,21 @@ class Sagas:
             return
         definition = self._definitions.get((run.saga, run.version))
         if definition is None:
-            if len(self._left) >= LEFT_MAX:
-                self._left.clear()
-            self._left[run_id] = told.revision
+            self._leave(run_id, told.revision)
             return
         driver = Driver(self, definition, run)
         compares = [Revision(self.layout.open(run_id), run.revision)]
         with suppress(ConflictError):  # somebody else was faster
             await self._launch(driver, partial(driver.begin, compares), self._room)
+
+    def _leave(self, run_id: str, revision: int, error: Exception | None = None) -> None:
+        """Pass a run by until there is other news of it: no definition, or no reading it."""
+        if error is not None:
+            text = "worker %s cannot read saga %s, and leaves it alone"
+            log.error(text, self.name, run_id, exc_info=error)
+        if len(self._left) >= LEFT_MAX:
+            self._left.clear()
+        self._left[run_id] = revision
 
     async def _sleep_until(self, moment: datetime | None, revision: int) -> None:
         """Sleep until something becomes due, or room; `moment` is when the next known one does."""
@@ -299,10 +313,12 @@ class Sagas:
         while True:
             task = self._driving.get(run_id)
             if task is not None:
-                with suppress(SagaFencedError):
-                    driven = await asyncio.shield(task)
-                    if driven.over or driven.stopped:
-                        return driven
+                await asyncio.wait([task])
+                if not task.cancelled():  # else the worker closed, and others go on
+                    with suppress(SagaFencedError):
+                        driven = task.result()
+                        if driven.over or driven.stopped:
+                            return driven
             run, revision = await self._look(run_id)
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
@@ -349,7 +365,7 @@ class Sagas:
     async def _launch(
         self,
         driver: Driver,
-        begin: Callable[[], Awaitable[None]],
+        begin: Callable[[], Coroutine[None, None, None]],
         room: asyncio.Semaphore,
     ) -> None:
         """Make the run ours and drive it in a task of its own, once there is room."""
@@ -358,11 +374,12 @@ class Sagas:
         claimed_here = run_id not in self._claimed
         self._claimed.add(run_id)  # recovery may see the run before `begin` returns
         try:
-            await begin()
+            await shielded(begin(), undo=lambda _: driver.let_go())
         except BaseException:
             if claimed_here:
                 self._claimed.discard(run_id)
             room.release()
+            self._freed.set()  # what was passed over meanwhile, for want of room or as ours, is due
             raise
         task = asyncio.create_task(driver.drive(), name=f"saga {run_id}")
         self._driving[run_id] = task
@@ -387,25 +404,37 @@ class Sagas:
         """
         alive = (await scan_all(self.store, self.layout.worker())).items
         resumed = []
-        for key in (await scan_all(self.store, self.layout.owned())).items:
+        for key, told in (await scan_all(self.store, self.layout.owned())).items.items():
             worker, run_id = self.layout.owned_of(key)
-            owner = self.layout.worker(worker)
-            if run_id in self._claimed or (worker != self.name and owner in alive):
+            alone = worker == self.name or self.layout.worker(worker) not in alive
+            if not alone or run_id in self._claimed or self._left.get(run_id) == told.revision:
                 continue
-            entry = await self.store.get(self.layout.open(run_id))
-            run = read_run(entry) if entry is not None else None
-            if run is None or run.owner != worker:
-                continue  # it went on meanwhile
-            definition = self._definitions.get((run.saga, run.version))
-            if definition is None:
-                continue
-            compares = [Revision(self.layout.open(run.id), run.revision)]
-            compares += [Revision(owner, 0)] if worker != self.name else []
-            driver = Driver(self, definition, run)
-            with suppress(ConflictError):  # somebody else was faster
-                await self._launch(driver, partial(driver.begin, compares), self._room)
-                resumed.append(run.id)
+            try:
+                if await self._resume(run_id, worker):
+                    resumed.append(run_id)
+            except Exception as error:
+                if isinstance(error, TransactionalError):
+                    raise
+                self._leave(run_id, told.revision, error)
         return tuple(resumed)
+
+    async def _resume(self, run_id: str, worker: str) -> bool:
+        """Take a run over from a worker that is gone, or from ourselves; whether it was there."""
+        entry = await self.store.get(self.layout.open(run_id))
+        run = read_run(entry) if entry is not None else None
+        if run is None or run.owner != worker:
+            return False  # it went on meanwhile
+        definition = self._definitions.get((run.saga, run.version))
+        if definition is None:
+            return False
+        compares = [Revision(self.layout.open(run.id), run.revision)]
+        if worker != self.name:
+            compares.append(Revision(self.layout.worker(worker), 0))
+        driver = Driver(self, definition, run)
+        with suppress(ConflictError):  # somebody else was faster
+            await self._launch(driver, partial(driver.begin, compares), self._room)
+            return True
+        return False
 
     # --- looking --------------------------------------------------------------------------------
 

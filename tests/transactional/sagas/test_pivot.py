@@ -108,7 +108,7 @@ async def test_a_worker_that_falls_in_the_pivot_does_not_make_it_undone(timed_en
     for task in [*first._duties, *first._driving.values()]:
         task.cancel()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transactional.sagas.driver.Driver._let_go", _dead)
+        patch.setattr("transactional.sagas.driver.Driver.let_go", _dead)
         await asyncio.gather(*first._duties, *first._driving.values(), return_exceptions=True)
     await lapse(store, hand_clock)
     till = Till()
