@@ -115,4 +115,13 @@ def test_the_reading_order_is_ten_files_that_exist() -> None:
     """Ten numbered entries, each led by a file."""
     named = re.findall(r"^\d+\. `([^`]+)`", READING, re.MULTILINE)
     assert len(named) == 10
+    named = re.findall(r"`([a-z_/]+\.py)`", READING)
     assert all((ROOT / name).is_file() for name in named), named
+
+
+@pytest.mark.parametrize("package", ["crdt", "replication", "transactional"])
+def test_every_wing_is_drawn(package: str) -> None:
+    """A sub-package that the picture leaves out is one that nobody finds."""
+    wings = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+    (picture,) = re.findall(rf"```\n{package}/ (.*?)```", PAGE, re.DOTALL)
+    assert wings <= set(re.findall(r"([a-z_]+)/", picture))
