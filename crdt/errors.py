@@ -326,11 +326,14 @@ class BatchInterruptedError(CRDTError):
         "at once, best in a plain function: agent.batch(write)"
     )
 
-    def __init__(self) -> None:
-        super().__init__(
+    def __init__(
+        self,
+        what: str = (
             "this batch was held over a suspension, and others came to the state: "
             "its writes were rolled back, nobody has seen them"
-        )
+        ),
+    ) -> None:
+        super().__init__(what)
 
 
 class OpIdReusedError(CRDTError, ValueError):

@@ -151,7 +151,7 @@ def _load_logs(state: State, logs: list[Any], origins: list[str]) -> None:
             if not 1 <= first < last:
                 raise DecodeError("a batch of fewer than two events")
             log.mark_batch(first, last)
-        _load_stretches(log, stretches, origins)
+        _load_stretches(log, stretches, origins, seen=state.context.last_seq(origin))
         for record in odd:
             seq, killed = parts(record, (int, list))
             naturals([seq])
@@ -163,7 +163,7 @@ def _pack_stretch(stretch: Stretch, names: dict[str, int]) -> list[int]:
     return [*stretch[:3], origin, *stretch[4:]]
 
 
-def _load_stretches(log: OriginLog, packed: list[Any], origins: list[str]) -> None:
+def _load_stretches(log: OriginLog, packed: list[Any], origins: list[str], seen: int) -> None:
     if len(packed) % 7 or not {int}.issuperset(map(type, packed)):
         raise DecodeError("stretches of records come in sevens")
     free = log.floor + 1
@@ -174,7 +174,8 @@ def _load_stretches(log: OriginLog, packed: list[Any], origins: list[str]) -> No
             raise DecodeError("a stretch of records out of order")
         ends = low, low + step * (count - 1)
         if (
-            stretch.last > SEQ_MAX
+            stretch.last > seen
+            or abs(step) > SEQ_MAX
             or not 1 <= min(ends) <= max(ends) + width <= SEQ_MAX
             or width < 0
         ):

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from crdt import DecodeError, Kernel, LWWMap, LWWRegister, ORSet, PNCounter
+from crdt.kernel.context import SEQ_MAX
 from crdt.kernel.record import Records, Stretch
 
 
@@ -171,5 +172,5 @@ def test_forged_stretches_are_refused() -> None:
         [1, 1, 1, 0, "1", 0, 0],
     ):
         with pytest.raises(DecodeError):
-            _load_stretches(OriginLog(0), packed, ["a"])
+            _load_stretches(OriginLog(0), packed, ["a"], seen=SEQ_MAX)
     assert Stretch(3, 4, 2, "a", 1, 1, 0).last == 9
