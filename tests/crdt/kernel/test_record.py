@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crdt import DecodeError, Kernel, LWWMap, LWWRegister, ORSet, PNCounter
-from crdt.kernel.context import SEQ_MAX
+from crdt.kernel.limits import SEQ_MAX
 from crdt.kernel.record import Records, Stretch
 
 
