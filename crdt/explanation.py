@@ -16,7 +16,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crdt.kernel import Dot, element_of, entries_of, kind_of, milliseconds, thaw
+from crdt.kernel import OP_ID_BYTES, Dot, element_of, entries_of, kind_of, milliseconds, thaw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,12 +65,19 @@ def _live(live: LiveTable, container: Container, place: str, row: Row) -> Iterat
         yield Explained(
             container.path[-1],
             place,
-            thaw(entry[2]),
+            _written(container, entry),
             live.dot(entry[0]),
             milliseconds(entry[1]) if entry[1] else None,
             "lost" if lost else "shown",
             live.dot(winner[0]) if lost and winner is not None else None,
         )
+
+
+def _written(container: Container, entry: Entry) -> Any:
+    """The value of an entry; of what the reset of a counter remembers, how much it is."""
+    if kind_of(container.path).step == "event" and type(entry[2]) is bytes:
+        return f"remembers {len(entry[2]) // OP_ID_BYTES} op_ids"
+    return thaw(entry[2])
 
 
 def _winner(live: LiveTable, container: Container, row: Row, entries: list[Entry]) -> Entry | None:

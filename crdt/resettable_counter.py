@@ -7,17 +7,38 @@ inside a `batch()` the increments of a counter coalesce into one.
 
 An increment may carry an operation id. The id is the step of its entry, so that doing the same
 operation twice - a retry, or two workers with one message - meets in one row, of which the least
-(replica, seq) counts. That holds while the increment is alive: repeated after a reset that took it,
-it is a new increment.
+(replica, seq) counts. A reset that takes increments with ids remembers these: it leaves one live
+entry, the memory, which holds a hash of each, and those of the memories it observed, which it
+replaces. Whatever carries a remembered id adds nothing, wherever and whenever it was written, so
+that an operation of which the reset saw one delivery and missed another is over all the same. What
+is alive decides, nothing else; so replicas agree in any order of delivery.
+
+A memory holds `OP_IDS_MAX` ids, the newest; the ids of what is older are free again. It is state
+like any other: who removes the whole counter (in an ORMap, or by `Kernel.delete`) takes it too.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Self
 
 from crdt.counter import CounterView, ReadsAsNumber, check_amount
 from crdt.errors import InvalidValueTypeError, OpIdReusedError
-from crdt.kernel import NOTHING, SEQ_MAX, Entry, Row, Seen, context_of, entries_of, is_text
+from crdt.kernel import (
+    MEMORY,
+    NOTHING,
+    OP_ID_BYTES,
+    OP_IDS_MAX,
+    SEQ_MAX,
+    Entry,
+    Row,
+    Seen,
+    context_of,
+    entries_of,
+    is_text,
+)
 from crdt.view import plain
 
 if TYPE_CHECKING:
@@ -40,8 +61,11 @@ class ResettableCounter(CounterView):
         container = self._place
         if container.total is None:  # to keep it is a write, if to nobody but us
             self._writer.admit()
+            known = self._remembered()
             rows = container.rows.items()
-            container.total = sum([self._counted(step, row) for step, row in rows])
+            container.total = sum(
+                [self._counted(step, row) for step, row in rows if not _is_over(step, known)]
+            )
         return container.total
 
     def increment(
@@ -49,9 +73,9 @@ class ResettableCounter(CounterView):
     ) -> Delta:
         """Add `amount`, of any sign; 0 takes no dot. O(1).
 
-        With an `op_id` that is alive here it does nothing; made on two replicas that did not know
-        of each other it counts once all the same. `seen` is accepted as by every mutator; an
-        increment takes nothing back.
+        With an `op_id` that is alive here, or remembered by a reset, it does nothing; made on two
+        replicas that did not know of each other it counts once all the same, and not at all if a
+        reset took either. `seen` is accepted as by every mutator; an increment takes nothing back.
 
         Raises:
             OpIdReusedError: the id is alive with another amount.
@@ -71,8 +95,26 @@ class ResettableCounter(CounterView):
         return writer.write([(container, before, row)], (container, step, 0, row[2] + amount))  # type: ignore[operator]  # one own entry, an int
 
     def reset(self, *, seen: Seen | None = None) -> Delta:
-        """Take back every increment observed (or that `seen` covers). O(live increments)."""
-        return self._reset(self._place, seen)
+        """Take back every increment observed (or that `seen` covers). O(live increments).
+
+        The op_ids among them are remembered, with those that resets before it remembered: the
+        newest `OP_IDS_MAX`, at 8 bytes each. Without op_ids it leaves nothing.
+        """
+        self._writer.admit()
+        container = self._place
+        victims = self._victims([(container, step) for step in container.rows], seen)
+        taken = [victim for victim in victims if victim[1] != MEMORY]
+        op_ids = [step for _, step, _ in taken if type(step) is str]
+        if not op_ids:
+            return self._writer.write(taken)
+        known = [
+            _hashes(entry[2])  # type: ignore[arg-type]  # as its kind has it
+            for _, step, row in victims
+            if step == MEMORY
+            for entry in entries_of(row)
+        ]
+        memory = _newest(list(map(_hash, op_ids)), known)
+        return self._writer.write(victims, (container, MEMORY, 0, b"".join(memory)))
 
     def __isub__(self, amount: int | ReadsAsNumber) -> Self:  # type: ignore[misc]  # not `-`
         self.increment(-check_amount(plain(amount)))
@@ -87,12 +129,22 @@ class ResettableCounter(CounterView):
         self._writer.admit()
         row = self._rows.get(op_id)
         if row is None:
+            if _is_over(op_id, self._remembered()):
+                return NOTHING
             self._place.total = None
             return self._writer.put(self._place, op_id, 0, amount)
         known = self._counted(op_id, row)
         if known != amount:
             raise OpIdReusedError(op_id, known, amount)
         return NOTHING
+
+    def _remembered(self) -> frozenset[bytes]:
+        """The hashes of the op_ids that resets took. O(1), or O(ids) of concurrent resets."""
+        row = self._rows.get(MEMORY)
+        if row is None:
+            return frozenset()
+        memories = [_set_of(entry[2]) for entry in entries_of(row)]
+        return memories[0] if len(memories) == 1 else frozenset().union(*memories)
 
     def _counted(self, step: Step, row: Row) -> int:
         """What a row adds: all its entries if they share a number only, one if they share an id."""
@@ -115,3 +167,35 @@ class ResettableCounter(CounterView):
             if type(step) is int and type(row) is tuple and row[0] == self._writer.log.base + seq:
                 return step
         return None
+
+
+def _hash(op_id: str) -> bytes:
+    return blake2b(op_id.encode(), digest_size=OP_ID_BYTES).digest()
+
+
+def _hashes(memory: bytes) -> list[bytes]:
+    """What an entry at `MEMORY` holds, the oldest first."""
+    return [memory[at : at + OP_ID_BYTES] for at in range(0, len(memory), OP_ID_BYTES)]
+
+
+@lru_cache(maxsize=16)  # of about 100 kB at most; asked for by every increment with an id
+def _set_of(memory: bytes) -> frozenset[bytes]:
+    return frozenset(_hashes(memory))
+
+
+def _is_over(step: Step, remembered: frozenset[bytes]) -> bool:
+    """Whether a row adds nothing: the memory itself, or one whose op_id is remembered."""
+    if type(step) is str:
+        return bool(remembered) and _hash(step) in remembered
+    return step == MEMORY
+
+
+def _newest(taken: list[bytes], known: list[list[bytes]]) -> list[bytes]:
+    """The newest ids of what is taken now and of the memories before, the oldest first.
+
+    What is taken now is newer than what was remembered; memories of concurrent resets share the
+    room, each losing its oldest first.
+    """
+    ranked = chain.from_iterable(zip_longest(*map(reversed, known)))
+    newest = dict.fromkeys(chain(reversed(taken), (each for each in ranked if each is not None)))
+    return list(newest)[:OP_IDS_MAX][::-1]

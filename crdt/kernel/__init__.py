@@ -66,6 +66,7 @@ from crdt.kernel.kernel import DocumentType, Kernel
 from crdt.kernel.kind import (
     KINDS,
     LEAF,
+    MEMORY,
     TYPES,
     Path,
     below,
@@ -73,7 +74,7 @@ from crdt.kernel.kind import (
     kind_of,
     refuse_unordered,
 )
-from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, SEQ_MAX
+from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, OP_ID_BYTES, OP_IDS_MAX, SEQ_MAX
 from crdt.kernel.live import VALUE_OF, Container, Entry, LiveTable, Row, entries_of
 from crdt.kernel.state import DOOMED_MAX
 from crdt.kernel.writer import NOTHING, Batch, Victim, Writer
@@ -86,7 +87,10 @@ __all__ = [
     "INT_MIN",
     "KINDS",
     "LEAF",
+    "MEMORY",
     "NOTHING",
+    "OP_IDS_MAX",
+    "OP_ID_BYTES",
     "SEQ_MAX",
     "TYPES",
     "VALUE_OF",

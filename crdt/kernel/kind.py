@@ -7,7 +7,8 @@ rules of a type live in its own module. Adding a type starts with a line here.
 An entry has a step (where in the container), a stamp and a value. What is legal differs by kind:
 
 step    "leaf" one row (registers, flags), "origin" one row per writing replica (counters),
-        "element" one row per element or key (sets, maps), "event" one row per increment
+        "element" one row per element or key (sets, maps), "event" one row per increment, and
+        at `MEMORY` what its resets remember
 stamp   "none" always 0, "clock" an HLC stamp
 """
 
@@ -29,16 +30,24 @@ from crdt.errors import (
 )
 from crdt.kernel.codec import Step, Stored, decode_value, is_text, normal, step_of
 from crdt.kernel.context import check_replica
-from crdt.kernel.limits import PATH_DEPTH_MAX, STAMP_MAX, VALUE_BYTES_MAX
+from crdt.kernel.limits import (
+    OP_ID_BYTES,
+    OP_IDS_MAX,
+    PATH_DEPTH_MAX,
+    STAMP_MAX,
+    VALUE_BYTES_MAX,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 Path = tuple[str, ...]  # (name, type, name, type, ...)
 LEAF: Final = ""  # the step of a container that has a single row
+MEMORY: Final = b""  # the step at which resets of a counter leave the op_ids that they took
 
 _NOTHING = frozenset({type(None)})
 _INT = frozenset({int})
+_INT_OR_MEMORY = frozenset({int, bytes})
 _BOOL = frozenset({bool})
 _PACKED = frozenset({tuple})
 _ANY = frozenset({type(None), bool, int, float, str, bytes, datetime, tuple})
@@ -46,6 +55,7 @@ _ORDERED = frozenset({int, float, str, bytes, datetime, tuple})
 _ORDERED_PARTS = _ORDERED - {tuple}
 _ORDER_HINT = "comparable: int, float, str, bytes, aware datetime, flat tuples of these"
 _STEPS = frozenset({str, bytes, int})
+_INCREMENTS = frozenset({str, int})  # the steps of what a counter adds up
 _FREE = frozenset({"element", "event"})  # kinds whose entries have steps of their own
 
 
@@ -70,7 +80,9 @@ class Kind:
         values: Sequence[Stored],
     ) -> None:
         """`admit_entry` for columns: at once where nothing is unusual, else entry by entry."""
-        if self.step in _FREE:
+        if self.step == "event":
+            usual = _INCREMENTS.issuperset(map(type, steps)) and _INT.issuperset(map(type, values))
+        elif self.step in _FREE:
             usual = _STEPS.issuperset(map(type, steps))
         else:
             usual = steps.count(origin if self.step == "origin" else LEAF) == len(steps)
@@ -95,8 +107,17 @@ class Kind:
             raise DecodeError(f"{self.name}: a stamp out of range")
         if type(value) not in self.values:
             raise DecodeError(f"{self.name}: a value of the wrong type")
+        if self.step == "event" and (step == MEMORY or type(value) is bytes):
+            _check_memory(step, value)
         if self.check is not None and not self.check(value):
             raise DecodeError(f"{self.name}: a value out of range")
+
+
+def _check_memory(step: Step, value: Stored) -> None:
+    if step != MEMORY or type(value) is not bytes:
+        raise DecodeError("op_ids remembered where there are none, or an increment among them")
+    if not 0 < len(value) <= OP_IDS_MAX * OP_ID_BYTES or len(value) % OP_ID_BYTES:
+        raise DecodeError(f"{len(value)} bytes of op_ids remembered by one reset")
 
 
 def _check_step(step: Step) -> None:
@@ -163,7 +184,15 @@ KINDS: Final[dict[str, Kind]] = {
     for kind in (
         Kind("GCounter", "counter", 1, "origin", "none", _INT, "latest", _natural),
         Kind("PNCounter", "counter", 2, "origin", "none", _INT, "latest"),
-        Kind("ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "every_value"),
+        Kind(
+            "ResettableCounter",
+            "resettable_counter",
+            3,
+            "event",
+            "none",
+            _INT_OR_MEMORY,
+            "every_value",
+        ),
         Kind("BoundedCounter", "bounded_counter", 4, "origin", "none", _PACKED, "latest", _rights),
         Kind("GSet", "set", 5, "element", "none", _NOTHING, "present"),
         Kind("RWSet", "set", 6, "element", "none", _BOOL, "all_true"),

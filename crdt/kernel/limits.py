@@ -13,6 +13,7 @@ limit is refused as the caller's argument, bytes over it as damaged, and nothing
     paths     PATH_DEPTH_MAX levels   a document and what is nested in it; who reads one recurses
               VALUE_BYTES_MAX         all of its names together
     replicas  REPLICA_BYTES_MAX       of one id
+    op_ids    OP_IDS_MAX              one reset of a counter remembers, as OP_ID_BYTES each
 
 Numbers alone; the checks are where the thing checked is made: `codec` for values, `kind` for
 entries and paths, `context` for ids, `writer` for what this replica adds by itself.
@@ -32,3 +33,5 @@ NESTING_MAX: Final = 64
 PATH_DEPTH_MAX: Final = 64
 VALUE_BYTES_MAX: Final = 16 << 20
 REPLICA_BYTES_MAX: Final = 256
+OP_IDS_MAX: Final = 1024
+OP_ID_BYTES: Final = 8

@@ -180,7 +180,11 @@ class Oracle:
             return sum(each.args[0] * moved[each.action] for each in here)
         if kind in {"GCounter", "PNCounter"}:
             return _total(here, [each for each in visible if each.action in _ERASE_ALL])
-        return _READ[kind]([write for write in here if _is_alive(write, visible)])
+        alive = [write for write in here if _is_alive(write, visible)]
+        if kind == "ResettableCounter":
+            over = _remembered(path, visible, self.operations)
+            alive = [each for each in alive if len(each.args) == 1 or each.args[1] not in over]
+        return _READ[kind](alive)
 
     def _read_map(self, path: Path, visible: list[Recorded]) -> dict[tuple[str, str], Any]:
         depth = len(path)
@@ -196,12 +200,52 @@ class Oracle:
                 each.path[: depth + 2] == child and not erases(each) and _is_alive(each, visible)
                 for each in visible
             )
+            or any(
+                _remembered(path, visible, self.operations)
+                for path in {each.path for each in visible if each.path[: depth + 2] == child}
+                if path[-1] == "ResettableCounter"
+            )
         }
 
 
 def _is_alive(write: Recorded, visible: list[Recorded]) -> bool:
     """Whether no operation took it back that had seen it."""
     return not any(write.dot in other.observed and supersedes(other, write) for other in visible)
+
+
+def _remembered(path: Path, visible: list[Recorded], ever: list[Recorded]) -> set[str]:
+    """The operation ids that the resets of a counter took, for who sees these operations.
+
+    A reset that took some remembers them, and what the resets before it remembered, in the place of
+    these; one that took none changes nothing. A removal of all there is at the path or above, which
+    had seen a reset, takes what it remembers. What a reset took is for its writer's past to say,
+    of which a reader may lack a part; whatever was seen stands before it in `ever`.
+    """
+    about = [each for each in ever if path[: len(each.path)] == each.path]
+    memories: dict[Dot, set[str]] = {}  # of each reset that took an id
+
+    def replaced(reset: Recorded, among: list[Recorded]) -> bool:
+        return any(
+            other.saw(reset)
+            and supersedes(other, reset)
+            and (other.dot in memories or other.action != "reset" or other.path != path)
+            for other in among
+        )
+
+    def settled(among: list[Recorded]) -> set[str]:
+        alive = [each for each in among if each.dot in memories and not replaced(each, among)]
+        return set().union(*(memories[each.dot] for each in alive))
+
+    for reset in [each for each in about if each.action == "reset" and each.path == path]:
+        before = [each for each in about if reset.saw(each)]
+        taken = {
+            each.args[1]
+            for each in before
+            if len(each.args) > 1 and each.action == "increment" and _is_alive(each, before)
+        }
+        if taken:
+            memories[reset.dot] = taken | settled(before)
+    return settled([each for each in visible if path[: len(each.path)] == each.path])
 
 
 def _total(increments: list[Recorded], resets: list[Recorded]) -> int:

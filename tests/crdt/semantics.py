@@ -63,6 +63,10 @@ CASES = (
             'increment(3, op_id="x")': lambda v: v.increment(3, op_id="x"),
             'increment(4, op_id="x")': lambda v: v.increment(4, op_id="x"),
             "reset()": lambda v: v.reset(),
+            'increment(3, op_id="x"), reset()': lambda v: (
+                v.increment(3, op_id="x"),
+                v.reset(),
+            ),
         },
     ),
     Case(

@@ -77,6 +77,12 @@ FORGED = {
     ),
     "the row of another": delta_of(("d", "GCounter"), "y", 1),
     "a list as it is": delta_of(("d", "LWWRegister"), "", [1], 1),
+    "an increment of bytes": delta_of(("d", "ResettableCounter"), 1, b"12345678"),
+    "op_ids remembered under an op_id": delta_of(("d", "ResettableCounter"), "x", b"12345678"),
+    "op_ids remembered by half": delta_of(("d", "ResettableCounter"), b"", b"1234567"),
+    "no op_ids remembered": delta_of(("d", "ResettableCounter"), b"", b""),
+    "op_ids remembered as a number": delta_of(("d", "ResettableCounter"), b"", 5),
+    "too many op_ids remembered": delta_of(("d", "ResettableCounter"), b"", bytes(8 * 1025)),
     "not an event": Delta((Run("x", 1, 1, (5,)),)),  # type: ignore[arg-type]
 }
 

@@ -232,8 +232,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "equal values are one value to whoever waits for a change",
         "ResettableCounter",
-        'ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "every_value"',
-        'ResettableCounter", "resettable_counter", 3, "event", "none", _INT, "values"',
+        '3, "event", "none", _INT_OR_MEMORY, "every_value"',
+        '3, "event", "none", _INT_OR_MEMORY, "values"',
     ),
     Mutant(
         "a delta is checked run by run: what came before the refused one stays",
