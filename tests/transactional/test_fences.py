@@ -7,12 +7,19 @@ import pytest
 from tests.transactional.reservations.times import hours
 from transactional import (
     Absent,
+    AwaitSignal,
     BookingState,
     ConflictError,
+    EventLog,
     Lock,
+    NewEvent,
     Put,
     Register,
     Reservations,
+    Saga,
+    Sagas,
+    SagaState,
+    Step,
     Wanted,
 )
 
@@ -93,3 +100,35 @@ async def test_a_guarded_booking_costs_its_neighbours_nothing(store):
     refused = [n for n, answer in enumerate(answers) if isinstance(answer, ConflictError)]
     assert refused == [3]
     assert all(isinstance(a, ConflictError) or a.holder == "ann" for a in answers)
+
+
+async def test_an_append_is_guarded_by_a_fence(store):
+    """To one stream and to several; the events of the former holder are not there."""
+    lost, held = await lost_and_held(store)
+    log = EventLog(store)
+    with pytest.raises(ConflictError):
+        await log.append("s", [NewEvent("late", 1)], fence=lost)
+    with pytest.raises(ConflictError):
+        await log.append_many({"s": [NewEvent("late", 1)]}, fence=lost)
+    await log.append("s", [NewEvent("good", 1)], fence=held)
+    assert [event.type async for event in log.read("s")] == ["good"]
+
+
+async def test_a_saga_is_started_and_spoken_to_under_a_fence(store):
+    """Begin, signal, abandon: by the holder of the lock, not by who lost it."""
+    lost, held = await lost_and_held(store)
+    ask = Saga("ask", [Step("wait", AwaitSignal("go")), Step("again", AwaitSignal("go"))])
+    client = Sagas(store, [ask])
+    with pytest.raises(ConflictError):
+        await client.start("ask", "r", fence=lost)
+    await client.start("ask", "r", fence=held)
+    with pytest.raises(ConflictError):
+        await client.signal("r", "go", fence=lost)
+    assert await client.signal("r", "go", fence=held) is True
+    with pytest.raises(ConflictError):
+        await client.abandon("r", fence=lost)
+    async with Sagas(store, [ask]) as sagas:
+        with pytest.raises(ConflictError):
+            await sagas.start("ask", "other", fence=lost)
+        await sagas.abandon("r", fence=held)
+        assert (await sagas.wait("r")).state is SagaState.COMPENSATED

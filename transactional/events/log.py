@@ -85,6 +85,7 @@ class EventLog:
         correlation: str = "",
         op_id: str = "",
         compares: Sequence[Compare] = (),
+        fence: Sequence[Compare] = (),
         writes: Sequence[Write] = (),
     ) -> Appended:
         """Append `events` to `stream`: all of them, in order, or none.  See `append_many`."""
@@ -96,7 +97,7 @@ class EventLog:
             causation=causation,
             correlation=correlation,
             op_id=op_id,
-            compares=compares,
+            compares=(*compares, *fence),
             writes=writes,
         )
 
@@ -111,19 +112,20 @@ class EventLog:
         correlation: str = "",
         op_id: str = "",
         compares: Sequence[Compare] = (),
+        fence: Sequence[Compare] = (),
         writes: Sequence[Write] = (),
     ) -> Appended:
         """Append to several streams in one commit.
 
         `expected` is the version each stream must have (NO_STREAM, STREAM_EXISTS, ANY or a number),
-        `guards` the same for streams that are only read.  `compares` and `writes` of the caller's
-        own join the commit.  With an `op_id` a repeat, however much later, returns the first
-        answer, whatever its versions and `compares` say by then.  A call that is cancelled may
-        still take effect.  Limits: 256 KiB of data as JSON and 4096 events in one append.
+        `guards` the same for streams that are only read.  `compares`, a lock's `fence` and `writes`
+        of the caller's own join the commit.  With an `op_id` a repeat, however much later, returns
+        the first answer, whatever its versions and `compares` say by then.  A call that is
+        cancelled may still take effect.  Limits of one append: 256 KiB of data as JSON, 4096 events.
 
         Raises:
             WrongVersionError: a stream is at another version; nothing was written.
-            ConflictError: one of `compares` does not hold; nothing was written.
+            ConflictError: one of `compares`, or the `fence`, does not hold; nothing was written.
             OperationIdReusedError: the op_id is of an append of other events or with other
                 `writes`; nothing was written.
             InvalidRequestError: no events, data that is not JSON, or a limit; nothing was sent.
@@ -138,7 +140,7 @@ class EventLog:
             causation=causation,
             correlation=correlation,
             op_id=op_id,
-            compares=compares,
+            compares=(*compares, *fence),
             writes=writes,
         )
 

@@ -37,7 +37,7 @@ from transactional.errors import (
     LeaseExpiredError,
     TransactionalError,
 )
-from transactional.retry import Decision, decided, settled_commit
+from transactional.retry import Decision, check_guards, decided, settled_commit
 from transactional.sagas.driver import (
     INPUT_BYTES_MAX,
     Driver,
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
     from transactional.sagas.saga import Json, Saga
     from transactional.store import Store
-    from transactional.values import KeyValue, Lease
+    from transactional.values import Compare, KeyValue, Lease
 
 SIGNALS_MAX: Final = 1000
 """Most signals of one name that a run is sent."""
@@ -270,16 +270,26 @@ class Sagas:
 
     # --- starting and waiting -------------------------------------------------------------------
 
-    async def start(self, saga: str, run_id: str, given: Json = None) -> SagaRun:
+    async def start(
+        self,
+        saga: str,
+        run_id: str,
+        given: Json = None,
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> SagaRun:
         """Begin a run, on the newest version known; it goes on in the background.
 
-        Starting the same run again returns it as it is.
+        Starting the same run again returns it as it is.  `compares`, and the `fence` of a lock's
+        grant, hold in the commit that begins it, or refuse it.
 
         Raises:
             SagaExistsError: the id belongs to another run.
+            ConflictError: a compare did not hold; nothing was begun.
             UnknownSagaError: there is no definition of that name.
         """
-        return await self._start(saga, run_id, given)
+        return await self._start(saga, run_id, given, (*compares, *fence))
 
     async def signal_with_start(
         self,
@@ -326,14 +336,17 @@ class Sagas:
                 return run
             await next_change(self.store, self.layout.open(run_id), revision)
 
-    async def _start(self, saga: str, run_id: str, given: Json) -> SagaRun:
+    async def _start(
+        self, saga: str, run_id: str, given: Json, guards: tuple[Compare, ...]
+    ) -> SagaRun:
         if not run_id or "/" in run_id:
             raise SagaExistsError(f"{run_id!r} is not an id for a saga: it is empty or has a '/'")
         definition = self.newest(saga)
         given = as_json(given, "input", INPUT_BYTES_MAX)
         now = self._clock.now() if self._clock else await self.store.now()
         run = SagaRun(run_id, saga, definition.version, given, now)
-        compares = [Absent(self.layout.open(run_id)), Absent(self.layout.done(run_id))]
+        absent = [Absent(self.layout.open(run_id)), Absent(self.layout.done(run_id))]
+        compares: list[Compare] = [*absent, *guards]
         try:
             if self._lease is None:
                 run = replace(run, due=NOW)
@@ -341,7 +354,9 @@ class Sagas:
                 return run
             driver = Driver(self, definition, run)
             await self._launch(driver, lambda: driver.begin(compares), self._room)
-        except ConflictError:
+        except ConflictError as conflict:
+            if not any(failed in absent for failed in conflict.failed):
+                raise
             return await self._same_run(run)
         return driver.run
 
@@ -471,7 +486,14 @@ class Sagas:
     # --- intervening -----------------------------------------------------------------------------
 
     async def signal(
-        self, run_id: str, name: str, value: Json = None, *, key: str | None = None
+        self,
+        run_id: str,
+        name: str,
+        value: Json = None,
+        *,
+        key: str | None = None,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
     ) -> bool:
         """Tell a run something that one of its steps waits for, now or later.
 
@@ -481,7 +503,9 @@ class Sagas:
         Raises:
             UnknownSagaError: there is no such run; `signal_with_start` begins it.
             InvalidRequestError: the value or the names are not fit, or `SIGNALS_MAX` were given.
+            ConflictError: one of `compares`, or a lock's `fence`, failed; nothing was written.
         """
+        guards = (*compares, *fence)
         if not name or key == "":
             raise InvalidRequestError("a signal has a name, and its key is not empty")
         text = json.dumps(as_json(value, "signal", INPUT_BYTES_MAX))
@@ -495,28 +519,56 @@ class Sagas:
         writes = [Put(place, text.encode()), Put(self.layout.due(NOW, run_id), b"")]
         try:
             unheard = (Absent(place), Exists(self.layout.open(run_id)))
-            await settled_commit(self.store, unheard, writes)
-        except ConflictError:
+            await settled_commit(self.store, [*unheard, *guards], writes)
+        except ConflictError as conflict:
+            if not any(failed in unheard for failed in conflict.failed):
+                raise
             return False
         return True
 
-    async def retry(self, run_id: str) -> SagaRun:
+    async def retry(
+        self,
+        run_id: str,
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> SagaRun:
         """Let a stopped run try again where it stopped; its counts start anew.
 
         Raises:
             SagaStateError: it is not stopped.  UnknownSagaError: there is no such open run.
+            ConflictError: one of `compares`, or a lock's `fence`, failed; nothing was written.
         """
-        return await self._intervene(run_id, lambda run: self._unstop(run, RecordKind.RETRY, None))
+        guards = (*compares, *fence)
+        return await self._intervene(
+            run_id, lambda run: self._unstop(run, RecordKind.RETRY, None), guards
+        )
 
-    async def skip(self, run_id: str, result: Json = None) -> SagaRun:
+    async def skip(
+        self,
+        run_id: str,
+        result: Json = None,
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> SagaRun:
         """Say that the step at which a run stopped is dealt with, forwards with this result.
 
         Raises: as `retry`.
         """
         value = as_json(result, "result", INPUT_BYTES_MAX)
-        return await self._intervene(run_id, lambda run: self._unstop(run, RecordKind.SKIP, value))
+        guards = (*compares, *fence)
+        return await self._intervene(
+            run_id, lambda run: self._unstop(run, RecordKind.SKIP, value), guards
+        )
 
-    async def abandon(self, run_id: str) -> SagaRun:
+    async def abandon(
+        self,
+        run_id: str,
+        *,
+        compares: Iterable[Compare] = (),
+        fence: Iterable[Compare] = (),
+    ) -> SagaRun:
         """Turn a run back: what it has done is compensated, at the latest after the present step.
 
         A run that waits turns at once.  A pivot that cannot be undone and is under way decides by
@@ -538,7 +590,7 @@ class Sagas:
             why = "abandoned by a person"
             return Record(RecordKind.ABANDON, run.started_at, stuck_at, error=why)
 
-        return await self._intervene(run_id, turned)
+        return await self._intervene(run_id, turned, (*compares, *fence))
 
     @staticmethod
     def _unstop(run: SagaRun, kind: RecordKind, value: Json) -> Record:
@@ -546,15 +598,21 @@ class Sagas:
             raise SagaStateError(f"saga {run.id!r} is {run.state.value}, not stopped")
         return Record(kind, run.history[-1].at, run.history[-1].step, value=value)
 
-    async def _intervene(self, run_id: str, record_of: Callable[[SagaRun], Record]) -> SagaRun:
-        async def decide(_: ConflictError | None) -> Decision[SagaRun]:
+    async def _intervene(
+        self,
+        run_id: str,
+        record_of: Callable[[SagaRun], Record],
+        guards: tuple[Compare, ...],
+    ) -> SagaRun:
+        async def decide(conflict: ConflictError | None) -> Decision[SagaRun]:
+            check_guards(conflict, guards)
             run, _revision = await self._look(run_id)
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
             record = replace(record_of(run), at=await self.store.now())
             changed = run.extended([record], run.owner, due="" if run.owner else NOW)
             compare = Revision(self.layout.open(run_id), run.revision)
-            return Decision(changed, [compare], writes_of(changed, self.layout, run))
+            return Decision(changed, [compare, *guards], writes_of(changed, self.layout, run))
 
         run, revision = await decided(self.store, decide)
         return replace(run, revision=revision)
