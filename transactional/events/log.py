@@ -121,7 +121,7 @@ class EventLog:
         `guards` the same for streams that are only read.  `compares`, a lock's `fence` and `writes`
         of the caller's own join the commit.  With an `op_id` a repeat, however much later, returns
         the first answer, whatever its versions and `compares` say by then.  A call that is
-        cancelled may still take effect.  Limits of one append: 256 KiB of data as JSON, 4096 events.
+        cancelled may still take effect.  Limits of one append: 256 KiB of JSON, 4096 events.
 
         Raises:
             WrongVersionError: a stream is at another version; nothing was written.
