@@ -123,6 +123,7 @@ async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path, until)
         stalled_s=1.5,
         outbox_bytes_max=1 << 20,
         connect_timeout_s=0.2,
+        read_timeout_s=0.2,
         total_timeout_s=0.2,
         gossip_interval_s=0.1,
         gossip_interval_max_s=0.1,
