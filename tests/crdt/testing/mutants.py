@@ -232,8 +232,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "equal values are one value to whoever waits for a change",
         "ResettableCounter",
-        '3, "event", "none", _INT_OR_MEMORY, "every_value"',
-        '3, "event", "none", _INT_OR_MEMORY, "values"',
+        '            _INT_OR_MEMORY,\n            "every_value",\n',
+        '            _INT_OR_MEMORY,\n            "values",\n',
     ),
     Mutant(
         "a delta is checked run by run: what came before the refused one stays",
