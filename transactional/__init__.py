@@ -18,6 +18,7 @@ from transactional.clock import Clock
 from transactional.errors import (
     ConflictError,
     CorruptStoreError,
+    DamagedRowError,
     EpochMismatchError,
     ForkedError,
     InvalidRequestError,
@@ -159,6 +160,7 @@ __all__ = [
     "Compare",
     "ConflictError",
     "CorruptStoreError",
+    "DamagedRowError",
     "DeadlockError",
     "Delete",
     "DeletePrefix",

@@ -230,6 +230,21 @@ class CorruptStoreError(WrongRequestError):
     hint = "restore a backup; `python -m transactional verify FILE` says what is wrong"
 
 
+class DamagedRowError(CorruptStoreError):
+    """The disk changed what lies under ``key``: it was not read, and nothing was written."""
+
+    code = "damaged_row"
+    hint = "restore a backup; `python -m transactional verify FILE` names all that is damaged"
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the key and the reason."""
+        return {"key": self.key, "reason": self.reason}
+
+
 class EpochMismatchError(WrongRequestError):
     """A token, cursor or op_id belongs to another life of the store (a backup was restored)."""
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from transactional.errors import EpochMismatchError, InvalidRequestError
 from transactional.values import (
+    BY_BYTES_MAX,
     COMMIT_BYTES_MAX,
     KEY_BYTES_MAX,
     LAST_CODE_POINT,
@@ -180,6 +181,7 @@ def check_commit(
     writes: Sequence[Write],
     otherwise: Sequence[Write],
     op_id: str | None,
+    by: str | None = None,
 ) -> None:
     """Raise InvalidRequestError unless these may be sent as one commit."""
     size = 0
@@ -199,6 +201,15 @@ def check_commit(
         raise InvalidRequestError(f"a commit of {size} bytes exceeds {COMMIT_BYTES_MAX}")
     if op_id is not None:
         check_op_id(op_id)
+    if by is not None:
+        check_by(by)
+
+
+def check_by(by: object) -> None:
+    """Raise InvalidRequestError unless ``by`` can name who writes."""
+    if not isinstance(by, str) or not by:
+        raise InvalidRequestError(f"who writes is a text that is not empty, not {by!r}")
+    _check_text(by, "by", BY_BYTES_MAX)
 
 
 def _check_count(entries: Sequence[Compare | Write], what: str) -> None:
@@ -337,7 +348,9 @@ def compared_keys(compares: Iterable[Compare]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(c.key for c in compares if isinstance(c, named)))
 
 
-def effects(view: View, writes: Sequence[Write], revision: int) -> list[KeyChange]:
+def effects(
+    view: View, writes: Sequence[Write], revision: int, by: str, time_us: int
+) -> list[KeyChange]:
     """Return what the writes change, in key order; deletes of absent keys change nothing."""
     changes: list[KeyChange] = []
     for write in writes:
@@ -345,7 +358,8 @@ def effects(view: View, writes: Sequence[Write], revision: int) -> list[KeyChang
             case Put(key, value, lease):
                 old = view.find(key)
                 created = old.created_revision if old is not None else revision
-                changes.append(KeyChange(key, KeyValue(key, value, revision, created, lease)))
+                new = KeyValue(key, value, revision, created, lease, by, time_us)
+                changes.append(KeyChange(key, new))
             case Delete(key):
                 if view.find(key) is not None:
                     changes.append(KeyChange(key, None))

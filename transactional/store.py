@@ -34,7 +34,9 @@ This module defines the Protocol; ``values.py`` what travels, ``stores/`` the en
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+import os
+import pwd
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from transactional.errors import InvalidRequestError
 from transactional.tokens import nonce
@@ -60,6 +62,9 @@ from transactional.values import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
+
+BY_LEASE: Final = "lease"
+"""Who deleted the keys of a lease that ended."""
 
 # --- the protocol --------------------------------------------------------------------------------
 
@@ -99,10 +104,14 @@ class Store(Protocol):
         otherwise: Sequence[Write] = (),
         *,
         op_id: str | None = None,
+        by: str | None = None,
     ) -> Commit:
         """Write all of ``writes`` if every compare holds, else all of ``otherwise``, at one point.
 
-        No two writes of one list may touch the same key.  Without ``op_id`` one is minted.
+        No two writes of one list may touch the same key.  Without ``op_id`` one is minted.  ``by``
+        is kept beside what is written (``KeyValue.by``); without it stands ``local:USER`` if this
+        process has the store, and behind an authority the name that it knows the caller by.  It is
+        no part of the operation: a repeat by another name is a repeat.
 
         Raises:
             ConflictError: a compare did not hold and there is no ``otherwise``; nothing written.
@@ -228,6 +237,14 @@ async def next_change(store: Store, prefix: str, after: int) -> None:
             return
     finally:
         await events.aclose()
+
+
+def this_user() -> str:
+    """Return who writes in this process if nobody says: ``local:USER``."""
+    try:
+        return f"local:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a user without a name, as containers have
+        return f"local:{os.getuid()}"
 
 
 def mint_op_id(epoch: str, revision: int) -> str:

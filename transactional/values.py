@@ -7,12 +7,12 @@ All of it is frozen.  A compare knows how to say why it did not hold; how it is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
 KEY_BYTES_MAX: Final = 1024
 """Longest key in UTF-8; a longer one is refused before it is sent."""
@@ -22,10 +22,15 @@ OPERATIONS_MAX: Final = 128
 """Most entries in each list of one commit (etcd's limit, so that recipes run on every engine)."""
 SCAN_KEYS_MAX: Final = 1000
 """Most keys in one page of a scan and in one get_many; ask for the next page with ``after=``."""
+BY_BYTES_MAX: Final = 128
+"""Longest name of who wrote something."""
 COMMIT_BYTES_MAX: Final = 4 << 20
 """Most bytes of keys and values in one commit."""
 LAST_CODE_POINT: Final = "\U0010ffff"
 """Above every key that starts with a prefix sorts ``prefix + LAST_CODE_POINT``; keys lack it."""
+
+
+_UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Expected(Enum):
@@ -44,13 +49,25 @@ ANY: Final = Expected.ANY
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """One key as it stands: its bytes and the numbers of the commits that wrote and created it."""
+    """One key as it stands: its bytes and the numbers of the commits that wrote and created it.
+
+    ``by`` is who wrote it (``Store.commit``; empty: not known) and ``time_us`` when, in business
+    time, microseconds since 1970 (0: not known).  The revision says all of that and more, so two
+    are equal without them.
+    """
 
     key: str
     value: bytes
     revision: int
     created_revision: int
     lease: str | None = None
+    by: str = field(default="", compare=False)
+    time_us: int = field(default=0, compare=False)
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was written (UTC); None: not known."""
+        return _UNIX + timedelta(microseconds=self.time_us) if self.time_us else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +219,7 @@ class CommitRequest:
     writes: Sequence[Write]
     otherwise: Sequence[Write] = ()
     op_id: str | None = None
+    by: str | None = None
 
 
 # --- what comes back -----------------------------------------------------------------------------
@@ -255,11 +273,15 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """What one commit did to the watched prefix: all of it, once, in the order of the keys."""
+    """What one commit did to the watched prefix: all of it, once, in the order of the keys.
+
+    ``by`` is who made it, as in ``KeyValue``; a deletion has no other place to tell it.
+    """
 
     revision: int
     time: datetime
     changes: tuple[KeyChange, ...]
+    by: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,8 @@ def dump_commit_request(request: CommitRequest) -> Document:
         doc["otherwise"] = [dump_write(write) for write in request.otherwise]
     if request.op_id is not None:
         doc["op_id"] = request.op_id
+    if request.by is not None:
+        doc["by"] = request.by
     return doc
 
 
@@ -229,6 +231,7 @@ def load_commit_request(doc: Document) -> CommitRequest:
         [load_write(found) for found in entries(doc.get("writes"))],
         [load_write(found) for found in entries(doc.get("otherwise"))],
         text_or_none(doc.get("op_id")),
+        text_or_none(doc.get("by")),
     )
 
 
@@ -243,6 +246,10 @@ def dump_key_value(item: KeyValue | None) -> Document | None:
     doc["created_revision"] = item.created_revision
     if item.lease is not None:
         doc["lease"] = item.lease
+    if item.by:
+        doc["by"] = item.by
+    if item.time_us:
+        doc["time_us"] = item.time_us
     return doc
 
 
@@ -257,6 +264,8 @@ def load_key_value(found: object) -> KeyValue | None:
         whole(doc.get("revision")),
         whole(doc.get("created_revision")),
         text_or_none(doc.get("lease")),
+        text(doc.get("by", "")),
+        whole(doc.get("time_us", 0)),
     )
 
 
@@ -327,7 +336,7 @@ def dump_event(event: WatchEvent | Compacted) -> Document:
         {"key": change.key, "current": dump_key_value(change.current)} for change in event.changes
     ]
     time_us = microseconds(event.time)
-    return {"revision": event.revision, "time_us": time_us, "changes": changes}
+    return {"revision": event.revision, "time_us": time_us, "by": event.by, "changes": changes}
 
 
 def load_event(doc: Document) -> WatchEvent | Compacted:
@@ -338,7 +347,8 @@ def load_event(doc: Document) -> WatchEvent | Compacted:
         KeyChange(text(found.get("key")), load_key_value(found.get("current")))
         for found in map(document, entries(doc.get("changes")))
     )
-    return WatchEvent(whole(doc.get("revision")), utc(whole(doc.get("time_us"))), changes)
+    time = utc(whole(doc.get("time_us")))
+    return WatchEvent(whole(doc.get("revision")), time, changes, text(doc.get("by", "")))
 
 
 def dump_capabilities(found: Capabilities) -> Document:
@@ -435,6 +445,7 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
     e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
     e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),
     e.CorruptStoreError.code: lambda data: e.CorruptStoreError(text(data["reason"])),
+    e.DamagedRowError.code: lambda data: e.DamagedRowError(text(data["key"]), text(data["reason"])),
     e.EpochMismatchError.code: lambda data: e.EpochMismatchError(
         given=text(data["given"]), current=text(data["current"])
     ),

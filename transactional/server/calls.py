@@ -50,7 +50,7 @@ async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # no
         case "commit":
             asked = wire.load_commit_request(doc)
             commit = await store.commit(
-                asked.compares, asked.writes, asked.otherwise, op_id=asked.op_id
+                asked.compares, asked.writes, asked.otherwise, op_id=asked.op_id, by=asked.by
             )
             return wire.dump_commit(commit), commit.revision
         case "resolve":

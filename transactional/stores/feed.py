@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from transactional.values import Compacted
 
 
-Row = tuple[int, str, bytes | None, int | None, str | None, int]
-"""One changed key: commit's revision, key, value (None: deleted), created revision, lease, time."""
+Row = tuple[int, str, bytes | None, int | None, str | None, str, int]
+"""One changed key: revision, key, value (None: deleted), created revision, lease, by whom, time."""
 Rows = tuple[Row, ...]
 """What one commit changed, in the order of the keys."""
 
@@ -47,19 +47,23 @@ def event_of(rows: Rows) -> WatchEvent:
     """Return what a commit changed, which is something, as an event."""
     changes = tuple(
         KeyChange(
-            key, None if value is None else KeyValue(key, value, revision, created or 0, lease)
+            key,
+            None
+            if value is None
+            else KeyValue(key, value, revision, created or 0, lease, by, time_us),
         )
-        for revision, key, value, created, lease, _ in rows
+        for revision, key, value, created, lease, by, time_us in rows
     )
-    return WatchEvent(rows[0][0], utc(rows[0][5]), changes)
+    *_, by, time_us = rows[0]
+    return WatchEvent(rows[0][0], utc(time_us), changes, by)
 
 
-def row_of(change: KeyChange, revision: int, time_us: int) -> Row:
+def row_of(change: KeyChange, revision: int, by: str, time_us: int) -> Row:
     """Return a change as it is kept."""
     new = change.current
     if new is None:
-        return (revision, change.key, None, None, None, time_us)
-    return (revision, change.key, new.value, new.created_revision, new.lease, time_us)
+        return (revision, change.key, None, None, None, by, time_us)
+    return (revision, change.key, new.value, new.created_revision, new.lease, by, time_us)
 
 
 def _without(row: Row, forgotten: Forgotten) -> Row:

@@ -428,29 +428,25 @@ class HTTPStore:
         otherwise: Sequence[Write] = (),
         *,
         op_id: str | None = None,
+        by: str | None = None,
     ) -> Commit:
         """Decide and write at one point in time; see ``Store.commit``."""
-        rules.check_commit(compares, writes, otherwise, op_id)
+        rules.check_commit(compares, writes, otherwise, op_id, by)
         if op_id is not None:
-            return await self._commit(compares, writes, otherwise, op_id)
+            return await self._commit(CommitRequest(compares, writes, otherwise, op_id, by))
+        fresh = self.mint_op_id()
         try:
-            return await self._commit(compares, writes, otherwise, self.mint_op_id())
+            return await self._commit(CommitRequest(compares, writes, otherwise, fresh, by))
         except OpIdExpiredError:
             # Never sent before, so not a repeat: we were idle for so long that what we know of the
             # revision is compacted.  Ask for the present one.
             await self._post.status()
-            return await self._commit(compares, writes, otherwise, self.mint_op_id())
+            fresh = self.mint_op_id()
+            return await self._commit(CommitRequest(compares, writes, otherwise, fresh, by))
 
-    async def _commit(
-        self,
-        compares: Sequence[Compare],
-        writes: Sequence[Write],
-        otherwise: Sequence[Write],
-        op_id: str,
-    ) -> Commit:
-        request = CommitRequest(compares, writes, otherwise, op_id)
+    async def _commit(self, request: CommitRequest) -> Commit:
         fields = wire.dump_commit_request(request)
-        commit = wire.load_commit(await self._ask("commit", fields, commit=op_id))
+        commit = wire.load_commit(await self._ask("commit", fields, commit=request.op_id))
         self._post.saw(commit.revision)
         return commit
 

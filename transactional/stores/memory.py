@@ -22,7 +22,7 @@ from transactional.errors import (
     StoreClosedError,
     TooManyRequestsError,
 )
-from transactional.store import mint_op_id
+from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores.feed import Feed, row_of
 from transactional.stores.leases import LEASES_MAX, Leases
 from transactional.values import (
@@ -62,7 +62,9 @@ class MemoryStore:
         clock: Clock | None = None,
         history_commits_max: int = HISTORY_COMMITS_MAX,
         op_id_retention_s: float = OP_ID_RETENTION_S,
+        by: str | None = None,
     ) -> None:
+        self._by = by or this_user()
         self._clock = clock or Clock()
         self._keys: dict[str, KeyValue] = {}
         self._order: list[str] = []
@@ -156,9 +158,10 @@ class MemoryStore:
         otherwise: Sequence[Write] = (),
         *,
         op_id: str | None = None,
+        by: str | None = None,
     ) -> Commit:
         """Decide and write at one point in time; see ``Store.commit``."""
-        rules.check_commit(compares, writes, otherwise, op_id)
+        rules.check_commit(compares, writes, otherwise, op_id, by)
         self._turn()
         op_id = op_id or self.mint_op_id()
         content = rules.fingerprint(compares, writes, otherwise)
@@ -173,16 +176,16 @@ class MemoryStore:
         for write in chosen:
             if isinstance(write, Put) and write.lease and not self.lease_alive(write.lease):
                 raise LeaseExpiredError(write.lease)
-        commit = self._write(chosen, succeeded=not failed)
+        commit = self._write(chosen, succeeded=not failed, by=by or self._by)
         if chosen:
             self._record(op_id, (content, commit))
         return commit
 
-    def _write(self, writes: Sequence[Write], *, succeeded: bool) -> Commit:
+    def _write(self, writes: Sequence[Write], *, succeeded: bool, by: str) -> Commit:
         time_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
         if not writes:
             return Commit(self._revision, succeeded, utc(time_us))
-        changes = rules.effects(self, writes, self._revision + 1)
+        changes = rules.effects(self, writes, self._revision + 1, by, time_us)
         self._revision += 1
         for change in changes:
             if change.current is None:
@@ -192,7 +195,7 @@ class MemoryStore:
                 if change.key not in self._keys:
                     insort(self._order, change.key)
                 self._keys[change.key] = change.current
-        rows = tuple([row_of(change, self._revision, time_us) for change in changes])
+        rows = tuple([row_of(change, self._revision, by, time_us) for change in changes])
         self._feed.publish([(self._revision, rows)])
         if (forgotten := rules.forgotten(writes)) is not None:
             self._feed.forget(forgotten, self._revision)
@@ -267,7 +270,7 @@ class MemoryStore:
         if self._leases.end(lease_id):
             mine = [key for key, found in self._keys.items() if found.lease == lease_id]
             if mine:
-                self._write([Delete(key) for key in mine], succeeded=True)
+                self._write([Delete(key) for key in mine], succeeded=True, by=BY_LEASE)
 
     def _turn(self) -> None:
         """Begin an operation: what is due happens before it."""

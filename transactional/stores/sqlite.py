@@ -55,6 +55,7 @@ from transactional import rules
 from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
+    DamagedRowError,
     InvalidRequestError,
     LeaseExpiredError,
     OperationIdReusedError,
@@ -67,8 +68,9 @@ from transactional.errors import (
     TransactionalError,
 )
 from transactional.shield import shielded
-from transactional.store import mint_op_id
+from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores import sqlite_file
+from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
 from transactional.stores.leases import LEASES_MAX, Leases
 from transactional.stores.writer_thread import Failure, Job, WriterThread
@@ -92,7 +94,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
     from datetime import datetime
 
 HISTORY_COMMITS_MAX: Final = 1_000_000
@@ -127,7 +129,14 @@ enough for the compiled statements to be found again."""
 _Record = tuple[bytes | None, int, bool, int]
 """An operation's content (None: fenced), revision, success and time: plain values, see feed.py."""
 
-_KEY = "SELECT key, value, revision, created_revision, lease FROM keys "
+_OperationRow = tuple[int, str, bytes | None, int, bool, int, int]
+_CheckedRow = tuple[int, str, bytes | None, int | None, str | None, str, int, int]
+"""A ``feed.Row`` and its checksum."""
+Totals = tuple[int, int, int]
+"""Of a table: rows, sum of their checksums, bytes in them."""
+_NOTHING: Final[Totals] = (0, 0, 0)
+
+_KEY = f"SELECT {schema.KEY_COLUMNS} FROM keys "
 
 _log = logging.getLogger(__name__)
 
@@ -144,8 +153,10 @@ class SQLiteStore:
         state: State,
         time: BusinessTime,
         clock: Clock,
+        by: str | None,
     ) -> None:
         self._shared = False
+        self._by = by or this_user()
         self._file = file
         self._state = state
         self._time = time
@@ -174,8 +185,9 @@ class SQLiteStore:
         clock: Clock | None = None,
         history_commits_max: int = HISTORY_COMMITS_MAX,
         op_id_retention_s: float = OP_ID_RETENTION_S,
+        by: str | None = None,
     ) -> SQLiteStore:
-        """Open or create the store in ``path``.
+        """Open or create the store in ``path``; ``by`` writes where a commit does not say who.
 
         Raises:
             StoreLockedError: another authority has the file open; nothing was touched.
@@ -201,7 +213,7 @@ class SQLiteStore:
         except sqlite3.Error as error:
             file.close()
             raise sqlite_file.translate(error) from error
-        return cls(file, state, time, clock)
+        return cls(file, state, time, clock, by)
 
     @property
     def epoch(self) -> str:
@@ -333,9 +345,10 @@ class SQLiteStore:
         otherwise: Sequence[Write] = (),
         *,
         op_id: str | None = None,
+        by: str | None = None,
     ) -> Commit:
         """Decide and write at one point in time, durable when it returns; see ``Store.commit``."""
-        run, name = self._job(compares, writes, otherwise, op_id)
+        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by))
         return await self._writer.ask(run, op_id=name)
 
     async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
@@ -344,24 +357,19 @@ class SQLiteStore:
         jobs: dict[int, tuple[Callable[[State], Commit], str]] = {}
         for n, asked in enumerate(requests):
             try:
-                jobs[n] = self._job(asked.compares, asked.writes, asked.otherwise, asked.op_id)
+                jobs[n] = self._job(asked)
             except InvalidRequestError as error:
                 outcomes[n] = error
         outcomes |= zip(jobs, await self._writer.ask_all(list(jobs.values())), strict=True)
         return [_raised(outcomes[n]) for n in range(len(requests))]
 
-    def _job(
-        self,
-        compares: Sequence[Compare],
-        writes: Sequence[Write],
-        otherwise: Sequence[Write],
-        op_id: str | None,
-    ) -> tuple[Callable[[State], Commit], str]:
+    def _job(self, asked: CommitRequest) -> tuple[Callable[[State], Commit], str]:
         """Check a commit; return what the writer is to do, and its op_id."""
-        rules.check_commit(compares, writes, otherwise, op_id)
+        compares, writes, otherwise = asked.compares, asked.writes, asked.otherwise
+        rules.check_commit(compares, writes, otherwise, asked.op_id, asked.by)
         content = rules.fingerprint(compares, writes, otherwise)
-        name = op_id or self.mint_op_id()
-        return lambda state: state.commit(compares, writes, otherwise, name, content), name
+        name, by = asked.op_id or self.mint_op_id(), asked.by or self._by
+        return lambda state: state.commit(asked, name, content, by), name
 
     async def resolve(self, op_id: str) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
@@ -471,7 +479,7 @@ class _Pending:
     operations: dict[str, _Record] = field(default_factory=dict)
     commits: list[tuple[int, Rows]] = field(default_factory=list)
     history_rows: list[Row] = field(default_factory=list)  # not in the file yet
-    operation_rows: list[tuple[object, ...]] = field(default_factory=list)  # likewise
+    operation_rows: list[_OperationRow] = field(default_factory=list)  # likewise
     forgotten: list[tuple[int, rules.Forgotten]] = field(default_factory=list)
 
 
@@ -492,14 +500,15 @@ class State:
         self._time = time
         self._history_commits_max = history_commits_max
         self._retention_us = int(op_id_retention_s * 1e6)
-        meta = connection.execute("SELECT epoch, revision, compacted, time_us FROM meta").fetchone()
+        meta = connection.execute(f"SELECT {schema.META_COLUMNS} FROM meta").fetchone()
         self.epoch, self.revision, self.compacted = str(meta[0]), int(meta[1]), int(meta[2])
-        time.resume(meta[3], clock.elapsed_s())
+        time.resume(meta[5], clock.elapsed_s())
+        self._totals = _totals(connection)
         self._leases = Leases()
         for lease, ttl_s, remote in connection.execute("SELECT lease, ttl_s, remote FROM leases"):
             # Whoever held a lease in the process that had this file has ended with it.
             self._leases.start(lease, ttl_s, clock.elapsed_s() - (0.0 if remote else ttl_s))
-        self._before = (self.revision, self.compacted)
+        self._before = (self.revision, self.compacted, self._totals)
         self._read_clocks()
         self._touched: list[tuple[str, float, float]] = []
         self._pending = _Pending()
@@ -522,7 +531,7 @@ class State:
             StoreLockedError: somebody else wrote to the file.  What is remembered here is void, and
                 as revisions never return, each later group will find the same.
         """
-        self._before = (self.revision, self.compacted)
+        self._before = (self.revision, self.compacted, self._totals)
         self._touched.clear()
         self._pending = _Pending()
         self._db.execute("BEGIN IMMEDIATE")
@@ -541,10 +550,14 @@ class State:
         self._flush()
         if self.revision != self._before[0]:
             self._forget()
+            floors = (self.compacted, self.compacted, self.compacted)
+            meta = (self.epoch, self.revision, *floors, self._time.last_us)
             self._db.execute(
-                "UPDATE meta SET revision = ?, compacted = ?, time_us = ?",
-                (self.revision, self.compacted, self._time.last_us),
+                "UPDATE meta SET revision = ?, compacted = ?, indexed = ?, resolvable = ?,"
+                " time_us = ?, checksum = ?",
+                (*meta[1:], schema.meta_checksum(*meta)),
             )
+        self._write_totals()
         self._db.execute("COMMIT")
         self._remember()
         if self._pending.forgotten:
@@ -555,7 +568,7 @@ class State:
         """Undo the whole group, in the file and in memory."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        self.revision, self.compacted = self._before
+        self.revision, self.compacted, self._totals = self._before
         for lease, ttl_s, started_s in reversed(self._touched):
             if ttl_s:
                 self._leases.start(lease, ttl_s, started_s)
@@ -600,39 +613,71 @@ class State:
         """Replace in the history the values that the keys had until now; O(history)."""
         self._flush()
         self._db.execute("PRAGMA secure_delete=ON")  # the least, until the file is rebuilt
-        found = self._db.execute(
-            "SELECT revision, key FROM history"
-            " WHERE value IS NOT NULL AND key IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(forgotten.values)),),
-        ).fetchall()
-        for prefix in forgotten.prefixes:
-            found += self._db.execute(
-                "SELECT revision, key FROM history"
-                " WHERE value IS NOT NULL AND key >= ? AND key < ?",
-                (prefix, prefix + LAST_CODE_POINT),
+        before = schema.totals_of(self._db, "history")
+        concerned: list[tuple[str, tuple[str, ...]]] = [
+            ("key IN (SELECT value FROM json_each(?))", (json.dumps([*forgotten.values]),))
+        ]
+        concerned += [
+            ("key >= ? AND key < ?", (prefix, prefix + LAST_CODE_POINT))
+            for prefix in forgotten.prefixes
+        ]
+        for which, keys in concerned:
+            found = self._db.execute(
+                f"SELECT {schema.KEY_COLUMNS} FROM history WHERE value IS NOT NULL AND {which}",
+                keys,
             ).fetchall()
-        self._db.executemany(
-            "UPDATE history SET value = ? WHERE revision = ? AND key = ?",
-            [(forgotten.instead(key), revision, key) for revision, key in found],
-        )
+            new = [(row[0], row[1], forgotten.instead(row[1]), *row[3:-1]) for row in found]
+            self._db.executemany(
+                "UPDATE history SET value = ?, checksum = ? WHERE revision = ? AND key = ?",
+                [(row[2], schema.row_checksum(*row), row[0], row[1]) for row in new],
+            )
+        self._count("history", schema.totals_of(self._db, "history"), before)
 
     def _flush(self) -> None:
         """Write what is pending into the transaction."""
         pending = self._pending
         if rows := pending.history_rows:
-            latest = {row[1]: row for row in rows}
+            checked = [(*row, schema.row_checksum(*row)) for row in rows]
+            latest = {row[1]: row for row in checked}
+            old = self._totals_among("keys", "key", latest)
             gone = [(key,) for key, row in latest.items() if row[2] is None]
             self._db.executemany("DELETE FROM keys WHERE key = ?", gone)
-            put = [row[:5] for row in latest.values() if row[2] is not None]
-            _insert_rows(
-                self._db, "REPLACE INTO keys(revision, key, value, created_revision, lease)", put
-            )
-            _insert_rows(self._db, "INSERT INTO history", rows)
-            self.bytes_written += sum([512 + 2 * len(row[2] or b"") for row in rows])
+            put = [row for row in latest.values() if row[2] is not None]
+            _insert_rows(self._db, f"REPLACE INTO keys({schema.KEY_COLUMNS})", put)
+            _insert_rows(self._db, f"INSERT INTO history({schema.KEY_COLUMNS})", checked)
+            self._count("keys", _totals_of_rows(put), old)
+            added = _totals_of_rows(checked)
+            self._count("history", added)
+            self.bytes_written += 512 * added[0] + 2 * added[2]
             pending.history_rows = []
-        if pending.operation_rows:
-            _insert_rows(self._db, "REPLACE INTO operations", pending.operation_rows)
+        if records := pending.operation_rows:
+            own = [row[1] for row in records if row[0] == schema.OWN]
+            old = self._totals_among("operations", f"minted = {schema.OWN} AND op_id", own)
+            _insert_rows(self._db, "REPLACE INTO operations", records)
+            self._count("operations", (len(records), sum([row[-1] for row in records]), 0), old)
             pending.operation_rows = []
+
+    # --- how much there is ---
+
+    def _totals_among(self, table: str, column: str, names: Collection[str]) -> Totals:
+        """Return the totals of the rows that are there already."""
+        if not names:
+            return _NOTHING
+        among = f"{column} IN (SELECT value FROM json_each(?))"
+        return schema.totals_of(self._db, table, among, (json.dumps(list(names)),))
+
+    def _count(self, table: str, more: Totals, less: Totals = _NOTHING) -> None:
+        """Note that a table gained and lost rows."""
+        was = self._totals[table]
+        rows, checksums, size = (n + m - k for n, m, k in zip(was, more, less, strict=True))
+        self._totals = {**self._totals, table: (rows, checksums, size)}
+
+    def _write_totals(self) -> None:
+        old = self._before[2]
+        changed = [(*new, name) for name, new in self._totals.items() if new != old[name]]
+        self._db.executemany(
+            "UPDATE totals SET rows = ?, checksums = ?, bytes = ? WHERE name = ?", changed
+        )
 
     def _remember(self) -> None:
         """Keep for the next groups what this one, now durable, changed."""
@@ -651,14 +696,23 @@ class State:
         """Remove a few rows that are older than the limits, and say so in ``compacted``."""
         horizon = min(self.revision - self._history_commits_max, self.compacted + FORGET_ROWS)
         if horizon > self.compacted:
-            self._db.execute("DELETE FROM history WHERE revision <= ?", (horizon,))
+            self._delete("history", "revision <= ?", horizon)
             self.compacted = horizon
-        old = "DELETE FROM operations WHERE op_id IN (SELECT op_id FROM operations WHERE "
-        self._db.execute(f"{old} minted < ? LIMIT {FORGET_ROWS})", (self.compacted,))
-        self._db.execute(
-            f"{old} minted IS NULL AND time_us < ? LIMIT {FORGET_ROWS})",
-            (self._time.last_us - self._retention_us,),
+        some = "(minted, op_id) IN (SELECT minted, op_id FROM operations WHERE"
+        self._delete(
+            "operations", f"{some} minted >= 0 AND minted < ? LIMIT {FORGET_ROWS})", self.compacted
         )
+        oldest_us = self._time.last_us - self._retention_us
+        self._delete(
+            "operations", f"{some} minted < 0 AND time_us < ? LIMIT {FORGET_ROWS})", oldest_us
+        )
+
+    def _delete(self, table: str, where: str, value: object) -> None:
+        """Remove rows, and count them."""
+        gone = schema.totals_of(self._db, table, where, (value,))
+        if gone[0]:
+            self._db.execute(f"DELETE FROM {table} WHERE {where}", (value,))
+            self._count(table, _NOTHING, gone)
 
     def _read_clocks(self) -> None:  # once per group, whose operations are concurrent
         self._now = (self._clock.wall_us(), self._clock.elapsed_s())
@@ -675,7 +729,7 @@ class State:
         if key in self._keys:
             return self._keys[key]
         row = self._db.execute(_KEY + "WHERE key = ?", (key,)).fetchone()
-        found = KeyValue(*row) if row is not None else None
+        found = schema.found_key(row) if row is not None else None
         if found is None or len(found.value) <= REMEMBERED_BYTES:
             self._keys[key] = found
         return found
@@ -710,51 +764,51 @@ class State:
 
     def commit(
         self,
-        compares: Sequence[Compare],
-        writes: Sequence[Write],
-        otherwise: Sequence[Write],
+        asked: CommitRequest,
         op_id: str,
         content: bytes,
+        by: str,
     ) -> Commit:
-        """Decide and write; see ``Store.commit``."""
+        """Decide and write; see ``Store.commit``.  ``content`` is the request's fingerprint."""
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
         record = self._recorded(op_id, minted)
         if record is not None:
             if record[0] != content:
                 raise OperationIdReusedError(op_id)
             return replace(_commit_of(record), replayed=True)
-        failed = rules.failed_compares(self, compares)
-        if failed and not otherwise:
-            current = {key: self.find(key) for key in rules.compared_keys(compares)}
+        failed = rules.failed_compares(self, asked.compares)
+        if failed and not asked.otherwise:
+            current = {key: self.find(key) for key in rules.compared_keys(asked.compares)}
             raise ConflictError(failed, current, self.revision)
-        chosen = otherwise if failed else writes
+        chosen = asked.otherwise if failed else asked.writes
         for write in chosen:
             if isinstance(write, Put) and write.lease and write.lease not in self._leases:
                 raise LeaseExpiredError(write.lease)
         time_us = self._next_us()
         if chosen:
-            self._write(chosen, time_us)
+            self._write(chosen, by, time_us)
         record = (content, self.revision, not failed, time_us)
         if chosen:
             self._record(op_id, record, minted)
         return _commit_of(record)
 
-    def _write(self, writes: Sequence[Write], time_us: int) -> None:
+    def _write(self, writes: Sequence[Write], by: str, time_us: int) -> None:
         revision = self.revision + 1
-        changes = rules.effects(self, writes, revision)
+        changes = rules.effects(self, writes, revision, by, time_us)
         if (forgotten := rules.forgotten(writes)) is not None:
             self._forget_values(forgotten)
             self._pending.forgotten.append((revision, forgotten))
         self.revision = revision
         for change in changes:
             self._pending.keys[change.key] = change.current
-        rows = tuple([row_of(change, revision, time_us) for change in changes])
+        rows = tuple([row_of(change, revision, by, time_us) for change in changes])
         self._pending.history_rows += rows
         self._pending.commits.append((revision, rows))
 
     def _record(self, op_id: str, record: _Record, minted: int | None) -> None:
         self._pending.operations[op_id] = record
-        self._pending.operation_rows.append((op_id, *record, minted))
+        row = (schema.OWN if minted is None else minted, op_id, *record)
+        self._pending.operation_rows.append((*row, schema.operation_checksum(*row)))
 
     def resolve(self, op_id: str) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
@@ -778,7 +832,7 @@ class State:
             # Its record would be of a later revision than its own: no need to look further back.
             if minted is not None and minted >= self._operations_since:
                 return None
-            record = self._recorded_in_file(op_id)
+            record = self._recorded_in_file(op_id, minted)
             if record is None:
                 return None
         content, revision, succeeded, time_us = record
@@ -790,14 +844,19 @@ class State:
             raise OpIdFencedError(op_id)
         return content, revision, succeeded, time_us
 
-    def _recorded_in_file(self, op_id: str) -> _Record | None:
+    def _recorded_in_file(self, op_id: str, minted: int | None) -> _Record | None:
+        name = (schema.OWN if minted is None else minted, op_id)
         row = self._db.execute(
-            "SELECT content, revision, succeeded, time_us FROM operations WHERE op_id = ?",
-            (op_id,),
+            "SELECT content, revision, succeeded, time_us, checksum FROM operations"
+            " WHERE minted = ? AND op_id = ?",
+            name,
         ).fetchone()
         if row is None:
             return None
-        content, revision, succeeded, time_us = row
+        *record, checksum = row
+        if schema.operation_checksum(*name, *record) != checksum:
+            raise DamagedRowError(op_id, f"the record of {op_id!r} is not what was written")
+        content, revision, succeeded, time_us = record
         return content, revision, bool(succeeded), time_us
 
     # --- leases ---
@@ -807,7 +866,10 @@ class State:
         if len(self._leases) >= LEASES_MAX:
             raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
         lease = Lease(secrets.token_hex(10), ttl_s)
-        self._db.execute("INSERT INTO leases VALUES (?, ?, ?)", (lease.id, ttl_s, remote))
+        row = (lease.id, ttl_s, int(remote))
+        checksum = schema.lease_checksum(*row)
+        self._db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (*row, checksum))
+        self._count("leases", (1, checksum, 0))
         self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
         self._touched.append((lease.id, 0.0, 0.0))
         return lease
@@ -830,14 +892,22 @@ class State:
         self._flush()
         rows = self._db.execute("SELECT key FROM keys WHERE lease = ?", (lease,)).fetchall()
         if rows:
-            self._write([Delete(key) for (key,) in rows], self._next_us())
-        self._db.execute("DELETE FROM leases WHERE lease = ?", (lease,))
+            self._write([Delete(key) for (key,) in rows], BY_LEASE, self._next_us())
+        self._delete("leases", "lease = ?", lease)
         self._leases.end(lease)
 
     def _touch(self, lease: str) -> None:
         """Have ``abandon`` restore the lease, with a deadline that is reached."""
         ttl_s = self._leases.ttl_s(lease) or 0.0
         self._touched.append((lease, ttl_s, self._clock.elapsed_s() - ttl_s))
+
+
+def _totals(connection: sqlite3.Connection) -> dict[str, Totals]:
+    return {name: (n, c, b) for name, n, c, b in connection.execute("SELECT * FROM totals")}
+
+
+def _totals_of_rows(rows: Sequence[_CheckedRow]) -> Totals:
+    return len(rows), sum([row[-1] for row in rows]), sum([len(row[2] or b"") for row in rows])
 
 
 def _commit_of(record: _Record) -> Commit:
@@ -886,7 +956,7 @@ class Pages:
     def get(self, key: str) -> KeyValue | None:
         """Return one key."""
         row = self._db.execute(_KEY + "WHERE key = ?", (key,)).fetchone()
-        return KeyValue(*row) if row is not None else None
+        return schema.found_key(row) if row is not None else None
 
     def get_many(self, keys: Sequence[str]) -> Snapshot:
         """Return several keys at one revision."""
@@ -900,7 +970,7 @@ class Pages:
             f"{_KEY} WHERE {first} AND key < ? ORDER BY key LIMIT ?",
             (max(prefix, after or ""), prefix + LAST_CODE_POINT, limit + 1),
         ).fetchall()
-        found = {row[0]: KeyValue(*row) for row in rows[:limit]}
+        found = {row[1]: schema.found_key(row) for row in rows[:limit]}
         return Snapshot(self._revision(), found, more=len(rows) > limit)
 
     def history(self, cursor: int, prefix: str) -> tuple[int, list[WatchEvent | Compacted]]:
@@ -917,9 +987,12 @@ class Pages:
         ).fetchone()
         end = last[0] if last is not None else self._revision()
         rows = self._db.execute(
-            "SELECT revision, key, value, created_revision, lease, time_us FROM history"
+            f"SELECT {schema.KEY_COLUMNS} FROM history"
             " WHERE revision > ? AND revision <= ? ORDER BY revision, key",
             (cursor, end),
         ).fetchall()
+        for row in rows:
+            schema.check_row(row)
+        rows = [row[:-1] for row in rows]
         commits = (tuple(group) for _, group in groupby(rows, key=itemgetter(0)))
         return end, [event_of(mine) for rows in commits if (mine := rows_under(rows, prefix))]

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -47,16 +48,16 @@ from transactional.errors import (
     UnavailableError,
     UnsafeFilesystemError,
 )
+from transactional.stores import sqlite_schema as schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORMAT: Final = 2
-APPLICATION_ID: Final = 0x436F6E76  # "Conv"
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
 WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
+_log = logging.getLogger(__name__)
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
 REVISION_GAP: Final = 1 << 32
 """How far a restored copy's revisions start above its original's."""
@@ -64,36 +65,6 @@ NETWORK_FILESYSTEMS: Final = re.compile(
     r"9p|afs|beegfs|ceph|cifs|coda|gfs2|glusterfs|gpfs|lustre|ncpfs|nfs4?|ocfs2|smb(2|3|fs)"
     r"|fuse\.(ceph|davfs|glusterfs|s3fs|sshfs)"
 )
-
-_SCHEMA = """
-CREATE TABLE meta(
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    epoch TEXT NOT NULL,
-    revision INTEGER NOT NULL,      -- of the last commit
-    compacted INTEGER NOT NULL,     -- history up to here is forgotten
-    time_us INTEGER NOT NULL        -- business time of the last commit
-);
-CREATE TABLE keys(
-    key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL,
-    created_revision INTEGER NOT NULL, lease TEXT
-) WITHOUT ROWID;
-CREATE INDEX leased ON keys(lease) WHERE lease IS NOT NULL;
-CREATE TABLE history(               -- one row per changed key; value NULL: deleted
-    revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, created_revision INTEGER,
-    lease TEXT, time_us INTEGER NOT NULL,
-    PRIMARY KEY (revision, key)
-) WITHOUT ROWID;
-CREATE TABLE operations(            -- content NULL: fenced
-    op_id TEXT PRIMARY KEY, content BLOB, revision INTEGER NOT NULL, succeeded INTEGER NOT NULL,
-    time_us INTEGER NOT NULL,
-    minted INTEGER                  -- the revision inside a minted op_id, NULL: a caller's own
-) WITHOUT ROWID;
-CREATE INDEX minted ON operations(minted) WHERE minted IS NOT NULL;
-CREATE INDEX own ON operations(time_us) WHERE minted IS NULL;
-CREATE TABLE leases(                -- remote: its holder may live in another process
-    lease TEXT PRIMARY KEY, ttl_s REAL NOT NULL, remote INTEGER NOT NULL
-) WITHOUT ROWID;
-"""
 
 
 def translate(error: sqlite3.Error) -> TransactionalError:
@@ -254,17 +225,23 @@ def connect_writer(
         check_same_thread=False,
     )
     try:
-        new = _is_new(connection)  # before the first change: the file may be somebody else's
+        new = schema.is_new(connection)  # before the first change: it may be somebody else's
         if new and not create:
             raise CorruptStoreError("the file is empty, not a store")
+        if new:  # now or, with VACUUM, never: the switch to WAL writes the first page
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
         # Checkpoints are the writer thread's work, after it has answered.
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA cache_size=-65536")  # KiB
+        schema.register(connection)
         if new:
-            _set_up(connection)
+            schema.set_up(connection)
+        elif create and schema.version_of(connection) != schema.FORMAT:
+            _log.warning("%s is converted to format %d", path, schema.FORMAT)
+            schema.convert(connection)
     except BaseException:
         connection.close()
         raise
@@ -297,28 +274,6 @@ def _set_wal(connection: sqlite3.Connection) -> None:
                 return
         time.sleep(WAL_PAUSE_S)
     raise UnsafeFilesystemError("this file system cannot hold a write-ahead log")
-
-
-def _is_new(connection: sqlite3.Connection) -> bool:
-    """Say whether the file is still empty; raise CorruptStoreError if it is not a store of ours."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application == APPLICATION_ID:
-        if version != FORMAT:
-            raise CorruptStoreError(f"the file has format {version}, this program reads {FORMAT}")
-        return False
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables or application or version:
-        raise CorruptStoreError("the file is a database, but not a store of ours")
-    return True
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
-    connection.execute("INSERT INTO meta VALUES (1, ?, 0, 0, 0)", (secrets.token_hex(4),))
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={FORMAT}")
-    connection.execute("COMMIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,19 +349,38 @@ def _copy(source: Path, part: Path, epoch: str) -> None:
     with _any_connection(source) as reading, contextlib.closing(sqlite3.connect(part)) as writing:
         reading.backup(writing)
         writing.execute("PRAGMA journal_mode=DELETE")
-        # History and minted op_ids belong to the old life; callers' own go with their effects.
-        writing.execute("DELETE FROM history")
-        writing.execute("DELETE FROM operations WHERE minted IS NOT NULL")
-        writing.execute(
-            "UPDATE meta SET epoch = ?1, revision = revision + ?2, compacted = revision + ?2",
-            (epoch, REVISION_GAP),
-        )
-        writing.commit()
+        writing.isolation_level = None
+        schema.register(writing)
+        if schema.version_of(writing) != schema.FORMAT:
+            schema.convert(writing)
+        _begin_another_life(writing, epoch)
         (verdict,) = writing.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise CorruptStoreError(f"{source} is damaged: {verdict}")
     with part.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def _begin_another_life(copy: sqlite3.Connection, epoch: str) -> None:
+    """History and minted op_ids belong to the old life; callers' own go with their effects."""
+    copy.execute("BEGIN")
+    for table in ("history", "changes", "moments"):
+        copy.execute(f"DELETE FROM {table}")
+    copy.execute("DELETE FROM operations WHERE minted >= 0")
+    for table in ("history", "changes", "operations"):
+        copy.execute(
+            "UPDATE totals SET rows = ?, checksums = ?, bytes = ? WHERE name = ?",
+            (*schema.totals_of(copy, table), table),
+        )
+    revision, time_us = copy.execute(
+        "SELECT revision + ?, time_us FROM meta", (REVISION_GAP,)
+    ).fetchone()
+    meta = (epoch, revision, revision, revision, revision, time_us)
+    copy.execute(
+        f"REPLACE INTO meta(one, {schema.META_COLUMNS}, checksum) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+        (*meta, schema.meta_checksum(*meta)),
+    )
+    copy.execute("COMMIT")
 
 
 @contextlib.contextmanager
@@ -463,9 +437,13 @@ def verify(path: Path) -> list[str]:
     problems: list[str] = []
     try:
         with _any_connection(path) as connection:
+            schema.register(connection)
             for (line,) in connection.execute("PRAGMA integrity_check(20)"):
                 if line != "ok":
                     problems.append(f"SQLite: {line}")
+            if schema.version_of(connection) != schema.FORMAT:
+                return [*problems, f"format {schema.FORMAT_BEFORE}: `serve` it once to convert it"]
+            problems += schema.damages(connection)
             for what, query in _CHECKS.items():
                 problems += [
                     f"{what}: {name}" for (name,) in connection.execute(query + " LIMIT 5")

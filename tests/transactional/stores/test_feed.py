@@ -9,7 +9,7 @@ from transactional.values import Compacted
 
 
 def put(revision: int, key: str):
-    return revision, ((revision, key, b"v", revision, None, revision),)
+    return revision, ((revision, key, b"v", revision, None, "me", revision),)
 
 
 async def never(cursor: int):

@@ -144,8 +144,8 @@ class BlindRetry(MemoryStore):
 class RevisionPerKey(MemoryStore):
     """Counts revisions per key, so a recreated key begins anew."""
 
-    def _write(self, writes, *, succeeded: bool) -> t.Commit:
-        commit = super()._write(writes, succeeded=succeeded)
+    def _write(self, writes, *, succeeded: bool, by: str) -> t.Commit:
+        commit = super()._write(writes, succeeded=succeeded, by=by)
         revision = 0
         for write in writes:
             found = self._keys.get(write.key)
@@ -172,9 +172,10 @@ class NoPrefixCompare(MemoryStore):
 class EarlyAcknowledge(MemoryStore):
     """Answers before the write is done."""
 
-    def _write(self, writes, *, succeeded: bool) -> t.Commit:
+    def _write(self, writes, *, succeeded: bool, by: str) -> t.Commit:
         real = super()._write
-        asyncio.get_running_loop().call_later(0.001, lambda: real(writes, succeeded=succeeded))
+        late = partial(real, writes, succeeded=succeeded, by=by)
+        asyncio.get_running_loop().call_later(0.001, late)
         time = t.Commit(0, True, self._now()).time
         self.promised = max(self.promised, self._revision) + 1
         return t.Commit(self.promised, succeeded, time)
