@@ -70,6 +70,8 @@ class Relay:
         self._ends: list[asyncio.StreamWriter] = []
         self.lose_requests = False
         self.lose_answers = False
+        self.lost = 0
+        """How often a connection was cut for one of these."""
         self.port = 0
 
     @property
@@ -122,6 +124,7 @@ class Relay:
     ) -> None:
         while data := await source.read(1 << 16):
             if getattr(self, loses):
+                self.lost += 1
                 return  # both connections close: what was sent is lost, or its answer is
             sink.write(data)
             await sink.drain()

@@ -61,6 +61,10 @@ class Recorder:
         self.events.append(head | fields)
         self.answered += kind == "ok"
 
+    async def back(self) -> None:
+        """Wait for a store that was taken away."""
+        await self.up.wait()
+
     def save(self, path: Path) -> None:
         """Write the history as JSON lines."""
         path.write_text("".join(json.dumps(event) + "\n" for event in self.events))
@@ -232,6 +236,44 @@ class LockModel:
             case "guarded", "fail":
                 return state if self._expires or operation.value != holder else None
         return state
+
+
+class ReservationModel:
+    """One room.  State: who has it from when to when, and whether that is confirmed.
+
+    Holders are unique: one for each attempt.  Times are hours; holds do not lapse within a history.
+    """
+
+    def initial(self) -> frozenset[tuple[str, int, int, bool]]:
+        return frozenset()
+
+    def step(  # noqa: PLR0911 a table
+        self, state: frozenset[tuple[str, int, int, bool]], operation: Operation
+    ) -> frozenset[tuple[str, int, int, bool]] | None:
+        result, ok, failed = operation.result, operation.kind == "ok", operation.kind == "fail"
+        if failed and result not in {"booking_conflict", "booking_ended", "hold_expired"}:
+            return state
+        if operation.f == "agenda":
+            return None if ok and {tuple(each) for each in result} != state else state
+        holder, first, last = operation.value
+        mine = next((each for each in state if each[0] == holder), None)
+        others = state - {mine}
+        taken = any(first < end and start < last for _, start, end, _ in others)
+        if failed and result != "booking_conflict":
+            return state if mine is None and result == "booking_ended" else None
+        if failed:
+            return state if taken else None
+        match operation.f:
+            case "cancel":
+                return None if ok and result != (mine is not None) else others
+            case "book" | "hold":
+                made = (holder, first, last, operation.f == "book")
+                return None if taken or mine else state | {made}
+            case "confirm" if mine:
+                return others | {(*mine[:3], True)}
+            case "move" if mine and not taken:
+                return others | {(holder, first, last, mine[3])}
+        return None if ok else state
 
 
 # --- list append ---------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""What can go wrong between clients and a store: it is killed or paused, and lines are cut."""
+"""What can go wrong between a client and a store, in one process: the line is cut."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,54 +11,6 @@ from transactional import Commit, KeyValue, OutcomeUnknownError, Snapshot, Store
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Sequence
-
-    from tests.transactional.authority import AuthorityProcess, Relay
-    from tests.transactional.linearizability import Recorder
-
-
-class Trouble:
-    """What can be done to an authority while clients talk to it, until ``over``."""
-
-    def __init__(
-        self, authority: AuthorityProcess, relay: Relay, log: Recorder, dice: random.Random
-    ) -> None:
-        self.authority = authority
-        self.relay = relay
-        self.log = log
-        self.dice = dice
-        self.over = asyncio.Event()
-
-    async def rest(self, least_s: float, most_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.dice.uniform(least_s, most_s))
-
-    async def kill(self) -> None:
-        for _ in range(3):  # not for ever: each start gives every lease its whole time again
-            # Counted in answers, so that a slow machine is killed in mid-work, too, and not before.
-            wanted = self.log.answered + self.dice.randint(3, 30)
-            while self.log.answered < wanted and not self.over.is_set():  # noqa: ASYNC110 as said
-                await asyncio.sleep(0.001)
-            if self.over.is_set():
-                return
-            self.log.up.clear()
-            await self.authority.kill()
-            await self.authority.start()
-            self.log.up.set()
-
-    async def pause(self) -> None:
-        while not self.over.is_set():
-            await self.rest(0.01, 0.1)
-            self.authority.pause()
-            await self.rest(0.05, 0.4)
-            self.authority.resume()
-
-    async def drop(self) -> None:
-        while not self.over.is_set():
-            await self.rest(0.005, 0.05)
-            lost = self.dice.choice(["lose_answers", "lose_requests"])
-            setattr(self.relay, lost, True)
-            await self.rest(0.002, 0.02)
-            setattr(self.relay, lost, False)
 
 
 class BadLine:

@@ -1,18 +1,21 @@
-"""Concurrent clients that write down what they do: register, list append, lock, event log."""
+"""Concurrent clients that write down what they do: registers, lists, locks, logs, rooms."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import transactional as t
 from tests.transactional.linearizability import (
     LockModel,
+    Model,
     Recorder,
     RegisterModel,
+    ReservationModel,
     by_key,
     linearizable,
     list_append_anomaly,
@@ -21,7 +24,7 @@ from tests.transactional.linearizability import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
 CLIENTS = 5
 PATIENCE_S = 0.05
@@ -52,8 +55,23 @@ async def record(  # noqa: PLR0917 the parts of one line of the history
         log.add(process, "ok", f, key, result=result, revision=revision)
         return process
     await asyncio.sleep(PATIENCE_S)
-    await log.up.wait()
+    await log.back()
     return process
+
+
+async def settled(store: t.Store, commit: Callable[..., Awaitable[t.Commit]]) -> int:
+    """Make a commit, return its revision; if the answer is lost, ask once what became of it."""
+    op_id = store.mint_op_id()
+    try:
+        return (await commit(op_id=op_id)).revision
+    except t.OutcomeUnknownError as lost:
+        try:
+            outcome = await store.resolve(op_id)
+        except t.UnavailableError:
+            raise lost from None
+        if isinstance(outcome, t.Applied):
+            return outcome.commit.revision
+        raise t.OpIdFencedError(op_id) from lost
 
 
 async def register_client(store: t.Store, log: Recorder, dice: random.Random, steps: int) -> None:
@@ -68,21 +86,17 @@ async def register_client(store: t.Store, log: Recorder, dice: random.Random, st
             known[key] = found.revision if found else 0
             return (found.value.decode(), found.revision) if found else None, None
 
-        async def write(key: str = key, new: str = new) -> tuple[Any, int | None]:
-            commit = await store.commit([], [t.Put(key, new.encode())])
-            known[key] = commit.revision
-            return None, commit.revision
-
-        async def cas(key: str = key, new: str = new, old: int = expected) -> tuple[Any, int]:
-            commit = await t.compare_and_swap(store, key, new.encode(), expected=old)
-            known[key] = commit.revision
-            return None, commit.revision
-
-        async def delete(key: str = key) -> tuple[Any, int | None]:
-            return None, (await store.commit([], [t.Delete(key)])).revision
+        async def change(
+            f: str = "", key: str = key, new: bytes = new.encode(), old: int = expected
+        ) -> tuple[Any, int | None]:
+            writes: list[t.Write] = [t.Delete(key) if f == "delete" else t.Put(key, new)]
+            compares = [t.Revision(key, old)] if f == "cas" else []
+            done = await settled(store, partial(store.commit, compares, writes))
+            known[key] = 0 if f == "delete" else done
+            return None, done
 
         f = dice.choices(["read", "write", "cas", "delete"], [5, 2, 4, 1])[0]
-        act = {"read": read, "write": write, "cas": cas, "delete": delete}[f]
+        act = read if f == "read" else partial(change, f)
         value = {"write": new, "cas": (expected, new)}.get(f)
         process = await record(log, process, f, key, value, act)
         await asyncio.sleep(0)
@@ -147,6 +161,79 @@ async def use_lock(store: t.Store, lock: t.Lock, log: Recorder, process: int, wr
             process = await record(log, process, "guarded", "the", held[0].token, guarded)
         process = await record(log, process, "release", "the", held[0].token, release)
     return process
+
+
+BASE = datetime(2025, 2, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def interval(first: int, last: int) -> t.Interval:
+    return t.Interval(BASE + first * HOUR, BASE + last * HOUR)
+
+
+async def agenda_of(rooms: t.Reservations, room: str) -> tuple[Any, int | None]:
+    """Who has the room, from when to when in hours, and whether that is confirmed."""
+    confirmed = t.BookingState.CONFIRMED
+    return [
+        (
+            b.holder,
+            (b.interval.start - BASE) // HOUR,
+            (b.interval.end - BASE) // HOUR,
+            b.state is confirmed,
+        )
+        for b in await rooms.agenda(room)
+    ], None
+
+
+async def reservation_client(
+    store: t.Store, log: Recorder, dice: random.Random, steps: int, rooms_: int = 2
+) -> None:
+    """Book, hold and confirm, move, cancel, read the agenda; times cross midnight."""
+    process, rooms = log.process(), t.Reservations(store)
+    mine: list[t.Booking] = []
+    for step in range(steps):
+        room = f"room{dice.randrange(rooms_)}"
+        first = dice.randrange(-4, 20)
+        last = first + dice.randint(1, 5)
+        f = dice.choices(["agenda", "book", "hold", "old"], [4, 4, 4, 8 if mine else 0])[0]
+        if f == "agenda":
+            act = partial(agenda_of, rooms, room)
+            process = await record(log, process, f, room, None, act)
+        elif f == "old":
+            process = await use_booking(rooms, mine, log, process, (first, last))
+        else:
+            holder = f"{process}.{step}"
+
+            async def make(
+                f: str = f, room: str = room, span: Any = (first, last), holder: str = holder
+            ) -> tuple[Any, int | None]:
+                if f == "hold":
+                    made = await rooms.hold(room, interval(*span), holder=holder, ttl_s=600)
+                else:
+                    made = await rooms.book(room, interval(*span), holder=holder)
+                mine.append(made)
+                return None, made.revision
+
+            process = await record(log, process, f, room, (holder, first, last), make)
+        await asyncio.sleep(0)
+
+
+async def use_booking(
+    rooms: t.Reservations, mine: list[t.Booking], log: Recorder, process: int, span: Any
+) -> int:
+    """Confirm, move or cancel a booking of one's own; what it does is drawn from the times."""
+    booking = mine.pop(span[0] % len(mine))
+    f = ("confirm", "move", "cancel")[span[1] % 3]
+
+    async def act() -> tuple[Any, int | None]:
+        if f == "cancel":
+            return await rooms.cancel(booking), None
+        confirming = rooms.confirm(booking) if f == "confirm" else None
+        now = await (confirming or rooms.move(booking, interval(*span)))
+        mine.append(now)
+        return None, now.revision
+
+    return await record(log, process, f, booking.resource, (booking.holder, *span), act)
 
 
 class LogClient:
@@ -225,30 +312,60 @@ async def whole_log(events: t.EventLog) -> list[Any]:
     return [(e.position, e.stream, e.version, e.data) async for e in events.read_all()]
 
 
-async def look_back(store: t.Store, log: Recorder) -> None:
-    """When all is quiet: the log by position and each stream by version."""
-    process, client = log.process(), LogClient(t.EventLog(store), random.Random())
-    looks: list[tuple[str, Any]] = [("read", (f"s{n}", 0)) for n in range(3)]
-    for f, value in [*looks, ("read_all", 0)]:
-        process = await record(log, process, f, "", value, partial(client.act, "", f, value))
+async def look_back(workload: str, store: t.Store, log: Recorder) -> None:
+    """When all is quiet, look once at everything: nothing that was acknowledged is missing."""
+    process = log.process()
+    looks: list[tuple[str, str, Any, Callable[[], Awaitable[tuple[Any, int | None]]]]] = []
+    if workload == "log":
+        client = LogClient(t.EventLog(store), random.Random())
+        reads: list[tuple[str, Any]] = [("read", (f"s{n}", 0)) for n in range(3)]
+        for f, value in [*reads, ("read_all", 0)]:
+            looks.append((f, "", value, partial(client.act, "", f, value)))
+    if workload == "register":
+        for key in (f"r/{n}" for n in range(3)):
+
+            async def read(key: str = key) -> tuple[Any, int | None]:
+                found = await store.get(key)
+                return (found.value.decode(), found.revision) if found else None, None
+
+            looks.append(("read", key, None, read))
+    if workload == "append":
+        plan = [("r", f"l{n}", None) for n in range(3)]
+
+        async def read_all() -> tuple[Any, int | None]:
+            lists = [(key, (await store.scan(f"{key}/")).items) for _, key, _ in plan]
+            return [("r", k, [v.value.decode() for v in items.values()]) for k, items in lists], 0
+
+        looks.append(("txn", "", plan, read_all))
+    if workload == "reservation":
+        rooms = t.Reservations(store)
+        looks += [("agenda", r, None, partial(agenda_of, rooms, r)) for r in ("room0", "room1")]
+    for f, key, value, act in looks:
+        process = await record(log, process, f, key, value, act)
 
 
 WORKLOADS = {
     "register": register_client,
     "append": append_client,
     "lock": lock_client,
+    "reservation": reservation_client,
     "log": log_client,
 }
 
 
-def anomaly(workload: str, log: Recorder, *, expires: bool = True) -> str | None:
+def anomaly(workload: str, events: Sequence[dict[str, Any]], *, expires: bool = True) -> str | None:
     """Return what is wrong with a recorded history, None if nothing is."""
-    history = operations(log.events)
+    history = operations(events)
     if workload == "append":
         return list_append_anomaly(history)
     if workload == "log":
         return log_anomaly(history)
-    model = RegisterModel() if workload == "register" else LockModel(expires=expires)
+    models: dict[str, Model] = {
+        "register": RegisterModel(),
+        "lock": LockModel(expires=expires),
+        "reservation": ReservationModel(),
+    }
+    model = models[workload]
     wrong = [key for key, part in by_key(history).items() if not linearizable(part, model)]
     return f"not linearizable: {wrong}" if wrong else None
 
@@ -276,6 +393,5 @@ async def run(
     await asyncio.gather(*work)
     if settle is not None:
         await settle()
-    if workload == "log":
-        await look_back(stores[0], log)
+    await look_back(workload, stores[0], log)
     return log
