@@ -4,9 +4,12 @@
 positions, where each commit must follow the one before it up to the head, each event must give the
 hash that is stored with it, and each batch must lie in its stream as it lies here.  Then stream by
 stream, where nothing may lie that the first walk did not meet, for that is what `read` and `state`
-show; and each end that was written down must be an end.  An event whose recomputed hash is not the
-stored one was altered, and is named; the walk goes on with the stored hash, so one altered event is
-one finding and not a thousand.
+show; and each end that was written down must be an end.  Last comes what is kept beside the events:
+a snapshot must be whole and taken at an event of its stream, an op_id's record must tell what that
+append did.  A snapshot that was forged with its digest is told from a true one by folding the
+stream again, which is done for the reducers that are given.  An event whose recomputed hash is not
+the stored one was altered, and is named; the walk goes on with the stored hash, so one altered
+event is one finding and not a thousand.
 
 Whoever can write to the store can also rewrite all of it consistently, or cut the log off and let
 it grow again.  Nothing inside of the store tells; a head that was noted elsewhere does: the log
@@ -24,10 +27,10 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
-from transactional.events.append import without_content
+from transactional.events.append import ERASED, without_content
 from transactional.events.event import (
     GENESIS,
     Batch,
@@ -35,18 +38,22 @@ from transactional.events.event import (
     Row,
     chained,
     chained_commit,
+    content_hash,
     decode_batch,
     digest_of,
+    shape_hash,
 )
 from transactional.events.layout import Head, StreamEnd
+from transactional.events.state import fold, read_snapshot
 from transactional.retry import Decision, decided
 from transactional.values import DeletePrefix, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from transactional.errors import ConflictError
     from transactional.events.reader import LogReader
+    from transactional.events.state import Reducer
     from transactional.values import Compare, KeyValue, Write
 
 
@@ -77,8 +84,14 @@ class Verification:
     `noted` are heads of the past, as `Head` or as text, each "POSITION:HASH" or a bare hash.
     """
 
-    def __init__(self, log: LogReader, noted: Iterable[Head | str] = ()) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        noted: Iterable[Head | str] = (),
+        reducers: Iterable[Reducer[Any]] = (),
+    ) -> None:
         self._log = log
+        self._reducers = {reducer.name: reducer for reducer in reducers}
         self._noted: dict[int, str] = {}
         self._noted_hashes: set[str] = set()
         for note in noted:
@@ -99,6 +112,8 @@ class Verification:
         self._check_notes()
         await self._walk_streams()
         await self._check_ends()
+        await self._check_snapshots()
+        await self._check_operations()
         return tuple(self._findings)
 
     # --- in the order of positions ---
@@ -236,8 +251,76 @@ class Verification:
                 problem = "is written down as the stream's end, and is none"
                 self._find(stream, end.version, 0, problem)
 
+    # --- what is kept beside the events ---
+
+    async def _check_snapshots(self) -> None:
+        layout = self._log.layout
+        async for entry in self._log.entries(layout.snapshots(), layout.snapshots()):
+            stream, name = layout.snapshot_of(entry.key)
+            snapshot = read_snapshot(entry)
+            if snapshot is None:
+                self._find(stream, 0, 0, f"the snapshot {name!r} was altered")
+                continue
+            version, position = snapshot["version"], snapshot["position"]
+            event = None
+            async for found in self._log.read(stream, after=version - 1, upto=version):
+                event = found
+            if event is None or (event.position, event.hash) != (position, snapshot["hash"]):
+                problem = f"the snapshot {name!r} was not taken at this event"
+                self._find(stream, version, position, problem)
+                continue
+            reducer = self._reducers.get(name)
+            if reducer is None or reducer.schema != snapshot["schema"]:
+                continue
+            plain = replace(reducer, snapshot_every=None)
+            state = reducer.encode((await fold(self._log, stream, plain, version)).state)
+            if json.loads(json.dumps(state)) != snapshot["state"]:
+                problem = f"the snapshot {name!r} is not what its events give"
+                self._find(stream, version, position, problem)
+
+    async def _check_operations(self) -> None:
+        layout = self._log.layout
+        async for entry in self._log.entries(layout.ops(), layout.ops()):
+            op_id = unquote(entry.key.removeprefix(layout.ops()))
+            try:
+                data = json.loads(entry.value)
+                first, last = data["first"], data["last"]
+                told = (first, last, data["versions"], data["parts"])
+                page = await self._log.store.scan(layout.at(), after=layout.at(first - 1), limit=1)
+                good = all(_is_done(told, op_id, _read(e.value)[0]) for e in page.items.values())
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+                good, first = False, 0
+            if not good or not page.items:
+                self._find("", 0, first, f"the record of op_id {op_id!r} is not what it did")
+
     def _find(self, stream: str, version: int, position: int, problem: str) -> None:
         self._findings.append(Finding(stream, version, position, problem))
+
+
+def _is_done(
+    told: tuple[int, int, Mapping[str, int], Mapping[str, Sequence[str]]],
+    op_id: str,
+    batches: Sequence[Batch],
+) -> bool:
+    """Whether a commit's batches hold what an op_id's record tells."""
+    first, last, versions, parts = told
+    mine = [
+        batch
+        for batch in batches
+        if batch.origin.op_id == op_id and first <= batch.position <= last
+    ]
+    ends = {batch.stream: batch.last_version for batch in mine}
+    count = sum(len(batch.rows) for batch in mine)
+    if ends != versions or ends.keys() != parts.keys() or count != last - first + 1:
+        return False
+    for batch in mine:
+        shape, content = parts[batch.stream]
+        erased = content == ERASED or any(row.digest for row in batch.rows)
+        if shape != shape_hash(batch.rows):
+            return False
+        if not erased and content != content_hash(batch.rows):
+            return False
+    return True
 
 
 def _number(key: str) -> int:

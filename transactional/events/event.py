@@ -272,13 +272,13 @@ def chained_commit(before: str, lasts: Sequence[tuple[str, int, int, str]]) -> s
     return blake2b(text.encode(), digest_size=32).hexdigest()
 
 
-def content_hash(events: Sequence[EncodedEvent]) -> str:
+def content_hash(events: Sequence[EncodedEvent] | Sequence[Row]) -> str:
     """What a repeat must have in common with an append to a stream: types, schemas, data."""
     text = _dump([[event.type, event.schema, event.data] for event in events])
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def shape_hash(events: Sequence[EncodedEvent]) -> str:
+def shape_hash(events: Sequence[EncodedEvent] | Sequence[Row]) -> str:
     """What is left of `content_hash` when the data must be forgotten: types and schemas."""
     text = _dump([[event.type, event.schema] for event in events])
     return blake2b(text.encode(), digest_size=16).hexdigest()

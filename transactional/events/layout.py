@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from transactional.errors import InvalidRequestError
 from transactional.events.event import GENESIS
@@ -94,6 +94,10 @@ class LogLayout:
         """Key of what an op_id did."""
         return f"{self.namespace}/op/{quoted(op_id)}"
 
+    def ops(self) -> str:
+        """Prefix of what all op_ids did."""
+        return f"{self.namespace}/op/"
+
     def group(self, group: str, streams: str = "") -> str:
         """Key of how a consumer group shares out the streams whose names begin with `streams`."""
         return f"{self.namespace}/group/{quoted(group)}/{quoted(streams)}"
@@ -106,6 +110,15 @@ class LogLayout:
     def snapshot(self, stream: str, reducer: str = "") -> str:
         """Key of a reducer's snapshot; without one the prefix of the stream's snapshots."""
         return f"{self.namespace}/state/{quoted(stream)}/{quoted(reducer)}"
+
+    def snapshots(self) -> str:
+        """Prefix of all snapshots."""
+        return f"{self.namespace}/state/"
+
+    def snapshot_of(self, key: str) -> tuple[str, str]:
+        """The stream and the reducer of a snapshot's key."""
+        stream, _, reducer = key.removeprefix(self.snapshots()).partition("/")
+        return unquote(stream), unquote(reducer)
 
     def erased(self, stream: str) -> str:
         """Key that each erasure of the stream's events writes."""

@@ -176,10 +176,23 @@ async def _keep(
         await log.store.commit([unerased], [put])
 
 
-def _usable(entry: KeyValue, reducer: Reducer[S], upto: _Bounds) -> _Start[S] | None:
+def read_snapshot(entry: KeyValue) -> dict[str, Any] | None:
+    """What a snapshot says; None if it is not whole."""
     try:
         body: dict[str, Any] = json.loads(entry.value)
-        if body.pop("digest") != _digest(body) or body["schema"] != reducer.schema:
+        good = body.pop("digest") == _digest(body)
+        numbers = [body["version"], body["position"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return body if good and all(type(number) is int for number in numbers) else None
+
+
+def _usable(entry: KeyValue, reducer: Reducer[S], upto: _Bounds) -> _Start[S] | None:
+    body = read_snapshot(entry)
+    if body is None:
+        return None
+    try:
+        if body["schema"] != reducer.schema:
             return None
         if not upto.reach(body["version"], body["position"]):
             return None

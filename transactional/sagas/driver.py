@@ -70,7 +70,7 @@ from transactional.sagas.saga import (
 )
 from transactional.shield import shielded
 from transactional.store import scan_all
-from transactional.values import Absent, Delete, Put, Revision, Unchanged
+from transactional.values import Absent, Delete, DeletePrefix, Put, Revision, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,9 +86,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INPUT_BYTES_MAX: Final = 64 << 10
-"""Largest input of a run, and value of a signal, as JSON."""
+"""Largest input of a run, as JSON."""
 RESULT_BYTES_MAX: Final = 16 << 10
-"""Largest step result as JSON: results travel in every later record of the run."""
+"""Largest step result as JSON, so also value of a signal: they travel in every later record."""
 ERROR_CHARS_MAX: Final = 500
 """How much of an exception's text is kept."""
 CONFLICTS_MAX: Final = 100
@@ -147,17 +147,23 @@ class Driver:
         self._begun: Attempt | None = None  # the attempt whose intent this driver recorded
         self._called_for: Attempt | None = None  # the one in which it has called the step's code
 
-    async def begin(self, compares: Sequence[Compare]) -> None:
+    async def begin(self, compares: Sequence[Compare], *, news: bool = False) -> None:
         """Make the run ours and record the next intent, if all of `compares` hold.
+
+        With `news` somebody may have told the run something, beside it: what this saga will never
+        ask for is deleted.
 
         Raises:
             ConflictError: they do not.
         """
         layout, before = self._worker.layout, self.run if self.run.revision else None
         run, begun = self._onward(self.run.extended([], self._worker.name))
-        writes = writes_of(run, layout, before, signals=self._takes_signals)
-        if before is not None and before.due != NOW:
-            writes.append(Delete(layout.due(NOW, run.id)))  # news that came beside the run
+        writes = writes_of(run, layout, before, signals=self._takes_signals or news)
+        if before is not None and news:
+            if before.due != NOW:
+                writes.append(Delete(layout.due(NOW, run.id)))
+            if not self._takes_signals and not run.over:
+                writes.append(DeletePrefix(layout.signal(run.id)))
         commit = await settled_commit(self._worker.store, compares, writes)
         self._accept(run, begun, commit.revision, commit.time)
 
@@ -348,7 +354,7 @@ class Driver:
 
     @property
     def _takes_signals(self) -> bool:
-        return any(isinstance(step.action, AwaitSignal) for step in self._saga.steps)
+        return self._saga.takes_signals
 
     # --- performing -----------------------------------------------------------------------------
 
@@ -371,6 +377,10 @@ class Driver:
             raise
         except Exception as failure:  # noqa: BLE001 whatever an action raises is its outcome
             return self._failed(step, begun, failure)
+        return self._result(begun, result)
+
+    def _result(self, begun: Run, result: Json) -> list[Record]:
+        """The step is done, unless its result is not fit to be one."""
         try:
             return self._ended(begun, RecordKind.DONE, as_json(result, "result", RESULT_BYTES_MAX))
         except RefusedError as unfit:  # the action had its effect all the same
@@ -524,7 +534,7 @@ class Driver:
         if child is None:
             raise StepRefused(f"child saga {child_id!r} is gone")
         if child.state is SagaState.COMPLETED:
-            await self._record(self._ended(begun, RecordKind.DONE, child.results))
+            await self._record(self._result(begun, child.results))
         elif child.over:
             refusal = StepRefused(f"child saga {child_id!r} was compensated: {child.error}")
             await self._record(self._failed(step, begun, refusal))

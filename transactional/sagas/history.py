@@ -83,6 +83,9 @@ _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 RECORDS_MAX: Final = 2000
 """Longest history since a person wrote to it; a saga that is not done then is dead-lettered."""
+RECORDS_BYTES_MAX: Final = 256 << 10
+"""The same for their bytes, results not counted.  With 32 results of 16 KiB, an input of 64 KiB and
+what is left of earlier attempts (`without_old_attempts`) a run fits into a value of 1 MiB."""
 LATERS_MAX: Final = 10_000
 """How often a step is called, since a person wrote, before it is taken for one that never ends."""
 
@@ -125,6 +128,8 @@ SETBACKS: Final = frozenset(
         RecordKind.UNKNOWN,
     }
 )
+INTENTS: Final = frozenset({RecordKind.INTENT, RecordKind.UNDO, RecordKind.PROBE})
+RESULTS: Final = frozenset({RecordKind.DONE, RecordKind.SKIP})
 PERSONS: Final = frozenset({RecordKind.SKIP, RecordKind.RETRY, RecordKind.ABANDON})
 
 
@@ -285,6 +290,7 @@ class Progress:
     last: RecordKind | None = None
     error: str = ""
     records: int = 0
+    records_bytes: int = 0
 
     @classmethod
     def of(cls, history: Sequence[Record]) -> Progress:
@@ -304,6 +310,7 @@ class Progress:
             self.last,
             self.error,
             self.records,
+            self.records_bytes,
         )
         for record in records:
             progress._add(record)
@@ -311,7 +318,11 @@ class Progress:
 
     def _add(self, record: Record) -> None:
         kind, before = record.kind, self.last
-        self.records = 0 if kind in PERSONS else self.records + 1
+        if kind in PERSONS:
+            self.records = self.records_bytes = 0
+        else:
+            self.records += 1
+            self.records_bytes += 0 if kind in RESULTS else len(record.text.encode()) + 1
         self.last = kind
         self.error = record.error or self.error
         if kind is RecordKind.INTENT:
@@ -350,6 +361,39 @@ class Progress:
             self.refused.add(step)
 
 
+def without_old_attempts(history: Sequence[Record]) -> tuple[Record, ...]:
+    """A history that ends with a person's word, less what has no part in what comes next.
+
+    What was counted before such a word is not counted any more, so of the attempts at one thing two
+    are enough: the last, which gives the next its number, and the last that did not say LATER, for
+    it leaves a pivot in doubt.  Stops go but for the last and those that an ABANDON refers to.
+    """
+    attempts: dict[tuple[bool, bool, str], list[list[int]]] = {}
+    kept: set[int] = set()
+    stopped: int | None = None
+    for number, record in enumerate(history):
+        kind = record.kind
+        back = kind in (RecordKind.UNDO, RecordKind.UNDO_FAILED)
+        asked = kind in (RecordKind.PROBE, RecordKind.UNKNOWN)
+        of_step = attempts.setdefault((back, asked, record.step), [])
+        if kind in INTENTS:
+            of_step.append([number])
+        elif kind in SETBACKS and of_step:
+            of_step[-1].append(number)
+        elif kind in STOPPED:
+            stopped = number
+        elif kind is not RecordKind.RETRY:
+            kept.add(number)
+            if kind is RecordKind.ABANDON and number and history[number - 1].kind in STOPPED:
+                kept.add(number - 1)
+    for of_step in attempts.values():
+        unsure = [a for a in of_step if history[a[-1]].kind is not RecordKind.LATER]
+        kept.update(*of_step[-1:], *unsure[-1:])
+    last_retry = max((n for n, r in enumerate(history) if r.kind is RecordKind.RETRY), default=None)
+    kept.update(n for n in (stopped, last_retry) if n is not None)
+    return tuple(record for number, record in enumerate(history) if number in kept)
+
+
 def next_action(saga: Saga, progress: Progress) -> NextAction:
     """What a coordinator does at this point; pure, O(steps).
 
@@ -359,7 +403,7 @@ def next_action(saga: Saga, progress: Progress) -> NextAction:
         return Finish(progress.last)
     if progress.last in STOPPED:
         return Stop(progress.last)
-    if progress.records >= RECORDS_MAX:
+    if progress.records >= RECORDS_MAX or progress.records_bytes >= RECORDS_BYTES_MAX:
         return Stop(RecordKind.DEAD_LETTER)
     pivot = next((step for step in saga.steps if step.decides), None)
     decided = pivot is not None and pivot.name in progress.results

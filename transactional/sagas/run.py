@@ -27,12 +27,19 @@ import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from transactional.clock import microseconds
 from transactional.errors import NotNowError, WrongRequestError
-from transactional.sagas.history import FINAL, STOPPED, Progress, Record, RecordKind
+from transactional.sagas.history import (
+    FINAL,
+    STOPPED,
+    Progress,
+    Record,
+    RecordKind,
+    without_old_attempts,
+)
 from transactional.values import Delete, DeletePrefix, Put
 
 if TYPE_CHECKING:
@@ -43,6 +50,9 @@ if TYPE_CHECKING:
 
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+ROOM_CHARS: Final = 32 << 10
+"""A history that is longer when a person writes to it is rid of old attempts."""
 
 
 class SagaState(Enum):
@@ -203,6 +213,12 @@ class SagaRun:
             if records[0].kind is RecordKind.LATER:
                 history, folded = _without_repeats(history, len(records), folded)
         return replace(self, owner=owner, due=due, history=history, _folded=folded)
+
+    def with_room(self) -> SagaRun:
+        """The run after a person wrote to it: a long history without what counts no more."""
+        if sum(len(record.text) for record in self.history) <= ROOM_CHARS:
+            return self
+        return replace(self, history=without_old_attempts(self.history), _folded=None)
 
     def at(self, revision: int) -> SagaRun:
         """The same run as of `revision`, the commit that wrote it."""

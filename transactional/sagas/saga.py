@@ -16,7 +16,7 @@ What an action says by the way it ends:
 =====================  ===========================================================================
 returns JSON           done; the value is the step's result
 raises StepRefused     it had no effect and will have none: not retried, not undone itself
-raises RetryLater      it had no effect yet: called again at that time, however often
+raises RetryLater      it had no effect yet: called again at that time, 10,000 times at most
 raises ConflictError   a compare was lost: called again, however often; this is not a failure
 raises RefusedError    a definite no, perhaps after some effect: not retried, undone itself too
 raises anything else   perhaps it had its effect: retried, and when given up undone itself too
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 STEPS_MAX: Final = 32
 """Most steps of a saga; with the limit on results a run stays within one value of the store."""
+NAME_BYTES_MAX: Final = 128
+"""Longest name of a step in UTF-8: it stands in each of its records."""
 
 Json = Any
 """None, bool, int, float, str, and lists and string-keyed dicts of these."""
@@ -228,8 +230,15 @@ class Saga:
             problem = "has a probe at a step that is not a pivot without compensation"
         elif not all(step.name and "/" not in step.name for step in self.steps):
             problem = "has a step without a name, or with '/' in it"
+        elif any(len(step.name.encode(errors="replace")) > NAME_BYTES_MAX for step in self.steps):
+            problem = f"has a step whose name is longer than {NAME_BYTES_MAX} bytes"
         if problem:
             raise InvalidRequestError(f"saga {self.name!r} version {self.version} {problem}")
+
+    @property
+    def takes_signals(self) -> bool:
+        """Whether one of its steps waits for a signal."""
+        return any(isinstance(step.action, AwaitSignal) for step in self.steps)
 
     def step(self, name: str) -> Step:
         """The step of that name."""

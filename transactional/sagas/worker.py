@@ -40,6 +40,7 @@ from transactional.errors import (
 from transactional.retry import Decision, check_guards, decided, settled_commit
 from transactional.sagas.driver import (
     INPUT_BYTES_MAX,
+    RESULT_BYTES_MAX,
     Driver,
     SagaFencedError,
     as_json,
@@ -59,7 +60,7 @@ from transactional.sagas.run import (
 from transactional.shield import shielded
 from transactional.store import next_change, scan_all
 from transactional.tokens import fresh_token
-from transactional.values import Absent, Delete, Exists, Put, Revision
+from transactional.values import Absent, Delete, DeletePrefix, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 
     from transactional.sagas.saga import Json, Saga
     from transactional.store import Store
-    from transactional.values import Compare, KeyValue, Lease
+    from transactional.values import Compare, KeyValue, Lease, Write
 
 SIGNALS_MAX: Final = 1000
 """Most signals of one name that a run is sent."""
@@ -225,21 +226,26 @@ class Sagas:
         """Drive a run that is due, if it is for us; tidy the key away if it is for nobody."""
         entry = await self.store.get(self.layout.open(run_id))
         run = read_run(entry) if entry is not None else None
-        if run is None or run.owner or run.stopped:
+        definition = self._definitions.get((run.saga, run.version)) if run is not None else None
+        if run is not None and definition is None:
+            self._leave(run_id, told.revision)
+            return
+        if run is None or definition is None or run.owner or run.stopped:
             # Over, or in somebody's hands, who looks himself before he parks it: the key is done.
             still = Revision(self.layout.open(run_id), entry.revision if entry is not None else 0)
+            writes: list[Write] = [Delete(told.key)]
+            if definition is None or not definition.takes_signals:  # what it told nobody will ask
+                writes.append(DeletePrefix(self.layout.signal(run_id)))
             with suppress(ConflictError):
                 seen = Revision(told.key, told.revision)
-                await settled_commit(self.store, [still, seen], [Delete(told.key)])
-            return
-        definition = self._definitions.get((run.saga, run.version))
-        if definition is None:
-            self._leave(run_id, told.revision)
+                await settled_commit(self.store, [still, seen], writes)
             return
         driver = Driver(self, definition, run)
         compares = [Revision(self.layout.open(run_id), run.revision)]
+        new = not run.history and told.revision == run.revision  # nobody can have told it anything
+        news = told.key == self.layout.due(NOW, run_id) and not new
         with suppress(ConflictError):  # somebody else was faster
-            await self._launch(driver, partial(driver.begin, compares), self._room)
+            await self._launch(driver, partial(driver.begin, compares, news=news), self._room)
 
     def _leave(self, run_id: str, revision: int, error: Exception | None = None) -> None:
         """Pass a run by until there is other news of it: no definition, or no reading it."""
@@ -508,7 +514,7 @@ class Sagas:
         guards = (*compares, *fence)
         if not name or key == "":
             raise InvalidRequestError("a signal has a name, and its key is not empty")
-        text = json.dumps(as_json(value, "signal", INPUT_BYTES_MAX))
+        text = json.dumps(as_json(value, "signal", RESULT_BYTES_MAX))
         run = await self.get(run_id)
         if run is None:
             raise UnknownSagaError(f"there is no saga {run_id!r}")
@@ -556,7 +562,7 @@ class Sagas:
 
         Raises: as `retry`.
         """
-        value = as_json(result, "result", INPUT_BYTES_MAX)
+        value = as_json(result, "result", RESULT_BYTES_MAX)
         guards = (*compares, *fence)
         return await self._intervene(
             run_id, lambda run: self._unstop(run, RecordKind.SKIP, value), guards
@@ -596,6 +602,8 @@ class Sagas:
     def _unstop(run: SagaRun, kind: RecordKind, value: Json) -> Record:
         if not run.stopped:
             raise SagaStateError(f"saga {run.id!r} is {run.state.value}, not stopped")
+        if run.progress.turned:
+            value = None  # of a step that is undone there is no result
         return Record(kind, run.history[-1].at, run.history[-1].step, value=value)
 
     async def _intervene(
@@ -610,7 +618,7 @@ class Sagas:
             if run is None:
                 raise UnknownSagaError(f"there is no saga {run_id!r}")
             record = replace(record_of(run), at=await self.store.now())
-            changed = run.extended([record], run.owner, due="" if run.owner else NOW)
+            changed = run.extended([record], run.owner, due="" if run.owner else NOW).with_room()
             compare = Revision(self.layout.open(run_id), run.revision)
             return Decision(changed, [compare, *guards], writes_of(changed, self.layout, run))
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,11 +24,13 @@ from transactional import (
     Put,
     Reducer,
 )
+from transactional.events import state
 from transactional.events.event import digest_of
 from transactional.events.layout import StreamEnd
 from transactional.stores import sqlite_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from transactional import Store
@@ -368,3 +370,72 @@ async def test_what_a_reader_from_outside_holds_on_to_is_overwritten_later(tmp_p
             await log.erase("person")
             assert _in_files(tmp_path, SECRET.encode()) > 0
     assert _in_files(tmp_path, SECRET.encode()) == 0
+
+
+TOTAL = Reducer("total", lambda: 0, lambda state, event: state + event.data, snapshot_every=2)
+
+
+async def with_snapshot(store: Store) -> EventLog:
+    log = EventLog(store)
+    await log.append("a", added(1, 2, 3), op_id="first")
+    assert (await log.state("a", TOTAL)).state == 6
+    assert await log.verify(reducers=[TOTAL]) == ()
+    return log
+
+
+async def rewritten(store: Store, key: str, change: Callable[[dict[str, Any]], object]) -> None:
+    entry = await store.get(key)
+    assert entry is not None
+    data = json.loads(entry.value)
+    change(data)
+    await store.commit([], [Put(key, json.dumps(data).encode())])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("first", 2), ("last", 9), ("versions", {"a": 2}), ("parts", {"a": ["0", "0"]}), ("parts", 7)],
+    ids=["first", "last", "versions", "content", "nonsense"],
+)
+async def test_what_is_kept_beside_the_events_is_judged_too(
+    store: Store, field: str, value: object
+) -> None:
+    """An op_id's record that tells something else than its append did, an altered snapshot."""
+    log = await with_snapshot(store)
+    await rewritten(store, log.layout.op("first"), lambda data: data.update({field: value}))
+    await rewritten(store, log.layout.snapshot("a", "total"), lambda data: data.update(state=7))
+    snapshot, operation = await log.verify()
+    assert (snapshot.stream, "altered" in snapshot.problem) == ("a", True)
+    assert "'first'" in operation.problem
+
+
+async def test_a_forged_snapshot_is_found_by_folding_again(store: Store) -> None:
+    """With a digest of its own a snapshot is believed, and only its reducer can tell."""
+    log = await with_snapshot(store)
+
+    def forge(data: dict[str, Any]) -> None:
+        del data["digest"]
+        data["state"] = 1_000
+        data["digest"] = state._digest(data)
+
+    await rewritten(store, log.layout.snapshot("a", "total"), forge)
+    assert (await log.state("a", TOTAL)).state == 1_000
+    assert await log.verify() == ()
+    (finding,) = await log.verify(reducers=[TOTAL])
+    assert (finding.stream, finding.version) == ("a", 3)
+
+    def elsewhere(data: dict[str, Any]) -> None:
+        forge(data)
+        data["version"] = 2
+        del data["digest"]
+        data["digest"] = state._digest(data)
+
+    await rewritten(store, log.layout.snapshot("a", "total"), elsewhere)
+    (finding,) = await log.verify()
+    assert "not taken at this event" in finding.problem
+
+
+async def test_a_record_of_what_was_erased_is_still_judged_by_its_shape(store: Store) -> None:
+    """After an erasure the record of the op_id is no finding."""
+    log = await with_snapshot(store)
+    await log.erase("a", versions={2})
+    assert await log.verify(reducers=[TOTAL]) == ()

@@ -29,7 +29,10 @@ from transactional import (
     StepRefused,
     UnknownSagaError,
 )
+from transactional.sagas.driver import INPUT_BYTES_MAX, RESULT_BYTES_MAX
 from transactional.sagas.history import RecordKind
+from transactional.sagas.saga import STEPS_MAX
+from transactional.stores.memory import MemoryStore
 
 _ONCE = Retry(base_s=0, attempts_max=1)
 ASK = Saga("ask", [Step("wait", AwaitSignal("go"))])
@@ -266,6 +269,86 @@ async def test_a_result_is_counted_in_bytes_of_utf8(store):
     async with worker(store, big, bigger) as sagas:
         assert (await sagas.execute("big", "r")).state is SagaState.COMPLETED
         assert "are allowed" in (await sagas.execute("bigger", "s")).error
+
+
+async def test_a_run_as_large_as_may_be_is_recorded(store):
+    """Thirty-two results of the greatest size, signals among them: all is written and read."""
+    text = "x" * (RESULT_BYTES_MAX - 2)
+    steps = [Step(f"s{n}", lambda _: text) for n in range(STEPS_MAX - 4)]
+    steps += [Step(f"w{n}", AwaitSignal("more")) for n in range(4)]
+    async with worker(store, Saga("long", steps)) as sagas:
+        await sagas.start("long", "r", "x" * (INPUT_BYTES_MAX - 2))
+        with pytest.raises(InvalidRequestError, match="are allowed"):
+            await sagas.signal("r", "more", text + "x")
+        for _ in range(4):
+            await sagas.signal("r", "more", text)
+        run = await sagas.wait("r")
+    assert run.state is SagaState.COMPLETED
+    assert sum(len(result) for result in run.results.values()) == STEPS_MAX * len(text)
+
+
+async def test_a_long_story_of_failures_stops_and_can_go_on():
+    """Before its history is too large to be written down the run stops where a person sees it."""
+    store = MemoryStore()
+    fail, calls = True, 0
+
+    def act(_):
+        nonlocal calls
+        calls += 1
+        if fail:
+            raise ValueError("é" * 400)
+
+    again = Retry(base_s=0, attempts_max=100_000, deadline_s=1e9)
+    step = Step("a", act, kind=StepKind.RETRIABLE, retry=again)
+    async with worker(store, Saga("s", [step])) as sagas:
+        run = await sagas.execute("s", "r")
+        assert run.state is SagaState.DEAD_LETTER
+        before = calls
+        assert before > 200
+        await sagas.retry("r")
+        assert (await sagas.wait("r")).state is SagaState.DEAD_LETTER
+        assert calls > 1.8 * before
+        fail = False
+        await sagas.retry("r")
+        assert (await sagas.wait("r")).state is SagaState.COMPLETED
+
+
+async def test_results_of_a_child_that_are_too_large_fail_the_step(store):
+    """As an action's would: it is visible, and the parent does not hang."""
+    child = Saga("child", [Step(f"s{n}", lambda _: "x" * 10_000) for n in range(2)])
+    parent = Saga("parent", [Step("part", Child("child"))])
+    async with worker(store, child, parent) as sagas:
+        run = await sagas.execute("parent", "p")
+    assert run.state is SagaState.COMPENSATED
+    assert "are allowed" in run.error
+
+
+@pytest.mark.parametrize("when", ["parked", "driven", "before"])
+async def test_a_signal_that_no_step_waits_for_leaves_nothing(store, when):
+    """Whenever it comes, when the run is over nothing of it is left in the store."""
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def act(_):
+        begun.set()
+        await go.wait()
+
+    steps = [Step("nap", Sleep(1.3)), Step("a", act)] if when == "parked" else [Step("a", act)]
+    client = Sagas(store, [Saga("deaf", steps)])
+    if when == "before":
+        await client.signal_with_start("deaf", "r", None, "go", 1)
+    async with worker(store, Saga("deaf", steps)) as sagas:
+        await sagas.start("deaf", "r")
+        if when == "driven":
+            await begun.wait()
+        if when != "before":
+            assert await sagas.signal("r", "go", 1)
+        go.set()
+        assert (await sagas.wait("r")).state is SagaState.COMPLETED
+        await until(lambda: _nothing_under(store, "saga/signal/", "saga/due/"))
+
+
+async def _nothing_under(store, *prefixes):
+    return not any([(await store.scan(prefix)).items for prefix in prefixes])
 
 
 async def test_a_hold_passes_through_a_saga(store):

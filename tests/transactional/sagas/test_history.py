@@ -11,6 +11,8 @@ from tests.scale import rounds, seeds
 from transactional import Retry, Saga, Step, StepKind
 from transactional.sagas.history import (
     FINAL,
+    PERSONS,
+    RECORDS_BYTES_MAX,
     RECORDS_MAX,
     Finish,
     Progress,
@@ -21,6 +23,7 @@ from transactional.sagas.history import (
     Undo,
     next_action,
     past_pivot,
+    without_old_attempts,
 )
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
@@ -77,9 +80,15 @@ def person(dice: random.Random, stop: Stop) -> Record:
 def life(dice: random.Random) -> tuple[Saga, list[Record], int]:
     """One whole run, with crashes, people and a deadline."""
     saga, history, stops = some_saga(dice), [], 0
+    short: list[Record] = []  # the same, rid of old attempts whenever a person wrote
+    seen = 0
     while True:
         action = next_action(saga, Progress.of(history))
         assert next_action(saga, Progress.of(list(history))) == action  # pure
+        short, seen = [*short, *history[seen:]], len(history)
+        if history and history[-1].kind in PERSONS:
+            short = list(without_old_attempts(short))
+        assert next_action(saga, Progress.of(short)) == action
         if isinstance(action, Finish):
             return saga, [*history, Record(action.end, NOW)], stops
         if isinstance(action, Stop):
@@ -142,6 +151,34 @@ def test_a_history_that_never_ends_is_ended():
     later = Record(RecordKind.LATER, NOW, "a", 1, NOW.isoformat())
     history = [Record(RecordKind.INTENT, NOW, "a", 1), later] * (RECORDS_MAX // 2)
     assert next_action(saga, Progress.of(history)) == Stop(RecordKind.DEAD_LETTER)
+
+
+def test_a_history_that_tells_too_much_is_ended():
+    """Errors count by their bytes, results do not: they have a limit of their own."""
+    saga = Saga("s", [Step("a", print), Step("b", print)])
+    done = Record(RecordKind.DONE, NOW, "a", 1, "x" * RECORDS_BYTES_MAX)
+    history = [Record(RecordKind.INTENT, NOW, "a", 1), done]
+    assert next_action(saga, Progress.of(history)) == Run("b", 1)
+    failed = Record(RecordKind.FAILED, NOW, "b", 1, NOW.isoformat(), "é" * 500)
+    history += [Record(RecordKind.INTENT, NOW, "b", 1), failed] * (RECORDS_BYTES_MAX // 1000)
+    assert len(history) < RECORDS_MAX
+    assert next_action(saga, Progress.of(history)) == Stop(RecordKind.DEAD_LETTER)
+
+
+def test_old_attempts_make_room_and_leave_the_doubt():
+    """Of fifty attempts before a person's word two are kept, and what a pivot may have done."""
+    saga = Saga("s", [Step("a", print, kind=StepKind.PIVOT)])
+    later = Record(RecordKind.LATER, NOW, "a", 51, NOW.isoformat())
+    history = []
+    for number in range(1, 51):
+        failed = Record(RecordKind.FAILED, NOW, "a", number, NOW.isoformat(), "lost")
+        history += [Record(RecordKind.INTENT, NOW, "a", number), failed]
+    history += [Record(RecordKind.INTENT, NOW, "a", 51), later]
+    history += [Record(RecordKind.DEAD_LETTER, NOW, "a"), Record(RecordKind.RETRY, NOW, "a")]
+    short = without_old_attempts(history)
+    assert short == tuple(history[-6:])
+    assert Progress.of(short).forward["a"].unsure > 0
+    assert next_action(saga, Progress.of(short)) == Run("a", 52)
 
 
 def test_records_survive_json():

@@ -51,11 +51,11 @@ async def test_a_start_that_finds_its_run_swallows_no_news_of_it(store, monkeypa
     """A signal comes while the run is begun a second time: it is heard, not a minute later."""
     begin, gate, held = Driver.begin, asyncio.Event(), asyncio.Event()
 
-    async def slow(driver, compares):
+    async def slow(driver, compares, **options):
         if not driver.run.revision and await sagas.get("a"):
             held.set()
             await gate.wait()
-        await begin(driver, compares)
+        await begin(driver, compares, **options)
 
     async with worker(store, ASK, recover_every_s=60) as sagas:
         await sagas.start("ask", "a")
