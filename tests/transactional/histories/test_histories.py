@@ -38,7 +38,7 @@ async def test_eight_processes_in_trouble_are_linearizable(workload: str, tmp_pa
             history, deeds = await record_history(server, where, workload, seed)
             (where / "history.jsonl").write_text("".join(json.dumps(e) + "\n" for e in history))
             assert anomaly(workload, history) is None, f"CONVOCA_SEED={seed}, {where}"
-            assert len({event["process"] for event in history}) > CLIENTS
+            assert len({event["process"] for event in history}) >= CLIENTS
             done += deeds
             kinds.update(
                 "away" if event.get("result") == "unavailable" else event["type"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.processes
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "http-api.md"
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MARK = "<status %{http_code}>"
-EXPECTED = [200, 412, 200, 200, 412, 200, 200, 422, 200, 404, 200, 200, 200, 200, 200]
+EXPECTED = [200, 412, 200, 200, 412, 200, 200, 422, 200, 404, 200, 200, 200, 200, 200, 200]
 """One status per command, in the order of the page; its comments say the same in words."""
 
 
@@ -53,4 +55,20 @@ async def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     assert ('"revision":3' in texts[6], '"replayed":true' in texts[6]) == (True, True)
     assert texts[11].count("\nid: ") == 4  # the start, and three commits under the prefix
     assert '"revision":5' in texts[12]
-    assert ('"applied":true' in texts[13], '"applied":false' in texts[14]) == (True, True)
+    assert '"ttl_s":30' in texts[13]
+    assert ('"applied":true' in texts[14], '"applied":false' in texts[15]) == (True, True)
+
+
+def test_the_page_and_the_openapi_document_list_the_same() -> None:
+    """Each path with its method, and each status: what one has, the other has."""
+    page = PAGE.read_text(encoding="utf-8")
+    document = json.loads(resources.files("transactional").joinpath("openapi.json").read_text())
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "parameters"
+    }
+    assert re.findall(r"^\| `([A-Z]+) (\S+)` \|", page, re.MULTILINE) == list(operations)
+    statuses = {status for each in operations.values() for status in each["responses"]}
+    assert {*re.findall(r"^\| (\d{3}) \|", page, re.MULTILINE)} == statuses - {"200"}
