@@ -213,7 +213,14 @@ class UnauthorizedError(WrongRequestError):
     """The authority did not accept the bearer token."""
 
     code = "unauthorized"
-    hint = "pass the token that the authority was started with: http://HOST:PORT?token=…"
+    hint = "set CONVOCA_TOKEN (or --token-file) to a token that the authority accepts"
+
+
+class ForbiddenError(WrongRequestError):
+    """The client is known, and its role may not do this; the message tells nothing of the state."""
+
+    code = "forbidden"
+    hint = "ask the operator of the authority for the prefix, or use a token of another role"
 
 
 class UnsafeFilesystemError(WrongRequestError):

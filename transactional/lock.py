@@ -50,6 +50,7 @@ from urllib.parse import quote, unquote
 
 from transactional import rules
 from transactional.errors import (
+    ForbiddenError,
     InvalidRequestError,
     LeaseExpiredError,
     NotNowError,
@@ -184,6 +185,17 @@ def find_cycle(entries: Sequence[Entry], mine: Entry) -> tuple[Entry, ...]:
             return tuple(path)
         branches.append(iter([e for blocker in ahead for e in waiting_with.get(blocker.id, ())]))
     return ()
+
+
+def _readable_queues(reads: Sequence[str]) -> list[str]:
+    """Return the prefixes under which all queues lie that may be read, none inside another."""
+    parts = {max(prefix, ROOT, key=len) for prefix in reads}
+    parts = {part for part in parts if part.startswith(ROOT)}
+    if any(ROOT.startswith(prefix) for prefix in reads):
+        return [ROOT]
+    return sorted(
+        part for part in parts if not any(part != p and part.startswith(p) for p in parts)
+    )
 
 
 # --- what can go wrong ---------------------------------------------------------------------------
@@ -401,10 +413,16 @@ class Lock:
                 await keeper.unless_lost(self._gone(ahead[-1], revision), self._names)
 
     async def _refuse_deadlock(self, keeper: _LeaseKeeper) -> None:
-        """Look once, from each of our entries: whoever closes a circle sees all of it."""
+        """Look once, from each of our entries: whoever closes a circle sees all of it.
+
+        All that he may see of it: a circle through queues that he may not read ends with the wait.
+        """
         if keeper.holding:
-            snapshot = await scan_all(self._store, ROOT)
-            entries = [_decode(item) for item in snapshot.items.values()]
+            entries: list[Entry] = []
+            for prefix in _readable_queues(self._store.capabilities.reads):
+                with suppress(ForbiddenError):  # taken away since we connected
+                    snapshot = await scan_all(self._store, prefix)
+                    entries += [_decode(item) for item in snapshot.items.values()]
             for mine in [entry for entry in entries if entry.id == keeper.id]:
                 if cycle := find_cycle(entries, mine):
                     raise DeadlockError(cycle)

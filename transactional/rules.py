@@ -217,6 +217,24 @@ def _check_count(entries: Sequence[Compare | Write], what: str) -> None:
         raise InvalidRequestError(f"{len(entries)} {what} are more than {OPERATIONS_MAX}")
 
 
+# --- whose is what -------------------------------------------------------------------------------
+
+
+def operation_of(op_id: str, role: str) -> str:
+    """Return the name under which a role's op_id is recorded: nobody else's can be equal to it."""
+    return f"{role}\x1f{op_id}" if role else op_id  # an op_id has no control characters
+
+
+def lease_of(role: str, token: str) -> str:
+    """Return the id of a role's lease; it tells whose it is, over restarts and backups."""
+    return f"{role}.{token}" if role else token
+
+
+def owner_of(lease: str) -> str:
+    """Return the role that a lease belongs to."""
+    return lease.rpartition(".")[0]
+
+
 # --- op_ids --------------------------------------------------------------------------------------
 
 

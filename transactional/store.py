@@ -173,12 +173,44 @@ class TakesCommitsTogether(Protocol):
     saves each of them a task and a wake-up.
     """
 
-    async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
+    async def commit_all(
+        self, requests: Sequence[CommitRequest], *, role: str = ""
+    ) -> list[Commit | BaseException]:
         """Decide each request alone; return its commit, or the error ``commit`` would raise.
 
         Raises:
             UnavailableError: none was accepted; nothing is written.
         """
+        ...
+
+
+@runtime_checkable
+class ServesRoles(Store, Protocol):
+    """An engine that tells roles apart: op_ids and leases are those of the role that asks.
+
+    So a colleague in the same role can renew a lease and resolve an operation, and nobody else can.
+    Without a role it is the store's owner, who may use every lease; his op_ids are his own, too.
+    """
+
+    async def commit(
+        self,
+        compares: Sequence[Compare],
+        writes: Sequence[Write],
+        otherwise: Sequence[Write] = (),
+        *,
+        op_id: str | None = None,
+        by: str | None = None,
+        role: str = "",
+    ) -> Commit:
+        """Decide and write."""
+        ...
+
+    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
+        """Say what became of an op_id of the role, or make sure that it never is applied."""
+        ...
+
+    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
+        """Grant a lease to the role."""
         ...
 
 

@@ -303,3 +303,5 @@ class Capabilities:
     watch: bool = True
     max_operations: int = OPERATIONS_MAX
     value_bytes_max: int = VALUE_BYTES_MAX
+    reads: tuple[str, ...] = ("",)
+    """Prefixes of what this client may read; the empty one is every key."""

@@ -360,6 +360,7 @@ def dump_capabilities(found: Capabilities) -> Document:
         "watch": found.watch,
         "max_operations": found.max_operations,
         "value_bytes_max": found.value_bytes_max,
+        "reads": list(found.reads),
     }
 
 
@@ -373,6 +374,7 @@ def load_capabilities(doc: Document) -> Capabilities:
         watch=bool(doc.get("watch")),
         max_operations=whole(doc.get("max_operations")),
         value_bytes_max=whole(doc.get("value_bytes_max")),
+        reads=tuple([text(prefix) for prefix in entries(doc.get("reads"))]),
     )
 
 
@@ -385,6 +387,7 @@ _STATUS: Final[Mapping[type[e.TransactionalError], int]] = {
     e.StoreLockedError: 423,
     e.UnavailableError: 503,
     e.UnauthorizedError: 401,
+    e.ForbiddenError: 403,
     e.EpochMismatchError: 409,
     e.LeaseExpiredError: 410,
     e.OperationIdReusedError: 422,
@@ -444,6 +447,7 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
     e.NotFoundError.code: lambda data: e.NotFoundError(text(data["reason"])),
     e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
     e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),
+    e.ForbiddenError.code: lambda data: e.ForbiddenError(text(data["reason"])),
     e.CorruptStoreError.code: lambda data: e.CorruptStoreError(text(data["reason"])),
     e.DamagedRowError.code: lambda data: e.DamagedRowError(text(data["key"]), text(data["reason"])),
     e.EpochMismatchError.code: lambda data: e.EpochMismatchError(

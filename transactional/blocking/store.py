@@ -38,6 +38,7 @@ from transactional.stores import connect
 from transactional.tokens import fresh_token
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
@@ -249,7 +250,9 @@ class BlockingStore:
         return BlockingReservations(self._carrier, self._carrier.call(make))
 
 
-def open_sync(url: str) -> BlockingStore:
+def open_sync(
+    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> BlockingStore:
     """Open a store for threads and code without a loop; see ``connect`` for URLs and errors.
 
     Close it, best by ``with open_sync(url) as store:``.  If a process ends without, it is closed
@@ -264,7 +267,7 @@ def open_sync(url: str) -> BlockingStore:
     shown = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])  # no token and no password
     carrier = LoopThread(f"store {shown}", REFUSALS, last)
     try:
-        opened.append(carrier.wait(connect, url))
+        opened.append(carrier.wait(partial(connect, token=token, tls=tls), url))
     except BaseException:
         carrier.close()
         raise

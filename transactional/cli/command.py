@@ -16,6 +16,7 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -78,7 +79,10 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         "--store",
         default=os.environ.get("CONVOCA_STORE", DEFAULT_STORE),
         metavar="URL",
-        help="sqlite:PATH or http://HOST:PORT?token=… (default: $CONVOCA_STORE or %(default)s)",
+        help="sqlite:PATH or http://HOST:PORT (default: $CONVOCA_STORE or %(default)s)",
+    )
+    sub.add_argument(
+        "--token-file", type=Path, help="token for the authority (default: $CONVOCA_TOKEN)"
     )
     add_output(sub)
 
@@ -130,12 +134,25 @@ def parsed(text: str) -> object:
 @asynccontextmanager
 async def opened(options: argparse.Namespace) -> AsyncIterator[Store]:
     """Open the store that ``--store`` names."""
-    url: str = options.store
-    token = os.environ.get("CONVOCA_TOKEN")
-    if token and url.startswith("http") and "token=" not in url:
-        url += ("&" if "?" in url else "?") + f"token={token}"
-    async with open_(url) as store:
+    async with open_(options.store, token=token_of(options.token_file)) as store:
         yield store
+
+
+def token_of(file: Path | None) -> str | None:
+    """Return the token in the file, or else in the environment: a command line is for all eyes.
+
+    Raises:
+        InvalidRequestError: the file holds no token.
+    """
+    if file is None:
+        return os.environ.get("CONVOCA_TOKEN") or None
+    try:
+        token = file.read_text().strip()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"{file} holds no text") from error
+    if not token:
+        raise InvalidRequestError(f"{file} is empty, so it holds no token")
+    return token
 
 
 def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> None:

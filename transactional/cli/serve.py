@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import os
+import secrets
 import signal
 import ssl
 from pathlib import Path
@@ -32,27 +34,33 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         type=Path,
         help="bearer token that clients must show (or $CONVOCA_TOKEN); required off loopback",
     )
+    sub.add_argument(
+        "--tokens",
+        type=Path,
+        metavar="FILE",
+        help="list of clients, each with its own token, role and prefixes (docs/http-api.md)",
+    )
     sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
 
 
 def _listen(options: argparse.Namespace) -> Listen:
-    from transactional.server import Listen  # noqa: PLC0415 clients need no server
+    from transactional.server import ClientList, Listen  # noqa: PLC0415 clients need no server
 
     host, colon, port = options.listen.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise InvalidRequestError(f"--listen takes HOST:PORT, not {options.listen!r}")
-    token = os.environ.get("CONVOCA_TOKEN")
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text().strip()
-        except UnicodeDecodeError as error:
-            raise InvalidRequestError(f"{options.token_file} holds no text") from error
+    token = cli.token_of(options.token_file)
+    clients = None
+    if options.tokens is not None:
+        if options.token_file is not None:
+            raise InvalidRequestError("--token-file is one token for all; leave it or --tokens out")
+        token, clients = None, ClientList(options.tokens)
     tls = None
     if options.tls_cert is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.tls_cert, options.tls_key)
-    return Listen(host.strip("[]") or "127.0.0.1", int(port), token or None, tls)
+    return Listen(host.strip("[]") or "127.0.0.1", int(port), token, tls, clients)
 
 
 async def _find_free(listen: Listen) -> None:
@@ -100,6 +108,17 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def _token_arguments(sub: argparse.ArgumentParser) -> None:
+    cli.add_output(sub)
+
+
+async def _token(options: argparse.Namespace) -> None:
+    """Draw a token: the first is for the client's file, the second for the authority's list."""
+    token = secrets.token_urlsafe(32)
+    cli.show(options, [{"token": token, "sha256": hashlib.sha256(token.encode()).hexdigest()}])
+
+
 COMMANDS: Final = (
+    cli.Command("token", "draw a token for a client, and its hash", _token_arguments, _token),
     cli.Command("serve", "share a database file over HTTP", _serve_arguments, _serve),
 )

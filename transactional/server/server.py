@@ -23,6 +23,8 @@ import asyncio
 import json
 import logging
 import re
+from collections import Counter
+from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,11 +44,13 @@ from transactional.errors import (
 )
 from transactional.server.admission import Listen
 from transactional.server.calls import call, fault, reply_all
-from transactional.store import Shareable, Store
+from transactional.server.clients import ANYBODY, Client
+from transactional.server.scoped import ScopedStore
+from transactional.store import ServesRoles, Shareable, Store
 from transactional.values import Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
     from transactional.values import Compacted, Compare, WatchEvent, Write
     from transactional.wire import Document
@@ -54,9 +58,9 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUESTS_MAX: Final = 1024
-"""Most requests being worked on; one more is told 429."""
-WATCHES_MAX: Final = 1024
-"""Most open watches; one more is told 429."""
+"""Most requests being worked on, and most open watches; one more is told 429."""
+PER_CLIENT_MAX: Final = 256
+"""Most requests, and most watches, of one client of a list: the places of the others are theirs."""
 HEARTBEAT_S: Final = 5.0
 """A silent watch sends a comment this often, so that both ends notice a dead connection."""
 BODY_S: Final = 10.0
@@ -73,6 +77,8 @@ _log = logging.getLogger(__name__)
 _OPENAPI: Final = resources.files("transactional").joinpath("openapi.json").read_bytes()
 
 
+_CLIENT: Final = web.RequestKey("client", Client)
+_STORE: Final[web.RequestKey[Store]] = web.RequestKey("store", object)  # type: ignore[arg-type]  # a protocol
 _http = logging.getLogger("transactional.http")
 
 
@@ -97,8 +103,10 @@ class Authority:
         if isinstance(store, Shareable):
             store.share()
         self._listen = listen or Listen()
-        self._busy = 0
-        self._watches = 0
+        if self._listen.clients is not None and not isinstance(store, ServesRoles):
+            raise InvalidRequestError("this engine cannot tell its clients apart")
+        self._busy: Counter[str] = Counter()
+        self._watches: Counter[str] = Counter()
         self._revision = 0
         self._stopping = asyncio.Event()
         self._runner = web.AppRunner(
@@ -156,11 +164,12 @@ class Authority:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        weight = 0 if request.path == "/v1/watch" else 1  # watches have a limit of their own
-        self._busy += weight
         try:
-            self._admit(request)
-            return await handler(request)
+            client = self._admit(request)  # who is not let in takes no place
+            request[_CLIENT], request[_STORE] = client, self._store_of(client)
+            places = self._watches if request.path == "/v1/watch" else self._busy
+            with _place(places, client):
+                return await handler(request)
         except TransactionalError as error:
             return _as_error(error)
         except web.HTTPException as error:
@@ -171,27 +180,33 @@ class Authority:
             _log.exception("a fault in %s %s", request.method, request.path)
             op_id = request.headers.get("Idempotency-Key")
             return _as_error(fault(op_id, reads=request.method in {"GET", "HEAD"}))
-        finally:
-            self._busy -= weight
 
-    def _admit(self, request: web.Request) -> None:
-        headers = request.headers
-        self._listen.admit(
-            headers.get(hdrs.HOST, ""), headers.get(hdrs.AUTHORIZATION), headers.get(hdrs.ORIGIN)
-        )
+    def _admit(self, request: web.Request) -> Client:
+        client = self._client_of(request)
         if self._stopping.is_set():
             raise StoreClosedError("the authority is stopping")
-        if self._busy > REQUESTS_MAX:
-            raise TooManyRequestsError(f"{REQUESTS_MAX} requests are being worked on")
         epoch = request.headers.get(wire.EPOCH_HEADER)
         if epoch is not None and epoch != self._store.epoch:
             raise EpochMismatchError(given=epoch, current=self._store.epoch)
+        return client
+
+    def _client_of(self, request: web.Request) -> Client:
+        headers = request.headers
+        return self._listen.admit(
+            headers.get(hdrs.HOST, ""), headers.get(hdrs.AUTHORIZATION), headers.get(hdrs.ORIGIN)
+        )
+
+    def _store_of(self, client: Client) -> Store:
+        """Return the store as the client may use it."""
+        if client is ANYBODY or not isinstance(self._store, ServesRoles):
+            return self._store
+        return ScopedStore(self._store, client)
 
     # --- requests as JSON ---
 
-    async def _call(self, kind: str, doc: Document) -> Any:
+    async def _call(self, request: web.Request, kind: str, doc: Document) -> Any:
         """Call the store once, and remember the revision that was seen."""
-        answer, revision = await call(self._store, kind, doc)
+        answer, revision = await call(request[_STORE], kind, doc)
         self._revision = max(self._revision, revision)
         return answer
 
@@ -199,13 +214,13 @@ class Authority:
         requests = wire.entries((await _read_document(request)).get("requests"))
         if len(requests) > wire.BATCH_MAX:
             raise InvalidRequestError(f"{len(requests)} requests are more than {wire.BATCH_MAX}")
-        replies, seen = await reply_all(self._store, requests)
+        replies, seen = await reply_all(request[_STORE], requests)
         self._revision = max(self._revision, seen)
         return _as_json({"revision": self._revision, "replies": replies})
 
     def _one(self, kind: str) -> Handler:
         async def handle(request: web.Request) -> web.Response:
-            return _as_json(await self._call(kind, await _read_document(request)))
+            return _as_json(await self._call(request, kind, await _read_document(request)))
 
         return handle
 
@@ -214,7 +229,8 @@ class Authority:
     async def _openapi(self, _: web.Request) -> web.Response:
         return web.Response(body=_OPENAPI, content_type="application/json")
 
-    async def _status(self, _: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.Response:
+        client = request[_CLIENT]
         snapshot = await self._store.get_many([])
         time_us = microseconds(await self._store.now())
         return _as_json(
@@ -222,7 +238,8 @@ class Authority:
                 "epoch": self._store.epoch,
                 "revision": snapshot.revision,
                 "time_us": time_us,
-                "capabilities": wire.dump_capabilities(self._store.capabilities),
+                "capabilities": wire.dump_capabilities(request[_STORE].capabilities),
+                "client": {"name": client.name, "role": client.role},
             }
         )
 
@@ -230,10 +247,10 @@ class Authority:
         query = request.query
         doc: Document = {"prefix": query.get("prefix", ""), "after": query.get("after")}
         doc["limit"] = _integer(query.get("limit", "1000"), "limit")
-        return _as_json(await self._call("scan", doc))
+        return _as_json(await self._call(request, "scan", doc))
 
     async def _get_key(self, request: web.Request) -> web.Response:
-        found = await self._store.get(request.match_info["key"])
+        found = await request[_STORE].get(request.match_info["key"])
         if found is None:
             raise NotFoundError(f"{request.match_info['key']!r} is absent")
         headers = {hdrs.ETAG: f'"{found.revision}"'}
@@ -252,7 +269,7 @@ class Authority:
     async def _write_key(self, request: web.Request, key: str, write: Write) -> web.Response:
         op_id = request.headers.get("Idempotency-Key")
         try:
-            commit = await self._store.commit(_conditions(request, key), [write], op_id=op_id)
+            commit = await request[_STORE].commit(_conditions(request, key), [write], op_id=op_id)
         except ConflictError as error:
             return _as_error(error, 412)
         response = _as_json(wire.dump_commit(commit))
@@ -261,44 +278,52 @@ class Authority:
 
     async def _resolve(self, request: web.Request) -> web.Response:
         _refuse_forms(request)
-        return _as_json(await self._call("resolve", {"op_id": request.match_info["op_id"]}))
+        op_id = request.match_info["op_id"]
+        return _as_json(await self._call(request, "resolve", {"op_id": op_id}))
 
     async def _renew(self, request: web.Request) -> web.Response:
         _refuse_forms(request)
-        return _as_json(await self._call("renew", {"lease": request.match_info["lease"]}))
+        lease = request.match_info["lease"]
+        return _as_json(await self._call(request, "renew", {"lease": lease}))
 
     async def _revoke(self, request: web.Request) -> web.Response:
-        await self._store.revoke(request.match_info["lease"])
+        await request[_STORE].revoke(request.match_info["lease"])
         return _as_json({"revoked": True})
 
     # --- watching: server-sent events ---
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        if self._watches >= WATCHES_MAX:
-            raise TooManyRequestsError(f"{WATCHES_MAX} watches are open")
         prefix = request.query.get("prefix", "")
         asked = request.headers.get("Last-Event-ID") or request.query.get("after")
         snapshot = await self._store.get_many([])
         after = _integer(asked, "after") if asked is not None else snapshot.revision
         rules.check_prefix(prefix)
         rules.check_cursor(after, snapshot.revision)
+        request[_CLIENT].check_read(prefix)
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
         response.content_type = "text/event-stream"
-        self._watches += 1
         try:
             await response.prepare(request)
-            await self._stream(response, prefix, after)
+            await self._stream(request, response, prefix, after)
         except ConnectionError:
             pass  # the watcher went
         except Exception:
             if not response.prepared:
                 raise
             _log.exception("a watch broke off")  # its head is sent: all that is left is to end it
-        finally:
-            self._watches -= 1
         return response
 
-    async def _stream(self, response: web.StreamResponse, prefix: str, after: int) -> None:
+    def _may_watch(self, request: web.Request, prefix: str) -> bool:
+        """Say whether who opened a watch may still read what it tells."""
+        try:
+            self._client_of(request).check_read(prefix)
+        except TransactionalError:
+            return False
+        return True
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, prefix: str, after: int
+    ) -> None:
         await response.write(f"event: start\nid: {after}\ndata: {{}}\n\n".encode())
         events = self._store.watch(prefix, after=after)
         stop = asyncio.ensure_future(self._stopping.wait())
@@ -306,6 +331,8 @@ class Authority:
         try:
             while not stop.done():
                 await asyncio.wait([upcoming, stop], timeout=HEARTBEAT_S, return_when=_FIRST)
+                if not self._may_watch(request, prefix):
+                    return  # the token was taken out, or the right
                 if not upcoming.done():
                     await response.write(b": alive\n\n")
                     continue
@@ -320,6 +347,26 @@ class Authority:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
             await events.aclose()
+
+
+@contextmanager
+def _place(places: Counter[str], client: Client) -> Iterator[None]:
+    """Take one of the places for a while.
+
+    Raises:
+        TooManyRequestsError: there is none, or the client has its share.
+    """
+    if places.total() >= REQUESTS_MAX:
+        raise TooManyRequestsError(f"{REQUESTS_MAX} requests are being worked on")
+    if client.name and places[client.name] >= PER_CLIENT_MAX:
+        raise TooManyRequestsError(f"{PER_CLIENT_MAX} requests of {client.name!r} are worked on")
+    places[client.name] += 1
+    try:
+        yield
+    finally:
+        places[client.name] -= 1
+        if not places[client.name]:
+            del places[client.name]
 
 
 async def _next(

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from transactional.errors import UnknownSchemeError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["backup", "connect", "open", "verify"]
 
 
-async def connect(url: str) -> Store:
+async def connect(
+    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> Store:
     """Return an open store for ``url``; the caller closes it.
 
-    ``memory:`` | ``sqlite:PATH`` | ``http://HOST:PORT?token=…`` | ``https://…``
+    ``memory:`` | ``sqlite:PATH`` | ``http://HOST:PORT`` | ``https://HOST:PORT``; ``token`` and
+    ``tls`` are for an authority.  A token in the URL (``?token=…``) works too, where nobody reads
+    URLs; no error repeats it.
 
     Raises:
-        UnknownSchemeError: the URL names no engine.
+        UnknownSchemeError: the URL names no engine, or a password, which no authority takes.
         UnavailableError: the authority cannot be reached, or the file belongs to another one.
     """
     scheme, _, rest = url.partition(":")
@@ -48,23 +53,31 @@ async def connect(url: str) -> Store:
         case "http" | "https":
             from transactional.stores.http import HTTPStore  # noqa: PLC0415 lazy engine
 
-            try:
-                parts = urlsplit(url)
-                if not parts.hostname or parts.port == 0:  # .port raises beyond 65535
-                    raise UnknownSchemeError(f"{url!r} names no host and port")
-            except ValueError as error:
-                raise UnknownSchemeError(f"{url!r} names no host and port: {error}") from error
-            options = dict(parse_qsl(parts.query))
-            return await HTTPStore.open(
-                f"{scheme}://{parts.netloc}{parts.path}", token=options.get("token")
-            )
-    raise UnknownSchemeError(f"{url!r} names no store")
+            base, in_url = _authority_of(url)
+            return await HTTPStore.open(base, token=token or in_url, tls=tls)
+    raise UnknownSchemeError(f"{scheme[:40]!r} names no store")
+
+
+def _authority_of(url: str) -> tuple[str, str | None]:
+    """Return an authority's address and the token in its URL; no error tells what it holds."""
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # .port raises beyond 65535
+            raise UnknownSchemeError("the URL names no host and port")
+    except ValueError as error:
+        raise UnknownSchemeError("the URL names no host and port") from error
+    if parts.username is not None or parts.password is not None:
+        raise UnknownSchemeError("the URL has USER:PASSWORD@, which an authority does not take")
+    token = dict(parse_qsl(parts.query)).get("token")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}", token
 
 
 @asynccontextmanager
-async def open(url: str) -> AsyncIterator[Store]:  # noqa: A001 the verb users expect
+async def open(  # noqa: A001 the verb users expect
+    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Store]:
     """Open a store for the length of an ``async with``; see ``connect`` for URLs and errors."""
-    store = await connect(url)
+    store = await connect(url, token=token, tls=tls)
     try:
         yield store
     finally:

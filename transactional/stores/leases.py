@@ -10,9 +10,15 @@ less.  Leases of an embedded store end with its process, which their holders wer
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import Final
 
+from transactional import rules
+from transactional.errors import TooManyRequestsError
+
 LEASES_MAX: Final = 100_000
+LEASES_PER_ROLE_MAX: Final = 10_000
+"""Most leases of one role of an authority's clients: no role can use up those of the others."""
 
 
 class Leases:
@@ -22,6 +28,7 @@ class Leases:
         self._deadline_s: dict[str, float] = {}
         self._ttl_s: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
+        self._per_role: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._ttl_s)
@@ -29,8 +36,17 @@ class Leases:
     def __contains__(self, lease: object) -> bool:
         return lease in self._ttl_s
 
+    def admit(self, role: str) -> None:
+        """Raise TooManyRequestsError if there is no room for another lease of the role."""
+        if len(self._ttl_s) >= LEASES_MAX:
+            raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
+        if role and self._per_role[role] >= LEASES_PER_ROLE_MAX:
+            raise TooManyRequestsError(f"{LEASES_PER_ROLE_MAX} leases of role {role!r} are alive")
+
     def start(self, lease: str, ttl_s: float, now_s: float) -> None:
         """Begin or renew a lease: it lives until ``now_s + ttl_s``."""
+        if lease not in self._ttl_s:
+            self._per_role[rules.owner_of(lease)] += 1
         self._ttl_s[lease] = ttl_s
         self._deadline_s[lease] = now_s + ttl_s
         heapq.heappush(self._heap, (now_s + ttl_s, lease))
@@ -42,7 +58,13 @@ class Leases:
     def end(self, lease: str) -> bool:
         """Take a lease out; False if it was not there."""
         self._deadline_s.pop(lease, None)
-        return self._ttl_s.pop(lease, None) is not None
+        if self._ttl_s.pop(lease, None) is None:
+            return False
+        role = rules.owner_of(lease)
+        self._per_role[role] -= 1
+        if not self._per_role[role]:
+            del self._per_role[role]
+        return True
 
     def due(self, now_s: float) -> list[str]:
         """Return the leases whose deadline is reached; the caller ends them."""

@@ -20,11 +20,10 @@ from transactional.errors import (
     OpIdExpiredError,
     OpIdFencedError,
     StoreClosedError,
-    TooManyRequestsError,
 )
 from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores.feed import Feed, row_of
-from transactional.stores.leases import LEASES_MAX, Leases
+from transactional.stores.leases import Leases
 from transactional.values import (
     LAST_CODE_POINT,
     SCAN_KEYS_MAX,
@@ -159,13 +158,14 @@ class MemoryStore:
         *,
         op_id: str | None = None,
         by: str | None = None,
+        role: str = "",
     ) -> Commit:
         """Decide and write at one point in time; see ``Store.commit``."""
         rules.check_commit(compares, writes, otherwise, op_id, by)
         self._turn()
         op_id = op_id or self.mint_op_id()
         content = rules.fingerprint(compares, writes, otherwise)
-        first = self._recorded(op_id, content)
+        first = self._recorded(op_id, role, content)
         if first is not None:
             return Commit(first.revision, first.succeeded, first.time, replayed=True)
         failed = rules.failed_compares(self, compares)
@@ -178,7 +178,7 @@ class MemoryStore:
                 raise LeaseExpiredError(write.lease)
         commit = self._write(chosen, succeeded=not failed, by=by or self._by)
         if chosen:
-            self._record(op_id, (content, commit))
+            self._record(op_id, role, (content, commit))
         return commit
 
     def _write(self, writes: Sequence[Write], *, succeeded: bool, by: str) -> Commit:
@@ -203,51 +203,52 @@ class MemoryStore:
 
     # --- operations ---
 
-    def _recorded(self, op_id: str, content: bytes | None) -> Commit | None:
+    def _recorded(self, op_id: str, role: str, content: bytes | None) -> Commit | None:
         """Return the first result of ``op_id``; raise if it cannot be used for ``content``."""
         minted = rules.minted_revision(op_id, self._epoch, self._revision)
         if minted is not None and minted < self._feed.floor:
             raise OpIdExpiredError(op_id)
-        if op_id not in self._operations:
+        name = rules.operation_of(op_id, role)
+        if name not in self._operations:
             return None
-        record = self._operations[op_id]
+        record = self._operations[name]
         if record is None:
             raise OpIdFencedError(op_id)
         if content is not None and record[0] != content:
             raise OperationIdReusedError(op_id)
         return record[1]
 
-    def _record(self, op_id: str, record: tuple[bytes, Commit] | None) -> None:
-        self._operations[op_id] = record
+    def _record(self, op_id: str, role: str, record: tuple[bytes, Commit] | None) -> None:
+        name = rules.operation_of(op_id, role)
+        self._operations[name] = record
         minted = rules.minted_revision(op_id, self._epoch, self._revision)
         if minted is None:
-            self._own[op_id] = self._time.last_us
+            self._own[name] = self._time.last_us
         else:
-            self._minted[op_id] = minted
+            self._minted[name] = minted
 
-    async def resolve(self, op_id: str) -> Applied | Fenced:
+    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         rules.check_op_id(op_id)
         self._turn()
         try:
-            self._recorded(op_id, None)
+            self._recorded(op_id, role, None)
         except OpIdFencedError:
             return Fenced(op_id)
-        record = self._operations.get(op_id)
+        record = self._operations.get(rules.operation_of(op_id, role))
         if record is not None:
             return Applied(record[1], record[0])
-        self._record(op_id, None)
+        self._record(op_id, role, None)
         return Fenced(op_id)
 
     # --- leases ---
 
-    async def lease(self, ttl_s: float) -> Lease:
+    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
         """Grant a lease."""
         rules.check_ttl(ttl_s)
         self._turn()
-        if len(self._leases) >= LEASES_MAX:
-            raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
-        lease = Lease(secrets.token_hex(10), ttl_s)
+        self._leases.admit(role)
+        lease = Lease(rules.lease_of(role, secrets.token_hex(10)), ttl_s)
         self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
         self._arm()
         return lease

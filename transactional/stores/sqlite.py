@@ -64,7 +64,6 @@ from transactional.errors import (
     OutcomeUnknownError,
     StoreClosedError,
     StoreLockedError,
-    TooManyRequestsError,
     TransactionalError,
 )
 from transactional.shield import shielded
@@ -72,7 +71,7 @@ from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores import sqlite_file
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
-from transactional.stores.leases import LEASES_MAX, Leases
+from transactional.stores.leases import Leases
 from transactional.stores.writer_thread import Failure, Job, WriterThread
 from transactional.values import (
     LAST_CODE_POINT,
@@ -346,41 +345,44 @@ class SQLiteStore:
         *,
         op_id: str | None = None,
         by: str | None = None,
+        role: str = "",
     ) -> Commit:
         """Decide and write at one point in time, durable when it returns; see ``Store.commit``."""
-        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by))
+        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by), role)
         return await self._writer.ask(run, op_id=name)
 
-    async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
+    async def commit_all(
+        self, requests: Sequence[CommitRequest], *, role: str = ""
+    ) -> list[Commit | BaseException]:
         """Decide commits that came together, each alone; see ``TakesCommitsTogether``."""
         outcomes: dict[int, object] = {}
         jobs: dict[int, tuple[Callable[[State], Commit], str]] = {}
         for n, asked in enumerate(requests):
             try:
-                jobs[n] = self._job(asked)
+                jobs[n] = self._job(asked, role)
             except InvalidRequestError as error:
                 outcomes[n] = error
         outcomes |= zip(jobs, await self._writer.ask_all(list(jobs.values())), strict=True)
         return [_raised(outcomes[n]) for n in range(len(requests))]
 
-    def _job(self, asked: CommitRequest) -> tuple[Callable[[State], Commit], str]:
+    def _job(self, asked: CommitRequest, role: str) -> tuple[Callable[[State], Commit], str]:
         """Check a commit; return what the writer is to do, and its op_id."""
         compares, writes, otherwise = asked.compares, asked.writes, asked.otherwise
         rules.check_commit(compares, writes, otherwise, asked.op_id, asked.by)
         content = rules.fingerprint(compares, writes, otherwise)
         name, by = asked.op_id or self.mint_op_id(), asked.by or self._by
-        return lambda state: state.commit(asked, name, content, by), name
+        return lambda state: state.commit(asked, name, content, by, role), name
 
-    async def resolve(self, op_id: str) -> Applied | Fenced:
+    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         rules.check_op_id(op_id)
-        return await self._writer.ask(lambda state: state.resolve(op_id), op_id=op_id)
+        return await self._writer.ask(lambda state: state.resolve(op_id, role), op_id=op_id)
 
-    async def lease(self, ttl_s: float) -> Lease:
+    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
         """Grant a lease."""
         rules.check_ttl(ttl_s)
         remote = self._shared
-        return await self._writer.ask(lambda state: state.grant(ttl_s, remote=remote))
+        return await self._writer.ask(lambda state: state.grant(ttl_s, role, remote=remote))
 
     def share(self) -> None:
         """Grant leases to other processes from now on: a restart of this one does not end them."""
@@ -768,10 +770,11 @@ class State:
         op_id: str,
         content: bytes,
         by: str,
+        role: str,
     ) -> Commit:
         """Decide and write; see ``Store.commit``.  ``content`` is the request's fingerprint."""
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
-        record = self._recorded(op_id, minted)
+        record = self._recorded(op_id, minted, role)
         if record is not None:
             if record[0] != content:
                 raise OperationIdReusedError(op_id)
@@ -789,7 +792,7 @@ class State:
             self._write(chosen, by, time_us)
         record = (content, self.revision, not failed, time_us)
         if chosen:
-            self._record(op_id, record, minted)
+            self._record(op_id, role, record, minted)
         return _commit_of(record)
 
     def _write(self, writes: Sequence[Write], by: str, time_us: int) -> None:
@@ -805,34 +808,38 @@ class State:
         self._pending.history_rows += rows
         self._pending.commits.append((revision, rows))
 
-    def _record(self, op_id: str, record: _Record, minted: int | None) -> None:
-        self._pending.operations[op_id] = record
-        row = (schema.OWN if minted is None else minted, op_id, *record)
+    def _record(self, op_id: str, role: str, record: _Record, minted: int | None) -> None:
+        name = rules.operation_of(op_id, role)
+        self._pending.operations[name] = record
+        row = (schema.OWN if minted is None else minted, name, *record)
         self._pending.operation_rows.append((*row, schema.operation_checksum(*row)))
 
-    def resolve(self, op_id: str) -> Applied | Fenced:
+    def resolve(self, op_id: str, role: str) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
         try:
-            record = self._recorded(op_id, minted)
+            record = self._recorded(op_id, minted, role)
         except OpIdFencedError:
             return Fenced(op_id)
         if record is not None:
             return Applied(_commit_of(record), record[0])
         # Counted as a revision, so that its record is later than the op_id's own revision.
         self.revision += 1
-        self._record(op_id, (None, self.revision, False, self._next_us()), minted)
+        self._record(op_id, role, (None, self.revision, False, self._next_us()), minted)
         return Fenced(op_id)
 
-    def _recorded(self, op_id: str, minted: int | None) -> tuple[bytes, int, bool, int] | None:
+    def _recorded(
+        self, op_id: str, minted: int | None, role: str
+    ) -> tuple[bytes, int, bool, int] | None:
         if minted is not None and minted < self.compacted:
             raise OpIdExpiredError(op_id)
-        record = self._pending.operations.get(op_id) or self._operations.get(op_id)
+        name = rules.operation_of(op_id, role)
+        record = self._pending.operations.get(name) or self._operations.get(name)
         if record is None:
             # Its record would be of a later revision than its own: no need to look further back.
             if minted is not None and minted >= self._operations_since:
                 return None
-            record = self._recorded_in_file(op_id, minted)
+            record = self._recorded_in_file(name, minted)
             if record is None:
                 return None
         content, revision, succeeded, time_us = record
@@ -844,29 +851,29 @@ class State:
             raise OpIdFencedError(op_id)
         return content, revision, succeeded, time_us
 
-    def _recorded_in_file(self, op_id: str, minted: int | None) -> _Record | None:
-        name = (schema.OWN if minted is None else minted, op_id)
+    def _recorded_in_file(self, name: str, minted: int | None) -> _Record | None:
+        row_id = (schema.OWN if minted is None else minted, name)
         row = self._db.execute(
             "SELECT content, revision, succeeded, time_us, checksum FROM operations"
             " WHERE minted = ? AND op_id = ?",
-            name,
+            row_id,
         ).fetchone()
         if row is None:
             return None
         *record, checksum = row
-        if schema.operation_checksum(*name, *record) != checksum:
+        if schema.operation_checksum(*row_id, *record) != checksum:
+            op_id = name.rpartition("\x1f")[2]
             raise DamagedRowError(op_id, f"the record of {op_id!r} is not what was written")
         content, revision, succeeded, time_us = record
         return content, revision, bool(succeeded), time_us
 
     # --- leases ---
 
-    def grant(self, ttl_s: float, *, remote: bool) -> Lease:
+    def grant(self, ttl_s: float, role: str, *, remote: bool) -> Lease:
         """Grant a lease."""
-        if len(self._leases) >= LEASES_MAX:
-            raise TooManyRequestsError(f"{LEASES_MAX} leases are alive")
-        lease = Lease(secrets.token_hex(10), ttl_s)
-        row = (lease.id, ttl_s, int(remote))
+        self._leases.admit(role)
+        lease = Lease(rules.lease_of(role, secrets.token_hex(10)), ttl_s)
+        row = (lease.id, float(ttl_s), int(remote))  # as it is read again
         checksum = schema.lease_checksum(*row)
         self._db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (*row, checksum))
         self._count("leases", (1, checksum, 0))
