@@ -16,6 +16,7 @@ from transactional.blocking import (
 )
 from transactional.clock import Clock
 from transactional.errors import (
+    ClockJumpedError,
     ConflictError,
     CorruptStoreError,
     DamagedRowError,
@@ -155,6 +156,7 @@ __all__ = [
     "Capabilities",
     "Child",
     "Clock",
+    "ClockJumpedError",
     "Commit",
     "CommitRequest",
     "Compacted",

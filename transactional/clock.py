@@ -3,7 +3,8 @@
 Three clocks, from the machine to the recipe::
 
     Clock           this machine's wall clock and boot time; an argument, so that tests own it
-      -> BusinessTime    the authority's: strictly monotone, persisted with commits
+      -> BusinessTime    the authority's: strictly monotone, persisted with commits; a wrong reading
+                         of the wall clock does not poison it
            -> BusinessClock    what a recipe knows of it without asking each time
 
 ``now()`` of a store is business time.  Nothing exact rests on any of the three: who comes first is
@@ -15,6 +16,7 @@ in the hour that a zone repeats in autumn, two instants an hour apart compare eq
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -29,9 +31,14 @@ if TYPE_CHECKING:
 
     from transactional.store import Store
 
+JUMP_S_MAX: Final = 3600.0
+"""How far the wall clock may run ahead of boot time's pace, all jumps together, to be believed."""
+AWAY_S_MAX: Final = 30 * 86_400.0
+"""How far the wall clock may be from the last time of a store when that is opened."""
 LOOK_AGAIN_S: Final = 60.0
 """Longest nap: a clock that was set right in the meantime is noticed after that."""
 
+_log = logging.getLogger(__name__)
 _UNIX: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -90,13 +97,22 @@ class Clock:
 class BusinessTime:
     """Strictly monotone time: the wall clock's as long as that goes ahead, else boot time's pace.
 
-    A wall clock that is set back (or was in the future once, and was believed) must not stop time:
-    holds would not lapse until it has caught up.  Behind the last time given out, time therefore
-    runs on from there by what has elapsed since boot.  It never returns to such a clock by itself.
+    A wall clock that is set back must not stop time: holds would not lapse until it has caught up.
+    Behind the last time given out, time therefore runs on from there by what has elapsed since
+    boot.
+
+    Nor must a wall clock that jumps ahead take time along, for time cannot be taken back: one wrong
+    answer of a time server would be for ever.  A reading further than ``JUMP_S_MAX`` ahead of where
+    boot time's pace, counted from the first reading of this process, puts it is refused, which is
+    logged once: time runs on by that pace, until the wall clock is back within it.
     """
 
     last_us: int = 0
+    refused: int = 0
+    """How many readings of the wall clock were refused."""
     _from: tuple[int, float] | None = None  # a time, and the seconds since boot that belong to it
+    _pace_us: int | None = None  # the first reading less the boot time then
+    _refusing: bool = False
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def resume(self, last_us: int, elapsed_s: float) -> None:
@@ -112,7 +128,7 @@ class BusinessTime:
         the time, which cannot be taken back.
         """
         with self._guard:
-            if wall_us > self.last_us:
+            if self._believed(wall_us, elapsed_s) and wall_us > self.last_us:
                 self.last_us = wall_us
                 self._from = (wall_us, elapsed_s)
             else:
@@ -121,6 +137,24 @@ class BusinessTime:
                 ran_us = since_us + int((elapsed_s - since_s) * 1e6)
                 self.last_us = max(ran_us, self.last_us + 1)
             return self.last_us
+
+    def _believed(self, wall_us: int, elapsed_s: float) -> bool:
+        elapsed_us = int(elapsed_s * 1e6)
+        if self._pace_us is None:
+            self._pace_us = wall_us - elapsed_us
+        ahead_s = (wall_us - elapsed_us - self._pace_us) / 1e6
+        if ahead_s <= JUMP_S_MAX:
+            self._refusing = False
+            return True
+        self.refused += 1
+        if not self._refusing:
+            self._refusing = True
+            _log.error(
+                "the wall clock jumped %.0f s ahead and is not followed: set it right, or, if it is"
+                " right, start the store anew with --accept-clock",
+                ahead_s,
+            )
+        return False
 
 
 # --- of a recipe ---------------------------------------------------------------------------------

@@ -230,6 +230,25 @@ class UnsafeFilesystemError(WrongRequestError):
     hint = "put the file on a local disk and share it with `python -m transactional serve`"
 
 
+class ClockJumpedError(WrongRequestError):
+    """The wall clock is more than 30 days from the store's time: the file was left as it was."""
+
+    code = "clock_jumped"
+    hint = (
+        "set the clock of this machine; if it is right, open the store once with `--accept-clock`"
+        " (`serve`), or accept_clock=True"
+    )
+
+    def __init__(self, *, clock: str, store: str) -> None:
+        super().__init__(f"the clock says {clock}, and the store last wrote at {store}")
+        self.clock = clock
+        self.store = store
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return both times."""
+        return {"clock": self.clock, "store": self.store}
+
+
 class CorruptStoreError(WrongRequestError):
     """The file is not a sound database of ours; it was not changed."""
 

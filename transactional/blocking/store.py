@@ -251,7 +251,11 @@ class BlockingStore:
 
 
 def open_sync(
-    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+    url: str,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    accept_clock: bool = False,
 ) -> BlockingStore:
     """Open a store for threads and code without a loop; see ``connect`` for URLs and errors.
 
@@ -267,7 +271,8 @@ def open_sync(
     shown = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])  # no token and no password
     carrier = LoopThread(f"store {shown}", REFUSALS, last)
     try:
-        opened.append(carrier.wait(partial(connect, token=token, tls=tls), url))
+        how = partial(connect, token=token, tls=tls, accept_clock=accept_clock)
+        opened.append(carrier.wait(how, url))
     except BaseException:
         carrier.close()
         raise

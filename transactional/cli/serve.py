@@ -40,6 +40,11 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="list of clients, each with its own token, role and prefixes (docs/http-api.md)",
     )
+    sub.add_argument(
+        "--accept-clock",
+        action="store_true",
+        help="the clock is right, though it is 30 days or more from the store's last time",
+    )
     sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
 
@@ -86,7 +91,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     url = options.file if options.file == "memory:" else f"sqlite:{options.file}"
-    store = await connect(url)
+    store = await connect(url, accept_clock=options.accept_clock)
     authority = Authority(store, listen)
     try:
         await authority.start()

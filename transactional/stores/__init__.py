@@ -28,7 +28,11 @@ __all__ = ["backup", "connect", "open", "verify"]
 
 
 async def connect(
-    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+    url: str,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    accept_clock: bool = False,
 ) -> Store:
     """Return an open store for ``url``; the caller closes it.
 
@@ -36,8 +40,12 @@ async def connect(
     ``tls`` are for an authority.  A token in the URL (``?token=…``) works too, where nobody reads
     URLs; no error repeats it.
 
+    ``accept_clock`` opens a file whose last time is more than 30 days from the clock's; see
+    ``SQLiteStore.open``.  The other engines have no use for it.
+
     Raises:
         UnknownSchemeError: the URL names no engine, or a password, which no authority takes.
+        ClockJumpedError: the clock is that far off, and it was not accepted.
         UnavailableError: the authority cannot be reached, or the file belongs to another one.
     """
     scheme, _, rest = url.partition(":")
@@ -49,7 +57,7 @@ async def connect(
         case "sqlite" if rest:
             from transactional.stores.sqlite import SQLiteStore  # noqa: PLC0415 lazy engine
 
-            return await SQLiteStore.open(unquote(rest))
+            return await SQLiteStore.open(unquote(rest), accept_clock=accept_clock)
         case "http" | "https":
             from transactional.stores.http import HTTPStore  # noqa: PLC0415 lazy engine
 
@@ -74,10 +82,14 @@ def _authority_of(url: str) -> tuple[str, str | None]:
 
 @asynccontextmanager
 async def open(  # noqa: A001 the verb users expect
-    url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None
+    url: str,
+    *,
+    token: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    accept_clock: bool = False,
 ) -> AsyncIterator[Store]:
     """Open a store for the length of an ``async with``; see ``connect`` for URLs and errors."""
-    store = await connect(url, token=token, tls=tls)
+    store = await connect(url, token=token, tls=tls, accept_clock=accept_clock)
     try:
         yield store
     finally:

@@ -46,6 +46,7 @@ import secrets
 import sqlite3
 from collections import deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -185,8 +186,13 @@ class SQLiteStore:
         history_commits_max: int = HISTORY_COMMITS_MAX,
         op_id_retention_s: float = OP_ID_RETENTION_S,
         by: str | None = None,
+        accept_clock: bool = False,
     ) -> SQLiteStore:
         """Open or create the store in ``path``; ``by`` writes where a commit does not say who.
+
+        ``accept_clock`` says that the wall clock is right, however far it is from the store's last
+        time.  If it is behind by more than an hour, time is taken back, and that is another life of
+        the store: it has another epoch.
 
         Raises:
             StoreLockedError: another authority has the file open; nothing was touched.
@@ -194,11 +200,15 @@ class SQLiteStore:
             CorruptStoreError: the file is damaged or something else; nothing was touched.
             InvalidRequestError: the directory does not exist.
             UnavailableError: the file or its directory cannot be used now.
+            ClockJumpedError: the clock is 30 days from the store's last time; nothing was touched.
         """
         clock = clock or Clock()
         time = BusinessTime()
         opening = asyncio.get_running_loop().run_in_executor(
-            None, sqlite_file.OpenFile.open, Path(path)
+            None,
+            partial(
+                sqlite_file.OpenFile.open, Path(path), clock.wall_us, accept_clock=accept_clock
+            ),
         )
         file = await shielded(opening, undo=lambda file: asyncio.to_thread(file.close))
         try:

@@ -38,7 +38,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
+from transactional.clock import AWAY_S_MAX, JUMP_S_MAX, utc
 from transactional.errors import (
+    ClockJumpedError,
     CorruptStoreError,
     InvalidRequestError,
     StoreFullError,
@@ -51,7 +53,7 @@ from transactional.errors import (
 from transactional.stores import sqlite_schema as schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
@@ -286,14 +288,17 @@ class OpenFile:
     ranges: sqlite3.Connection
 
     @classmethod
-    def open(cls, path: Path) -> OpenFile:
+    def open(cls, path: Path, wall_us: Callable[[], int], *, accept_clock: bool) -> OpenFile:
         """Take the file, or leave it as it was and raise; see ``SQLiteStore.open``."""
         path = real_path(path)
         check_filesystem(path)
         lock = FileLock(path)
         try:
             set_strange_log_aside(path, lock.epoch_before)
+            behind_s = _behind(path, wall_us(), accept=accept_clock)
             writer = connect_writer(path)
+            if behind_s > JUMP_S_MAX and accept_clock:
+                _take_back(writer, wall_us())
             lock.note(writer.execute("SELECT epoch FROM meta").fetchone()[0])
             return cls(lock, writer, connect_reader(path), connect_reader(path))
         except sqlite3.Error as error:
@@ -308,6 +313,30 @@ class OpenFile:
         for connection in (self.points, self.ranges, self.writer):  # the last one checkpoints
             connection.close()
         self.lock.close()
+
+
+def _behind(path: Path, wall_us: int, *, accept: bool) -> float:
+    """Return how far the wall clock is behind the store's last time; 0.0 if that has none yet.
+
+    Raises:
+        ClockJumpedError: they are too far apart, and that is not accepted.
+    """
+    last_us = 0
+    with contextlib.suppress(sqlite3.Error):  # no store yet, or no sound one: opening it will tell
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            (last_us,) = connection.execute("SELECT time_us FROM meta").fetchone()
+    behind_s = (last_us - wall_us) / 1e6 if last_us else 0.0
+    if abs(behind_s) > AWAY_S_MAX and not accept:
+        raise ClockJumpedError(clock=utc(wall_us).isoformat(), store=utc(last_us).isoformat())
+    return behind_s
+
+
+def _take_back(writer: sqlite3.Connection, wall_us: int) -> None:
+    """Set the store's time back; who was told a wrong one holds tokens of another life."""
+    epoch = secrets.token_hex(4)
+    _begin_another_life(writer, epoch, time_us=wall_us)
+    _log.warning("the store's time was taken back; its epoch is %s from now on", epoch)
 
 
 def backup(source: Path, target: Path) -> str:
@@ -361,7 +390,9 @@ def _copy(source: Path, part: Path, epoch: str) -> None:
         os.fsync(written.fileno())
 
 
-def _begin_another_life(copy: sqlite3.Connection, epoch: str) -> None:
+def _begin_another_life(
+    copy: sqlite3.Connection, epoch: str, *, time_us: int | None = None
+) -> None:
     """History and minted op_ids belong to the old life; callers' own go with their effects."""
     copy.execute("BEGIN")
     for table in ("history", "changes", "moments"):
@@ -372,9 +403,10 @@ def _begin_another_life(copy: sqlite3.Connection, epoch: str) -> None:
             "UPDATE totals SET rows = ?, checksums = ?, bytes = ? WHERE name = ?",
             (*schema.totals_of(copy, table), table),
         )
-    revision, time_us = copy.execute(
+    revision, last_us = copy.execute(
         "SELECT revision + ?, time_us FROM meta", (REVISION_GAP,)
     ).fetchone()
+    time_us = last_us if time_us is None else time_us
     meta = (epoch, revision, revision, revision, revision, time_us)
     copy.execute(
         f"REPLACE INTO meta(one, {schema.META_COLUMNS}, checksum) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",

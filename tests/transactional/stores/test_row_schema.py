@@ -143,7 +143,9 @@ async def test_a_store_of_the_format_before_is_converted(before, hand_clock) -> 
     assert sqlite_file.verify(path) == []
 
 
-async def test_a_conversion_is_all_or_nothing(before, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversion_is_all_or_nothing(
+    before, monkeypatch: pytest.MonkeyPatch, hand_clock
+) -> None:
     """Broken off at its end, it leaves the file as it was, and the next open converts it."""
     path, facts = before
     with closing(sqlite3.connect(path)) as connection:
@@ -155,15 +157,17 @@ async def test_a_conversion_is_all_or_nothing(before, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_schema, "totals_of", full)
         with pytest.raises(t.UnavailableError):
-            await SQLiteStore.open(path)
+            await SQLiteStore.open(path, clock=hand_clock.clock())
     with closing(sqlite3.connect(path)) as connection:
         assert list(connection.iterdump()) == content
-    store = await SQLiteStore.open(path)
+    store = await SQLiteStore.open(path, clock=hand_clock.clock())
     assert (await store.get_many([])).revision == facts["revision"]
     await store.close()
 
 
-async def test_a_store_of_the_format_before_is_copied_and_checked(before, tmp_path: Path) -> None:
+async def test_a_store_of_the_format_before_is_copied_and_checked(
+    before, tmp_path: Path, hand_clock
+) -> None:
     """A backup before the upgrade can be made by either version; verify says what to do."""
     path, facts = before
     content = path.read_bytes()
@@ -175,7 +179,7 @@ async def test_a_store_of_the_format_before_is_copied_and_checked(before, tmp_pa
         assert connection.execute("PRAGMA user_version").fetchone() == (2,)
     shutil.copy(tmp_path / "copy.db", path)
     assert path.read_bytes() != content
-    store = await SQLiteStore.open(path)
+    store = await SQLiteStore.open(path, clock=hand_clock.clock())
     assert len((await store.scan("")).items) == len(facts["keys"])
     await store.close()
 
