@@ -246,6 +246,16 @@ class UnknownPeerError(ReplicationError, LookupError):
     hint = "agent.members() lists who is known"
 
 
+class MemberAliveError(ReplicationError):
+    """Whoever is known by that name, id or address lives; nothing changed."""
+
+    code: ClassVar[str] = "member-alive"
+    hint = "stop it; an agent that stops says goodbye, and one that does not answer is seen dead"
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(f"{replica} lives, and would only say so")
+
+
 class ClosedError(ReplicationError):
     """The agent is closed, or was never started; nothing changed."""
 

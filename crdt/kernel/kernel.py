@@ -34,11 +34,12 @@ from crdt.errors import (
 from crdt.kernel import blocks as hashed
 from crdt.kernel.change import type_of
 from crdt.kernel.chunk import Chunk
+from crdt.kernel.codec import element_of
 from crdt.kernel.context import VersionVector, check_replica, check_vector, context_of
 from crdt.kernel.delta import Delta
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, check_document_type, kind_of
-from crdt.kernel.live import BLOCK_BITS
+from crdt.kernel.live import BLOCK_BITS, entries_of
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -224,6 +225,24 @@ class Kernel:
             for step in container.rows
         ]
         return self._writer.write(self._writer.observed(places, context))
+
+    def rows(self, name: str, kind: type[Document] | DocumentType[Document]) -> int:
+        """How many rows a document has: elements, keys, or 1 for what has none. O(1)."""
+        found = self._state.live.containers.get(below((), name, check_document_type(kind)))
+        return 0 if found is None else len(found.rows)
+
+    def authors(
+        self, name: str, kind: type[Document] | DocumentType[Document]
+    ) -> Iterator[tuple[Any, str]]:
+        """(element or key, id of the replica that wrote it) of a document's rows. O(rows).
+
+        A row that several wrote at the same time comes once for each.
+        """
+        live = self._state.live
+        found = live.containers.get(below((), name, check_document_type(kind)))
+        for step, row in list(found.rows.items()) if found is not None else ():
+            for entry in entries_of(row):
+                yield element_of(step), live.dot(entry[0]).replica
 
     def documents_since(self, vector: Mapping[str, int]) -> tuple[set[tuple[str, Any]], bool]:
         """(name, type) of the documents that changed after a vector; whether these are all.

@@ -58,6 +58,7 @@ from replication.errors import (
     DocumentNameError,
     ForbiddenWriteError,
     ForkedError,
+    MemberAliveError,
     NotYetError,
     UncopyableAgentError,
     UnknownDocumentTypeError,
@@ -74,7 +75,7 @@ from replication.options import (
     checked_token,
     keyring_of,
 )
-from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of
+from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of, is_reserved
 from replication.transport import PATH, HttpTransport, checked_addresses, split_address
 from replication.version import Version
 
@@ -346,7 +347,7 @@ class Agent:
 
     def documents(self, prefix: str = "") -> list[tuple[str, Any]]:
         """(name, type) of the documents that hold something, in order; of names under a prefix."""
-        return [found for found in self.kernel.documents(prefix) if found[0] != SKIPPED]
+        return [found for found in self.kernel.documents(prefix) if not is_reserved(found[0])]
 
     def delete(self, prefix: str, *, seen: CausalContext | Mapping[str, int] | None = None) -> int:
         """Reset all documents whose name starts with `prefix`, at once; how many there were.
@@ -362,7 +363,7 @@ class Agent:
         self._running()
         names = [name for name, _ in self.kernel.documents(prefix)]
         for name in names:
-            if name == SKIPPED or not self.rules.may_write(self.name, name):
+            if is_reserved(name) or not self.rules.may_write(self.name, name):
                 raise ForbiddenWriteError(f"{name!r} is not {self.name}'s to delete")
         self.kernel.delete(prefix, seen=seen)
         return len(names)
@@ -374,7 +375,7 @@ class Agent:
             raise UnknownDocumentTypeError(f"{kind!r:.80} is not a document type")
         why = f"{name!r} is not {self.name}'s to write"
         try:
-            if not self.rules.may_write(self.name, name):
+            if is_reserved(name) or not self.rules.may_write(self.name, name):
                 return read_only_view(self.kernel, name, kind, why)
             return self.kernel.document(name, kind)
         except BatchInterruptedError:
@@ -613,13 +614,26 @@ class Agent:
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.
 
-        Should it return, it takes a new incarnation. UnknownPeerError if nobody is known so.
+        Should it live all the same, it says so, and is a member again. Of several namesakes those
+        that live are left alone.
+
+        Raises:
+            UnknownPeerError: nobody is known so.
+            MemberAliveError: all that are known so live.
+            ForbiddenWriteError: by the rules this agent is a leaf, whom nobody would believe.
+                Nothing changed, in all three cases.
         """
         runtime = self._running()
         found = runtime.replica.members.find(peer)
         if not found:
             raise self._unknown(peer)
-        for member in found:
+        if not self.rules.may_relay(self.name):
+            raise ForbiddenWriteError(f"the rules do not let {self.name} speak for others")
+        cut_off = runtime.replica.exchanges.is_blocked
+        gone = [m for m in found if m.status is not Status.ALIVE or cut_off(m.replica)]
+        if not gone:
+            raise MemberAliveError(found[0].replica)
+        for member in gone:
             leave = partial(runtime.replica.leave, status=Status.RETIRED, who=member.replica)
             runtime.call(leave)
 

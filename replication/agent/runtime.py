@@ -204,7 +204,8 @@ class AgentRuntime:
         try:
             listening = asyncio.create_task(transport.listen(serve, line_news))
             bound = await despite_cancel(listening)  # cut half way it would keep the port
-            booted = await despite_cancel(disk.submit(boot, journal, fresh, wall_ms))
+            reading = disk.submit(boot, journal, fresh, wall_ms, settings.rules)
+            booted = await despite_cancel(reading)
             if _cancels() > cancels:
                 raise asyncio.CancelledError
             replica = assemble(

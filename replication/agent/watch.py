@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
-from replication.protocol import SKIPPED
+from replication.protocol import SKIPPED, is_reserved
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Feed:
         touched = tuple(
             ChangedDocument(d.name, d.type, d.keys)
             for d in change.documents
-            if d.name.startswith(self._prefix)
+            if d.name.startswith(self._prefix) and not is_reserved(d.name)
         )
         if not touched:
             return False
@@ -234,7 +234,7 @@ def missed_since(kernel: Kernel, vector: Mapping[str, int], prefix: str) -> Chan
     if not complete:
         touched.update(kernel.documents())
     places = sorted(
-        ((name, kind) for name, kind in touched if name.startswith(prefix)),
+        (place for place in touched if place[0].startswith(prefix) and not is_reserved(place[0])),
         key=lambda place: (place[0], place[1].__name__),
     )
     if not places and complete:

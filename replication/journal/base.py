@@ -20,9 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from crdt import Chunk, CRDTError, Delta, Kernel
+from crdt import BoundedCounter, Chunk, CRDTError, Delta, Kernel
 from replication.errors import JournalUnreadableError
-from replication.protocol import CHUNK, OWN, Row
+from replication.protocol import CHUNK, OWN, AccessPolicy, Row, agent_of, record_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a journal held when it was opened. `replica` is "" for a new one."""
+    """What a journal held when it was opened. `replica` is "" for a new one.
+
+    `descends`: nobody else can have this journal, nor its lock; so the life that wrote it is over,
+    and the events in it are all it wrote. Never so for a copy; a crash changes nothing about it.
+    """
 
     replica: str = ""
     boots: int = 1
     continuous: bool = True
+    descends: bool = True
     lease: int = 0
     snapshot: bytes = b""
     rows: Sequence[Row] = ()
@@ -101,13 +106,23 @@ class Booted:
         return (row.data for row in self.recovered.rows if row.kind == CHUNK)
 
 
-def boot(journal: Journal, fresh: str, clock: Callable[[], int] | None) -> Booted:
+def boot(
+    journal: Journal,
+    fresh: str,
+    clock: Callable[[], int] | None,
+    rules: AccessPolicy | None = None,
+) -> Booted:
     """Open a journal and bring back its kernel under an id that it may write with.
+
+    If that is another one than before, and descent from it is shown, the record of that is written
+    first: the new identity, the end of the old one, and what is left of its rights in bounded
+    quantities, become durable together.
 
     Args:
         journal: closed; it is open afterwards, unless this raises.
         fresh: `name~incarnation` to use when the journal is new or continuity cannot be proven.
         clock: wall milliseconds for the kernel's stamps.
+        rules: what this agent may not write, it does not inherit.
 
     Raises:
         JournalHeldError, JournalUnreadableError: the journal was left as it is.
@@ -116,12 +131,29 @@ def boot(journal: Journal, fresh: str, clock: Callable[[], int] | None) -> Boote
     try:
         kernel = _restore(recovered, fresh, clock)
         if kernel.replica != recovered.replica:
-            journal.append(Entry((), dict(kernel.vector), kernel.replica, lease=0))
-            return Booted(kernel, 0, recovered)
+            rows = _succeed(kernel, recovered, rules or AccessPolicy())
+            lease = len(rows)  # all that was written: no number is out on lease yet
+            journal.append(Entry(rows, dict(kernel.vector), kernel.replica, lease))
+            return Booted(kernel, lease, recovered)
     except BaseException:
         journal.close()
         raise
     return Booted(kernel, recovered.lease, recovered)
+
+
+def _succeed(kernel: Kernel, recovered: Recovered, rules: AccessPolicy) -> list[Row]:
+    """What the first life after another one writes about it, if it can show descent.
+
+    Each row is one event. O(bounded documents).
+    """
+    former, name = recovered.replica, agent_of(kernel.replica)
+    if not (former and recovered.descends):
+        return []
+    written = [record_end(kernel, former)]
+    for document, kind in list(kernel.documents()):
+        if kind.__name__ == BoundedCounter.__name__ and rules.may_write(name, document):
+            written.append(kernel.document(document, kind).adopt(former))
+    return [Row(OWN, delta.encode()) for delta in written if delta]
 
 
 def leased(own: int, lease: int, block: int) -> int:

@@ -39,6 +39,7 @@ class MemoryJournal:
             entry.replica,
             old.boots,
             continuous=True,
+            descends=old.descends or entry.replica != old.replica,
             lease=entry.lease,
             snapshot=entry.snapshot or old.snapshot,
             rows=rows,
@@ -63,8 +64,17 @@ class MemoryJournal:
         """What a crash does to it."""
         self._held = self._written = False
 
-    def copy(self, *, continuous: bool = False) -> MemoryJournal:
-        """A backup. By default it knows that it is one; a cloned disk does not."""
+    def copy(self, *, continuous: bool = False, machine: bool = False) -> MemoryJournal:
+        """A backup. By default it knows that it is one; a cloned disk does not.
+
+        Neither is the file that its last life locked, so neither descends from that; only a whole
+        `machine` that was copied, disk, lock and all, could believe so.
+        """
         clone = MemoryJournal()
-        clone._state = replace(self._state, continuous=continuous, rows=tuple(self._state.rows))
+        clone._state = replace(
+            self._state,
+            continuous=continuous or machine,
+            descends=machine and self._state.descends,
+            rows=tuple(self._state.rows),
+        )
         return clone

@@ -379,6 +379,7 @@ def _recovered(db: sqlite3.Connection, *, continuous: bool) -> Recovered:
         replica=facts.replica,
         boots=facts.boots,
         continuous=continuous,
+        descends=continuous,
         lease=facts.lease,
         snapshot=snapshot[0] if snapshot else b"",
         rows=[Row(*row) for row in db.execute("SELECT kind, data FROM rows ORDER BY number")],

@@ -52,10 +52,11 @@ from replication.protocol.link import (
     Link,
     PeerConnection,
 )
+from replication.protocol.lives import ends, record_end
 from replication.protocol.membership import Dice, Member
 from replication.protocol.messages import MemberClaim, Status
 from replication.protocol.peers import Reached
-from replication.protocol.policy import SKIPPED, AccessPolicy, agent_of
+from replication.protocol.policy import SKIPPED, AccessPolicy, agent_of, is_reserved
 from replication.protocol.replica import Replica
 from replication.protocol.wire import BOOT_BYTES, Wire
 
@@ -88,4 +89,7 @@ __all__ = [
     "Status",
     "Wire",
     "agent_of",
+    "ends",
+    "is_reserved",
+    "record_end",
 ]

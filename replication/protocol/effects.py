@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crdt import Change, Delta, Kernel
 
@@ -150,6 +150,8 @@ class Pending:
     """Whether there are local writes to spread."""
     learned: bool = False
     """Whether there are remote events that were not here before."""
+    risen: set[str] | None = field(default_factory=set)
+    """The origins of those; None for any, after a chunk."""
     _rows: list[Row] = field(default_factory=list)
     _answers: list[Send] = field(default_factory=list)
     _published: list[Published] = field(default_factory=list)
@@ -163,13 +165,16 @@ class Pending:
         self.written = None if self.wrote else Written(origin, first, last, data)
         self.wrote = True
 
-    def merge(self, data: bytes, change: Change) -> None:
-        """A delta of a peer was applied."""
+    def merge(self, data: bytes, change: Change, origins: Iterable[str] = ()) -> None:
+        """A delta of a peer was applied, with events of these origins."""
+        if self.risen is not None:
+            self.risen.update(origins)
         self._keep(Row(DELTA, data), change, "remote")
         self.learned, self.written = True, None
 
     def join(self, data: bytes, change: Change) -> None:
         """A chunk of a peer's state was joined."""
+        self.risen = None
         self._keep(Row(CHUNK, data), change, "bootstrap")
         self.learned, self.written = True, None
 

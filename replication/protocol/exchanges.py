@@ -5,6 +5,9 @@ frame is handed out until the shell brings the answer (`take`), reports a failur
 that its time is up; whichever comes first wins and the others find nothing. Peers that are blocked,
 addresses of our own, and exchanges over the limit are given up before a byte is sealed.
 
+A peer's address is a hint until it answered there. Whatever is to be said to it waits, and a bare
+probe goes there instead: to a stranger it tells nothing but that we are here.
+
 A peer that hangs must not use up the limit for everybody else: rounds that somebody hurries would
 each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
 to it are one at a time anyway, and chunks have a limit of their own.
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
-from replication.protocol.messages import Sync
+from replication.protocol.messages import Probe, Sync
 from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
@@ -82,8 +85,43 @@ class Exchanges:
         """Seal and queue a request; False if it may not be sent now."""
         if not self.ready() or self.is_blocked(replica, address) or self.members.is_own(address):
             return False
+        if type(request) is not Probe and self.members.is_hint(replica, address):
+            self._ask_proof(address, replica, now_s)
+            return False
         if type(request) is Sync and self.waiting(address, Sync, now_s) >= SYNCS_MAX:
             return False
+        self._seal(address, replica, request, shown, now_s)
+        return True
+
+    def ask_proof(self, replica: str, now_s: float) -> None:
+        """Ask somebody who spoke to us whether it can be dialled where it says, if it is time to.
+
+        Whom a connection reaches, or who answered there before, is not asked.
+        """
+        row = self.members.get(replica)
+        if row is None or not row.address or row.via or row.proved:
+            return
+        if now_s - row.asked_s >= self.config.probe_interval_s:
+            row.asked_s = now_s
+            self.open(row.address, replica, Probe(), {}, now_s)
+
+    def _ask_proof(self, address: str, replica: str, now_s: float) -> None:
+        """Something is to be said to it; at once, and as often as that is so."""
+        row = self.members.get(replica)
+        assert row is not None
+        row.wanted = True
+        if not self.waiting(address, Probe, now_s):
+            row.asked_s = now_s
+            self._seal(address, replica, Probe(), {}, now_s)
+
+    def _seal(
+        self,
+        address: str,
+        replica: str,
+        request: Message,
+        shown: Mapping[str, int],
+        now_s: float,
+    ) -> None:
         frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
         self._open[self.last] = Opened(
@@ -95,7 +133,6 @@ class Exchanges:
             dict(shown),
         )
         self._sends.append(Send(address, frame, self.last))
-        return True
 
     def handed_out(self) -> list[Send]:
         """The frames sealed since the last call; from now on the shell has them."""

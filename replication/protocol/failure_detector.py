@@ -151,16 +151,32 @@ class Prober:
     peers: Peers
     _relays: dict[int, Relay] = field(default_factory=dict)
 
-    def met(self, replica: str, claims: Iterable[MemberClaim], now_s: float, via: str = "") -> None:
+    def met(
+        self,
+        replica: str,
+        claims: Iterable[MemberClaim],
+        now_s: float,
+        via: str = "",
+        boot: bytes = b"",
+    ) -> None:
         """An authenticated frame: its sender lives, and its claims are worth a look."""
-        incarnation = self.members.me.incarnation
-        self.members.learn(claims, now_s)
-        if self.members.me.incarnation != incarnation:
+        members, incarnation = self.members, self.members.me.incarnation
+        members.learn(members.believed(replica, claims), now_s, replica, boot)
+        if members.me.incarnation != incarnation:
             self.detector.accused()
         self.detector.heard(replica)
-        replaced = self.members.heard(replica, now_s, via)
-        if replaced is not None:
-            self.peers.forget(replaced.replica)
+        members.heard(replica, now_s, via, boot)
+        self.exchanges.ask_proof(replica, now_s)
+
+    def answered(self, replica: str, address: str, now_s: float) -> Member | None:
+        """The frame answered a question that was asked there; its sender, if more waits for it."""
+        for left in self.members.answered(replica, address, now_s):
+            self.peers.forget(left)
+        row = self.members.get(replica)
+        if row is None or not (row.proved and row.wanted):
+            return None
+        row.wanted = False
+        return row
 
     def step(self, vector: Mapping[str, int], now_s: float) -> list[str]:
         """Begin, help and judge probes; the ids of members that became `dead`."""
@@ -194,9 +210,14 @@ class Prober:
         return None
 
     def concluded(
-        self, exchange: int, opened: Opened, *, answer: Probed | None
+        self, exchange: int, opened: Opened, *, answer: Probed | None, sender: str = ""
     ) -> tuple[Relay, Probed] | None:
-        """A probe of ours was answered or failed; what to tell a peer that waits for it."""
+        """A probe of ours was answered, by `sender`, or failed; what to tell a peer that waits.
+
+        Somebody else at that address is no answer.
+        """
+        if answer is not None and opened.replica not in {"", sender or opened.replica}:
+            answer = None
         if answer is not None and answer.reached and isinstance(opened.request, Probe):
             self.detector.heard(opened.request.target or opened.replica)
         waiting = self._relays.pop(exchange, None)

@@ -294,7 +294,7 @@ class Gossip:
         if taken.outcome is Outcome.POISON:
             pending.notice("quarantined", **{"from": sender, "why": taken.why})
         for row, change in taken.applied:
-            pending.merge(row, change)
+            pending.merge(row, change, (origin for origin, _, _ in taken.ranges))
         self.skip_given_up()
         if taken.applied and told:  # a push; what a sync brings spreads by syncs
             origins = [origin for origin, _, _ in taken.ranges]

@@ -12,24 +12,37 @@ Order of claims about one member: higher incarnation wins, at equal incarnation 
     SUSPECT    DEAD         `suspicion_s` went by, or so it is claimed
     SUSPECT    ALIVE        a frame of its own came (others are not told of this), or it refuted
     DEAD       ALIVE        the claim with a higher incarnation
-    any of     LEFT         it said so, or its agent goes on under another id at the same address
-    the above
-    LEFT       ALIVE        a claim of a higher incarnation: it started again
+    any of     LEFT         it said so, or its name answers under another id where it was
+    the above  RETIRED      an operator said so
+    LEFT,      ALIVE        a claim of a higher incarnation, or a frame of a boot that did not say
+    RETIRED                 goodbye: whoever lives refutes whatever is said of it
     LEFT       forgotten    `LEFT_KEPT_S` went by
-    any        RETIRED      an operator said so; nothing leads out of it
+    any        gone         its successor recorded that this life is over (`lives`)
 
 Verdicts steer traffic only: **dead is not gone**. A dead member is still tried now and then, keeps
-its place in the address book, and comes back with one refutation. Leaving is explicit; whoever left
-returns by starting again, with a higher incarnation. Retiring is an operator's word and final for
-that replica id; the same agent may only return under a new one.
+its place in the address book, and comes back with one refutation. Leaving and retiring are
+explicit, and no verdict is final: a wrong one would cut off somebody who lives, for good. A member
+that came back from LEFT by a mere frame, and then falls silent, has left again and is not dead:
+that frame was late.
+
+*Who is believed.* A claim is made by the sender of a frame. Of itself (`agent_of`) everybody speaks
+as its owner. Of others a relay is believed, by name or by the cluster's secret - with one secret
+there is one principal -; what a leaf says of others is dropped (`prober`). So every row was met
+directly or is vouched for by somebody who may bring others' events, too, and `stable` waits for
+nobody else's inventions; of one leaf's ids, met or not, `ROWS_PER_LEAF_MAX` are kept.
+
+*An address is a hint to dial.* It is `proved` when its owner answered there, to a question of ours;
+until then nothing but a bare probe is sent to it (`exchanges`), whoever told it. A member that
+tells another address has to prove that anew.
 
 An address of our own is nobody else's: who was known there is gone from it (another agent took its
 port, or this one had another id), so it keeps its row and its verdict, and is not dialled there. An
 agent also has addresses that it does not know (`localhost`, a NAT): a frame that came back to its
 sender tells.
 
-Two replica ids at one address: the id that was heard there last (directly, authenticated) holds the
-address, the other is marked as left: it was re-incarnated.
+Two replica ids of one name at one address: the one that *answered* there holds it, and the other
+has left. A mere frame proves nothing, since one of the former life may be late: two agents that
+crashed in the same instant would declare each other's new lives over.
 """
 
 from __future__ import annotations
@@ -39,6 +52,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from replication.protocol.messages import INCARNATION_MAX, MemberClaim, Status
+from replication.protocol.policy import AccessPolicy, agent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,6 +67,9 @@ LEFT_KEPT_S = 3600.0
 
 OWN_ADDRESSES_MAX = 64
 """Addresses of our own that are remembered; one beyond them is asked, and refused, each time."""
+
+ROWS_PER_LEAF_MAX = 64
+"""Ids of one name that may not speak for others; the one that is silent for longest makes room."""
 
 
 class Dice(Protocol):
@@ -84,11 +101,21 @@ class Member:
     """Whether it said that it keeps a journal; unknown is no."""
     via: str = ""
     """Where it can be asked while it stays connected here; never told to others."""
+    proved: bool = False
+    """Whether it answered at its address; until then that is a hint."""
+    wanted: bool = False
+    """Whether something waits to be said to it until its address is proved."""
+    asked_s: float = -math.inf
+    """When it was last asked to prove its address."""
+    over: int = -1
+    """The greatest incarnation at which it was said to have left, or to be retired."""
+    parted: bytes | None = None
+    """The boot that said goodbye, if it was its own word."""
 
     @property
     def name(self) -> str:
         """The name that the agent was given, without its incarnation."""
-        return self.replica.partition("~")[0]
+        return agent_of(self.replica)
 
     @property
     def reach(self) -> str:
@@ -105,7 +132,7 @@ class Member:
 class Membership:
     """The table of members, this replica included. All methods are O(members) or better."""
 
-    __slots__ = ("_config", "_own_addresses", "_rows", "me", "retired")
+    __slots__ = ("_config", "_own_addresses", "_rows", "closed", "me", "policy")
 
     def __init__(
         self,
@@ -116,14 +143,16 @@ class Membership:
         now_s: float,
         *,
         journalled: bool = True,
+        policy: AccessPolicy | None = None,
     ) -> None:
         self._config = config
+        self.policy = policy or AccessPolicy()
         self.me = Member(
             replica, address, incarnation, Status.ALIVE, now_s, now_s, journalled=journalled
         )
         self._own_addresses = {address} - {""}
-        self.retired = False
-        """Somebody declared this id gone for good: it needs a new one."""
+        self.closed: set[str] = set()
+        """Ids of former lives whose end is on record, and not in doubt: nobody's any more."""
         self._rows: dict[str, Member] = {replica: self.me}
 
     def __len__(self) -> int:
@@ -175,16 +204,41 @@ class Membership:
 
     # -------------------------------------------------------------------------- learning
 
-    def learn(self, claims: Iterable[MemberClaim], now_s: float) -> list[Member]:
-        """Take claims that are news; returns the rows that changed. Unknown ones are added."""
-        return [row for claim in claims if (row := self._learn_one(claim, now_s)) is not None]
+    def learn(
+        self, claims: Iterable[MemberClaim], now_s: float, sender: str = "", boot: bytes = b""
+    ) -> list[Member]:
+        """Take claims that are news; returns the rows that changed. Unknown ones are added.
 
-    def _learn_one(self, claim: MemberClaim, now_s: float) -> Member | None:
+        `sender` made them, in that boot; without one they are our own, as of the last run.
+        """
+        return [
+            row
+            for claim in claims
+            if (row := self._learn_one(claim, now_s, sender, boot)) is not None
+        ]
+
+    def believed(self, sender: str, claims: Iterable[MemberClaim]) -> list[MemberClaim]:
+        """Those of its claims that a sender is to be believed: of itself, or as a relay."""
+        name = agent_of(sender)
+        if self.policy.may_relay(name):
+            return list(claims)
+        return [
+            claim
+            for claim in claims
+            if claim.replica == sender
+            or (claim.status is Status.LEFT and agent_of(claim.replica) == name)
+        ]
+
+    def _learn_one(
+        self, claim: MemberClaim, now_s: float, sender: str, boot: bytes
+    ) -> Member | None:
         row = self._rows.get(claim.replica)
         if row is self.me:
             return self._refute(claim)
+        if claim.replica in self.closed:
+            return None
         if row is None:
-            if not self._has_room(now_s):
+            if not self._has_room(claim.replica, now_s):
                 return None
             row = Member(
                 claim.replica,
@@ -197,22 +251,28 @@ class Membership:
             if row.name == self.me.name and row.address == self.me.address:
                 row.status = Status.LEFT  # an earlier incarnation of this agent
             self._rows[claim.replica] = row
-            return row
-        news = (claim.incarnation, claim.status) > (row.incarnation, row.status)
-        retired = Status.RETIRED in (claim.status, row.status)
-        if (retired and row.status is Status.RETIRED) or not (news or retired):
+        elif (claim.incarnation, claim.status) > (row.incarnation, row.status):
+            if claim.status is not row.status:
+                row.since_s = now_s
+            row.incarnation, row.status = claim.incarnation, claim.status
+            if claim.address not in {"", row.address}:
+                row.address, row.proved = claim.address, False
+            row.journalled = claim.journalled
+            row.sent = 0
+        else:
             return None
-        if claim.status is not row.status:
-            row.since_s = now_s
-        row.incarnation = max(claim.incarnation, row.incarnation)
-        row.status = claim.status
-        row.address = claim.address or row.address
-        row.journalled = claim.journalled
-        row.sent = 0
+        if row.status >= Status.LEFT:
+            row.over = row.incarnation
+            row.parted = boot if sender and agent_of(sender) == row.name else None
         return row
 
-    def _has_room(self, now_s: float) -> bool:
+    def _has_room(self, replica: str, now_s: float) -> bool:
         """Whether one more fits; the row that is gone or dead for longest makes room."""
+        name = agent_of(replica)
+        if not self.policy.may_relay(name):
+            own = [m for m in self.everyone() if m.name == name]
+            if len(own) >= ROWS_PER_LEAF_MAX:
+                del self._rows[min(own, key=lambda m: m.heard_s).replica]
         if len(self._rows) < self._config.members_max:
             return True
         gone = [m for m in self.everyone() if m.status in (Status.LEFT, Status.DEAD)]
@@ -225,40 +285,74 @@ class Membership:
         return True
 
     def _refute(self, claim: MemberClaim) -> Member | None:
-        """Somebody speaks of me. Suspected or dead: I say otherwise, louder."""
-        grave = claim.status in (Status.SUSPECT, Status.DEAD)
+        """Somebody speaks of me. Whatever it is, and not that I live here: I say so, louder."""
+        grave = claim.status is not Status.ALIVE
         moved = claim.address != self.me.address and claim.incarnation > self.me.incarnation
-        if claim.status is Status.RETIRED:
-            self.retired = True
         loud_enough = claim.incarnation < INCARNATION_MAX
-        if not loud_enough or not (moved or (grave and claim.incarnation >= self.me.incarnation)):
+        if self.me.status >= Status.LEFT or not loud_enough:
+            return None
+        if not (moved or (grave and claim.incarnation >= self.me.incarnation)):
             return None
         self.me.incarnation = claim.incarnation + 1
         self.me.sent = 0
         return self.me
 
-    def heard(self, replica: str, now_s: float, via: str = "") -> Member | None:
+    def heard(self, replica: str, now_s: float, via: str = "", boot: bytes = b"") -> Member | None:
         """Direct, authenticated evidence that `replica` runs, and can be asked `via` there.
 
-        Returns the member that lost its address to this one: it was re-incarnated.
+        Its row; None if there is no room for one, or its life is closed.
         """
         row = self._rows.get(replica)
         if row is None:
-            if not self._has_room(now_s):
+            if replica in self.closed or not self._has_room(replica, now_s):
                 return None
             row = Member(replica, "", 0, Status.ALIVE, now_s)
             self._rows[replica] = row
         row.heard_s = now_s
+        if row.status >= Status.LEFT and row.parted == boot:
+            return row  # it said goodbye, and this frame was on its way then
         row.via = via or row.via
-        if row.status in (Status.SUSPECT, Status.DEAD):
+        if row.status is not Status.ALIVE:
             # What I saw myself steers my traffic; the others wait for the member's own refutation.
             row.status, row.since_s = Status.ALIVE, now_s
-        for other in self.current():
-            same_agent = other.name == row.name and other.address == row.address
-            if other is not row and same_agent:
+        return row
+
+    def answered(self, replica: str, address: str, now_s: float) -> list[str]:
+        """It answered a question of ours there: the address is proved, and nobody else's.
+
+        Returns the ids of its name that were there before: they have left.
+        """
+        row = self._rows.get(replica)
+        if row is None or not address:
+            return []
+        row.proved = row.proved or address == row.address
+        left = []
+        for other in self.everyone():
+            if other is row or other.address != address:
+                continue
+            other.proved = False
+            if other.name == row.name and other.status < Status.LEFT:
                 other.status, other.since_s, other.sent = Status.LEFT, now_s, 0
-                return other
-        return None
+                other.over, other.parted = other.incarnation, None
+                left.append(other.replica)
+        return left
+
+    def is_hint(self, replica: str, address: str) -> bool:
+        """Whether its owner still has to answer at this address.
+
+        Those without an owner we know ourselves: of seeds, hubs, and kept connections.
+        """
+        row = self._rows.get(replica)
+        return row is not None and address == row.address != row.via and not row.proved
+
+    def close(self, replica: str) -> bool:
+        """The end of that life is on record: it is no member any more; whether it was one."""
+        self.closed.add(replica)
+        return self._rows.pop(replica, None) is not None
+
+    def reopen(self, replica: str) -> None:
+        """The record was wrong, or nobody's: whoever it is may be a member again."""
+        self.closed.discard(replica)
 
     def hung_up(self, via: str, now_s: float) -> None:
         """A connection ended. Whom nothing else reaches is suspected: nobody could probe it."""
@@ -288,8 +382,9 @@ class Membership:
             m for m in self.everyone() if m.status is Status.SUSPECT and now_s - m.since_s >= limit
         ]
         for row in expired:
-            row.status, row.since_s, row.sent = Status.DEAD, now_s, 0
-        return expired
+            row.status = Status.LEFT if row.over >= row.incarnation else Status.DEAD
+            row.since_s, row.sent = now_s, 0
+        return [m for m in expired if m.status is Status.DEAD]
 
     def forget_gone(self, now_s: float) -> list[str]:
         """Drop rows of members that left `LEFT_KEPT_S` ago; their ids. The retired stay known."""
@@ -303,16 +398,17 @@ class Membership:
         return gone
 
     def depart(self, replica: str, status: Status, now_s: float) -> MemberClaim | None:
-        """Mark a member (or me) as left or retired, for good; the claim to spread."""
+        """Mark a member (or me) as left or retired; the claim to spread."""
         row = self._rows.get(replica)
         if row is None:
             return None
         row.status, row.since_s, row.sent = status, now_s, 0
+        row.over, row.parted = row.incarnation, None
         return row.claim()
 
     def reincarnated(self, replica: str, now_s: float) -> None:
         """This agent goes on under a new id; the old one has left."""
-        old, self.retired = self.me, False
+        old = self.me
         self.me = Member(
             replica,
             old.address,
@@ -324,6 +420,7 @@ class Membership:
         )
         self._rows[replica] = self.me
         old.status, old.since_s, old.sent = Status.LEFT, now_s, 0
+        old.over = old.incarnation
 
     # -------------------------------------------------------------------------- telling
 

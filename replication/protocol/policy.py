@@ -38,8 +38,18 @@ if TYPE_CHECKING:
 Dots = tuple[str, int, int]
 DIGEST_BYTES = 8
 SEQ_MAX = 1 << 62
-SKIPPED = "_convoca/skipped"
+RESERVED = "_convoca/"
+"""Documents of these names are the library's own: nobody is shown them or writes them by name."""
+SKIPPED = RESERVED + "skipped"
 """The document of events given up (`intake`), which takes back what others wrote."""
+LIVES = RESERVED + "lives"
+"""The document of former lives (`lives`). Everybody writes of the own ones; what is said of others'
+counts for nothing, so it need not be refused."""
+
+
+def is_reserved(document: object) -> bool:
+    """Whether a document of that name is the library's own."""
+    return isinstance(document, str) and document.startswith(RESERVED)
 
 
 def agent_of(replica: str) -> str:
@@ -85,7 +95,7 @@ class AccessPolicy:
 
         Who may not write everything may not give up what others wrote, either.
         """
-        if document == SKIPPED and self.is_bound(name):
+        if document.startswith(RESERVED) and self.is_bound(name):
             return False
         fitting = [prefix for prefix in self.writers if document.startswith(prefix)]
         return not fitting or name in self.writers[max(fitting, key=len)]
@@ -133,6 +143,7 @@ class AccessPolicy:
                 continue  # it may write everything: nothing to look up
             for event in run.events:
                 touched: set[str | None] = {event.path[0]} if event.path else set()
+                touched.discard(LIVES)  # to add to it; whoever kills there, kills what others said
                 for origin, first, last in event.kills:
                     # Within the delta: seqs ascend, so the killed ones are one slice. Beyond its
                     # origins `low` and `high` lie above any seq: all dots are anywhere else.

@@ -32,6 +32,7 @@ from replication.protocol.gossip import Gossip
 from replication.protocol.gossip_scheduler import GossipScheduler
 from replication.protocol.identity import Identity
 from replication.protocol.link import ANONYMOUS, PeerConnection
+from replication.protocol.lives import Lives
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
     Ack,
@@ -118,8 +119,16 @@ class Replica:
         # as a whole finds itself. A hub is a seed, too: it is dialled, and then greeted by `line`.
         self._hubs = frozenset(hubs)
         self.members = Membership(
-            kernel.replica, address, incarnation, config, now_s, journalled=journalled
+            kernel.replica,
+            address,
+            incarnation,
+            config,
+            now_s,
+            journalled=journalled,
+            policy=self.policy,
         )
+        self.lives = Lives(kernel, self.members, config.total_timeout_s)
+        self.lives.look(None, now_s)
         self.members.learn(book, now_s)
         self.peers, self.behind = Peers(config, dice), Behind()
         self.acknowledgements = Acknowledgements(self.members, self.peers)
@@ -291,6 +300,7 @@ class Replica:
         for origin, seq in self.durable.items():
             assert seq <= applied.get(origin, 0), f"durable {origin} ahead of the state"
         assert self.members.me.replica == self.id, "membership and kernel disagree on who we are"
+        self.lives.check()
 
     # ------------------------------------------------------------------------------ requests
 
@@ -300,30 +310,31 @@ class Replica:
         Raises:
             FrameError: it is refused and changed nothing.
         """
-        message, sender = envelope.message, envelope.replica
+        message, sender, boot = envelope.message, envelope.replica, envelope.boot
         self._admit(envelope, now_s)
+        self._alive_after_all(sender, now_s)
         match message:
             case Sync():
                 answer = self.gossip.answer(sender, message, now_s)  # refused: nothing was learned
-                self.prober.met(sender, message.members, now_s, via)
+                self.prober.met(sender, message.members, now_s, via, boot)
                 self._compare(message.digest.vector, sender, now_s)
                 return answer
             case Push():
                 ranges = self.gossip.take_in(message.delta, sender, message.told)
-                self.prober.met(sender, (), now_s, via)
+                self.prober.met(sender, (), now_s, via, boot)
                 stands = self.kernel.vector  # made anew by each look at it
                 return Ack({o: stands.get(o, 0) for o, _, _ in ranges})
             case Probe(target=""):
-                self.prober.met(sender, message.members, now_s, via)
+                self.prober.met(sender, message.members, now_s, via, boot)
                 return Probed(members=self.members.gossip())
             case Probe():
                 asker = Relay(exchange, envelope.number, envelope.principal)
                 return self.prober.relay(message.target, asker, self.kernel.vector, now_s)
             case Leave():
-                self.prober.met(sender, message.members, now_s)
+                self.prober.met(sender, message.members, now_s, boot=boot)
                 return Ack({})
             case ChunkWanted() | HashesWanted() | BlocksWanted():
-                self.prober.met(sender, (), now_s, via)
+                self.prober.met(sender, (), now_s, via, boot)
                 return self.gossip.give(sender, message, now_s)
             case Synced() | Ack() | Probed() | ChunkGiven() | HashesGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
@@ -335,37 +346,49 @@ class Replica:
         """The answer to a request of ours."""
         message, sender = envelope.message, envelope.replica
         self.scheduler.answered(opened)
-        via = opened.address if opened.address in self._hubs else ""
+        if not isinstance(message, Refused):
+            self._answered_at(opened.address, envelope, now_s)
         match message:
             case Synced():
-                self.prober.met(sender, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
                 self.gossip.synced(opened, sender, message, now_s)
             case Ack():
-                self.prober.met(sender, (), now_s)
                 self._compare(message.vector, sender, now_s)
                 self.gossip.acknowledged(opened, sender, message)
             case ChunkGiven():
-                self.prober.met(sender, (), now_s)
                 self.gossip.chunk(opened, sender, message, now_s)
             case HashesGiven():
-                self.prober.met(sender, (), now_s)
                 self.gossip.hashes(opened, sender, message, now_s)
             case Probed():
-                self.prober.met(sender, message.members, now_s)
-                self._relayed(self.prober.concluded(exchange, opened, answer=message))
+                concluded = self.prober.concluded(exchange, opened, answer=message, sender=sender)
+                self._relayed(concluded)
             case Refused():
-                if message.code == IdentityConflictError.code:
-                    self._renew(f"refused by {sender}: {message.text}", now_s)
-                if message.code == OwnFrameError.code:
-                    self.scheduler.forget(opened.address)
-                    self.members.came_back(opened.address)
-                self.counts[f"refused-by-peer:{message.code}"] += 1
-                if message.status != BusyError.status:
-                    self._pending.notice("peer-refused", peer=opened.address, code=message.code)
+                self._refused(opened, sender, message, now_s)
                 self._gave_up(exchange, opened)
             case _:
                 raise MalformedFrameError("a request came where an answer was expected")
+
+    def _refused(self, opened: Opened, sender: str, refusal: Refused, now_s: float) -> None:
+        """A request of ours was refused, for a reason that may be news about ourselves."""
+        if refusal.code == IdentityConflictError.code:
+            self._renew(f"refused by {sender}: {refusal.text}", now_s)
+        if refusal.code == OwnFrameError.code:
+            self.scheduler.forget(opened.address)
+            self.members.came_back(opened.address)
+        self.counts[f"refused-by-peer:{refusal.code}"] += 1
+        if refusal.status != BusyError.status:
+            self._pending.notice("peer-refused", peer=opened.address, code=refusal.code)
+
+    def _answered_at(self, address: str, envelope: Envelope, now_s: float) -> None:
+        """Its sender lives, and is where we asked; what waited for that may be said now."""
+        message, sender = envelope.message, envelope.replica
+        via = address if address in self._hubs else ""
+        claims = message.members if isinstance(message, Synced | Probed) else ()
+        self._alive_after_all(sender, now_s)
+        self.prober.met(sender, claims, now_s, via, envelope.boot)
+        waits = self.prober.answered(sender, address, now_s)
+        if waits is not None:
+            self.gossip.greet(waits, self.scheduler.widespread, now_s)
 
     # ------------------------------------------------------------------------------ identity
 
@@ -389,6 +412,23 @@ class Replica:
         self.behind.heard(vector, self.kernel.vector, now_s)
         if self.identity.outrun(vector):
             self._renew(f"{sender} holds events of ours that this journal lost", now_s)
+
+    def _mind_lives(self, now_s: float) -> None:
+        """Records of ended lives came, or events beyond them; one of them may be of our own."""
+        pending = self._pending
+        over, void = self.lives.look(pending.risen, now_s)
+        pending.risen = set()
+        for former in over:
+            self.peers.forget(former)
+            pending.notice("life-over", member=former)
+        for former in void:
+            pending.notice("life-goes-on", member=former)
+        if not (self.gossip.read_only or self.lives.refute()):
+            self._renew("the record of our end holds events of ours that this journal lost", now_s)
+
+    def _alive_after_all(self, sender: str, now_s: float) -> None:
+        if self.lives.spoke(sender, now_s):
+            self._pending.notice("life-goes-on", member=sender)
 
     # ------------------------------------------------------------------------------ events
 
@@ -414,13 +454,12 @@ class Replica:
 
     def _take(self, now_s: float) -> Effects:
         """End of a step: push the news, hand out what accumulated."""
+        self._mind_lives(now_s)
         if self._pending.wrote:
             self.peers.spread([self.id], self.members.live())
         if self._pending.wrote or self._pending.learned:
             self.scheduler.news(now_s)
             self._live.comparison.news(now_s + self.config.gossip_interval_s)
-        if self.members.retired:
-            self._renew("declared gone for good by an operator", now_s)
         self._pending.spread()
         if not self.gossip.read_only:
             self.gossip.push_news(now_s)

@@ -8,7 +8,9 @@ what must hold on any schedule:
 
 * a frame leaves only after everything it shows is in the journal;
 * no dot is ever used for two different events (`dots`);
-* what a journal acknowledged is in the state that comes back from it.
+* what a journal acknowledged is in the state that comes back from it;
+* no life is recorded as over that runs (unless a test copies a machine as a whole), and none is
+  taken for over of which more is known than its end.
 
     sim = Simulation(["ada", "bob", "eve"], seed=7, faults=Faults(loss=0.2))
     sim["ada"].document("tags", ORSet).add("x")
@@ -48,12 +50,14 @@ from replication.protocol import (
     Published,
     Replica,
     Send,
+    ends,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from crdt import Kernel
+    from replication.journal import Booted
 
 EPOCH_MS = 1_700_000_000_000
 SNAPSHOT_ABOVE_ROWS = 16  # small, so that most restarts go through the bytes of a kernel
@@ -136,6 +140,8 @@ class Simulation:
         self.rules = rules or AccessPolicy()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self.copied_whole = False
+        """A test copied a machine as a whole, so that a wrong record can be made, and is voided."""
         names = list(names)
         self._seeds = names[:1]
         for name in names:
@@ -179,8 +185,12 @@ class Simulation:
         agent = self.agents[name]
         fresh = f"{agent.name}~{self.dice.getrandbits(64):016x}"
         booted = boot(
-            agent.journal, fresh, lambda: EPOCH_MS + int(self.now_s * 1000) + agent.skew_ms
+            agent.journal,
+            fresh,
+            lambda: EPOCH_MS + int(self.now_s * 1000) + agent.skew_ms,
+            self.rules,
         )
+        self._witness_boot(booted)
         agent.lease = booted.lease
         agent.leased_to = booted.kernel.replica
         agent.life += 1
@@ -371,6 +381,18 @@ class Simulation:
             else:
                 self._answer(agent.address, send)
         agent.published += effects.publish
+
+    def _witness_boot(self, booted: Booted) -> None:
+        """A life is closed by its successor alone, and what it wrote about that is kept, too."""
+        recovered, kernel = booted.recovered, booted.kernel
+        for seq in range(1, kernel.vector.get(kernel.replica, 0) + 1):
+            if kernel.replica != recovered.replica:
+                self.dots.add((kernel.replica, seq))
+                self.acknowledged[kernel.replica] = seq
+        living = {self.replica(name).id for name in self.up()}
+        if not self.copied_whole:
+            wrong = living & {former for former, _ in ends(kernel)}
+            assert not wrong, f"recorded as over, and alive: {wrong}"
 
     def _witness(self, replica: str, entry: Entry) -> None:
         """No dot twice; remember what was acknowledged."""

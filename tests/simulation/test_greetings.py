@@ -19,11 +19,14 @@ CUT = replace(PURE, read_timeout_s=0.5)
 
 
 def acquainted(size: int, seed: int, config: Config) -> Simulation:
-    """A cluster whose members know each other's addresses, and never exchanged a frame."""
+    """A cluster whose members know each other's addresses, and never exchanged vectors."""
     sim = Simulation((f"n{number}" for number in range(size)), seed, config=config)
     claims = [sim.replica(name).members.me.claim() for name in sim.up()]
     for name in sim.up():
-        sim.replica(name).members.learn(claims, 0.0)
+        members = sim.replica(name).members
+        members.learn(claims, 0.0)
+        for row in members.everyone():
+            row.proved = True
     return sim
 
 

@@ -58,7 +58,7 @@ def test_a_gap_is_refused_and_asked_for():
     for number in range(5):
         add(sim, "ada", number)
     assert sim.settle(10)
-    sim.run(2)  # so that ada was told where bob stands
+    sim.run(2.5)  # so that ada was told where bob stands
     ada, bob = sim.replica("ada"), sim.replica("bob")
     sim.cut("ada", "bob")
     add(sim, "ada", 5)

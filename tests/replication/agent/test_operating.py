@@ -7,10 +7,12 @@ import pytest
 from replication import (
     Agent,
     JournalFailedError,
+    MemberAliveError,
     NotYetError,
     UnknownPeerError,
 )
 from replication.journal.memory import MemoryJournal
+from replication.protocol.messages import Status
 from replication.testing import local_agents
 from replication.transport.memory import Switchboard
 from tests.simulation.clusters import poison
@@ -70,8 +72,8 @@ async def test_a_read_only_agent_skips_nothing(monkeypatch, until):
         await until(lambda: set(ada.orset("set")) == set(bob.orset("set")) == {"unsaved"})
 
 
-async def test_a_retired_member_is_not_waited_for_and_returns_as_somebody_new(until):
-    """`stable` counts dead members until they are retired; a retired one re-incarnates."""
+async def test_a_retired_member_is_not_waited_for_and_refutes_it_if_it_lives(until):
+    """`stable` counts dead members until they are retired; one that lives all the same says so."""
     async with Agent("ada", secret=SECRET) as ada:
         async with Agent("bob", secret=SECRET, peers=[ada.address]) as bob:
             await until(lambda: len(ada.members()) == 1 and len(bob.members()) == 1)
@@ -83,8 +85,12 @@ async def test_a_retired_member_is_not_waited_for_and_returns_as_somebody_new(un
             ada.retire("bob")
             assert await ada.stable(ada.version(), timeout_s=5) == 0
             ada.unblock("bob")
-            await until(lambda: bob.id != before)
             await until(lambda: bob.counter("n").value == 1)
+            await until(lambda: ada.members()[0].status is Status.ALIVE)
+            assert await ada.stable(ada.version(), timeout_s=5) == 1
+            assert bob.id == before
+            with pytest.raises(MemberAliveError):
+                ada.retire("bob")
         with pytest.raises(UnknownPeerError):
             ada.retire("nobody")
 

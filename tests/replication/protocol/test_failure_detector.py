@@ -110,4 +110,5 @@ def test_what_is_known_of_a_peer_goes_with_the_id_that_it_replaced():
     ada = prober()
     ada.peers.peer("bob~1").reported({"ada~1": 5})
     ada.met("bob~2", [MemberClaim("bob~2", "h:bob~1", 10, Status.ALIVE)], 1.0)
+    ada.answered("bob~2", "h:bob~1", 1.0)
     assert "bob~1" not in ada.peers.peers
