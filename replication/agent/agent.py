@@ -113,7 +113,8 @@ class Agent:
 
     Args:
         name: 1 to 64 letters, digits, `-`, `_` or `.`; with a random incarnation it makes the id.
-        listen: `host:port[/path]`, port 0 for a free one, "" to only open exchanges.
+        listen: `host:port[/path]`, port 0 for a free one, the one of the last start of its journal
+            if that is free; "" to only open exchanges.
         peers: addresses to find the cluster by; one living one is enough.
         hubs: addresses to keep a WebSocket to: over it they reach an agent that cannot be dialled.
         journal: a file path, or None: then the agent is in memory only. It remembers nothing when
@@ -204,7 +205,8 @@ class Agent:
         """Bind the address, open the journal, begin to gossip, in this event loop.
 
         A cancelled start leaves nothing open. After a close it may be started again: with the state
-        of its journal, new watches, and, if the port was left open, another port.
+        of its journal and new watches. If the port was left open, it is the last one, unless
+        somebody else has that by now: so agents that are all started again find each other.
 
         Raises:
             JournalHeldError, JournalUnreadableError, ListenError: nothing was started.

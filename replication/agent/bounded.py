@@ -5,8 +5,10 @@ decrement is acted upon at once - a seat is sold - so an agent that forgets it w
 right twice, and the bound would be broken in the world, if not in the state. Therefore it is made,
 and acknowledged when it is durable here; no peer is waited for, and none has to be reachable.
 
-An agent that did not stop cleanly starts under a new incarnation. The rights of the old one are
-`stranded` then, until somebody decides, once, to `adopt` them (see `crdt.bounded_counter`).
+An agent that did not stop cleanly starts under a new incarnation. If it can show descent from the
+old one - its own journal, neither copied nor restored - what is left of the rights is its own from
+the start on (`protocol.lives`). Else it has 0 rights, and those of the old one are `stranded` until
+somebody decides, once, to `adopt` them (see `crdt.bounded_counter`).
 """
 
 from __future__ import annotations
@@ -67,6 +69,9 @@ class Bounded(ReadsAsNumber):
     async def decrement(self, amount: int = 1, timeout_s: float | None = None) -> None:
         """Take `amount` >= 0 out of this agent's rights; returns when that is durable here.
 
+        After a crash the rights are there again; in a copy, or after a backup was restored, there
+        are none until `adopt`.
+
         Raises:
             InsufficientRightsError: `.local` says how much there is. Nothing was changed.
             NoJournalError: this agent has no disk to wait for. Nothing was changed.
@@ -102,5 +107,8 @@ class Bounded(ReadsAsNumber):
         return self._view.stranded(members)
 
     def adopt(self, lost: str) -> None:
-        """Take over the rights of a replica that is gone for good; to be decided once. Lazy."""
+        """Take over the rights of a replica that is gone for good; to be decided once. Lazy.
+
+        Gone with its journal: whoever is started from that again has its rights by itself.
+        """
         self._view.adopt(lost)

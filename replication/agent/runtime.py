@@ -78,6 +78,7 @@ from replication.errors import (
 )
 from replication.journal import Entry, boot, leased, rebuild
 from replication.protocol import BOOT_BYTES, NOTHING, Effects, Published, Row, Send
+from replication.transport import port_of
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -202,8 +203,9 @@ class AgentRuntime:
         booted: Booted | None = None
         cancels = _cancels()
         try:
-            listening = asyncio.create_task(transport.listen(serve, line_news))
+            listening = asyncio.create_task(transport.listen(serve, line_news, journal.port))
             bound = await despite_cancel(listening)  # cut half way it would keep the port
+            journal.port = port_of(bound)
             reading = disk.submit(boot, journal, fresh, wall_ms, settings.rules)
             booted = await despite_cancel(reading)
             if _cancels() > cancels:

@@ -67,6 +67,11 @@ class Entry:
 class Journal(Protocol):
     """The port. Methods block; the agent calls them in a thread of its own, one at a time."""
 
+    port: int
+    """Where its agent listened last, 0 for unknown; kept from the next `open` on. A hint: whoever
+    may listen anywhere listens there again, so that a cluster that restarts finds itself. It can be
+    asked for while somebody holds the journal."""
+
     def open(self) -> Recovered:
         """Take exclusive hold and read everything.
 

@@ -17,6 +17,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self.fail = ""
+        self.port = 0
         self.appends = 0
         self._held = self._written = False
         self._state = Recovered(boots=0)

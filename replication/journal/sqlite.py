@@ -5,13 +5,14 @@ Theory of operation. WAL with `synchronous=FULL`: a commit returns after its log
 beside them and changes in the same transaction.
 
 Who holds it, and which files belong to it, is `files`' to say. The content of its `.lock`, a nonce
-and a number, witnesses what a restored database has forgotten. Each boot writes a fresh nonce into
-the database and then into the lock file; each commit raises the number in both, in that order. At
-the next boot the lock file must hold the database's nonce (or the one before: a crash between the
-two writes) and a number no greater than the database's, and the database must be the same file
-(device and inode). A copy, a moved file, a restored backup, be it written *into* the original file,
-all fail that test: continuity is broken until somebody writes under a new incarnation. A machine
-that is rolled back as a whole takes the lock file with it (see docs/guarantees.md).
+and a number, witnesses what a restored database has forgotten; beside them it notes the port that
+was listened on, for whoever starts next. Each boot writes a fresh nonce into the database and then
+into the lock file; each commit raises the number in both, in that order. At the next boot the lock
+file must hold the database's nonce (or the one before: a crash between the two writes) and a number
+no greater than the database's, and the database must be the same file (device and inode). A copy, a
+moved file, a restored backup, be it written *into* the original file, all fail that test:
+continuity is broken until somebody writes under a new incarnation. A machine that is rolled back as
+a whole takes the lock file with it (see docs/guarantees.md).
 
 The nonce is written before WAL is switched on, and WAL is switched off by a clean close: so a file
 names the boot whose log may lie beside it. Whoever only wants to know (`look`) reads a copy of what
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("replication")
 
 FORMAT = 2
+PORT_MAX = 65_535
 APPLICATION_ID = 0x434E5643  # "CNVC": tells our files from other SQLite databases
 IDENTITY = "'nonce', 'nonce_before', 'inode', 'commits'"
 
@@ -86,6 +88,22 @@ class SqliteJournal:
         self._commits = 0
         self._replica = ""
         self._written: Entry | None = None
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """Where its agent listened last: the lock file says it to whoever has not opened it yet."""
+        if self._port is None:
+            try:
+                lock = files.beside(Path(os.path.realpath(self._path)), ".lock")
+                self._port = _port_in(lock.read_bytes()[:64])
+            except OSError:
+                return 0
+        return self._port
+
+    @port.setter
+    def port(self, port: int) -> None:
+        self._port = port
 
     # ------------------------------------------------------------------------------ opening
 
@@ -162,7 +180,8 @@ class SqliteJournal:
 
         Not synced for each commit: a power cut may leave the number too small, never too great.
         """
-        os.pwrite(self._held(), f"{self._nonce} {self._commits:020d}\n".encode(), 0)
+        testimony = f"{self._nonce} {self._commits:020d} {self.port:05d}\n"
+        os.pwrite(self._held(), testimony.encode(), 0)
 
     def read(self) -> Recovered:
         """Everything durable, once more."""
@@ -390,8 +409,14 @@ def _recovered(db: sqlite3.Connection, *, continuous: bool) -> Recovered:
 
 def _testimony(text: bytes) -> tuple[str, int]:
     """What a lock file says: the nonce of the last boot and how many commits there were."""
-    nonce, _, commits = text.decode("ascii", "replace").partition(" ")
-    return nonce, int(commits) if commits.strip().isdecimal() else 0
+    nonce, commits, *_ = [*text.decode("ascii", "replace").split(), "", ""]
+    return nonce, int(commits) if commits.isdecimal() else 0
+
+
+def _port_in(text: bytes) -> int:
+    """The port that a lock file notes, 0 for none."""
+    port = [*text.decode("ascii", "replace").split(), "", "", ""][2]
+    return int(port) if port.isdecimal() and int(port) <= PORT_MAX else 0
 
 
 def _inode(path: Path) -> str:

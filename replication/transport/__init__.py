@@ -13,6 +13,7 @@ from replication.transport.base import (
     Serve,
     Traffic,
     Transport,
+    port_of,
     split_address,
 )
 from replication.transport.http import Application, HttpTransport, checked_addresses
@@ -31,5 +32,6 @@ __all__ = [
     "Traffic",
     "Transport",
     "checked_addresses",
+    "port_of",
     "split_address",
 ]

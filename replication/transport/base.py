@@ -74,6 +74,12 @@ def split_address(address: str) -> tuple[str, int, str]:
     return inside, number, slash + path if slash else PATH
 
 
+def port_of(address: str) -> int:
+    """The port of an address, 0 if it has none."""
+    port = address.partition("/")[0].rpartition(":")[2]
+    return int(port) if port.isascii() and port.isdigit() else 0
+
+
 def joined_address(host: str, port: int, path: str = PATH) -> str:
     """The address of these, as `split_address` reads it."""
     return f"{f'[{host}]' if ':' in host else host}:{port}" + ("" if path == PATH else path)
@@ -84,8 +90,10 @@ class Transport(Protocol):
 
     traffic: Traffic
 
-    async def listen(self, serve: Serve, line_news: LineNews) -> str:
+    async def listen(self, serve: Serve, line_news: LineNews, port: int = 0) -> str:
         """Start to serve; returns the address that peers reach us at.
+
+        Where any port will do, `port` is tried first.
 
         Raises:
             ListenError: the address cannot be used; nothing was started.

@@ -166,15 +166,18 @@ class HttpTransport:
 
     # ------------------------------------------------------------------------------ serving
 
-    async def listen(self, serve: Serve, line_news: LineNews) -> str:
-        """Bind, serve and dial the hubs; the address with the real port."""
+    async def listen(self, serve: Serve, line_news: LineNews, port: int = 0) -> str:
+        """Bind, serve and dial the hubs; the address with the real port.
+
+        Where any port will do, `port` is tried first.
+        """
         self._serve, self._line_news = serve, line_news
         self._session = self._new_session()
         for hub in self._hubs:
             self._lines.keep(hub, self._url_of(hub), self._client_tls, serve, line_news)
         if not self._listen:
             return ""
-        host, port, path = split_address(self._listen)
+        host, wanted, path = split_address(self._listen)
         app = web.Application(client_max_size=self._config.body_bytes_max)
         self._route(app, path)
         if self._admin is not None:
@@ -190,16 +193,26 @@ class HttpTransport:
         self._runner = runner  # a start that is cancelled from here on closes it
         kept_from_children(self)
         await runner.setup()
-        site = web.TCPSite(runner, host, port, ssl_context=self._server_tls)
         try:
-            await site.start()
+            await self._bind(runner, host, wanted or port, wanted)
         except OSError as error:
             await runner.cleanup()
             self._runner = None
             why = "the port is busy" if error.errno == errno.EADDRINUSE else error.strerror
-            raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
+            raise ListenError(f"cannot listen on {host}:{wanted}: {why}") from error
         bound = runner.addresses[0][1]
         return joined_address(host, bound, path)
+
+    async def _bind(self, runner: web.AppRunner, host: str, port: int, fallback: int) -> None:
+        """Serve at a port, or, if somebody else has it, at another one."""
+        for number in dict.fromkeys((port, fallback)):
+            try:
+                await web.TCPSite(runner, host, number, ssl_context=self._server_tls).start()
+            except OSError:
+                if number == fallback:
+                    raise
+            else:
+                return
 
     def mount(
         self, app: Application, path: str, agent: AbstractAsyncContextManager[object]

@@ -58,7 +58,7 @@ class MemoryTransport:
         self._board = board
         self._address = address
 
-    async def listen(self, serve: Serve, line_news: LineNews) -> str:  # noqa: ARG002 - the port's
+    async def listen(self, serve: Serve, line_news: LineNews, port: int = 0) -> str:  # noqa: ARG002 - the port's
         """Take the address."""
         self._board.plug(self._address, serve)
         return self._address

@@ -9,6 +9,7 @@ from typing import Any
 
 from crdt import ORSet
 from replication import Agent, Version
+from replication.protocol import Status
 
 
 async def obey(agent: Agent, order: dict[str, Any]) -> Any:
@@ -41,6 +42,11 @@ async def obey(agent: Agent, order: dict[str, Any]) -> Any:
             agent.unblock(order["peer"])
         case "members":
             return {m.name: m.status.name for m in agent.members()}
+        case "peers":
+            members = [m for m in agent.members() if m.status < Status.LEFT]
+            return {"members": {m.id: m.status.name for m in members}, "lag": agent.lag()}
+        case "stable":
+            return await agent.stable(agent.version(), 30)
     return None
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -16,6 +17,7 @@ from replication import (
     AlreadyStartedError,
     ClosedError,
     ForkedError,
+    ListenError,
     LoopEndedError,
     ReplicationError,
     UnacknowledgedError,
@@ -326,3 +328,37 @@ async def test_every_error_of_the_edge_says_what_to_do():
         assert issubclass(kind, ReplicationError)
         assert kind.code != ReplicationError.code
         assert kind("x").hint != ReplicationError("x").hint
+
+
+async def test_a_whole_cluster_on_default_ports_finds_itself_again(tmp_path):
+    """Each listens where it did, as its journal notes; their books say who else there is."""
+    names = ["ada", "bob", "cyd"]
+    seeds: list[str] = []
+    for life in range(3):
+        async with AsyncExitStack() as stack:
+            agents = [Agent(name, journal=tmp_path / name, peers=seeds) for name in names[:1]]
+            await stack.enter_async_context(agents[0])
+            if life == 0:
+                seeds = [agents[0].address]
+                before = {"ada": agents[0].address}
+            for name in names[1:]:
+                agent = Agent(name, journal=tmp_path / name, peers=seeds if life == 0 else ())
+                agents.append(await stack.enter_async_context(agent))
+                before.setdefault(name, agent.address)
+            assert {agent.name: agent.address for agent in agents} == before
+            agents[life].counter("n").increment(1)
+            assert await agents[life].replicated(agents[life].version(), 2, 30) == 2
+
+
+async def test_a_port_that_somebody_else_took_is_not_insisted_on(tmp_path):
+    """Another one is taken, and noted; a port that was asked for by number is insisted on."""
+    async with Agent("ada", journal=tmp_path / "ada") as ada:
+        first = ada.address
+    async with Agent("bob", listen=first), Agent("ada", journal=tmp_path / "ada") as ada:
+        second = ada.address
+        assert second != first
+    async with Agent("ada", journal=tmp_path / "ada") as ada:
+        assert ada.address == second
+    async with Agent("bob", listen=first):
+        with pytest.raises(ListenError):
+            await Agent("ada", journal=tmp_path / "ada", listen=first).start()

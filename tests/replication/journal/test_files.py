@@ -349,3 +349,21 @@ def test_a_backup_that_does_not_open_is_not_called_restored(tmp_path, live):
     with pytest.raises(JournalUnreadableError):
         back_up(tmp_path / "backup.db", tmp_path / "new.db")
     assert not [path for path in tmp_path.glob("new.db*") if path.suffix != ".lock"]
+
+
+def test_the_lock_file_notes_the_port_and_one_without_it_is_as_good(tmp_path):
+    """Journals of earlier builds noted none; whoever holds it or not, it can be asked for."""
+    place = tmp_path / "ada.db"
+    journal = SqliteJournal(place)
+    assert journal.port == 0
+    journal.port = 4711
+    journal.open()
+    assert SqliteJournal(place).port == 4711
+    journal.close()
+    lock = beside(place, ".lock")
+    assert SqliteJournal(place).port == 4711
+    lock.write_text(" ".join(lock.read_text().split()[:2]) + "\n")
+    again = SqliteJournal(place)
+    assert again.port == 0
+    assert again.open().continuous
+    again.close()
