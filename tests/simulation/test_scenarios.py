@@ -58,11 +58,11 @@ def test_a_gap_is_refused_and_asked_for():
     for number in range(5):
         add(sim, "ada", number)
     assert sim.settle(10)
-    sim.run(2.5)  # so that ada was told where bob stands
+    sim.run(2)  # so that ada was told where bob stands
     ada, bob = sim.replica("ada"), sim.replica("bob")
     sim.cut("ada", "bob")
     add(sim, "ada", 5)
-    sim.run(0.01)
+    sim.run(0.05)  # the push is lost
     ada.peers.peer(bob.id).raise_belief(((ada.id, 6, 6),))  # a wrong guess: 6 was lost
     ada.peers.peer(bob.id).pushing = False
     sim.heal()
