@@ -1,5 +1,8 @@
 """The recent commits, and who waits for the next one: the watching half of an engine.
 
+Waiters are found by their prefixes, one look-up for each length that a waited-for prefix has: a
+commit costs the same beside ten of them and beside ten thousand, if it does not concern them.
+
 An engine publishes every commit here, in order, on its event loop.  A watcher owns nothing but a
 cursor, the revision up to which it has seen everything.  It reads what is above its cursor and
 then waits; both happen in one turn of the loop, so nothing slips between.  A waiter is woken only
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -81,7 +84,8 @@ class Feed:
         """The last published revision."""
         self._commits: deque[tuple[int, Rows]] = deque()
         self._commits_max = commits_max
-        self._waiters: dict[asyncio.Future[int | None], str] = {}
+        self._waiters: dict[str, set[asyncio.Future[int | None]]] = {}
+        self._lengths: Counter[int] = Counter()  # of the prefixes in `_waiters`
         self._erasures = 0
         self._closed = False
 
@@ -96,11 +100,23 @@ class Feed:
                 self._wake(revision, rows)
 
     def _wake(self, revision: int, rows: Rows) -> None:
-        for future, prefix in list(self._waiters.items()):
-            if any(row[1].startswith(prefix) for row in rows):
-                del self._waiters[future]
-                if not future.done():
-                    future.set_result(revision)
+        for row in rows:
+            key = row[1]
+            for length in [*self._lengths]:
+                if length <= len(key):
+                    for future in self._drop(key[:length]):
+                        if not future.done():
+                            future.set_result(revision)
+
+    def _drop(self, prefix: str) -> set[asyncio.Future[int | None]]:
+        """Forget the waiters for a prefix, and return them."""
+        futures = self._waiters.pop(prefix, None)
+        if futures is None:
+            return set()
+        self._lengths[len(prefix)] -= 1
+        if not self._lengths[len(prefix)]:
+            del self._lengths[len(prefix)]
+        return futures
 
     def after(self, cursor: int, prefix: str) -> list[WatchEvent | Compacted]:
         """Return the commits above ``cursor`` (not below ``floor``) that touch ``prefix``."""
@@ -118,11 +134,17 @@ class Feed:
     async def wait(self, prefix: str) -> int | None:
         """Wait for the next commit under ``prefix``; return its revision, None when closed."""
         future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiters[future] = prefix
+        if prefix not in self._waiters:
+            self._lengths[len(prefix)] += 1
+        self._waiters.setdefault(prefix, set()).add(future)
         try:
             return await future
         finally:
-            self._waiters.pop(future, None)
+            same = self._waiters.get(prefix)
+            if same is not None:
+                same.discard(future)
+                if not same:
+                    self._drop(prefix)
 
     async def follow(
         self,
@@ -157,7 +179,7 @@ class Feed:
     def close(self) -> None:
         """Wake everybody for the last time."""
         self._closed = True
-        for future in self._waiters:
-            if not future.done():
-                future.set_result(None)
-        self._waiters.clear()
+        for prefix in [*self._waiters]:
+            for future in self._drop(prefix):
+                if not future.done():
+                    future.set_result(None)

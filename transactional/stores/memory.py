@@ -72,6 +72,7 @@ class MemoryStore:
         self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
         self._op_id_retention_us = int(op_id_retention_s * 1e6)
         self._leases = Leases()
+        self._leased: dict[str, dict[str, None]] = {}  # keys by lease, in the order of writing
         self._time = BusinessTime()
         self._feed = Feed(0, commits_max=history_commits_max)
         self._epoch = secrets.token_hex(4)
@@ -131,7 +132,11 @@ class MemoryStore:
         """Return keys under ``prefix`` behind ``after``, at one revision."""
         rules.check_scan(prefix, after, limit)
         self._turn()
-        keys = [key for key in self.keys_under(prefix) if after is None or key > after]
+        first = bisect_left(self._order, prefix)
+        if after is not None:
+            first = max(first, bisect_right(self._order, after))
+        page = self._order[first : first + limit + 1]
+        keys = page[: bisect_right(page, prefix + LAST_CODE_POINT)]
         found = {key: self._keys[key] for key in keys[:limit]}
         return Snapshot(self._revision, found, more=len(keys) > limit)
 
@@ -188,13 +193,18 @@ class MemoryStore:
         changes = rules.effects(self, writes, self._revision + 1, by, time_us)
         self._revision += 1
         for change in changes:
-            if change.current is None:
+            old, new = self._keys.get(change.key), change.current
+            if old is not None and old.lease is not None:
+                self._unlease(change.key, old.lease)
+            if new is None:
                 del self._keys[change.key]
                 del self._order[bisect_left(self._order, change.key)]
-            else:
-                if change.key not in self._keys:
-                    insort(self._order, change.key)
-                self._keys[change.key] = change.current
+                continue
+            if old is None:
+                insort(self._order, change.key)
+            self._keys[change.key] = new
+            if new.lease is not None:
+                self._leased.setdefault(new.lease, {})[change.key] = None
         rows = tuple([row_of(change, self._revision, by, time_us) for change in changes])
         self._feed.publish([(self._revision, rows)])
         if (forgotten := rules.forgotten(writes)) is not None:
@@ -269,9 +279,15 @@ class MemoryStore:
 
     def _end(self, lease_id: str) -> None:
         if self._leases.end(lease_id):
-            mine = [key for key, found in self._keys.items() if found.lease == lease_id]
+            mine = [*self._leased.get(lease_id, ())]
             if mine:
                 self._write([Delete(key) for key in mine], succeeded=True, by=BY_LEASE)
+
+    def _unlease(self, key: str, lease: str) -> None:
+        keys = self._leased[lease]
+        del keys[key]
+        if not keys:
+            del self._leased[lease]
 
     def _turn(self) -> None:
         """Begin an operation: what is due happens before it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.transactional.counting import calls
 from transactional.stores.feed import Feed
 from transactional.values import Compacted
 
@@ -43,6 +44,46 @@ async def test_a_waiter_is_woken_by_its_own_prefix_alone() -> None:
     assert not other.done()
     feed.close()
     assert await other is None
+
+
+async def test_a_commit_costs_the_same_beside_ten_waiters_and_ten_thousand() -> None:
+    """Nobody is looked at whom it does not concern; whom it concerns is woken, also among many."""
+    costs = []
+    for others in (10, 10_000):
+        feed = Feed(0, commits_max=10)
+        waits = [asyncio.create_task(feed.wait(f"queue/{n:05}/")) for n in range(others)]
+        mine = [asyncio.create_task(feed.wait(prefix)) for prefix in ("", "m", "mine/1")]
+        await asyncio.sleep(0)
+        with calls() as made:
+            feed.publish([put(1, "elsewhere")])
+        assert [wait.done() for wait in mine] == [False] * 3  # woken, and not yet run
+        assert await mine[0] == 1
+        with calls() as more:
+            feed.publish([put(2, "mine/1")])
+        assert [await wait for wait in mine[1:]] == [2, 2]
+        assert not any(wait.done() for wait in waits)
+        costs.append((made[0], more[0]))
+        feed.close()
+        assert await asyncio.gather(*waits) == [None] * others
+    assert costs[0] == costs[1]
+
+
+async def test_many_waiters_for_one_prefix_may_give_up_in_any_order() -> None:
+    """What is remembered of a prefix goes with its last waiter."""
+    feed = Feed(0, commits_max=10)
+    waits = [asyncio.create_task(feed.wait("a")) for _ in range(5)]
+    await asyncio.sleep(0)
+    for wait in waits[1:4]:
+        wait.cancel()
+    await asyncio.sleep(0)
+    feed.publish([put(1, "a")])
+    assert (await waits[0], await waits[4]) == (1, 1)
+    again = asyncio.create_task(feed.wait("a"))
+    await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    assert not feed._waiters
+    assert not feed._lengths
 
 
 async def test_a_watcher_below_the_floor_reads_the_rest_from_the_engine() -> None:

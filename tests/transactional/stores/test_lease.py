@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import transactional as t
+from tests.transactional.counting import calls
+from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.transactional.conftest import HandClock
@@ -66,3 +68,23 @@ async def test_a_lease_of_no_sensible_length_is_refused(store: t.Store, ttl_s: f
     """ttl_s has limits on both sides."""
     with pytest.raises(t.InvalidRequestError):
         await store.lease(ttl_s)
+
+
+async def test_the_end_of_a_lease_costs_its_own_keys() -> None:
+    """In memory, too: beside ten keys of others and beside ten thousand."""
+    costs = []
+    for others in (10, 10_000):
+        store = MemoryStore()
+        kept = await store.lease(60)
+        for first in range(0, others, 100):
+            many = range(first, min(first + 100, others))
+            await store.commit([], [t.Put(f"k{n}", b"", kept.id) for n in many])
+        lease = await store.lease(60)
+        await store.commit([], [t.Put("mine/1", b"", lease.id), t.Put("mine/2", b"", lease.id)])
+        await store.commit([], [t.Put("mine/2", b"", kept.id)])  # it has another one now
+        with calls() as made:
+            await store.revoke(lease.id)
+        assert list((await store.scan("mine/")).items) == ["mine/2"]
+        costs.append(made[0])
+        await store.close()
+    assert costs[0] == costs[1]
