@@ -335,13 +335,17 @@ class OpIdFencedError(_OpIdError):
 class OpIdExpiredError(_OpIdError):
     """The op_id is older than the store's memory: this attempt wrote nothing, an earlier one may.
 
-    Minted op_ids carry the revision at which they were made; below the compaction revision the
-    record of the first attempt is gone, so the store cannot tell a repeat from a new operation.
+    Minted op_ids carry the revision at which they were made; below the floor of the operations'
+    records that of the first attempt is gone, so that a repeat looks like a new operation.
     """
 
     code = "op_id_expired"
     hint = "read the keys to see whether the operation was applied"
-    _reason = "op_id {op_id!r} is older than the compaction revision"
+    _reason = "op_id {op_id!r} is older than what the store remembers of operations"
+
+    def __init__(self, op_id: str) -> None:
+        super().__init__(op_id)
+        self.args = (f"{self.reason} (this attempt wrote nothing; an earlier one may have)",)
 
 
 # --- nobody knows --------------------------------------------------------------------------------

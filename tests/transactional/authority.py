@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class AuthorityProcess:
     """``python -m transactional serve`` on one file; the port stays over restarts."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *options: str) -> None:
         self._path = path
+        self._options = options
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
@@ -33,6 +34,7 @@ class AuthorityProcess:
             str(self._path),
             "--listen",
             f"127.0.0.1:{self.port}",
+            *self._options,
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None

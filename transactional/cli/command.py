@@ -26,6 +26,7 @@ from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
     InvalidTimeError,
+    OpIdExpiredError,
     OutcomeUnknownError,
     TransactionalError,
     UnavailableError,
@@ -218,6 +219,6 @@ def complain(error: TransactionalError | OSError, *, output: str = "table") -> i
         sys.stderr.write(json.dumps(doc, ensure_ascii=False) + "\n")
     else:
         sys.stderr.write(f"error: {words} (hint: {hint})\n")
-    if isinstance(error, OutcomeUnknownError):
+    if isinstance(error, OutcomeUnknownError | OpIdExpiredError):
         return 4
     return 3 if isinstance(error, UnavailableError) else 1

@@ -13,12 +13,14 @@ import os
 import secrets
 import signal
 import ssl
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlencode
 
 from transactional.cli import command as cli
 from transactional.errors import InvalidRequestError
-from transactional.stores import connect
+from transactional.stores import Retention, connect
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +47,10 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the clock is right, though it is 30 days or more from the store's last time",
     )
+    for limit in fields(Retention):
+        flag = "--" + limit.name.replace("_", "-")
+        kind = type(limit.default)
+        sub.add_argument(flag, type=kind, metavar="N", help=f"(default: {limit.default:g})")
     sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
 
@@ -90,8 +96,10 @@ async def _serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    url = options.file if options.file == "memory:" else f"sqlite:{options.file}"
-    store = await connect(url, accept_clock=options.accept_clock)
+    url = options.file if options.file == "memory:" else f"sqlite:{quote(options.file)}"
+    given = {limit.name: getattr(options, limit.name) for limit in fields(Retention)}
+    limits = urlencode({name: value for name, value in given.items() if value is not None})
+    store = await connect(f"{url}?{limits}", accept_clock=options.accept_clock)
     authority = Authority(store, listen)
     try:
         await authority.start()

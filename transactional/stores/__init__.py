@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from transactional.errors import UnknownSchemeError
+from transactional.stores.retention import Retention
 
 if TYPE_CHECKING:
     import ssl
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from transactional.store import Store
 
 
-__all__ = ["backup", "connect", "open", "verify"]
+__all__ = ["Retention", "backup", "connect", "open", "verify"]
 
 
 async def connect(
@@ -43,21 +44,30 @@ async def connect(
     ``accept_clock`` opens a file whose last time is more than 30 days from the clock's; see
     ``SQLiteStore.open``.  The other engines have no use for it.
 
+    The first two take what they remember as options, ``sqlite:a.db?history_bytes_max=1000000`` (see
+    ``Retention``); a ``?`` in a path is written ``%3F``.
+
     Raises:
         UnknownSchemeError: the URL names no engine, or a password, which no authority takes.
+        InvalidRequestError: an option is unknown, or out of its bounds.
         ClockJumpedError: the clock is that far off, and it was not accepted.
         UnavailableError: the authority cannot be reached, or the file belongs to another one.
     """
     scheme, _, rest = url.partition(":")
+    path, _, query = rest.partition("?")
     match scheme:
-        case "memory" if not rest:
-            from transactional.stores.memory import MemoryStore  # noqa: PLC0415 lazy engine
+        case "memory" if not path:
+            from transactional.stores import memory  # noqa: PLC0415 lazy engine
 
-            return MemoryStore()
-        case "sqlite" if rest:
+            limits = memory.RETENTION.but(Retention.parse(_options(query)))
+            return memory.MemoryStore(retention=limits)
+        case "sqlite" if path:
             from transactional.stores.sqlite import SQLiteStore  # noqa: PLC0415 lazy engine
 
-            return await SQLiteStore.open(unquote(rest), accept_clock=accept_clock)
+            limits = Retention().but(Retention.parse(_options(query)))
+            return await SQLiteStore.open(
+                unquote(path), retention=limits, accept_clock=accept_clock
+            )
         case "http" | "https":
             from transactional.stores.http import HTTPStore  # noqa: PLC0415 lazy engine
 
@@ -76,8 +86,11 @@ def _authority_of(url: str) -> tuple[str, str | None]:
         raise UnknownSchemeError("the URL names no host and port") from error
     if parts.username is not None or parts.password is not None:
         raise UnknownSchemeError("the URL has USER:PASSWORD@, which an authority does not take")
-    token = dict(parse_qsl(parts.query)).get("token")
-    return f"{parts.scheme}://{parts.netloc}{parts.path}", token
+    return f"{parts.scheme}://{parts.netloc}{parts.path}", _options(parts.query).get("token")
+
+
+def _options(query: str) -> dict[str, str]:
+    return dict(parse_qsl(query, keep_blank_values=True))
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ then waits; both happen in one turn of the loop, so nothing slips between.  A wa
 by a commit that touches its prefix, and told that commit's revision: all before it did not concern
 the watcher, so its cursor never falls behind the compaction for want of news.
 
-The feed holds at most ``commits_max`` commits.  A watcher whose cursor is below ``floor`` reads
-the rest from the engine (a history on disk), or is told that it is compacted.
+The feed holds at most ``commits_max`` commits and ``bytes_max`` bytes of values.  A watcher whose
+cursor is below ``floor`` reads the rest from the engine (a history on disk), or is told that it is
+compacted.
 
 A commit waits here as a tuple of rows of plain values and becomes a ``WatchEvent`` when somebody
 reads it.  Python's collector leaves such tuples alone; objects it would walk through again and
@@ -23,9 +24,10 @@ import asyncio
 from bisect import bisect_right
 from collections import Counter, deque
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from transactional.clock import utc
+from transactional.stores.retention import ROW_BYTES
 from transactional.values import KeyChange, KeyValue, WatchEvent
 
 if TYPE_CHECKING:
@@ -69,21 +71,32 @@ def row_of(change: KeyChange, revision: int, by: str, time_us: int) -> Row:
     return (revision, change.key, new.value, new.created_revision, new.lease, by, time_us)
 
 
+def bytes_of(rows: Rows) -> int:
+    """Return how many bytes of values a commit holds, each with what it costs beside them."""
+    return sum([ROW_BYTES + len(row[2] or b"") for row in rows])
+
+
 def _without(row: Row, forgotten: Forgotten) -> Row:
     instead = None if row[2] is None else forgotten.instead(row[1])
     return row if instead is None else (*row[:2], instead, *row[3:])
 
 
+FEED_BYTES_MAX: Final = 64 << 20
+"""Values that are kept in memory for watchers; who is further behind reads the history."""
+
+
 class Feed:
     """Events in memory plus wake-ups; belongs to one event loop."""
 
-    def __init__(self, revision: int, *, commits_max: int) -> None:
+    def __init__(self, revision: int, *, commits_max: int, bytes_max: int = FEED_BYTES_MAX) -> None:
         self.floor = revision
         """Commits up to this revision are not here."""
         self.revision = revision
         """The last published revision."""
         self._commits: deque[tuple[int, Rows]] = deque()
         self._commits_max = commits_max
+        self._bytes_max = bytes_max
+        self._bytes = 0
         self._waiters: dict[str, set[asyncio.Future[int | None]]] = {}
         self._lengths: Counter[int] = Counter()  # of the prefixes in `_waiters`
         self._erasures = 0
@@ -94,8 +107,10 @@ class Feed:
         for revision, rows in commits:
             self._commits.append((revision, rows))
             self.revision = revision
-            if len(self._commits) > self._commits_max:
-                self.floor = self._commits.popleft()[0]
+            self._bytes += bytes_of(rows)
+            while len(self._commits) > self._commits_max or self._bytes > self._bytes_max:
+                self.floor, oldest = self._commits.popleft()
+                self._bytes -= bytes_of(oldest)
             if self._waiters:
                 self._wake(revision, rows)
 
@@ -128,7 +143,9 @@ class Feed:
         """Replace values that were written before revision ``before``; O(commits here)."""
         for number, (revision, rows) in enumerate(self._commits):
             if revision < before and any(forgotten.instead(row[1]) is not None for row in rows):
-                self._commits[number] = (revision, tuple([_without(r, forgotten) for r in rows]))
+                after = tuple([_without(row, forgotten) for row in rows])
+                self._commits[number] = (revision, after)
+                self._bytes += bytes_of(after) - bytes_of(rows)
         self._erasures += 1
 
     async def wait(self, prefix: str) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from bisect import bisect_left, bisect_right, insort
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
@@ -24,6 +25,7 @@ from transactional.errors import (
 from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores.feed import Feed, row_of
 from transactional.stores.leases import Leases
+from transactional.stores.retention import Moments, Retention
 from transactional.values import (
     LAST_CODE_POINT,
     SCAN_KEYS_MAX,
@@ -46,10 +48,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
-HISTORY_COMMITS_MAX: Final = 100_000
-"""Commits that watchers can go back; what falls out raises the compaction revision."""
-OP_ID_RETENTION_S: Final = 7 * 86_400.0
-"""How long callers' own op_ids are remembered."""
+RETENTION: Final = Retention(history_bytes_max=64 << 20, history_commits_max=100_000)
+"""Less than on a disk."""
+ROWS_MAX: Final = 1_000_000
+"""Commits whose keys, and minted op_ids whose outcome, are known, however short a time ago."""
 
 
 class MemoryStore:
@@ -59,9 +61,9 @@ class MemoryStore:
         self,
         *,
         clock: Clock | None = None,
-        history_commits_max: int = HISTORY_COMMITS_MAX,
-        op_id_retention_s: float = OP_ID_RETENTION_S,
+        retention: Retention | None = None,
         by: str | None = None,
+        **limits: float,
     ) -> None:
         self._by = by or this_user()
         self._clock = clock or Clock()
@@ -70,11 +72,17 @@ class MemoryStore:
         self._operations: dict[str, tuple[bytes, Commit] | None] = {}  # None: fenced
         self._minted: dict[str, int] = {}  # op_id -> its revision, in the order of recording
         self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
-        self._op_id_retention_us = int(op_id_retention_s * 1e6)
+        self._retention = retention = (retention or RETENTION).but(limits)
+        self._moments = Moments(retention)
+        self._changes: deque[tuple[int, tuple[str, ...]]] = deque()  # what the feed has dropped too
+        self._indexed = 0
+        self._resolvable = 0
         self._leases = Leases()
         self._leased: dict[str, dict[str, None]] = {}  # keys by lease, in the order of writing
         self._time = BusinessTime()
-        self._feed = Feed(0, commits_max=history_commits_max)
+        self._feed = Feed(
+            0, commits_max=retention.history_commits_max, bytes_max=retention.history_bytes_max
+        )
         self._epoch = secrets.token_hex(4)
         self._revision = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -103,9 +111,14 @@ class MemoryStore:
 
     def changed(self, prefix: str, since: int) -> bool:
         """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
-        if not self._feed.floor <= since <= self._revision:
+        if not self._indexed <= since <= self._revision:
             return True
-        return bool(self._feed.after(since, prefix))
+        for revision, keys in reversed(self._changes):
+            if revision <= since:
+                return False
+            if any(key.startswith(prefix) for key in keys):
+                return True
+        return False
 
     def lease_alive(self, lease: str) -> bool:
         """Say whether the lease is alive."""
@@ -206,6 +219,10 @@ class MemoryStore:
             if new.lease is not None:
                 self._leased.setdefault(new.lease, {})[change.key] = None
         rows = tuple([row_of(change, self._revision, by, time_us) for change in changes])
+        self._changes.append((self._revision, tuple([row[1] for row in rows])))
+        if self._moments.due(time_us):
+            self._moments.note(self._revision, time_us)
+            self._moments.forget(time_us)
         self._feed.publish([(self._revision, rows)])
         if (forgotten := rules.forgotten(writes)) is not None:
             self._feed.forget(forgotten, self._revision)
@@ -216,7 +233,7 @@ class MemoryStore:
     def _recorded(self, op_id: str, role: str, content: bytes | None) -> Commit | None:
         """Return the first result of ``op_id``; raise if it cannot be used for ``content``."""
         minted = rules.minted_revision(op_id, self._epoch, self._revision)
-        if minted is not None and minted < self._feed.floor:
+        if minted is not None and minted < self._resolvable:
             raise OpIdExpiredError(op_id)
         name = rules.operation_of(op_id, role)
         if name not in self._operations:
@@ -295,8 +312,19 @@ class MemoryStore:
             raise StoreClosedError("the store is closed")
         for lease in self._leases.due(self._clock.elapsed_s()):
             self._end(lease)
-        self._forget(self._own, self._time.last_us - self._op_id_retention_us)
-        self._forget(self._minted, self._feed.floor)
+        limits, now_us = self._retention, self._time.last_us
+        old = self._moments.before(now_us - int(limits.index_retention_s * 1e6))
+        self._indexed = max(self._indexed, old)
+        if len(self._changes) > ROWS_MAX:
+            self._indexed = max(self._indexed, self._changes[0][0])
+        if len(self._minted) > ROWS_MAX:
+            self._resolvable = max(self._resolvable, next(iter(self._minted.values())) + 1)
+        while self._changes and self._changes[0][0] <= self._indexed:
+            self._changes.popleft()
+        past = self._moments.before(now_us - int(limits.minted_retention_s * 1e6))
+        self._resolvable = max(self._resolvable, past)
+        self._forget(self._own, now_us - int(limits.op_id_retention_s * 1e6))
+        self._forget(self._minted, self._resolvable)
 
     def _forget(self, index: dict[str, int], horizon: int) -> None:
         while index and next(iter(index.values())) < horizon:

@@ -27,6 +27,10 @@ last), so what is read here is durable.
 
 How the file is opened, locked, set up, copied and checked is in ``sqlite_file.py``.
 
+What is older than the limits (``retention.py``) goes in passing: each group removes up to twice
+as much as it adds, so that no load outruns it, and a pause is no longer than what caused it.  Pages
+that become free are used again; if they are many, the file is cut shorter, a few at a time.
+
 Values that a commit makes ``forgotten`` are replaced in the history in the same transaction.  After
 its COMMIT, and before anybody is answered, the file is rebuilt (VACUUM) and the log cut to nothing:
 SQLite's pages keep old bytes in their gaps wherever rows were moved, ``secure_delete`` or not (it
@@ -50,7 +54,7 @@ from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from transactional import rules
 from transactional.clock import BusinessTime, Clock, utc
@@ -73,6 +77,8 @@ from transactional.stores import sqlite_file
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
 from transactional.stores.leases import Leases
+from transactional.stores.retention import ROW_BYTES, Moments, Retention
+from transactional.stores.sqlite_schema import NOTHING, Totals
 from transactional.stores.writer_thread import Failure, Job, WriterThread
 from transactional.values import (
     LAST_CODE_POINT,
@@ -94,13 +100,9 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
-HISTORY_COMMITS_MAX: Final = 1_000_000
-"""Commits that watchers can go back and minted op_ids are remembered for (some 200 MB)."""
-OP_ID_RETENTION_S: Final = 7 * 86_400.0
-"""How long callers' own op_ids are remembered; after that the same one is a new operation."""
 RECENT_COMMITS_MAX: Final = 4096
 """Commits kept in memory for watchers; who is further behind reads the history."""
 CHECKPOINT_BYTES: Final = 8 << 20
@@ -119,7 +121,15 @@ REMEMBERED_BYTES: Final = 4096
 REMEMBERED_OPERATIONS: Final = 65_536
 """Op_ids kept in memory: a new one need not be looked for in the file."""
 FORGET_ROWS: Final = 256
-"""Most old rows of each kind that one group removes: compaction is paid in small coins."""
+"""Most old values that one group removes, or twice as many as it adds."""
+FORGET_LIGHT: Final = 4
+"""How many times as many of the rows without values."""
+SLACK: Final = 64
+"""Old values are removed when so many, or this part of their bytes, are over the limit."""
+FREE_PAGES_MIN: Final = 1024
+"""Free pages that are left for what comes; and a quarter of the file, if that is more."""
+VACUUM_PAGES: Final = 1024
+"""Pages by which the file is cut shorter at a time, after a checkpoint."""
 HISTORY_ROWS: Final = 500
 """About how many rows of history one page reads; a commit is never cut."""
 INSERT_ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -132,9 +142,6 @@ _Record = tuple[bytes | None, int, bool, int]
 _OperationRow = tuple[int, str, bytes | None, int, bool, int, int]
 _CheckedRow = tuple[int, str, bytes | None, int | None, str | None, str, int, int]
 """A ``feed.Row`` and its checksum."""
-Totals = tuple[int, int, int]
-"""Of a table: rows, sum of their checksums, bytes in them."""
-_NOTHING: Final[Totals] = (0, 0, 0)
 
 _KEY = f"SELECT {schema.KEY_COLUMNS} FROM keys "
 
@@ -183,13 +190,14 @@ class SQLiteStore:
         path: str | Path,
         *,
         clock: Clock | None = None,
-        history_commits_max: int = HISTORY_COMMITS_MAX,
-        op_id_retention_s: float = OP_ID_RETENTION_S,
+        retention: Retention | None = None,
         by: str | None = None,
         accept_clock: bool = False,
+        **limits: float,
     ) -> SQLiteStore:
         """Open or create the store in ``path``; ``by`` writes where a commit does not say who.
 
+        How long it remembers is told by ``retention``, or by some of its fields as ``limits``.
         ``accept_clock`` says that the wall clock is right, however far it is from the store's last
         time.  If it is behind by more than an hour, time is taken back, and that is another life of
         the store: it has another epoch.
@@ -204,6 +212,7 @@ class SQLiteStore:
         """
         clock = clock or Clock()
         time = BusinessTime()
+        retention = (retention or Retention()).but(limits)
         opening = asyncio.get_running_loop().run_in_executor(
             None,
             partial(
@@ -212,13 +221,7 @@ class SQLiteStore:
         )
         file = await shielded(opening, undo=lambda file: asyncio.to_thread(file.close))
         try:
-            state = State(
-                file.writer,
-                clock,
-                time,
-                history_commits_max=history_commits_max,
-                op_id_retention_s=op_id_retention_s,
-            )
+            state = State(file.writer, clock, time, retention)
         except sqlite3.Error as error:
             file.close()
             raise sqlite_file.translate(error) from error
@@ -493,6 +496,19 @@ class _Pending:
     history_rows: list[Row] = field(default_factory=list)  # not in the file yet
     operation_rows: list[_OperationRow] = field(default_factory=list)  # likewise
     forgotten: list[tuple[int, rules.Forgotten]] = field(default_factory=list)
+    rows: int = 0  # that were written into the history
+    moment: tuple[int, int] | None = None  # that was noted
+    clean: dict[str, int] = field(default_factory=dict)  # up to where nothing old is left
+
+
+class _Standing(NamedTuple):
+    """The numbers that a group that fails does not change."""
+
+    revision: int
+    compacted: int
+    indexed: int
+    resolvable: int
+    totals: dict[str, Totals]
 
 
 class State:
@@ -503,27 +519,31 @@ class State:
         connection: sqlite3.Connection,
         clock: Clock,
         time: BusinessTime,
-        *,
-        history_commits_max: int,
-        op_id_retention_s: float,
+        retention: Retention,
     ) -> None:
         self._db = connection
         self._clock = clock
         self._time = time
-        self._history_commits_max = history_commits_max
-        self._retention_us = int(op_id_retention_s * 1e6)
-        meta = connection.execute(f"SELECT {schema.META_COLUMNS} FROM meta").fetchone()
-        self.epoch, self.revision, self.compacted = str(meta[0]), int(meta[1]), int(meta[2])
-        time.resume(meta[5], clock.elapsed_s())
-        self._totals = _totals(connection)
+        self._retention = retention
+        self._retention_us = int(retention.op_id_retention_s * 1e6)
+        self._moments = Moments(
+            retention, connection.execute("SELECT revision, time_us FROM moments ORDER BY revision")
+        )
+        meta = schema.Meta.read(connection)
+        self.epoch, self.revision, self.compacted, self._indexed, self._resolvable, *_ = meta
+        self._totals = meta.totals
+        time.resume(meta.time_us, clock.elapsed_s())
         self._leases = Leases()
         for lease, ttl_s, remote in connection.execute("SELECT lease, ttl_s, remote FROM leases"):
             # Whoever held a lease in the process that had this file has ended with it.
             self._leases.start(lease, ttl_s, clock.elapsed_s() - (0.0 if remote else ttl_s))
-        self._before = (self.revision, self.compacted, self._totals)
+        self._before = self._standing()
         self._read_clocks()
         self._touched: list[tuple[str, float, float]] = []
         self._pending = _Pending()
+        self._clean: dict[str, int] = {}
+        self._in_file: dict[str, Totals] = {}
+        """Of keys that this group met: what the file has of them, for the totals."""
         self._keys: dict[str, KeyValue | None] = {}
         self._operations: dict[str, _Record] = {}
         self._operations_since = self.revision
@@ -543,9 +563,10 @@ class State:
             StoreLockedError: somebody else wrote to the file.  What is remembered here is void, and
                 as revisions never return, each later group will find the same.
         """
-        self._before = (self.revision, self.compacted, self._totals)
+        self._before = self._standing()
         self._touched.clear()
         self._pending = _Pending()
+        self._in_file.clear()
         self._db.execute("BEGIN IMMEDIATE")
         self._read_clocks()
         found = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
@@ -560,27 +581,32 @@ class State:
     def finish(self) -> _Pending:
         """Make the group durable and return what it changed; answers go out after it."""
         self._flush()
-        if self.revision != self._before[0]:
+        if self.revision != self._before.revision:
+            self._note_moment()
             self._forget()
-            floors = (self.compacted, self.compacted, self.compacted)
-            meta = (self.epoch, self.revision, *floors, self._time.last_us)
-            self._db.execute(
-                "UPDATE meta SET revision = ?, compacted = ?, indexed = ?, resolvable = ?,"
-                " time_us = ?, checksum = ?",
-                (*meta[1:], schema.meta_checksum(*meta)),
+        if self._standing() != self._before:
+            schema.Meta(self.epoch, *self._standing()[:-1], self._time.last_us, self._totals).write(
+                self._db
             )
-        self._write_totals()
         self._db.execute("COMMIT")
         self._remember()
+        self._clean |= self._pending.clean
+        if self._pending.moment is not None:
+            self._moments.note(*self._pending.moment)
         if self._pending.forgotten:
             self._pages_due, self._again_s = True, 0.0
         return self._pending
+
+    def _standing(self) -> _Standing:
+        return _Standing(
+            self.revision, self.compacted, self._indexed, self._resolvable, self._totals
+        )
 
     def abandon(self) -> None:
         """Undo the whole group, in the file and in memory."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        self.revision, self.compacted, self._totals = self._before
+        self.revision, self.compacted, self._indexed, self._resolvable, self._totals = self._before
         for lease, ttl_s, started_s in reversed(self._touched):
             if ttl_s:
                 self._leases.start(lease, ttl_s, started_s)
@@ -595,6 +621,15 @@ class State:
         """Move the log's content into the database file, as far as readers allow."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self.bytes_written = 0
+        self._cut(VACUUM_PAGES)
+
+    def _cut(self, pages_max: int) -> None:
+        """Cut the file shorter, if much of it is free."""
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        pages_max = min(pages_max, free - max(FREE_PAGES_MIN, pages // 4))
+        if pages_max > 0:  # a step for each page, of which `execute` would make only the first
+            self._db.executescript(f"PRAGMA incremental_vacuum({pages_max})")
 
     def rebuild_deadline_s(self) -> float | None:
         """Return when the file is to be rebuilt, on the boot-time clock; None: there is no need."""
@@ -651,45 +686,40 @@ class State:
         if rows := pending.history_rows:
             checked = [(*row, schema.row_checksum(*row)) for row in rows]
             latest = {row[1]: row for row in checked}
-            old = self._totals_among("keys", "key", latest)
+            old = _sum([self._in_file[key] for key in latest])
             gone = [(key,) for key, row in latest.items() if row[2] is None]
             self._db.executemany("DELETE FROM keys WHERE key = ?", gone)
             put = [row for row in latest.values() if row[2] is not None]
             _insert_rows(self._db, f"REPLACE INTO keys({schema.KEY_COLUMNS})", put)
             _insert_rows(self._db, f"INSERT INTO history({schema.KEY_COLUMNS})", checked)
             self._count("keys", _totals_of_rows(put), old)
+            for key, row in latest.items():
+                self._in_file[key] = NOTHING if row[2] is None else (1, row[-1], len(row[2]))
             added = _totals_of_rows(checked)
             self._count("history", added)
+            pending.rows += added[0]
             self.bytes_written += 512 * added[0] + 2 * added[2]
             pending.history_rows = []
         if records := pending.operation_rows:
-            own = [row[1] for row in records if row[0] == schema.OWN]
-            old = self._totals_among("operations", f"minted = {schema.OWN} AND op_id", own)
+            old = self._own_records([row[1] for row in records if row[0] == schema.OWN])
             _insert_rows(self._db, "REPLACE INTO operations", records)
             self._count("operations", (len(records), sum([row[-1] for row in records]), 0), old)
             pending.operation_rows = []
 
     # --- how much there is ---
 
-    def _totals_among(self, table: str, column: str, names: Collection[str]) -> Totals:
-        """Return the totals of the rows that are there already."""
-        if not names:
-            return _NOTHING
-        among = f"{column} IN (SELECT value FROM json_each(?))"
-        return schema.totals_of(self._db, table, among, (json.dumps(list(names)),))
+    def _own_records(self, op_ids: Collection[str]) -> Totals:
+        """Return the totals of the records that are there already under these op_ids of callers."""
+        if not op_ids:
+            return NOTHING
+        among = f"minted = {schema.OWN} AND op_id IN (SELECT value FROM json_each(?))"
+        return schema.totals_of(self._db, "operations", among, (json.dumps(list(op_ids)),))
 
-    def _count(self, table: str, more: Totals, less: Totals = _NOTHING) -> None:
+    def _count(self, table: str, more: Totals, less: Totals = NOTHING) -> None:
         """Note that a table gained and lost rows."""
         was = self._totals[table]
         rows, checksums, size = (n + m - k for n, m, k in zip(was, more, less, strict=True))
         self._totals = {**self._totals, table: (rows, checksums, size)}
-
-    def _write_totals(self) -> None:
-        old = self._before[2]
-        changed = [(*new, name) for name, new in self._totals.items() if new != old[name]]
-        self._db.executemany(
-            "UPDATE totals SET rows = ?, checksums = ?, bytes = ? WHERE name = ?", changed
-        )
 
     def _remember(self) -> None:
         """Keep for the next groups what this one, now durable, changed."""
@@ -704,27 +734,85 @@ class State:
             oldest = next(iter(self._operations))
             self._operations_since = self._operations.pop(oldest)[1]
 
-    def _forget(self) -> None:
-        """Remove a few rows that are older than the limits, and say so in ``compacted``."""
-        horizon = min(self.revision - self._history_commits_max, self.compacted + FORGET_ROWS)
-        if horizon > self.compacted:
-            self._delete("history", "revision <= ?", horizon)
-            self.compacted = horizon
-        some = "(minted, op_id) IN (SELECT minted, op_id FROM operations WHERE"
-        self._delete(
-            "operations", f"{some} minted >= 0 AND minted < ? LIMIT {FORGET_ROWS})", self.compacted
-        )
-        oldest_us = self._time.last_us - self._retention_us
-        self._delete(
-            "operations", f"{some} minted < 0 AND time_us < ? LIMIT {FORGET_ROWS})", oldest_us
-        )
+    # --- forgetting ---
 
-    def _delete(self, table: str, where: str, value: object) -> None:
+    def _note_moment(self) -> None:
+        """Write down, now and then, when which revision was the last."""
+        if self._moments.due(self._time.last_us):
+            self._pending.moment = (self.revision, self._time.last_us)
+            row = (*self._pending.moment, schema.moment_checksum(*self._pending.moment))
+            self._db.execute("INSERT INTO moments VALUES (?, ?, ?)", row)
+            self._count("moments", (1, row[-1], 0))
+            self._delete("moments", "revision < ?", self._moments.forget(self._time.last_us))
+
+    def _forget(self) -> None:
+        """Remove what is beyond the limits; not much more than this group has added."""
+        now_us, limits = self._time.last_us, self._retention
+        old = self._moments.before(now_us - int(limits.index_retention_s * 1e6))
+        most = max(FORGET_ROWS, 2 * self._pending.rows)
+        self._forget_history(most, old)
+        self._indexed = max(self._indexed, min(old, self.compacted))
+        past = self._moments.before(now_us - int(limits.minted_retention_s * 1e6))
+        self._resolvable = max(self._resolvable, past)
+        most *= FORGET_LIGHT
+        self._forget_rows("changes", "revision", "revision", self._indexed + 1, most)
+        which = "minted >= 0 AND minted"
+        self._forget_rows("operations", which, "minted, op_id", self._resolvable, most)
+        # Of callers' own there may be an old one at any time: they are looked at once a second.
+        second = (now_us - self._retention_us) // 1_000_000 * 1_000_000
+        self._forget_rows("operations", "minted < 0 AND time_us", "time_us, op_id", second, most)
+
+    def _forget_history(self, most: int, old: int) -> None:
+        """Drop the oldest values; which keys they were of is kept, unless it is as old as that."""
+        limits = self._retention
+        rows, _, size = self._totals["history"]
+        over = size + ROW_BYTES * rows - limits.history_bytes_max
+        horizon = self.revision - limits.history_commits_max
+        slack = min(SLACK, limits.history_commits_max // 8)
+        if horizon - self.compacted <= slack and over <= limits.history_bytes_max // SLACK:
+            return
+        end = self.compacted
+        oldest = self._db.execute(
+            "SELECT revision, coalesce(length(value), 0) FROM history WHERE revision > ?"
+            " ORDER BY revision LIMIT ?",
+            (self.compacted, most),
+        )
+        for revision, length in oldest.fetchall():
+            if revision != end and revision > horizon and over <= 0:
+                break
+            end, over = revision, over - length - ROW_BYTES
+        kept = (max(self.compacted, old), end)
+        self._db.execute(
+            "INSERT INTO changes SELECT revision, key, change_checksum(revision, key) FROM history"
+            " WHERE revision > ? AND revision <= ?",
+            kept,
+        )
+        moved = schema.totals_of(self._db, "changes", "revision > ? AND revision <= ?", kept)
+        self._count("changes", moved)
+        self._delete("history", "revision <= ?", end)
+        self.compacted = end
+
+    def _forget_rows(self, table: str, which: str, order: str, floor: int, most: int) -> None:
+        """Remove the first rows, in that order, of those below a floor, unless none are left."""
+        if self._clean.get(which) == floor:
+            return
+        below = f"{which} < {floor}"
+        last = self._db.execute(
+            f"SELECT {order} FROM {table} WHERE {below} ORDER BY {order} LIMIT 1 OFFSET ?",
+            (most - 1,),
+        ).fetchone()
+        if last is None:
+            self._pending.clean[which] = floor
+            self._delete(table, below)
+        else:
+            self._delete(table, f"{below} AND ({order}) <= ({','.join('?' * len(last))})", *last)
+
+    def _delete(self, table: str, where: str, *values: object) -> None:
         """Remove rows, and count them."""
-        gone = schema.totals_of(self._db, table, where, (value,))
+        gone = schema.totals_of(self._db, table, where, values)
         if gone[0]:
-            self._db.execute(f"DELETE FROM {table} WHERE {where}", (value,))
-            self._count(table, _NOTHING, gone)
+            self._db.execute(f"DELETE FROM {table} WHERE {where}", values)
+            self._count(table, NOTHING, gone)
 
     def _read_clocks(self) -> None:  # once per group, whose operations are concurrent
         self._now = (self._clock.wall_us(), self._clock.elapsed_s())
@@ -742,9 +830,16 @@ class State:
             return self._keys[key]
         row = self._db.execute(_KEY + "WHERE key = ?", (key,)).fetchone()
         found = schema.found_key(row) if row is not None else None
+        self._in_file[key] = NOTHING if found is None else (1, row[-1], len(found.value))
         if found is None or len(found.value) <= REMEMBERED_BYTES:
             self._keys[key] = found
         return found
+
+    def _look_up(self, key: str) -> None:
+        """Note what the file has of a key that this group has not written yet."""
+        item = self.find(key)  # if it is read from there, that notes it
+        if key not in self._in_file:
+            self._in_file[key] = NOTHING if item is None else _totals_of_rows([_checked(item)])
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys that start with ``prefix``, in order."""
@@ -757,13 +852,17 @@ class State:
 
     def changed(self, prefix: str, since: int) -> bool:
         """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
-        if not self.compacted <= since <= self.revision:
+        if not self._indexed <= since <= self.revision:
             return True
         for revision, rows in self._pending.commits:
             if revision > since and rows_under(rows, prefix):
                 return True
+        tables = ("history", "changes") if since < self.compacted else ("history",)
+        return any(self._changed_in(table, prefix, since) for table in tables)
+
+    def _changed_in(self, table: str, prefix: str, since: int) -> bool:
         row = self._db.execute(
-            "SELECT 1 FROM history WHERE revision > ? AND key >= ? AND key < ? LIMIT 1",
+            f"SELECT 1 FROM {table} WHERE revision > ? AND key >= ? AND key < ? LIMIT 1",
             (since, prefix, prefix + LAST_CODE_POINT),
         ).fetchone()
         return row is not None
@@ -813,6 +912,8 @@ class State:
             self._pending.forgotten.append((revision, forgotten))
         self.revision = revision
         for change in changes:
+            if change.key not in self._in_file:
+                self._look_up(change.key)
             self._pending.keys[change.key] = change.current
         rows = tuple([row_of(change, revision, by, time_us) for change in changes])
         self._pending.history_rows += rows
@@ -841,7 +942,7 @@ class State:
     def _recorded(
         self, op_id: str, minted: int | None, role: str
     ) -> tuple[bytes, int, bool, int] | None:
-        if minted is not None and minted < self.compacted:
+        if minted is not None and minted < self._resolvable:
             raise OpIdExpiredError(op_id)
         name = rules.operation_of(op_id, role)
         record = self._pending.operations.get(name) or self._operations.get(name)
@@ -919,8 +1020,18 @@ class State:
         self._touched.append((lease, ttl_s, self._clock.elapsed_s() - ttl_s))
 
 
-def _totals(connection: sqlite3.Connection) -> dict[str, Totals]:
-    return {name: (n, c, b) for name, n, c, b in connection.execute("SELECT * FROM totals")}
+def _checked(item: KeyValue) -> _CheckedRow:
+    """Return a key as it lies in the file."""
+    head = (item.revision, item.key, item.value, item.created_revision)
+    row = (*head, item.lease, item.by, item.time_us)
+    return (*row, schema.row_checksum(*row))
+
+
+def _sum(totals: Iterable[Totals]) -> Totals:
+    rows, checksums, size = NOTHING
+    for more in totals:
+        rows, checksums, size = rows + more[0], checksums + more[1], size + more[2]
+    return rows, checksums, size
 
 
 def _totals_of_rows(rows: Sequence[_CheckedRow]) -> Totals:

@@ -237,6 +237,8 @@ def connect_writer(
         # Checkpoints are the writer thread's work, after it has answered.
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA temp_store=MEMORY")
+        # The default of some builds; what must not be found again is rebuilt, see sqlite.py.
+        connection.execute("PRAGMA secure_delete=OFF")
         connection.execute("PRAGMA cache_size=-65536")  # KiB
         schema.register(connection)
         if new:
@@ -398,20 +400,12 @@ def _begin_another_life(
     for table in ("history", "changes", "moments"):
         copy.execute(f"DELETE FROM {table}")
     copy.execute("DELETE FROM operations WHERE minted >= 0")
-    for table in ("history", "changes", "operations"):
-        copy.execute(
-            "UPDATE totals SET rows = ?, checksums = ?, bytes = ? WHERE name = ?",
-            (*schema.totals_of(copy, table), table),
-        )
-    revision, last_us = copy.execute(
-        "SELECT revision + ?, time_us FROM meta", (REVISION_GAP,)
-    ).fetchone()
-    time_us = last_us if time_us is None else time_us
-    meta = (epoch, revision, revision, revision, revision, time_us)
-    copy.execute(
-        f"REPLACE INTO meta(one, {schema.META_COLUMNS}, checksum) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
-        (*meta, schema.meta_checksum(*meta)),
-    )
+    meta = schema.Meta.read(copy)
+    floor = meta.revision + REVISION_GAP
+    if time_us is None:
+        time_us = meta.time_us
+    totals = {table: schema.totals_of(copy, table) for table in meta.totals}
+    schema.Meta(epoch, floor, floor, floor, floor, time_us, totals).write(copy)
     copy.execute("COMMIT")
 
 

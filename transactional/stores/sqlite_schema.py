@@ -8,7 +8,7 @@ lease, **by** whom and when (``time_us``) it was written, and a **checksum** of 
 table whose rows mean something has such a checksum, and whoever reads a row computes it again: a
 bit that the disk has turned is an error that names the key, never a value.
 
-A row that is *gone* has no checksum to fail.  So ``totals`` holds, for each table, how many rows
+A row that is *gone* has no checksum to fail.  So ``meta`` holds, for each table, how many rows
 there are, the sum of their checksums and of the bytes in them; it is written in the transaction
 that changes the rows.  A checksum covers key and revision, so the sum is a running hash of the set
 of all (key, revision): a row that is lost, doubled or back from the dead makes a difference.  The
@@ -23,8 +23,9 @@ opens it, in one transaction, so that a crash leaves one or the other (docs/oper
 
 from __future__ import annotations
 
+import json
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from transactional.errors import CorruptStoreError, DamagedRowError
@@ -50,11 +51,9 @@ CREATE TABLE meta(
     indexed INTEGER NOT NULL,       -- floor of `changes`: which keys changed is forgotten as well
     resolvable INTEGER NOT NULL,    -- floor of `operations`: op_ids minted below it are forgotten
     time_us INTEGER NOT NULL,       -- business time of the last commit
+    totals TEXT NOT NULL,           -- of each table below: rows, sum of their checksums, bytes
     checksum INTEGER NOT NULL
 );
-CREATE TABLE totals(                -- of each table below
-    name TEXT PRIMARY KEY, rows INTEGER NOT NULL, checksums INTEGER NOT NULL, bytes INTEGER NOT NULL
-) WITHOUT ROWID;
 CREATE TABLE keys(
     key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL,
     created_revision INTEGER NOT NULL, lease TEXT,
@@ -83,7 +82,7 @@ CREATE TABLE leases(                -- remote: its holder may live in another pr
     lease TEXT PRIMARY KEY, ttl_s REAL NOT NULL, remote INTEGER NOT NULL, checksum INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE moments(               -- now and then: when which revision was the last
-    revision INTEGER PRIMARY KEY, time_us INTEGER NOT NULL
+    revision INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, checksum INTEGER NOT NULL
 );
 """
 
@@ -122,15 +121,13 @@ def operation_checksum(  # noqa: PLR0917 as above
 
 def lease_checksum(lease: str, ttl_s: float, remote: int) -> int:
     """Return the checksum of a lease."""
-    return crc32(f"{lease}\0{ttl_s!r}\0{remote:d}".encode())
+    return crc32(f"{lease}\0{float(ttl_s)!r}\0{remote:d}".encode())
 
 
-def meta_checksum(*columns: str | int) -> int:
-    """Return the checksum of the row of ``meta``: of all its columns behind the first."""
-    return crc32("\0".join(map(str, columns)).encode())
+def moment_checksum(revision: int, time_us: int) -> int:
+    """Return the checksum of a moment."""
+    return crc32(f"{revision}\0{time_us}".encode())
 
-
-META_COLUMNS: Final = "epoch, revision, compacted, indexed, resolvable, time_us"
 
 CHECKSUMS: Final[dict[str, tuple[str, Callable[..., int], str]]] = {
     "keys": (KEY_COLUMNS.removesuffix(", checksum"), row_checksum, "length(value)"),
@@ -142,8 +139,57 @@ CHECKSUMS: Final[dict[str, tuple[str, Callable[..., int], str]]] = {
     "changes": ("revision, key", change_checksum, "0"),
     "operations": ("minted, op_id, content, revision, succeeded, time_us", operation_checksum, "0"),
     "leases": ("lease, ttl_s, remote", lease_checksum, "0"),
+    "moments": ("revision, time_us", moment_checksum, "0"),
 }
-"""The tables that are counted in ``totals``: columns, the checksum of them, the bytes of a row."""
+"""The tables that are counted: their columns, the checksum of those, the bytes of a row."""
+Totals = tuple[int, int, int]
+"""Of a table: rows, sum of their checksums, bytes in them."""
+NOTHING: Final[Totals] = (0, 0, 0)
+
+
+class Meta(NamedTuple):
+    """The row of ``meta``."""
+
+    epoch: str
+    revision: int
+    compacted: int
+    indexed: int
+    resolvable: int
+    time_us: int
+    totals: dict[str, Totals]
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Put it into the file."""
+        columns = (*self[:-1], _dump(self.totals))
+        connection.execute(
+            "REPLACE INTO meta VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*columns, _meta_checksum(columns)),
+        )
+
+    @classmethod
+    def read(cls, connection: sqlite3.Connection) -> Meta:
+        """Take it from the file.
+
+        Raises:
+            CorruptStoreError: it is not what was written.
+        """
+        found = connection.execute("SELECT * FROM meta").fetchall()
+        try:
+            ((_, *columns, checksum),) = found
+            if _meta_checksum(columns) != checksum:
+                raise ValueError("checksum")
+            epoch, revision, compacted, indexed, resolvable, time_us, text = columns
+            totals = {name: (n, c, b) for name, (n, c, b) in json.loads(text).items()}
+            return cls(epoch, revision, compacted, indexed, resolvable, time_us, totals)
+        except (TypeError, ValueError) as error:
+            raise CorruptStoreError("the row of `meta` is not what was written") from error
+
+
+_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _meta_checksum(columns: Sequence[Any]) -> int:
+    return crc32("\0".join(map(str, columns)).encode())
 
 
 def found_key(row: Sequence[Any]) -> KeyValue:
@@ -197,13 +243,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 def set_up(connection: sqlite3.Connection) -> None:
     """Make the tables of a store in a new file."""
     connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
-    connection.execute(
-        "INSERT INTO meta VALUES (1, ?1, 0, 0, 0, 0, 0, ?2)",
-        (epoch := secrets.token_hex(4), meta_checksum(epoch, 0, 0, 0, 0, 0)),
-    )
-    connection.executemany(
-        "INSERT INTO totals VALUES (?, 0, 0, 0)", [(name,) for name in CHECKSUMS]
-    )
+    Meta(secrets.token_hex(4), 0, 0, 0, 0, 0, dict.fromkeys(CHECKSUMS, NOTHING)).write(connection)
     connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version={FORMAT}")
     connection.execute("COMMIT")
@@ -220,8 +260,6 @@ INSERT INTO operations SELECT m, op_id, content, revision, succeeded, time_us,
     operation_checksum(m, op_id, content, revision, succeeded, time_us)
 FROM (SELECT *, coalesce(minted, -1) AS m FROM operations_2);
 INSERT INTO leases SELECT lease, ttl_s, remote, lease_checksum(lease, ttl_s, remote) FROM leases_2;
-INSERT INTO meta SELECT one, epoch, revision, compacted, compacted, compacted, time_us,
-    meta_checksum(epoch, revision, compacted, compacted, compacted, time_us) FROM meta_2;
 """
 
 
@@ -240,13 +278,13 @@ def convert(connection: sqlite3.Connection) -> None:
             connection.execute(f"ALTER TABLE {table} RENAME TO {table}_2")
         for statement in [*_SCHEMA.split(";\n"), *_CONVERT.split(";\n")]:
             connection.execute(statement)
+        epoch, revision, compacted, time_us = connection.execute(
+            "SELECT epoch, revision, compacted, time_us FROM meta_2"
+        ).fetchone()
+        totals = {name: totals_of(connection, name) for name in CHECKSUMS}
+        Meta(epoch, revision, compacted, compacted, compacted, time_us, totals).write(connection)
         for table in old:
             connection.execute(f"DROP TABLE {table}_2")
-        connection.execute("DELETE FROM totals")
-        connection.executemany(
-            "INSERT INTO totals VALUES (?, ?, ?, ?)",
-            [(name, *totals_of(connection, name)) for name in CHECKSUMS],
-        )
         connection.execute(f"PRAGMA user_version={FORMAT}")
         connection.execute("COMMIT")
     except BaseException:
@@ -258,7 +296,7 @@ def convert(connection: sqlite3.Connection) -> None:
 
 def totals_of(
     connection: sqlite3.Connection, table: str, where: str = "TRUE", values: Sequence[Any] = ()
-) -> tuple[int, int, int]:
+) -> Totals:
     """Return how many rows of a table there are, the sum of their checksums, and of their bytes."""
     size = CHECKSUMS[table][2]
     rows, checksums, size = connection.execute(
@@ -276,9 +314,21 @@ def register(connection: sqlite3.Connection) -> None:
         ("change_checksum", 2, change_checksum),
         ("operation_checksum", 6, operation_checksum),
         ("lease_checksum", 3, lease_checksum),
-        ("meta_checksum", 6, meta_checksum),
+        ("moment_checksum", 2, moment_checksum),
     ):
-        connection.create_function(name, count, checksum, deterministic=True)
+        connection.create_function(name, count, _or_none(checksum), deterministic=True)
+
+
+def _or_none(checksum: Callable[..., int]) -> Callable[..., int | None]:
+    """Return a function that gives None for what a damaged row may hold: other types."""
+
+    def computed(*columns: Any) -> int | None:
+        try:
+            return checksum(*columns)
+        except (TypeError, ValueError):
+            return None
+
+    return computed
 
 
 # --- what is wrong with it -----------------------------------------------------------------------
@@ -290,18 +340,18 @@ def damages(connection: sqlite3.Connection) -> list[str]:
     The connection knows the checksums (``register``).
     """
     found: list[str] = []
-    meta = connection.execute(f"SELECT {META_COLUMNS}, checksum FROM meta").fetchall()
-    if [meta_checksum(*row[:-1]) for row in meta] != [row[-1] for row in meta] or len(meta) != 1:
-        found.append("the row of meta is not what was written")
-    noted = {name: totals for name, *totals in connection.execute("SELECT * FROM totals")}
+    try:
+        noted = Meta.read(connection).totals
+    except CorruptStoreError as error:
+        return [error.reason]
     for table, (columns, checksum, _) in CHECKSUMS.items():
-        name = {"operations": "op_id", "leases": "lease"}.get(table, "key")
+        name = {"operations": "op_id", "leases": "lease", "moments": "revision"}.get(table, "key")
         bad = connection.execute(
             f"SELECT {name} FROM {table}"
             f" WHERE checksum IS NOT {checksum.__name__}({columns}) LIMIT 5"
         ).fetchall()
         found += [f"a row of {table} is not what was written: {name}" for (name,) in bad]
-        totals = list(totals_of(connection, table))
+        totals = totals_of(connection, table)
         if totals != noted.get(table):
             found.append(
                 f"{table}: {totals[0]} rows of {totals[2]} bytes, sum {totals[1]};"
