@@ -125,6 +125,14 @@ class UnsupportedVersionError(FrameError):
         self.supported = (lowest, highest)
 
 
+class FaultError(FrameError):
+    """The receiver failed in a way that nobody foresaw; its state is what it was before."""
+
+    code: ClassVar[str] = "fault"
+    status: ClassVar[int] = 500
+    hint = "report it, with the log line `fault` of the receiver"
+
+
 class BusyError(FrameError):
     """Too many exchanges are under way, or the peer is blocked; try again later."""
 
@@ -164,6 +172,16 @@ class JournalFailedError(JournalError):
 
     code: ClassVar[str] = "journal-failed"
     hint = "look at the disk (full? failing?); the agent recovers by itself when a retry succeeds"
+
+
+class VectorAheadError(JournalFailedError):
+    """A vector claimed events that no row holds. Nothing of the transaction was written.
+
+    It would have kept the agent from ever starting again; the agent saves its whole state instead.
+    """
+
+    code: ClassVar[str] = "vector-ahead"
+    hint = "report it: the state is sound, but what led to it is a fault of this package"
 
 
 class NoJournalError(JournalError):

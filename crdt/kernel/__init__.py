@@ -10,7 +10,7 @@ comes in by one of two doors:
 and leaves by three: `delta_since` for a peer that lacks events, `transfer` for one that lacks
 nearly all, `snapshot` for a restart. Which file knows what:
 
-    context            a dot, a version vector, a causal context
+    context, doomed    a dot, a version vector, a causal context; dots killed before they came
     kind, codec        the table of types and tags; values as canonical bytes
     record             what removals leave for peers that lag
     live, state        what is alive and where; with what was seen, applied and doomed, the state

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 from crdt.kernel.chunk import pack_content
 from crdt.kernel.codec import pack
 from crdt.kernel.context import Range, VersionVector
+from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.join import span_of
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
-from crdt.kernel.live import BLOCK_BITS
 from crdt.kernel.transfer import cut_spans
 from crdt.kernel.wire import Span
 
@@ -106,8 +106,8 @@ def _content(state: State, origin: str, number: int, last: int) -> tuple[Span, t
     base = state.live.bases.get(origin)
     if not state.doomed or base is None:
         return span, ()
-    doomed = state.doomed.intersection(range(base + first, base + end + 1))
-    return span, state.live.as_ranges(doomed)
+    doomed = state.doomed.ranges(base >> SEQ_BITS, first, end)
+    return span, tuple((origin, *found) for found in doomed)
 
 
 def _block_of(state: State, key: int) -> Block:
@@ -153,7 +153,11 @@ def disagreements(state: State) -> list[Block]:
     for index, log in enumerate(state.live.logs):
         last = state.applied.seqs.get(names[index], 0)
         keys = {(log.base + seq) >> BLOCK_BITS for seq in (*log.seqs, *log.late) if seq <= last}
-        keys |= {dot >> BLOCK_BITS for dot in state.doomed if dot >> SEQ_BITS == index}
+        keys |= {
+            (log.base + seq) >> BLOCK_BITS
+            for low, high in state.doomed.ranges(index)
+            for seq in range(low, high + 1)
+        }
         for key in keys:
             found = _hash_of(state, key)
             if found is not None:

@@ -19,6 +19,8 @@ from crdt.kernel.live import Container, LiveTable, Row, entries_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from crdt.kernel.context import Swept
+
 # A row as it was before a change.
 Mark = tuple[Container, Step, Row | None]
 
@@ -74,10 +76,11 @@ UNCHANGED: Final = Change()
 class Touched:
     """The notes of one change: rows before it, and rows that are new, in the order they came."""
 
-    __slots__ = ("live", "marks", "new")
+    __slots__ = ("live", "marks", "new", "swept")
 
     def __init__(self, live: LiveTable, marks: Iterable[Mark] = ()) -> None:
         self.live = live
+        self.swept: dict[str, Swept] = {}  # by origin: wide ranges that this change killed
         self.marks: list[Mark] = list(marks)
         self.new: list[tuple[int, Container, Sequence[Step]]] = []  # after how many marks
 
@@ -88,6 +91,15 @@ class Touched:
     def mark_new(self, container: Container, steps: Sequence[Step]) -> None:
         """Remember that none of these rows existed before. O(1)."""
         self.new.append((len(self.marks), container, steps))
+
+    def before(self) -> list[Mark]:
+        """Each row touched, as it was, in the order in which they were. O(marks + new rows)."""
+        noted, at = list[Mark](), 0
+        for after, container, steps in self.new:
+            noted += self.marks[at:after]
+            noted += [(container, step, None) for step in steps]
+            at = after
+        return noted + self.marks[at:]
 
     def change(self) -> Change:
         """What changed, when all is done. O(marks)."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
 
@@ -114,12 +114,12 @@ def _encode(value: object, depth: int) -> bytes:
 
 
 def _encode_plain(value: object, _depth: int) -> bytes:
-    return bytes(msgpack.packb(value, use_bin_type=True))
+    return bytes(_packer.pack(value))
 
 
 def _encode_int(value: int, _depth: int) -> bytes:
     if -(1 << 63) <= value < 1 << 64:
-        return bytes(msgpack.packb(value))
+        return bytes(_packer.pack(value))
     check_int(value)
     return bytes(msgpack.packb(msgpack.ExtType(_BIGINT, _bigint(value))))
 
@@ -142,12 +142,12 @@ def shown(value: object) -> str:
 
 
 def _encode_float(value: float, _depth: int) -> bytes:
-    return _NAN_BYTES if value != value else bytes(msgpack.packb(value))  # noqa: PLR0124  # is NaN
+    return _NAN_BYTES if value != value else bytes(_packer.pack(value))  # noqa: PLR0124  # is NaN
 
 
 def _encode_str(value: str, _depth: int) -> bytes:
     try:
-        return bytes(msgpack.packb(value, use_bin_type=True))
+        return bytes(_packer.pack(value))
     except UnicodeEncodeError as error:
         raise InvalidValueRangeError(f"a lone surrogate is not text: {value!r:.80}") from error
 
@@ -382,26 +382,95 @@ def _pack_stored(value: object) -> msgpack.ExtType:
     raise InvalidValueTypeError(f"not a stored value: {type(value).__name__}")
 
 
-def unpack(data: bytes, ext_hook: Callable[[int, bytes], Any]) -> Any:
+def unpack(
+    data: bytes,
+    ext_hook: Callable[[int, bytes], Any],
+    container_hook: Callable[[Any], Any] | None = None,
+) -> Any:
     """One msgpack object that is exactly `data`; a forged length is found before it allocates."""
     try:
         if len(data) > _HARMLESS_BYTES:
             walker = msgpack.Unpacker(max_buffer_size=len(data))
             walker.feed(data)
             walker.skip()
-        return msgpack.unpackb(data, strict_map_key=False, ext_hook=ext_hook)
+        return msgpack.unpackb(
+            data,
+            strict_map_key=False,
+            ext_hook=ext_hook,
+            list_hook=container_hook,
+            object_hook=container_hook,
+        )
     except DecodeError:
         raise
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise DecodeError(f"not a message: {type(error).__name__} {error}") from error
 
 
-def unpack_body(data: bytes, part_bytes_max: int = VALUE_BYTES_MAX) -> Any:
-    """The body that `pack` made; stored values come back in stored form, checked."""
-    body = unpack(data, _stored_ext)
+def parts_in(data: bytes, parts_max: int | None = None) -> int:
+    """How many parts the lists, dicts and tuples of encoded values have. O(size), mostly in C.
+
+    Each of these counts as twelve more: to make one, and to see whether it is in canonical form,
+    takes so much longer.
+
+    Raises:
+        DecodeError: more than `parts_max`, which is found out at once; or not values.
+    """
+    if len(data) <= 1:
+        return 0
+    count = 0
+
+    def counted(container: Any) -> None:
+        nonlocal count
+        count += _LIST_PARTS + len(container)
+        if parts_max is not None and count > parts_max:
+            raise DecodeError(f"more than {parts_max} parts of values")
+
+    def extension(code: int, inner: bytes) -> None:
+        if code == _TUPLE:
+            unpack(inner, extension, counted)
+
+    unpack(data, extension, counted)
+    return count
+
+
+# What may begin a list or a map: where there are few of these bytes, there are no more of those.
+_OPENERS: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+_LIST_PARTS = 12
+_PARTS_PER_LIST = 4  # as many parts as its values may have, for each list and map of a body
+
+
+def unpack_body(
+    data: bytes, part_bytes_max: int = VALUE_BYTES_MAX, parts_max: int | None = None
+) -> Any:
+    """The body that `pack` made; stored values come back in stored form, checked.
+
+    Its values have `parts_max` parts together, and it has a quarter as many lists and maps itself:
+    each of those is made, and a few bytes may ask for a million.
+    """
+    body = unpack(data, _stored_ext) if parts_max is None else _unpack_counted(data, parts_max)
     if len(data) > part_bytes_max:  # else nothing in it can be too large
         _refuse_large(body, part_bytes_max)
     return body
+
+
+def _unpack_counted(data: bytes, parts_max: int) -> Any:
+    left, lists = parts_max, parts_max // _PARTS_PER_LIST
+
+    def counted(container: Any) -> Any:
+        nonlocal lists
+        lists -= 1
+        if lists < 0:
+            raise DecodeError("more lists and maps than a body of this size needs")
+        return container
+
+    def extension(code: int, inner: bytes) -> Any:
+        nonlocal left
+        if code == _PACKED:
+            left -= parts_in(inner, left)
+        return _stored_ext(code, inner)
+
+    few = len(data) - len(data.translate(None, _OPENERS)) <= lists
+    return unpack(data, extension, None if few else counted)
 
 
 def _refuse_large(body: Any, bytes_max: int) -> None:

@@ -195,6 +195,34 @@ class Cloud:
         return twin
 
 
+class Swept:
+    """Ranges of seqs that somebody went through, so that nobody goes through them twice."""
+
+    __slots__ = ("spans",)
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[int, int]] = []  # sorted, disjoint, inclusive
+
+    def rest(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The parts of a range that did not come before; now they did. O(log n) amortised."""
+        spans = self.spans
+        low = bisect_right(spans, (first, -1))
+        if low and spans[low - 1][1] >= first:
+            low -= 1
+        high, begin, parts = low, first, []
+        while high < len(spans) and spans[high][0] <= last:
+            if begin < spans[high][0]:
+                parts.append((begin, spans[high][0] - 1))
+            begin = spans[high][1] + 1
+            high += 1
+        if begin <= last:
+            parts.append((begin, last))
+        if high > low:
+            first, last = min(first, spans[low][0]), max(last, spans[high - 1][1])
+        spans[low:high] = [(first, last)]
+        return parts
+
+
 class CausalContext:
     """A set of dots, kept as a vector and a cloud per replica.
 

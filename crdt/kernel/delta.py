@@ -31,7 +31,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.errors import BodyTooLargeError, DecodeError
-from crdt.kernel.codec import Step, Stored, normal, pack, unpack_body
+from crdt.kernel.codec import Step, Stored, normal, pack, parts_in, unpack_body
 from crdt.kernel.context import Range
 from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
 from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
@@ -69,16 +69,24 @@ class Event(NamedTuple):
 
 
 EVENT_BYTES = 48
-"""The least that an event weighs."""
+"""The least that an event weighs, and each level of its path below the document: a container."""
+KILL_BYTES = 48
+"""What each range of dots weighs that an event killed."""
+RUN_BYTES = 160
+"""What a run weighs beside its events: an origin, and what is kept of each."""
+PART_BYTES = 2
+"""What each part of a list, dict or tuple weighs beside its bytes; each of these is 12 parts."""
 
 
 def weight_of(event: Fields) -> int:
     """An upper bound of an event's encoded size in bytes, without encoding. O(1)."""
     _, path, step, _, value, kills = event
-    size = EVENT_BYTES + 24 * len(kills)
+    size = EVENT_BYTES + KILL_BYTES * len(kills)
     for part in (step, value):
         size += 9 if part is None else _size(part)
-    return size + (sum(map(len, path)) if path else 0)
+    if path is None:
+        return size
+    return size + sum(map(len, path)) + EVENT_BYTES * (len(path) // 2 - 1)
 
 
 def _size(part: object) -> int:
@@ -87,7 +95,7 @@ def _size(part: object) -> int:
     if isinstance(part, bytes):
         return len(part)
     if isinstance(part, tuple):
-        return len(part[0])
+        return len(part[0]) + PART_BYTES * parts_in(part[0])
     return part.bit_length() // 8 + 9 if isinstance(part, int) else 16
 
 
@@ -214,13 +222,14 @@ class Delta:
     def decode(data: bytes, weight_max: int | None = None) -> Delta:
         """The delta of such bytes; raises DecodeError for all others. O(size).
 
-        With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes),
-        which its size and the number of its events tell before any is built.
+        With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes):
+        how many events, killed ranges and nested containers it has is told before any is built.
         """
         bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
-        body = unpack_body(unseal("d", data, bytes_max))
+        parts_max = None if weight_max is None else weight_max // PART_BYTES
+        body = unpack_body(unseal("d", data, bytes_max), parts_max=parts_max)
         names, paths, runs = parts(body, (list, list, list))
-        if weight_max is not None and sum(map(_size_of_run, runs)) > weight_max // EVENT_BYTES:
+        if weight_max is not None and _least_weight(paths, runs) > weight_max:
             raise DecodeError(f"more events than can weigh {weight_max} bytes")
         origins, known = names_of(names), list(map(unpack_path, paths))
         return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
@@ -338,11 +347,21 @@ def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
     return Run(origin, first, last, tuple(events), batches, admitted=True)
 
 
-def _size_of_run(packed: Any) -> int:
-    """How many events a packed run would make; its shape is checked when it is unpacked. O(1)."""
-    wide = type(packed) is list and len(packed) == 3 and type(packed[0]) is list
-    rows = packed[0][5:6] if wide else packed[5:6] if type(packed) is list else []
-    return sum(len(column) for column in rows if type(column) is list)
+def _least_weight(paths: list[Any], runs: list[Any]) -> int:
+    """What these would weigh at least; their shape is checked when they are unpacked. O(events)."""
+    weight = EVENT_BYTES * sum(len(path) // 2 - 1 for path in paths if type(path) is list)
+    weight += RUN_BYTES * len(runs)
+    for packed in runs:
+        if type(packed) is not list:
+            continue
+        wide = len(packed) == 3 and type(packed[0]) is list
+        for column in packed[0][5:6] if wide else packed[5:6]:
+            weight += EVENT_BYTES * len(column) if type(column) is list else 0
+        rows = packed[2:3] if wide else packed[5:6]
+        for row in rows[0] if rows and type(rows[0]) is list else ():
+            kills = row if wide else row[-1] if type(row) is list and row else None
+            weight += KILL_BYTES * (len(kills) // 3) if type(kills) is list else 0
+    return weight
 
 
 def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 from crdt.errors import DoomedFullError, DoubleSpentDotError, IdentityReusedError
 from crdt.kernel.change import UNCHANGED, Change, Touched
 from crdt.kernel.codec import Step, order_of
-from crdt.kernel.context import Dot
+from crdt.kernel.context import Dot, Swept
 from crdt.kernel.delta import Delta, Fields, Run, columns_of
+from crdt.kernel.doomed import BLOCK_BITS, BLOCKS_MAX
 from crdt.kernel.limits import SEQ_BITS
 from crdt.kernel.live import STAMP_OF, VALUE_OF, holds
 from crdt.kernel.wire import Span
@@ -51,9 +52,14 @@ def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
     if not own:
         refuse_own(state, [(run.origin, run.first, run.last) for run in runs])
     _refuse_conflicts(state, runs)
-    touched = Touched(state.live)
-    for run in runs:
-        _apply_run(state, run, touched)
+    touched, before = Touched(state.live), state.moment([run.origin for run in runs])
+    try:
+        for run in runs:
+            _apply_run(state, run, touched)
+    except BaseException:  # also what nobody foresaw: the vector must not claim a part
+        before.go_back(touched)
+        raise
+    before.over()
     return touched.change()
 
 
@@ -86,17 +92,21 @@ def refuse_own(state: State, ranges: Iterable[Range]) -> None:
 
 
 def _refuse_conflicts(state: State, runs: Sequence[Run]) -> None:
-    unseen = 0
+    unseen, blocks, least = 0, 0, state.room_to_doom("")
     for run in runs:
         news = run.first > state.context.last_seq(run.origin)
         if news and run.span is not None:
             continue  # nothing here that it could contradict, and it kills nothing
+        if state.doomed_share_max is not None and run.span is None:
+            room = state.room_to_doom(state.owner_of(run.origin))
+            least = min(least[0], room[0]), min(least[1], room[1])
         for event in run.rows:
             for _, first, last in event[5]:
                 unseen += last - first + 1
+                blocks += (last >> BLOCK_BITS) - (first >> BLOCK_BITS) + 1
             if not news and event[1] is not None and state.context.covers(run.origin, event[0]):
                 _note_other_entry(state, run.origin, event, None)
-    if unseen + len(state.doomed) > state.doomed_max:
+    if unseen > least[0] or blocks > least[1]:
         _refuse_doom(state, runs)
 
 
@@ -120,18 +130,35 @@ def _note_other_entry(
 
 
 def _refuse_doom(state: State, runs: Sequence[Run]) -> None:
-    """Raise if the dots that would be doomed, counted exactly, do not fit."""
-    seen, doomed, missing = state.context.copy(), len(state.doomed), set()
+    """Raise if the dots that would be doomed, each counted once, do not fit."""
+    seen, swept = state.context.copy(), dict[str, Swept]()
+    dots, blocks, missing = Counter[str](), Counter[str](), set[str]()
     for run in runs:
         seen.add_range(run.origin, run.first, run.last)
+        owner = state.owner_of(run.origin)
         for event in run.rows:
             for origin, first, last in event[5]:
-                unseen = sum(high - low + 1 for low, high in seen.missing(origin, first, last))
-                if unseen:
-                    doomed += unseen
-                    missing.add(origin)
-    if doomed > state.doomed_max:
+                for begin, end in swept.setdefault(origin, Swept()).rest(first, last):
+                    for low, high in seen.missing(origin, begin, end):
+                        fresh = high - low + 1 - _doomed_in(state, origin, low, high)
+                        if fresh:
+                            dots[owner] += fresh
+                            blocks[owner] += (high >> BLOCK_BITS) - (low >> BLOCK_BITS) + 1
+                            missing.add(origin)
+    for owner in dots:
+        room = state.room_to_doom(owner)
+        if dots[owner] > room[0] or blocks[owner] > room[1]:
+            raise DoomedFullError(frozenset(missing), state.doomed_share_max or state.doomed_max)
+    if dots.total() > state.doomed_max - len(state.doomed):
         raise DoomedFullError(frozenset(missing), state.doomed_max)
+
+
+def _doomed_in(state: State, origin: str, first: int, last: int) -> int:
+    base = state.live.bases.get(origin)
+    if base is None or not state.doomed:
+        return 0
+    ranges = state.doomed.ranges(base >> SEQ_BITS, first, last)
+    return sum(high - low + 1 for low, high in ranges)
 
 
 def _apply_run(state: State, run: Run, touched: Touched) -> None:
@@ -150,6 +177,7 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
         return
     kill, mark, insert, place = state.kill, touched.mark, live.insert, log.place
     stamps: list[int] = []
+    owner = state.owner_of(origin)
     last_path: Path | None = None
     container: Container | None = None
     for seq, path, step, stamp, value, kills in run.rows:
@@ -157,7 +185,7 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
             continue  # applied in full before
         if kills:
             for killed in kills:
-                kill(*killed, touched)
+                kill(*killed, touched, owner)
             state.record(origin, seq, kills)
         if path is None or (taken is not None and seq not in taken):
             continue
@@ -271,10 +299,11 @@ def _take_rows(
         if not rows:
             state.live.enlist(container)
         before = len(rows)
+        touched.mark_new(container, steps)
         rows.update(zip(steps, entries, strict=True))
         if len(rows) == before + len(steps):
-            touched.mark_new(container, steps)
             return
+        touched.new.pop()
         for step in set(steps):  # some meet among themselves: back, and one by one
             del rows[step]
         if not rows:
@@ -304,7 +333,13 @@ def _join_rows(state: State, span: Span, touched: Touched) -> None:
 
 def refuse_doomed(state: State, doomed: Sequence[Range], covered: Iterable[Range]) -> None:
     """Raise if more dots would be doomed than may be, once these ranges are covered."""
-    if sum(last - first + 1 for _, first, last in doomed) + len(state.doomed) <= state.doomed_max:
+    dots = state.doomed_max - len(state.doomed)
+    blocks = BLOCKS_MAX - state.doomed.blocks
+    if (
+        sum(last - first + 1 for _, first, last in doomed) <= dots
+        and sum((last >> BLOCK_BITS) - (first >> BLOCK_BITS) + 1 for _, first, last in doomed)
+        <= blocks
+    ):
         return
     seen = state.context.copy()
     for known in covered:
@@ -313,7 +348,8 @@ def refuse_doomed(state: State, doomed: Sequence[Range], covered: Iterable[Range
     for origin, first, last in doomed:
         for low, high in seen.missing(origin, first, last):
             missing[origin] += high - low + 1
-    if missing.total() + len(state.doomed) > state.doomed_max:
+            blocks -= (high >> BLOCK_BITS) - (low >> BLOCK_BITS) + 1
+    if missing.total() > dots or blocks < 0:
         raise DoomedFullError(frozenset(missing), state.doomed_max)
 
 
@@ -363,8 +399,10 @@ def _rows_at(containers: list[Container], steps: list[Step]) -> tuple[list[Row],
 
 
 def doomed_ranges(state: State) -> tuple[Range, ...]:
-    """The doomed dots as ranges in canonical order."""
-    return state.live.as_ranges(state.doomed)
+    """The doomed dots as ranges in canonical order. O(blocks)."""
+    names, doomed = state.live.names, state.doomed
+    by_name = sorted((names[index], index) for index in doomed.origins())
+    return tuple((name, *found) for name, index in by_name for found in doomed.ranges(index))
 
 
 def merge_state(mine: State, theirs: State) -> Change:
@@ -375,15 +413,20 @@ def merge_state(mine: State, theirs: State) -> Change:
     refuse_doomed(mine, doomed_ranges(theirs), theirs.context.ranges())
     if not differ and not theirs.doomed and theirs.context <= mine.applied:
         return UNCHANGED
-    touched = Touched(mine.live)
-    _adopt_history(mine, theirs)
-    mine.split_contexts()
-    for span in spans:
-        join_span(mine, span, touched)
-    join_doomed(mine, doomed_ranges(theirs), touched)
-    for known in theirs.applied.ranges():
-        mine.apply_range(*known)
-    mine.unite_contexts()
+    touched, before = Touched(mine.live), mine.moment()
+    try:
+        _adopt_history(mine, theirs)
+        mine.split_contexts()
+        for span in spans:
+            join_span(mine, span, touched)
+        join_doomed(mine, doomed_ranges(theirs), touched)
+        for known in theirs.applied.ranges():
+            mine.apply_range(*known)
+        mine.unite_contexts()
+    except BaseException:
+        before.go_back(touched)
+        raise
+    before.over()
     return touched.change()
 
 

@@ -37,9 +37,10 @@ from crdt.kernel.chunk import Chunk
 from crdt.kernel.codec import element_of
 from crdt.kernel.context import VersionVector, check_replica, check_vector, context_of
 from crdt.kernel.delta import Delta
+from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, check_document_type, kind_of
-from crdt.kernel.live import BLOCK_BITS, entries_of
+from crdt.kernel.live import entries_of
 from crdt.kernel.since import delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -466,6 +467,14 @@ class Kernel:
         self._writer.refuse_inside_batch()
         return hashed.cut_blocks(self._state, blocks, _bytes(bytes_max))
 
+    def share_doomed(self, owner_of: Callable[[str], str], share_max: int) -> None:
+        """Let the removals of one owner doom so many unseen dots at most; more are refused.
+
+        `owner_of` says whose an origin is. What is doomed already stays.
+        """
+        self._state.owner_of = owner_of
+        self._state.doomed_share_max = min(share_max, self._state.doomed_max)
+
     def drop_records(self, upto: Mapping[str, int] | None = None) -> None:
         """Forget removal records up to these seqs (default: all); raises the floors."""
         self._writer.refuse_inside_batch()
@@ -484,7 +493,8 @@ class Kernel:
         theirs.live.base(replica)
         theirs.applied = mine.applied.copy()
         theirs.context = theirs.applied if mine.context is mine.applied else mine.context.copy()
-        theirs.doomed, theirs.doomed_max = set(mine.doomed), mine.doomed_max
+        theirs.doomed, theirs.doomed_max = mine.doomed.copy(), mine.doomed_max
+        theirs.doomed_share_max, theirs.owner_of = mine.doomed_share_max, mine.owner_of
         theirs.live.dirty.update(dot >> BLOCK_BITS for dot in mine.doomed)
         theirs.known_sets = list(mine.known_sets)
         theirs.records, theirs.records_max = mine.records, mine.records_max

@@ -41,11 +41,12 @@ from weakref import WeakValueDictionary
 from crdt.errors import require
 from crdt.kernel.codec import Step, Stored
 from crdt.kernel.context import Dot, Range
+from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
 from crdt.kernel.record import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from crdt.kernel.kind import Path
 
@@ -55,7 +56,6 @@ STAMP_OF = itemgetter(1)  # of an entry
 VALUE_OF = itemgetter(2)
 Slot = tuple[int, "Container", Step]  # of a log: (seq, where its entry was written)
 
-BLOCK_BITS = 10  # of a seq: 1 024 neighbours of one origin are a block, and share a hash (`blocks`)
 _NO_RECORDS: Final = Records()  # shared, and never filled
 _SLACK = 64  # stale or late slots that never trigger a rewrite
 
@@ -204,11 +204,16 @@ class OriginLog:
 
     def rewrite(self) -> None:
         """Sort the late slots in and leave the stale ones out. O(n log n)."""
-        alive = [
-            slot
-            for slot in self._slots(0, 1 << 63)
-            if holds(slot[1].rows.get(slot[2]), self.base + slot[0])
-        ]
+        self.hold(
+            [
+                slot
+                for slot in self._slots(0, 1 << 63)
+                if holds(slot[1].rows.get(slot[2]), self.base + slot[0])
+            ]
+        )
+
+    def hold(self, alive: list[Slot]) -> None:
+        """Let these be its slots, which ascend and are alive. O(n)."""
         self.seqs = array("Q", [slot[0] for slot in alive])
         self.containers = [slot[1] for slot in alive]
         self.steps = [slot[2] for slot in alive]
@@ -398,6 +403,40 @@ class LiveTable:
             del rows[step]
             if not rows:
                 self.retire(container)
+
+    def go_back(self, before: Sequence[tuple[Container, Step, Row | None]]) -> None:
+        """Make rows what they were, the first of these last, whatever happened meanwhile. O(n).
+
+        For a change that broke off anywhere, also between a row and its log: what follows from the
+        rows is worked out from them. Stale slots and late ones go.
+        """
+        for container, step, row in reversed(before):
+            container.total, container.plain = None, False
+            if row is None:
+                container.rows.pop(step, None)
+            else:
+                container.rows[step] = row
+        for container, _, _ in before:
+            self._settle(container)
+        alive: list[list[Slot]] = [[] for _ in self.logs]
+        for container in self.containers.values():
+            for step, row in container.rows.items():
+                for entry in entries_of(row):
+                    alive[entry[0] >> SEQ_BITS].append((entry[0] & SEQ_MAX, container, step))
+        for log, slots in zip(self.logs, alive, strict=True):
+            log.hold(sorted(slots, key=_seq_of))
+
+    def _settle(self, container: Container | None) -> None:
+        """Be in the table, with those above, if there is anything in it; else be in none."""
+        while container is not None:
+            path, parent = container.path, container.parent
+            children = {} if parent is None else parent.children
+            if container.rows or container.children:
+                self.containers[path] = children[path[-2], path[-1]] = container
+            else:
+                self.containers.pop(path, None)
+                children.pop((path[-2], path[-1]), None)
+            container = parent
 
     def find(self, dot: int) -> tuple[Container, Step] | None:
         """Where a dot is alive, or None. O(log n)."""

@@ -16,7 +16,7 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from crdt.errors import BelowFloorError
-from crdt.kernel.delta import Delta, Fields, Run, weight_of
+from crdt.kernel.delta import RUN_BYTES, Delta, Fields, Run, weight_of
 from crdt.kernel.kind import LEAF
 from crdt.kernel.limits import SEQ_MAX
 
@@ -56,7 +56,9 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
         events: Iterable[Fields] = _events(state, log, after, last)
         end = last
         if bytes_max is not None:
-            room -= 64 + len(origin)
+            room -= RUN_BYTES + len(origin)
+            if room < 0 and runs:
+                break
             events, end, room = _fill(events, log, (after, last), room, at_least_one=not runs)
         if end > after:
             batches = log.batches_between(after + 1, end)

@@ -15,9 +15,10 @@ from crdt.kernel.change import Touched
 from crdt.kernel.chunk import Aside, Chunk, pack_content, split_span, unpack_content
 from crdt.kernel.codec import pack, unpack_body
 from crdt.kernel.context import CausalContext, Range
+from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.envelope import seal, unseal
 from crdt.kernel.join import doomed_ranges, join_span, spans_of
-from crdt.kernel.limits import SEQ_MAX, STAMP_MAX
+from crdt.kernel.limits import SEQ_BITS, SEQ_MAX, STAMP_MAX
 from crdt.kernel.record import Records, Stretch
 from crdt.kernel.state import CHUNK_SETS_MAX, State
 from crdt.kernel.transfer import make_room
@@ -55,7 +56,9 @@ def from_bytes(state: State, data: bytes) -> str:
     pieces = list(_pieces(data))
     if not pieces:
         raise DecodeError("no snapshot in here")
-    head = parts(unpack_body(unseal("s", pieces[0])), (str, *[list] * 8))
+    head = unpack_body(unseal("s", pieces[0]))
+    owners = head.pop() if type(head) is list and len(head) == 10 else []
+    head = parts(head, (str, *[list] * 8))
     _, names, applied, context, doomed, clock, logs, sets, only = head
     type_name = _one_type(only)
     origins = names_of(names)
@@ -76,13 +79,8 @@ def from_bytes(state: State, data: bytes) -> str:
     state.context = state.applied if seen == state.applied else seen
     _load_logs(state, logs, origins)
     _load_sets(state, sets, [Chunk.decode(piece) for piece in pieces[rest:]])
-    for origin, first, last in unpack_ranges(doomed, origins):
-        if len(state.doomed) + last - first >= state.doomed_max:
-            raise DecodeError("more doomed dots than there may be")
-        if [(first, last)] != list(seen.missing(origin, first, last)):
-            raise DecodeError("a dot that is doomed and seen")
-        base = state.live.base(origin)
-        state.doom(base + first, base + last)
+    _load_doomed(state, unpack_ranges(doomed, origins), seen)
+    _load_owners(state, owners, origins)
     _load_clock(state, clock)
     own, last = state.applied.seqs.get(state.replica, 0), state.context.last_seq(state.replica)
     if own != last:
@@ -108,7 +106,43 @@ def _head(state: State, only: str, *, records: bool) -> list[Any]:
             logs.append([origin_index, floor, stretches, odd, batches])
     sets = [[set_id, *sorted(came.chunks)] for set_id, came in state.chunk_sets.items()]
     types = [only] if only else []
-    return [state.replica, list(names), applied, context, doomed, clock, logs, sets, types]
+    owners = _pack_owners(state, names)
+    rest = [owners] if owners else []
+    return [state.replica, list(names), applied, context, doomed, clock, logs, sets, types, *rest]
+
+
+def _pack_owners(state: State, names: dict[str, int]) -> list[Any]:
+    """On whose account dots are doomed: [owner, ranges, ...]; on nobody's is left out."""
+    ranges: dict[str, list[Range]] = {}
+    for index in state.doomed.origins():
+        for owner, first, last in state.doomed.owned(index):
+            ranges.setdefault(owner, []).append((state.live.names[index], first, last))
+    ranges.pop("", None)
+    packed = sorted((owner, sorted(owned)) for owner, owned in ranges.items())
+    return [part for owner, owned in packed for part in (owner, pack_ranges(tuple(owned), names))]
+
+
+def _load_doomed(state: State, doomed: tuple[Range, ...], seen: CausalContext) -> None:
+    for origin, first, last in doomed:
+        room, blocks = state.room_to_doom("")
+        if last - first >= room or (last - first) >> BLOCK_BITS >= blocks:
+            raise DecodeError("more doomed dots than there may be")
+        if [(first, last)] != list(seen.missing(origin, first, last)):
+            raise DecodeError("a dot that is doomed and seen")
+        state.doom(state.live.base(origin), first, last)
+
+
+def _load_owners(state: State, owners: Any, names: list[str]) -> None:
+    """Put doomed dots on the accounts that they were on."""
+    if type(owners) is not list or len(owners) % 2 or not {str}.issuperset(map(type, owners[::2])):
+        raise DecodeError("an account without its doomed dots")
+    for owner, flat in zip(owners[::2], owners[1::2], strict=True):
+        for origin, first, last in unpack_ranges(flat, names):
+            index = state.live.bases.get(origin, -1) >> SEQ_BITS
+            if state.doomed.ranges(index, first, last) != [(first, last)]:
+                raise DecodeError("an account of dots that are not doomed")
+            state.doomed.cover(index, first, last)
+            state.doomed.add(index, first, last, owner)
 
 
 def _one_type(types: list[Any]) -> str:

@@ -9,7 +9,11 @@ cannot be retold, so they are in `context` alone until they come as deltas.
 `chunk_sets` holds the chunks of incomplete sets, which are not part of the state yet.
 
 `doomed` holds dots that were killed before they arrived: their entries are refused when they come.
-It is state like any entry, and empties as the dots become covered.
+It is state like any entry, and empties as the dots become covered. What one owner may doom is
+limited (`doomed_share_max`), beside what all may.
+
+A join that raises half way, whatever it raises, leaves no trace: `moment` notes what is needed to
+go back, `Moment.go_back` does.
 """
 
 from __future__ import annotations
@@ -17,18 +21,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.errors import require
-from crdt.kernel.context import CausalContext, Range
+from crdt.kernel.context import CausalContext, Cloud, Range, Swept
+from crdt.kernel.doomed import BLOCK_BITS, BLOCKS_MAX, Doomed
 from crdt.kernel.hlc import HLC, check_now
-from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
-from crdt.kernel.live import BLOCK_BITS, LiveTable, holds
+from crdt.kernel.limits import SEQ_BITS
+from crdt.kernel.live import LiveTable, holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from crdt.kernel.change import Touched
     from crdt.kernel.chunk import Aside
 
 DOOMED_MAX = 1 << 20
+WIDE_KILL = 64  # seqs of a range from which on it is noted, so that no change goes through it twice
 REMOVAL_RECORDS_BYTES_MAX = 16 << 20
 RECORD_BYTES = 128  # of memory per slot of records (see `record`), measured generously
 KNOWN_SETS_MAX = 8  # ids of 16 bytes
@@ -60,10 +66,12 @@ class State:
         "context",
         "doomed",
         "doomed_max",
+        "doomed_share_max",
         "heard_ms",
         "known_sets",
         "live",
         "now_ms",
+        "owner_of",
         "records",
         "records_max",
         "replica",
@@ -77,8 +85,10 @@ class State:
         self.applied = CausalContext()
         self.context = self.applied
         self.blocks = BlockHashes()
-        self.doomed: set[int] = set()
+        self.doomed = Doomed()
         self.doomed_max = DOOMED_MAX
+        self.doomed_share_max: int | None = None  # of one owner; None: no less than all
+        self.owner_of: Callable[[str], str] = str  # of an origin; by itself each has its own share
         self.clock = HLC()
         self.heard_ms: int | None = None  # the time at the last join
         self.records = 0  # slots of records, at most; recounted when it passes records_max
@@ -101,13 +111,9 @@ class State:
             self.context.add_range(origin, first, last)
         base = self.live.bases.get(origin)
         if self.doomed and base is not None:
-            low, high = base + first, base + last
-            if last - first < len(self.doomed):
-                come = self.doomed.intersection(range(low, high + 1))
-            else:
-                come = {dot for dot in self.doomed if low <= dot <= high}
-            self.doomed -= come
-            self.live.dirty.update(dot >> BLOCK_BITS for dot in come)
+            start = base >> BLOCK_BITS
+            come = self.doomed.cover(base >> SEQ_BITS, first, last)
+            self.live.dirty.update(start + number for number in come)
 
     def split_contexts(self) -> None:
         """From now on the context may run ahead of what was applied."""
@@ -126,8 +132,11 @@ class State:
 
     # --------------------------------------------------------------------------------- kill
 
-    def kill(self, origin: str, first: int, last: int, touched: Touched) -> None:
-        """These dots die: now if they are here, on arrival if they are still unknown."""
+    def kill(self, origin: str, first: int, last: int, touched: Touched, owner: str = "") -> None:
+        """These dots die: now if they are here, on arrival if they are still unknown.
+
+        `owner` is on whose account those are.
+        """
         live = self.live
         base = live.base(origin)
         if first == last:
@@ -136,19 +145,40 @@ class State:
                 touched.mark(*place)
                 live.kill(*place, base + first)
             elif not self.context.covers(origin, first):
-                self.doom(base + first, base + first)
+                self.doom(base, first, first, owner)
             return
-        for seq, container, step in list(live.log(origin).slots(first, last)):
-            if holds(container.rows.get(step), base + seq):
-                touched.mark(container, step)
-                live.kill(container, step, base + seq)
-        for low, high in self.context.missing(origin, first, last):
-            self.doom(base + low, base + high)
+        # What this change has killed is dead, or doomed, and stays so: a thousand events that kill
+        # the same million dots go through them once.
+        parts = [(first, last)]
+        if last - first >= WIDE_KILL:
+            parts = touched.swept.setdefault(origin, Swept()).rest(first, last)
+        for begin, end in parts:
+            for seq, container, step in list(live.log(origin).slots(begin, end)):
+                if holds(container.rows.get(step), base + seq):
+                    touched.mark(container, step)
+                    live.kill(container, step, base + seq)
+            for low, high in self.context.missing(origin, begin, end):
+                self.doom(base, low, high, owner)
 
-    def doom(self, low: int, high: int) -> None:
+    def doom(self, base: int, first: int, last: int, owner: str = "") -> None:
         """Refuse these dots of one origin when they come."""
-        self.doomed.update(range(low, high + 1))
-        self.live.dirty.update(range(low >> BLOCK_BITS, (high >> BLOCK_BITS) + 1))
+        self.doomed.add(base >> SEQ_BITS, first, last, owner)
+        start = base >> BLOCK_BITS
+        self.live.dirty.update(
+            range(start + (first >> BLOCK_BITS), start + (last >> BLOCK_BITS) + 1)
+        )
+
+    def room_to_doom(self, owner: str) -> tuple[int, int]:
+        """How many more dots, in how many more blocks, may be doomed on an account. O(owners)."""
+        dots = self.doomed_max - len(self.doomed)
+        blocks = BLOCKS_MAX - self.doomed.blocks
+        if self.doomed_share_max is None:
+            return dots, blocks
+        share = BLOCKS_MAX * self.doomed_share_max // self.doomed_max
+        return (
+            min(dots, self.doomed_share_max - self.doomed.of[owner]),
+            min(blocks, share - self.doomed.blocks_of[owner]),
+        )
 
     # ------------------------------------------------------------------------------ records
 
@@ -191,11 +221,17 @@ class State:
         return dropped
 
     def _dooms(self, kills: tuple[Range, ...]) -> bool:
+        bases, doomed = self.live.bases, self.doomed
         return any(
-            first <= (dot & SEQ_MAX) <= last and self.live.names[dot >> SEQ_BITS] == origin
+            origin in bases and doomed.intersects(bases[origin] >> SEQ_BITS, first, last)
             for origin, first, last in kills
-            for dot in self.doomed
         )
+
+    # -------------------------------------------------------------------------------- undoing
+
+    def moment(self, origins: Iterable[str] | None = None) -> Moment:
+        """What it takes to come back here. O(these origins); None stands for all there are."""
+        return Moment(self, origins)
 
     # --------------------------------------------------------------------------------- time
 
@@ -223,3 +259,59 @@ class State:
                 require(self.context.covers(name, seq), f"an entry of {name}:{seq}, never seen")
         own = self.context.last_seq(self.replica)
         require(own == self.applied.seqs.get(self.replica, 0), "own events with a gap")
+
+
+class Moment:
+    """A state as it was before a join that changes the contexts of some origins."""
+
+    __slots__ = ("_clock", "_contexts", "_seen", "_sets", "_state")
+
+    def __init__(self, state: State, origins: Iterable[str] | None) -> None:
+        self._state = state
+        clock = state.clock
+        self._clock = clock.last, clock.skewed, clock.skewed_most_ms
+        self._sets = dict(state.chunk_sets), list(state.known_sets)
+        self._seen = list[tuple[CausalContext, dict[str, tuple[int, Cloud | None]]]]()
+        one = state.context is state.applied
+        if origins is None:
+            applied = state.applied.copy()
+            self._contexts = applied, applied if one else state.context.copy()
+        else:
+            self._contexts = state.applied, state.context
+            names = list(origins)
+            for context in self._contexts[:1] if one else self._contexts:
+                self._seen.append((context, _known(context, names)))
+        state.doomed.remember()
+
+    def over(self) -> None:
+        """All went well: nobody comes back."""
+        self._state.doomed.forget()
+
+    def go_back(self, touched: Touched) -> None:
+        """Undo everything since, whatever broke off; what is only a cache may be smaller. O(n)."""
+        state = self._state
+        state.doomed.go_back()
+        state.applied, state.context = self._contexts
+        for context, known in self._seen:
+            for origin, (seq, cloud) in known.items():
+                context.take_back(origin, seq)
+                context.clouds.pop(origin, None)
+                if cloud is not None:
+                    context.clouds[origin] = cloud
+        state.live.go_back(touched.before())
+        for origin, log in zip(state.live.names, state.live.logs, strict=True):
+            reached = state.context.last_seq(origin)
+            log.kills.forget_after(reached)
+            log.batches = [batch for batch in log.batches if batch[1] <= reached]
+        state.records = sum(log.kills.slots for log in state.live.logs)
+        state.chunk_sets, state.known_sets = self._sets
+        state.clock.last, state.clock.skewed, state.clock.skewed_most_ms = self._clock
+
+
+def _known(context: CausalContext, origins: list[str]) -> dict[str, tuple[int, Cloud | None]]:
+    """What a context says of some origins, for good."""
+    known = {}
+    for origin in origins:
+        cloud = context.clouds.get(origin)
+        known[origin] = context.seqs.get(origin, 0), None if cloud is None else cloud.copy()
+    return known

@@ -154,17 +154,22 @@ def _join(state: State, whole: list[Chunk], news: list[Span]) -> Change:
     if id_of([chunk.open().digest for chunk in whole], vector) != set_id:
         state.chunk_sets.pop(set_id, None)
         raise DecodeError("a set that is not the one its id says; its chunks are forgotten")
-    touched = Touched(state.live)
-    state.split_contexts()
-    for span in news:
-        join_span(state, span, touched)
-    for known in covered.ranges():
-        state.cover_range(*known)
-    for chunk in whole:
-        join_doomed(state, chunk.open().doomed, touched)
-    _rise(state, vector)
-    _forget_aside(state, set_id)
-    state.unite_contexts()
+    touched, before = Touched(state.live), state.moment()
+    try:
+        state.split_contexts()
+        for span in news:
+            join_span(state, span, touched)
+        for known in covered.ranges():
+            state.cover_range(*known)
+        for chunk in whole:
+            join_doomed(state, chunk.open().doomed, touched)
+        _rise(state, vector)
+        _forget_aside(state, set_id)
+        state.unite_contexts()
+    except BaseException:
+        before.go_back(touched)
+        raise
+    before.over()
     return touched.change()
 
 

@@ -38,9 +38,10 @@ from crdt.errors import (
 from crdt.kernel.change import Change, Mark, Touched
 from crdt.kernel.codec import Step, Stored, check_int
 from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
+from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.kind import LEAF
 from crdt.kernel.limits import INT_MAX, INT_MIN, SEQ_BITS, SEQ_MAX
-from crdt.kernel.live import BLOCK_BITS, Container, OriginLog, Row, entries_of, holds
+from crdt.kernel.live import Container, OriginLog, Row, entries_of, holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -55,6 +55,7 @@ import time
 from collections import deque
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -73,21 +74,22 @@ from replication.errors import (
     NotYetError,
     PeerUnreachableError,
     ReplicationError,
+    VectorAheadError,
     WrongLoopError,
     WrongThreadError,
 )
-from replication.journal import Entry, boot, leased, rebuild
+from replication.journal import HOW_TO_GO_ON, Entry, boot, leased, rebuild
 from replication.protocol import BOOT_BYTES, NOTHING, Effects, Published, Row, Send
 from replication.transport import port_of
 from replication.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from crdt import Kernel
     from replication.agent.assembly import ReplicaSettings
     from replication.config import Config
-    from replication.journal import Booted, Journal
+    from replication.journal import Booted, Journal, KeptOut
     from replication.protocol import MemberClaim, PeerConnection, Replica
     from replication.transport import Transport
 
@@ -227,6 +229,7 @@ class AgentRuntime:
                 booted=booted,
                 disk=disk,
             )
+            runtime.tell(booted.kept_out)
         except BaseException:
             if booted is not None:
                 await despite_cancel(disk.submit(journal.close))
@@ -234,6 +237,13 @@ class AgentRuntime:
             await transport.close()
             raise
         return runtime
+
+    def tell(self, kept_out: Iterable[KeptOut]) -> None:
+        """Say of which origins the journal held less than it claimed."""
+        for lost in kept_out:
+            self.replica.counts["journal:kept-out"] += 1
+            facts = {"origin": lost.origin, "why": str(lost), "hint": HOW_TO_GO_ON}
+            logger.error("kept-out", extra={"facts": facts})
 
     async def close(self) -> None:
         """Flush, push to two peers what they lack, say goodbye, stop; at most `CLOSE_TIMEOUT_S`.
@@ -501,7 +511,7 @@ class AgentRuntime:
         durable: Kernel | None = None
         try:
             recovered = await despite_cancel(self._disk.submit(self._journal.read))
-            durable = rebuild(recovered, self.replica.id, None)
+            durable = rebuild(recovered, self.replica.id, None, [])
         except JournalUnreadableError as unreadable:
             facts = {"why": str(unreadable)}
             logger.error("journal-unreadable", extra={"facts": facts})  # noqa: TRY400 - an operator wants the line, not our stack
@@ -533,7 +543,15 @@ class AgentRuntime:
         entry = Entry(rows, vector, kernel.replica, lease, snapshot, book)
         # Rows leave `_unsaved` once they are known to be there: should nobody be left to hear,
         # they are appended twice, which is harmless.
-        await despite_cancel(self._disk.submit(self._journal.append, entry))
+        try:
+            await despite_cancel(self._disk.submit(self._journal.append, entry))
+        except VectorAheadError as error:
+            if kernel.in_batch:
+                raise
+            logger.error("vector-ahead", extra={"facts": {"why": str(error)}})  # noqa: TRY400
+            snapshot = kernel.to_bytes()  # which holds what the rows do not
+            entry = replace(entry, snapshot=snapshot)
+            await despite_cancel(self._disk.submit(self._journal.append, entry))
         del self._unsaved[: len(rows)]
         self._lease, self._log_bytes = lease, log_bytes
         if snapshot:

@@ -14,7 +14,7 @@ from replication.agent import Agent
 from replication.cli import doctor as diagnosis
 from replication.cli import logs
 from replication.errors import ConfigError
-from replication.journal import back_up
+from replication.journal import HOW_TO_GO_ON, KeptOut, back_up
 from replication.options import keys_of, tls_contexts
 from replication.transport import AdminClient
 
@@ -203,15 +203,24 @@ def _secret(options: argparse.Namespace) -> list[str] | None:
 
 
 async def _backup(options: argparse.Namespace) -> str:
-    moved = back_up(options.journal, options.target)
-    return f"{options.target}: a copy without identity, that opens{_aside(moved)}"
+    kept_out: list[KeptOut] = []
+    moved = back_up(options.journal, options.target, kept_out)
+    said = f"{options.target}: a copy without identity, that opens{_aside(moved)}"
+    return said + _without(kept_out)
 
 
 async def _restore(options: argparse.Namespace) -> str:
-    moved = back_up(options.backup, options.target)
-    return (
-        f"{options.target}: restored, and opens; its agent takes a new incarnation{_aside(moved)}"
-    )
+    kept_out: list[KeptOut] = []
+    moved = back_up(options.backup, options.target, kept_out)
+    said = f"{options.target}: restored, and opens; its agent takes a new incarnation"
+    return said + _aside(moved) + _without(kept_out)
+
+
+def _without(kept_out: list[KeptOut]) -> str:
+    """What a journal lacks that claims to have it, and how to go on."""
+    if not kept_out:
+        return ""
+    return f"; damaged: {'; '.join(map(str, kept_out[:10]))}; {HOW_TO_GO_ON}"
 
 
 def _aside(moved: list[Path]) -> str:

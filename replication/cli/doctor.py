@@ -16,7 +16,7 @@ from replication.errors import (
     PeerUnreachableError,
     UnhealthyError,
 )
-from replication.journal import look, rebuild
+from replication.journal import HOW_TO_GO_ON, KeptOut, look, rebuild
 from replication.transport import AdminClient
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 LOOP_LAG_S = 0.5
 MEMBERS_ASKED_MAX = 100
+COUNTED = {
+    f"refused:{code}": f"refused {{}} frames as {code}"
+    for code in ("unauthenticated", "wrong-cluster", "version", "identity-conflict")
+} | {
+    "journal:kept-out": "{} origins of its journal did not add up at its start, see its log",
+    "fault": "{} frames made it fail, see its log (a fault of this package; nothing was lost)",
+}
+"""Counts that should be none -> what they mean."""
 
 
 def of_journal(path: Path) -> dict[str, object]:
@@ -32,10 +40,14 @@ def of_journal(path: Path) -> dict[str, object]:
 
     Raises:
         JournalHeldError: its agent runs.
-        JournalUnreadableError: it does not add up.
+        JournalUnreadableError: nothing can be read of it.
+        UnhealthyError: some origins do not add up; it says which, and how to go on.
     """
     recovered = look(path)
-    kernel = rebuild(recovered, recovered.replica or "nobody~0", None)
+    kept_out: list[KeptOut] = []
+    kernel = rebuild(recovered, recovered.replica or "nobody~0", None, kept_out)
+    if kept_out:
+        raise UnhealthyError("; ".join(map(str, kept_out)), hint=HOW_TO_GO_ON)
     return {
         "id": recovered.replica or "(never started)",
         "continuous": recovered.continuous,
@@ -91,10 +103,9 @@ def findings_of(status: dict[str, Any]) -> Iterator[str]:
     for member in status["members"]:
         if member["status"] in {"suspect", "dead"}:
             yield f"{who}: {member['id']} is {member['status']} (gone for good? `retire` it)"
-    refused = {kind: n for kind, n in counts.items() if kind.startswith("refused:")}
-    for code in ("unauthenticated", "wrong-cluster", "version", "identity-conflict"):
-        if refused.get(f"refused:{code}"):
-            yield f"{who}: refused {refused[f'refused:{code}']} frames as {code}"
+    for kind, what in COUNTED.items():
+        if counts.get(kind):
+            yield f"{who}: {what.format(counts[kind])}"
     if state["skewed_stamps"]:
         yield f"{who}: {state['skewed_stamps']} stamps are over 60 s ahead (a wall clock is wrong)"
     if status["loop_lag_s"] > LOOP_LAG_S:

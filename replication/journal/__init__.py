@@ -8,9 +8,11 @@ such a file `look` tells, and `back_up` makes a copy.
 """
 
 from replication.journal.base import (
+    HOW_TO_GO_ON,
     Booted,
     Entry,
     Journal,
+    KeptOut,
     Recovered,
     boot,
     leased,
@@ -20,9 +22,11 @@ from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal, back_up, look
 
 __all__ = [
+    "HOW_TO_GO_ON",
     "Booted",
     "Entry",
     "Journal",
+    "KeptOut",
     "MemoryJournal",
     "Recovered",
     "SqliteJournal",

@@ -9,23 +9,28 @@ Identity. A replica may continue under its id only if nothing that it ever sent 
 its journal. A clean stop proves that: `close` gives back the lease of own sequence numbers. After
 any other stop - a crash, or a disk rolled back to a moment when the agent ran - the lease still
 lies beyond the own events, and the replica takes a new incarnation; so does one whose journal was
-copied or restored (`Recovered.continuous`). A crash therefore never reuses a number, and costs one
-more origin. (Covering the unused numbers with a void range instead would hide, from every vector,
-the events that a rolled back disk has lost.) A peer that knows more of our events than we do makes
-the machine take a new incarnation, too.
+copied or restored (`Recovered.continuous`), or has lost a row. A crash therefore never reuses a
+number, and costs one more origin. (Covering the unused numbers with a void range instead would
+hide, from every vector, the events that a rolled back disk has lost.) A peer that knows more of our
+events than we do makes the machine take a new incarnation, too.
+
+A row that cannot be rebuilt - damaged, or one that this build cannot apply - keeps its own origins
+out and nothing else: each stands where its rows still add up, and what came later is asked of peers
+again (`KeptOut`). Only a snapshot that cannot be read leaves nothing to start from.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from crdt import BoundedCounter, Chunk, CRDTError, Delta, Kernel
-from replication.errors import JournalUnreadableError
+from crdt import BoundedCounter, Chunk, Delta, Kernel
+from replication.errors import JournalUnreadableError, VectorAheadError
 from replication.protocol import CHUNK, OWN, AccessPolicy, Row, agent_of, record_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from replication.protocol import MemberClaim
 
@@ -85,6 +90,8 @@ class Journal(Protocol):
 
         Raises:
             JournalFailedError: nothing of it is durable; the same entry may be tried again.
+            VectorAheadError: nothing of it is durable; its vector claims what its rows do not hold
+                (`check_vector`). With a snapshot it may be tried again.
         """
 
     def read(self) -> Recovered:
@@ -98,6 +105,25 @@ class Journal(Protocol):
         """Let go of the hold."""
 
 
+class KeptOut(NamedTuple):
+    """An origin that a journal claims to hold up to `claimed`, and holds up to `held`."""
+
+    origin: str
+    held: int
+    claimed: int
+    why: str
+
+    def __str__(self) -> str:
+        first = self.held + 1
+        return f"{self.origin} is kept out from event {first} on, of {self.claimed}: {self.why}"
+
+
+HOW_TO_GO_ON = (
+    "start the agent: it takes a new incarnation and asks its peers for these events; "
+    "what no peer has is lost, so keep a copy of the journal first"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Booted:
     """A kernel that may write, and what else the journal held."""
@@ -105,6 +131,7 @@ class Booted:
     kernel: Kernel
     lease: int
     recovered: Recovered
+    kept_out: tuple[KeptOut, ...] = ()
 
     def chunks(self) -> Iterator[bytes]:
         """Chunks of a bootstrap that was not finished."""
@@ -132,14 +159,16 @@ def boot(
     Raises:
         JournalHeldError, JournalUnreadableError: the journal was left as it is.
     """
-    recovered = journal.open()
+    recovered, kept_out = journal.open(), list[KeptOut]()
     try:
-        kernel = _restore(recovered, fresh, clock)
+        kernel = _restore(recovered, fresh, clock, kept_out)
         if kernel.replica != recovered.replica:
-            rows = _succeed(kernel, recovered, rules or AccessPolicy())
+            lost_own = any(lost.origin == recovered.replica for lost in kept_out)
+            rows = [] if lost_own else _succeed(kernel, recovered, rules or AccessPolicy())
             lease = len(rows)  # all that was written: no number is out on lease yet
-            journal.append(Entry(rows, dict(kernel.vector), kernel.replica, lease))
-            return Booted(kernel, lease, recovered)
+            vector = {lost.origin: lost.held for lost in kept_out} | dict(kernel.vector)
+            journal.append(Entry(rows, vector, kernel.replica, lease))
+            return Booted(kernel, lease, recovered, tuple(kept_out))
     except BaseException:
         journal.close()
         raise
@@ -161,6 +190,38 @@ def _succeed(kernel: Kernel, recovered: Recovered, rules: AccessPolicy) -> list[
     return [Row(OWN, delta.encode()) for delta in written if delta]
 
 
+def check_vector(entry: Entry, known: Mapping[str, int]) -> None:
+    """Assert that the rows of a transaction carry its vector, from the one before. O(rows).
+
+    Every journal asks this inside of its transaction, whatever led to it: a vector that is ahead of
+    its rows claims events that nobody would ever send again.
+
+    Raises:
+        VectorAheadError: they do not.
+    """
+    if entry.snapshot:
+        return
+    risen = [origin for origin, seq in entry.vector.items() if seq > known.get(origin, 0)]
+    if not risen:
+        return
+    reach = {origin: known.get(origin, 0) for origin in risen}
+    for row in entry.rows:
+        for origin, first, last in sorted(row.ranges or _ranges_in(row)):
+            if origin in reach and first <= reach[origin] + 1:
+                reach[origin] = max(reach[origin], last)
+    ahead = [origin for origin in risen if entry.vector[origin] > reach[origin]]
+    if ahead:
+        named = ", ".join(f"{o} {reach[o]} -> {entry.vector[o]}" for o in ahead[:3])
+        raise VectorAheadError(f"the vector is ahead of the rows: {named}")
+
+
+def _ranges_in(row: Row) -> Sequence[tuple[str, int, int]]:
+    """The events that a row made by hand is of."""
+    if row.kind != CHUNK:
+        return Delta.decode(row.data).ranges
+    return [(origin, 1, seq) for origin, seq in Chunk.decode(row.data).vector.items()]
+
+
 def leased(own: int, lease: int, block: int) -> int:
     """The lease to persist with own events up to `own`: the old one, or a fresh block beyond.
 
@@ -169,7 +230,9 @@ def leased(own: int, lease: int, block: int) -> int:
     return lease if own <= lease - block // 2 else own + block
 
 
-def _restore(recovered: Recovered, fresh: str, clock: Callable[[], int] | None) -> Kernel:
+def _restore(
+    recovered: Recovered, fresh: str, clock: Callable[[], int] | None, kept_out: list[KeptOut]
+) -> Kernel:
     """The kernel that a journal describes, under an id that it may write with."""
     replica = recovered.replica or fresh
     name, ours = replica.partition("~")[0], fresh.partition("~")[0]
@@ -178,40 +241,101 @@ def _restore(recovered: Recovered, fresh: str, clock: Callable[[], int] | None) 
             f"the journal belongs to agent {name!r}, not to {ours!r}",
             hint="give each agent its own journal",
         )
-    kernel = rebuild(recovered, replica, clock)
+    kernel = rebuild(recovered, replica, clock, kept_out)
     unclean = recovered.lease > kernel.vector.get(replica, 0)
-    if recovered.replica and (unclean or not recovered.continuous):
+    if recovered.replica and (unclean or kept_out or not recovered.continuous):
         kernel.reincarnate(fresh)
     return kernel
 
 
-def rebuild(recovered: Recovered, replica: str, clock: Callable[[], int] | None) -> Kernel:
+def rebuild(
+    recovered: Recovered,
+    replica: str,
+    clock: Callable[[], int] | None,
+    kept_out: list[KeptOut] | None = None,
+) -> Kernel:
     """The kernel of what a journal holds; O(its size).
 
+    Args:
+        recovered: what it holds.
+        replica: the id of the kernel.
+        clock: wall milliseconds for its stamps.
+        kept_out: where to say which origins stand before a row that cannot be rebuilt, and go on
+            without it; without such a list that is an error.
+
     Raises:
-        JournalUnreadableError: the rows do not add up to the vector beside them.
+        JournalUnreadableError: the snapshot cannot be read, or the rows do not add up to the vector
+            beside them.
     """
     try:
         if recovered.snapshot:
             kernel = Kernel.from_bytes(recovered.snapshot, replica=replica, clock=clock)
         else:
             kernel = Kernel(replica, clock=clock)
-        for row in recovered.rows:
+    except Exception as error:
+        raise JournalUnreadableError(f"its snapshot cannot be read: {error}") from error
+    why = _replay(kernel, recovered.rows)
+    stands = kernel.vector
+    lost = [
+        KeptOut(origin, stands.get(origin, 0), seq, why or "its rows are missing")
+        for origin, seq in sorted(recovered.vector.items())
+        if stands.get(origin, 0) < seq
+    ]
+    if kept_out is not None:
+        kept_out += lost
+    elif lost:
+        raise JournalUnreadableError(
+            f"{len(lost)} origins of the journal do not add up: {lost[0]}", hint=HOW_TO_GO_ON
+        )
+    return kernel
+
+
+def _replay(kernel: Kernel, rows: Sequence[Row]) -> str:
+    """Apply the rows, as far as each can be; what was wrong with the first that cannot."""
+    why, stands = "", dict(kernel.vector)
+    for number, row in enumerate(rows, 1):
+        try:
             if row.kind == CHUNK:
                 kernel.apply_chunk(Chunk.decode(row.data), set())  # reported when it came
+                stands = dict(kernel.vector)
                 continue
             delta = Delta.decode(row.data)
-            kernel.replay(delta)
+            reached = _reached(delta.ranges, stands)
+            if reached is not None and not why:
+                kernel.replay(delta)
+                stands |= reached
+            else:
+                why = why or f"rows are missing before row {number}"
+                _replay_sound(kernel, delta, stands)
             if row.kind == OWN:  # whatever the wall clock says today: never below an own stamp
                 stamps = (event.stamp for run in delta.runs for event in run.events)
                 kernel.clock.observe(max(stamps, default=0))
-    except CRDTError as error:
-        raise JournalUnreadableError(f"a row of the journal cannot be applied: {error}") from error
-    stands = kernel.vector
-    for origin, seq in recovered.vector.items():
-        held = stands.get(origin, 0)
-        if held < seq:
-            raise JournalUnreadableError(
-                f"the journal claims {origin} up to {seq} but holds {held}: rows are missing"
-            )
-    return kernel
+        except Exception as error:  # noqa: BLE001 - damaged or not, the other origins go on
+            why = why or f"row {number} cannot be applied: {error!r:.200}"
+            if row.kind != CHUNK:
+                with contextlib.suppress(Exception):  # of a damaged one nothing can be told
+                    _replay_sound(kernel, Delta.decode(row.data), stands)
+    return why
+
+
+def _reached(
+    ranges: Iterable[tuple[str, int, int]], stands: Mapping[str, int]
+) -> dict[str, int] | None:
+    """How far these lead who stands there; None if there is a gap."""
+    reached: dict[str, int] = {}
+    for origin, first, last in sorted(ranges):
+        before = reached.get(origin, stands.get(origin, 0))
+        if first > before + 1:
+            return None
+        reached[origin] = max(before, last)
+    return reached
+
+
+def _replay_sound(kernel: Kernel, delta: Delta, stands: dict[str, int]) -> None:
+    """Apply the batches that are sound and follow what is here; the others keep an origin out."""
+    for batch in delta.batches():
+        ((origin, first, last),) = batch.ranges
+        if first <= stands.get(origin, 0) + 1:
+            with contextlib.suppress(Exception):  # this is where its origin stands
+                kernel.replay(batch)
+                stands[origin] = max(last, stands.get(origin, 0))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from replication.errors import JournalFailedError, JournalHeldError
-from replication.journal.base import Entry, Recovered
+from replication.journal.base import Entry, Recovered, check_vector
 
 
 class MemoryJournal:
@@ -35,6 +35,7 @@ class MemoryJournal:
         if self.fail:
             raise JournalFailedError(self.fail)
         old = self._state
+        check_vector(entry, old.vector)
         rows = [] if entry.snapshot else [*old.rows, *entry.rows]
         self._state = Recovered(
             entry.replica,

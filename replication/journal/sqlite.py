@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 from replication.errors import ConfigError, JournalFailedError, JournalUnreadableError
 from replication.journal import files
-from replication.journal.base import Entry, Recovered, rebuild
+from replication.journal.base import Entry, KeptOut, Recovered, check_vector, rebuild
 from replication.protocol import MemberClaim, Row, Status
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ class SqliteJournal:
         changed = {o: s for o, s in entry.vector.items() if self._vector.get(o) != s}
         try:
             db.execute("BEGIN IMMEDIATE")
+            check_vector(entry, self._vector)
             if entry.snapshot:
                 db.execute("DELETE FROM rows")
                 db.execute("REPLACE INTO snapshot VALUES (1, ?)", (entry.snapshot,))
@@ -227,9 +228,11 @@ class SqliteJournal:
             db.executemany("REPLACE INTO facts VALUES (?, ?)", facts.items())
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            _roll_back(db)
             raise JournalFailedError(f"{self._path} could not be written: {error}") from error
+        except BaseException:
+            _roll_back(db)
+            raise
         self._vector.update(changed)
         self._commits += 1
         self._replica, self._written = entry.replica, entry
@@ -316,11 +319,14 @@ def look(path: str | Path) -> Recovered:
         return _recovered(db, continuous=_continuous(_facts(db), witness, _inode(real)))
 
 
-def back_up(path: str | Path, target: str | Path) -> list[Path]:
+def back_up(
+    path: str | Path, target: str | Path, kept_out: list[KeptOut] | None = None
+) -> list[Path]:
     """Copy a journal that nobody uses, without its identity: who opens it is somebody else.
 
     To restore one is to back it up to where a journal was: companions that were left there get new
-    names, which are returned.
+    names, which are returned. With a list for `kept_out` it is said there which origins the copy
+    will start without (see `rebuild`); else a journal that has some is not copied.
 
     Raises:
         JournalHeldError, JournalUnreadableError: `path` cannot be read (see `look`), `target`
@@ -335,7 +341,7 @@ def back_up(path: str | Path, target: str | Path) -> list[Path]:
             copy.commit()
         with _reading(part) as (db, _):  # as a start would
             recovered = _recovered(db, continuous=False)
-            rebuild(recovered, recovered.replica or "nobody~0", None)
+            rebuild(recovered, recovered.replica or "nobody~0", None, kept_out)
 
     return files.put_in_place(journal_path(target), write)
 
@@ -366,6 +372,11 @@ def _reading(path: str | Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
                 yield db, real
     except (sqlite3.Error, OSError) as error:
         raise JournalUnreadableError(f"{real} cannot be read: {error}") from error
+
+
+def _roll_back(db: sqlite3.Connection) -> None:
+    if db.in_transaction:
+        db.execute("ROLLBACK")
 
 
 def _is_fresh(db: sqlite3.Connection, path: Path) -> bool:

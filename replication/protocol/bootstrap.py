@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from crdt import Chunk, CRDTError, Dot
+from crdt import Chunk, Dot
 from replication.errors import BusyError, MalformedFrameError
 from replication.protocol.messages import ChunkGiven, ChunkWanted
 
@@ -174,7 +174,7 @@ class Receiver:
         """
         try:
             chunk = Chunk.decode(given.data)
-        except CRDTError as error:
+        except Exception as error:
             raise MalformedFrameError(f"not a chunk: {error}") from error
         if (chunk.set_id, chunk.index) != (given.set_id, given.index):
             raise MalformedFrameError("the chunk is not the one that its message says")
@@ -186,7 +186,7 @@ class Receiver:
         if given.index not in self.came:
             try:
                 change = self.kernel.apply_chunk(chunk, self.contradicted)
-            except CRDTError as error:
+            except Exception as error:  # foreseen or not: the kernel is what it was
                 self._begun.clear()
                 self.stop()
                 raise MalformedFrameError(f"the chunk cannot be joined: {error}") from error

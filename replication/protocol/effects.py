@@ -17,17 +17,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from crdt import Change, Delta, Kernel
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the journal: `data` is an encoded delta (or chunk), `kind` where it came from."""
+    """One row of the journal: `data` is an encoded delta (or chunk), `kind` where it came from.
+
+    `ranges` are the events by which the applied vector may rise with it, (origin, first, last): a
+    journal holds a vector to them (`check_vector`). They are not stored; `data` says it, too.
+    """
 
     kind: str
     data: bytes
+    ranges: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)
 
 
 OWN = "own"
@@ -160,22 +165,22 @@ class Pending:
     def write(self, delta: Delta, change: Change) -> None:
         """A local mutation or batch; encoded here, once, for the journal and for its pushes."""
         data = delta.encode()
-        self._keep(Row(OWN, data), change, "local")
+        self._keep(Row(OWN, data, delta.ranges), change, "local")
         ((origin, first, last),) = delta.ranges
         self.written = None if self.wrote else Written(origin, first, last, data)
         self.wrote = True
 
-    def merge(self, data: bytes, change: Change, origins: Iterable[str] = ()) -> None:
-        """A delta of a peer was applied, with events of these origins."""
+    def merge(self, row: Row, change: Change) -> None:
+        """A delta of a peer was applied."""
         if self.risen is not None:
-            self.risen.update(origins)
-        self._keep(Row(DELTA, data), change, "remote")
+            self.risen.update(origin for origin, _, _ in row.ranges)
+        self._keep(row, change, "remote")
         self.learned, self.written = True, None
 
-    def join(self, data: bytes, change: Change) -> None:
+    def join(self, row: Row, change: Change) -> None:
         """A chunk of a peer's state was joined."""
         self.risen = None
-        self._keep(Row(CHUNK, data), change, "bootstrap")
+        self._keep(row, change, "bootstrap")
         self.learned, self.written = True, None
 
     def _keep(self, row: Row, change: Change, cause: str) -> None:

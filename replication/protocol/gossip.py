@@ -17,6 +17,7 @@ from replication.errors import BusyError, ForbiddenError, IdentityConflictError,
 from replication.protocol import digest as digests
 from replication.protocol.bootstrap import Donor, Receiver
 from replication.protocol.comparison import Comparison
+from replication.protocol.effects import CHUNK, Row
 from replication.protocol.gossip_scheduler import REPLACED_AFTER
 from replication.protocol.intake import Intake, Outcome, record_skip
 from replication.protocol.messages import (
@@ -294,7 +295,7 @@ class Gossip:
         if taken.outcome is Outcome.POISON:
             pending.notice("quarantined", **{"from": sender, "why": taken.why})
         for row, change in taken.applied:
-            pending.merge(row, change, (origin for origin, _, _ in taken.ranges))
+            pending.merge(row, change)
         self.skip_given_up()
         if taken.applied and told:  # a push; what a sync brings spreads by syncs
             origins = [origin for origin, _, _ in taken.ranges]
@@ -366,14 +367,16 @@ class Gossip:
             due = isinstance(asked, BlocksWanted) and given.index == 0
         if not due:
             raise MalformedFrameError("a chunk came that was not asked for")
-        mending, before = self.receiver.mending, self._extent()
+        mending, before, stood = self.receiver.mending, self._extent(), self.kernel.vector
         change, wanted = self.receiver.take(given)
         if self.receiver.contradicted:
             self._report(replica, self.receiver.contradicted)
         if mending and not self.receiver.active:
             self._mended(replica, now_s, changed=self._extent() != before)
         if change is not None:
-            self.pending.join(given.data, change)
+            stands = self.kernel.vector
+            risen = [(o, stood.get(o, 0) + 1, s) for o, s in stands.items() if s > stood.get(o, 0)]
+            self.pending.join(Row(CHUNK, given.data, tuple(risen)), change)
             self.pending.counts["chunk:new"] += 1
         for request in wanted:
             if not self.open(opened.address, replica, request, now_s):

@@ -5,10 +5,11 @@ our vector + 1; otherwise the vector would claim events that we do not have, so 
 refused and the sender, who learns our vector from the answer, starts lower. A delta that is known
 entirely is counted and dropped without touching the disk.
 
-A delta whose application raises is taken apart batch by batch: what is sound goes in, and the
-origin of the first batch that raises is quarantined there. Its vector stops, its later events wait
-at their owners, all other origins go on, until the batch applies - it is tried whenever it comes
-again - or an operator gives it up: what was given up is left out on the way in.
+A delta whose application raises - whatever it raises, for a kernel goes back from anything - is
+taken apart batch by batch: what is sound goes in, and the origin of the first batch that raises is
+quarantined there. Its vector stops, its later events wait at their owners, all other origins go on,
+until the batch applies - it is tried whenever it comes again - or an operator gives it up: what was
+given up is left out on the way in.
 
 Before any of this the rules of the cluster are asked: one refused event refuses the whole delta.
 
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from crdt import CRDTError, Delta, DoomedFullError, GSet, Run
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
+from replication.protocol.effects import DELTA, Row
 from replication.protocol.policy import SKIPPED
 from replication.protocol.wire import ORIGINS_MAX
 
@@ -85,13 +87,13 @@ class Taken:
 
     outcome: Outcome
     ranges: Ranges
-    applied: tuple[tuple[bytes, Change], ...] = ()
+    applied: tuple[tuple[Row, Change], ...] = ()
     why: str = ""
     redundant: int = 0
     """Events that were here already: what the guesses of gossip cost."""
 
 
-Applied = list[tuple[bytes, "Change"]]
+Applied = list[tuple[Row, "Change"]]
 """Deltas as they are to be persisted, and what they changed."""
 
 
@@ -122,6 +124,8 @@ class Intake:
             delta = Delta.decode(data, self.weight_max)
         except CRDTError as error:
             raise MalformedFrameError(f"not a delta: {error}") from error
+        except Exception as error:  # no bytes of a peer are a fault of ours
+            raise MalformedFrameError(f"not a delta: {type(error).__name__}") from error
         if self.kernel.in_batch:
             raise BusyError("a local batch is open")
         ranges: Ranges = tuple(delta.ranges)
@@ -138,12 +142,12 @@ class Intake:
         if not any(origin in self.quarantine for origin, _, _ in ranges):
             try:
                 known = _known(ranges, mine)
-                applied = ((data, self.kernel.apply(delta)),)
+                applied = ((Row(DELTA, data, delta.ranges), self.kernel.apply(delta)),)
                 return Taken(Outcome.NEW, ranges, applied, redundant=known)
             except DoomedFullError as error:
                 raise BusyError(str(error)) from error
-            except CRDTError:
-                pass  # atomic: nothing changed; find out which batch it was
+            except Exception:  # noqa: BLE001, S110 - nothing changed: find out which batch it was
+                pass
         return self._piecemeal(delta, ranges)
 
     def _refused(self, ranges: Ranges, mine: Mapping[str, int]) -> Outcome | None:
@@ -206,13 +210,15 @@ class Intake:
     def _try(self, batch: Delta, applied: Applied) -> None:
         """Apply one batch of one origin, or put it into quarantine."""
         try:
-            applied.append((batch.encode(), self.kernel.apply(batch)))
+            row = Row(DELTA, batch.encode(), batch.ranges)
+            applied.append((row, self.kernel.apply(batch)))
         except DoomedFullError:
             return  # it is sound, and comes again
-        except CRDTError as error:
+        except Exception as error:  # noqa: BLE001 - foreseen or not: its origin stops before it
             ((origin, _, _),) = batch.ranges
+            why = str(error) if isinstance(error, CRDTError) else f"{error!r:.200}"
             if len(self.quarantine) < QUARANTINED_MAX:
-                self.quarantine[origin] = Held(batch, str(error))
+                self.quarantine[origin] = Held(batch, why)
 
 
 def _known(ranges: Ranges, mine: Mapping[str, int]) -> int:

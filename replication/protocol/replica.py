@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from replication.errors import (
     BusyError,
+    FaultError,
     FrameError,
     IdentityConflictError,
     MalformedFrameError,
@@ -204,6 +205,9 @@ class Replica:
             self.counts[f"refused:{error.code}"] += 1
             status = error.status
             answer = Refused(error.status, error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - no frame may end a step half way
+            fault = self._fault(error)
+            status, answer = fault.status, Refused(fault.status, fault.code, str(fault))
         if answer is not None:
             sealed = self._wire.seal(self.id, answer, answers=number, to=principal)
             self._pending.answer(sealed, exchange, status)
@@ -225,7 +229,20 @@ class Replica:
         except FrameError as error:
             self.counts[f"refused:{error.code}"] += 1
             self._gave_up(exchange, opened)
+        except Exception as error:  # noqa: BLE001 - as in `receive`
+            self._fault(error)
+            self._gave_up(exchange, opened)
         return self._take(now_s)
+
+    def _fault(self, error: Exception) -> FaultError:
+        """Something that nobody foresaw: the state is whole, and an operator has to know."""
+        self.counts["fault"] += 1
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
+        self._pending.notice("fault", error=f"{error!r:.200}", where=where)
+        return FaultError("the receiver failed; nothing of this frame was taken")
 
     def failed(self, exchange: int, now_s: float) -> Effects:
         """The shell could not deliver a request of ours, or got no answer in time."""
@@ -301,6 +318,7 @@ class Replica:
             assert seq <= applied.get(origin, 0), f"durable {origin} ahead of the state"
         assert self.members.me.replica == self.id, "membership and kernel disagree on who we are"
         self.lives.check()
+        assert not self.counts["fault"], "a step raised what nobody foresaw"
 
     # ------------------------------------------------------------------------------ requests
 

@@ -6,8 +6,21 @@ import random
 
 import pytest
 
-from crdt import BoundedCounter, Change, DecodeError, Delta, Kernel, LWWMap, ORMap, ORSet
+from crdt import (
+    BoundedCounter,
+    Change,
+    DecodeError,
+    Delta,
+    Kernel,
+    LWWMap,
+    LWWRegister,
+    ORMap,
+    ORSet,
+    ValueTooLargeError,
+)
+from crdt.kernel.codec import freeze
 from crdt.kernel.delta import WIDE, Run
+from crdt.kernel.envelope import seal
 
 COUNT = 3 * WIDE
 
@@ -134,7 +147,7 @@ def test_a_delta_of_more_events_than_may_weigh_is_refused_before_they_are_built(
     some = [kernel.document("s", ORSet).add(number).runs[0] for number in range(4)]
     for sound, weight in ((delta, 300), (Delta(tuple(some)), 100)):
         assert Delta.decode(sound.encode(), weight_max=1 << 20) == sound
-        with pytest.raises(DecodeError, match="more events than can weigh"):
+        with pytest.raises(DecodeError, match=r"more (events than can weigh|lists and maps)"):
             Delta.decode(sound.encode(), weight_max=weight)
 
 
@@ -172,3 +185,63 @@ def test_bounds_are_equal_by_their_bound():
     assert BoundedCounter.at_least(2) != BoundedCounter.at_least(3)
     assert len({BoundedCounter.at_least(2), BoundedCounter.at_least(2)}) == 1
     assert BoundedCounter.at_least(2).__name__ == "BoundedCounter"
+
+
+def heavy() -> dict[str, tuple[Run, ...]]:
+    """Few bytes that would make a receiver work for long, each in a way of its own."""
+    deep = tuple((f"d{n}", *("ORMap", "n") * 63, "ORSet") for n in range(1, 400))
+    nested = 1
+    for _ in range(60):
+        nested = [nested]
+    value = freeze([nested] * 1500)
+    one = (1, ("r", "LWWRegister"), "", 1)
+    killed = tuple(("ghost", 1 + 4 * n, 2 + 4 * n) for n in range(12_000))
+    return {
+        "runs": tuple(Run(f"x{n}", 1, 1 << 30) for n in range(4_000)),
+        "killed ranges": (Run("m", 1, 1, ((1, None, "", 0, None, killed),)),),
+        "nested documents": (
+            Run("m", 1, 399, tuple((n, path, "x", 0, None, ()) for n, path in enumerate(deep, 1))),
+        ),
+        "nested values": (Run("m", 1, 1, ((*one, value, ()),)),),
+    }
+
+
+@pytest.mark.parametrize("what", heavy())
+def test_a_few_bytes_that_make_much_work_are_refused_before_it_is_done(what, monkeypatch):
+    """Each weighed nothing beyond its bytes: a frame of 42 KiB held the loop for minutes."""
+    runs = heavy()[what]
+    data = Delta(runs).encode()
+    assert len(data) < 64 * 1024
+    built = []
+    monkeypatch.setattr("crdt.kernel.delta._unpack_run", lambda *packed: built.append(packed))
+    monkeypatch.setattr("crdt.kernel.codec.decode_value", built.append)
+    with pytest.raises(DecodeError, match="more"):
+        Delta.decode(data, weight_max=512 * 1024)
+    assert not built
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x91\x90"], ids=["maps", "lists"])
+def test_a_body_of_many_lists_is_refused_when_there_are_too_many(item):
+    """Counterexample: 900 KB of empty maps came in 4 KB, and each was made."""
+    body = b"\x93\x90\x90\xdd" + (300_000).to_bytes(4, "big") + item * 300_000
+    with pytest.raises(DecodeError, match="more lists and maps"):
+        Delta.decode(seal("d", body), weight_max=512 * 1024)
+
+
+def test_what_the_local_limit_lets_pass_every_receiver_takes():
+    """A local write is weighed as its receivers weigh it, values and children included."""
+    kernel, reader = Kernel("m"), Kernel("r")
+    kernel.batch_bytes_max = 256 * 1024
+    kernel.document("r", LWWRegister).set([*range(100)] * 800)
+    kernel.document("r", LWWRegister).set([{"id": n, "tags": ["a", "b"]} for n in range(2_000)])
+    with pytest.raises(ValueTooLargeError):
+        kernel.document("r", LWWRegister).set([[[]]] * 20_000)
+    with kernel.batch():
+        for number in range(60):
+            below = kernel.document("m", ORMap)
+            for name in range(20):
+                below = below[f"{number}.{name}", ORMap]
+            below["x", LWWRegister].set(number)
+    data = kernel.delta_since({}).encode()
+    reader.apply(Delta.decode(data, weight_max=512 * 1024))
+    assert reader.canonical_bytes() == kernel.canonical_bytes()

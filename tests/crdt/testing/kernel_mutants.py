@@ -49,9 +49,9 @@ KERNEL_MUTANTS: tuple[KernelMutant, ...] = (
     KernelMutant(
         "what a merged state had applied beyond a gap does not count as applied",
         "kernel/test_join.py::test_a_gap_that_a_merge_left_closes_with_one_event",
-        "    for known in theirs.applied.ranges():\n        mine.apply_range(*known)",
-        "    for origin, seq in theirs.applied.seqs.items():\n"
-        "        mine.apply_range(origin, 1, seq)",
+        "        for known in theirs.applied.ranges():\n            mine.apply_range(*known)",
+        "        for origin, seq in theirs.applied.seqs.items():\n"
+        "            mine.apply_range(origin, 1, seq)",
     ),
     KernelMutant(
         "the clock does not follow deltas",
@@ -74,7 +74,7 @@ KERNEL_MUTANTS: tuple[KernelMutant, ...] = (
     KernelMutant(
         "kills weigh nothing",
         "kernel/test_writer.py::test_what_a_mutation_kills_counts_toward_its_limit",
-        "    size = EVENT_BYTES + 24 * len(kills)",
+        "    size = EVENT_BYTES + KILL_BYTES * len(kills)",
         "    size = EVENT_BYTES + 24 * bool(kills)",
     ),
     KernelMutant(

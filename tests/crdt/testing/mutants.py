@@ -184,7 +184,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a dot that is killed before it came is not remembered",
         "ORSet",
-        "                self.doom(base + first, base + first)\n",
+        "                self.doom(base, first, first, owner)\n",
         "                pass\n",
     ),
     Mutant(
@@ -196,8 +196,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "killed dots count as seen",
         "ORSet",
-        "                kill(*killed, touched)\n",
-        "                kill(*killed, touched)\n                state.cover_range(*killed)\n",
+        "                kill(*killed, touched, owner)\n",
+        "                kill(*killed, touched, owner)\n"
+        "                state.cover_range(*killed)\n",
     ),
     Mutant(
         "a concurrent add wins over a remove that should win",
@@ -239,9 +240,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "a delta is checked run by run: what came before the refused one stays",
         "ORSet",
         "    _refuse_conflicts(state, runs)\n"
-        "    touched = Touched(state.live)\n    for run in runs:\n",
-        "    touched = Touched(state.live)\n    for run in runs:\n"
-        "        _refuse_conflicts(state, (run,))\n",
+        "    touched, before = Touched(state.live), state.moment([run.origin for run in runs])\n"
+        "    try:\n        for run in runs:\n",
+        "    touched, before = Touched(state.live), state.moment(())\n    for run in runs:\n"
+        "        _refuse_conflicts(state, (run,))\n        _apply_run(state, run, touched)\n"
+        "    try:\n        for run in ():\n",
     ),
     Mutant(
         "a set of chunks counts as known before it is checked",

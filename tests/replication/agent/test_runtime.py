@@ -224,3 +224,20 @@ async def test_the_log_is_replaced_above_its_limit_over_restarts_too(tmp_path, m
         replaced += not held.rows
         assert held.boots == life + 1
     assert replaced >= 2
+
+
+async def test_a_vector_ahead_of_its_rows_is_saved_as_a_whole_state(tmp_path, caplog):
+    """Whatever lost the rows of a write: the journal refuses the claim, and holds the state."""
+    path = tmp_path / "ada.db"
+    async with Agent("ada", journal=path) as ada:
+        ada.orset("set").add("lost on its way")
+        ada._runtime.replica._pending._rows.clear()
+        ada.orset("set").add("x")
+        await ada.durable(timeout_s=5)
+        assert "vector-ahead" in caplog.text
+        ada.orset("set").add("y")
+        await ada.durable(timeout_s=5)
+        incarnation = ada.id
+    async with Agent("ada", journal=path) as again:
+        assert set(again.orset("set")) == {"lost on its way", "x", "y"}
+        assert again.id == incarnation

@@ -7,20 +7,25 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from crdt import Kernel, LWWRegister, ORSet
+from crdt import Delta, Kernel, LWWRegister, ORSet
+from replication.cli.command_line import main
+from replication.cli.doctor import of_journal
 from replication.errors import (
     JournalFailedError,
     JournalHeldError,
     JournalUnreadableError,
+    UnhealthyError,
+    VectorAheadError,
 )
-from replication.journal.base import Booted, Entry, boot
+from replication.journal.base import HOW_TO_GO_ON, Booted, Entry, Recovered, boot, rebuild
 from replication.journal.memory import MemoryJournal
 from replication.journal.sqlite import SqliteJournal, back_up, look
-from replication.protocol.effects import OWN, Row
+from replication.protocol.effects import DELTA, OWN, Row
 from replication.protocol.messages import MemberClaim, Status
 
 if TYPE_CHECKING:
@@ -148,16 +153,6 @@ def test_a_journal_of_another_agent_is_refused(journal):
     journal.close()
     with pytest.raises(JournalUnreadableError, match="belongs to agent 'ada'"):
         boot(journal, "bob~fresh", None)
-
-
-def test_a_vector_ahead_of_the_rows_is_refused(journal):
-    """Rows that went missing are noticed at start, not by diverging later."""
-    journal.open()
-    kernel, rows = written("x", "y")
-    journal.append(entry(kernel, rows[:1]))
-    journal.close()
-    with pytest.raises(JournalUnreadableError, match="rows are missing"):
-        boot(journal, "ada~fresh", None)
 
 
 # ------------------------------------------------------------------------------ real files
@@ -325,3 +320,101 @@ def test_a_transaction_that_fails_leaves_nothing_and_can_be_repeated(tmp_path, b
     journal.close()
     booted = boot_file(tmp_path / "a.db")
     assert booted.kernel.canonical_bytes() == kernel.canonical_bytes()
+
+
+def test_a_vector_ahead_of_its_rows_is_not_written(journal):
+    """Asserted in the transaction: neither rows nor vector of it are there; a snapshot heals it."""
+    boot(journal, "ada~01", None)
+    kernel, rows = written("a", "b", "c")
+    for missing in (rows[:2], rows[1:], [rows[0], rows[2]], []):
+        with pytest.raises(VectorAheadError, match="ada~01"):
+            journal.append(entry(kernel, missing))
+        assert (list(journal.read().rows), dict(journal.read().vector)) == ([], {})
+    foreign = Entry(rows, {**kernel.vector, "bob~1": 1}, kernel.replica, 0)
+    with pytest.raises(VectorAheadError, match="bob~1 0 -> 1"):
+        journal.append(foreign)
+    journal.append(entry(kernel, [], snapshot=kernel.to_bytes()))
+    assert elements(rebuild(journal.read(), "ada~01", None)) == {"a", "b", "c"}
+    kernel, rows = written("a", "b", "c", "d")
+    journal.append(entry(kernel, rows[3:]))
+    assert elements(rebuild(journal.read(), "ada~01", None)) == {"a", "b", "c", "d"}
+
+
+def three_origins() -> tuple[Kernel, list[Row]]:
+    """A journal's rows: ten events of each of three origins, by turns."""
+    kernel, rows = written(replica="ada~01")
+    writers = [Kernel(f"{name}~1") for name in ("bob", "cyd")]
+    for number in range(10):
+        kernel.document("set", ORSet).add(f"ada {number}")
+        for writer in writers:
+            delta = writer.document("set", ORSet).add(f"{writer.replica} {number}")
+            kernel.apply(delta)
+            rows.append(Row(DELTA, delta.encode()))
+    return kernel, rows
+
+
+@pytest.mark.parametrize("how", ["damaged", "raises", "gone"])
+@pytest.mark.parametrize("origin", ["bob~1", "ada~01"], ids=["a peer's", "its own"])
+def test_a_row_that_cannot_be_rebuilt_keeps_only_its_own_origin_out(
+    journal, how, origin, monkeypatch
+):
+    """Counterexample: one row kept the agent from ever starting again."""
+    boot(journal, "ada~01", None)
+    kernel, rows = three_origins()
+    journal.append(entry(kernel, rows, lease=10))
+    journal.close()
+    bad = next(
+        index
+        for index, row in enumerate(rows)
+        if Delta.decode(row.data).ranges == ((origin, 6, 6),)
+    )
+    if how == "raises":
+        replay, bytes_of = Kernel.replay, rows[bad].data
+
+        def raises(kernel: Kernel, delta: Delta) -> object:
+            if delta.encode() == bytes_of:
+                raise RecursionError
+            return replay(kernel, delta)
+
+        monkeypatch.setattr(Kernel, "replay", raises)
+    else:
+        left = rows[:bad] + rows[bad + 1 :]
+        damaged = [*rows[:bad], Row(DELTA, b"damaged"), *rows[bad + 1 :]]
+        shown = damaged if how == "damaged" else left
+        read = type(journal).open
+
+        def opened(self) -> Recovered:
+            return replace(read(self), rows=shown)
+
+        monkeypatch.setattr(type(journal), "open", opened)
+    booted = boot(journal, "ada~02", None)
+    (lost,) = booted.kept_out
+    assert lost[:3] == (origin, 5, 10)
+    assert booted.kernel.replica == "ada~02"  # what was sent may be missing: ada~01 is over
+    assert dict(booted.kernel.vector) | {"ada~02": 1} == {**kernel.vector, origin: 5, "ada~02": 1}
+    names = ("ada", "bob~1", "cyd~1")
+    wanted = {f"{who} {n}" for who in names for n in range(5 if who in origin else 10)}
+    assert elements(booted.kernel) == wanted
+    assert journal.read().vector[origin] == 5  # a peer that has the rest is asked for it
+    booted.kernel.apply(kernel.delta_since(booted.kernel.vector))
+    assert elements(booted.kernel) == elements(kernel)
+
+
+def test_a_damaged_row_is_named_by_doctor_and_by_restore_which_say_how_to_go_on(tmp_path, capsys):
+    """Neither stops at it: the file opens, and what is missing is asked of peers."""
+    journal = SqliteJournal(tmp_path / "a.db")
+    boot(journal, "ada~01", None)
+    kernel, rows = three_origins()
+    rows[1] = Row(DELTA, b"not a delta", Delta.decode(rows[1].data).ranges)
+    journal.append(entry(kernel, rows, lease=10))
+    journal.close()
+    with pytest.raises(UnhealthyError, match="bob~1 is kept out from event 1 on, of 10") as found:
+        of_journal(tmp_path / "a.db")
+    assert found.value.hint == HOW_TO_GO_ON
+    with pytest.raises(JournalUnreadableError, match="bob~1"):
+        back_up(tmp_path / "a.db", tmp_path / "b.db")
+    assert main(["restore", str(tmp_path / "a.db"), str(tmp_path / "b.db")]) == 0
+    said = capsys.readouterr().out
+    assert "bob~1 is kept out from event 1 on" in said
+    assert HOW_TO_GO_ON in said
+    assert elements(boot(SqliteJournal(tmp_path / "b.db"), "ada~02", None).kernel)

@@ -45,9 +45,10 @@ def test_what_happened_becomes_rows_and_publications_by_their_cause(pending):
     kernel.document("n", GCounter).increment()
     other = Kernel("bob~1")
     delta = other.document("n", GCounter).increment(5)
-    pending.merge(delta.encode(), kernel.apply(delta))
-    pending.merge(delta.encode(), kernel.apply(delta))  # it was known: nothing to see
-    pending.join(b"chunk", kernel.apply(other.document("n", GCounter).increment()))
+    row = Row(DELTA, delta.encode(), delta.ranges)
+    pending.merge(row, kernel.apply(delta))
+    pending.merge(row, kernel.apply(delta))  # it was known: nothing to see
+    pending.join(Row(CHUNK, b"chunk"), kernel.apply(other.document("n", GCounter).increment()))
     effects = pending.take([], kernel)
     assert [row.kind for row in effects.persist] == [OWN, DELTA, DELTA, CHUNK]
     assert [p.cause for p in effects.publish] == ["local", "remote", "bootstrap"]
@@ -73,7 +74,7 @@ def test_a_write_is_encoded_once_as_long_as_it_is_all_the_news_there_is(pending)
     assert written.covers({"ada~1": 3}, kernel.vector)
     assert not written.covers({"ada~1": 2}, kernel.vector)
     delta = Kernel("bob~1").document("set", ORSet).add("w")
-    pending.merge(delta.encode(), kernel.apply(delta))
+    pending.merge(Row(DELTA, delta.encode()), kernel.apply(delta))
     assert pending.written is None  # what came on top may have changed what is left of it
 
 

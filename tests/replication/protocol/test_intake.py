@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crdt import CRDTError, Delta, DoomedFullError, Kernel, ORSet, Run
+from crdt.kernel.live import LiveTable
 from replication import AccessPolicy, Config
-from replication.errors import BusyError
+from replication.errors import BusyError, MalformedFrameError
 from replication.protocol.intake import QUARANTINED_MAX, Intake, Outcome, given_up, without
 
 if TYPE_CHECKING:
@@ -66,3 +67,47 @@ def test_a_quarantine_holds_so_many_origins_and_the_next_when_there_is_room(monk
     del intake.quarantine["eve~0"]
     assert intake.take(last, "bob~1").outcome is Outcome.POISON
     assert "eve~last" in intake.quarantine
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, ZeroDivisionError, KeyError])
+def test_what_nobody_foresaw_stops_one_origin_and_changes_nothing(error, monkeypatch):
+    """Counterexample: anything but a CRDTError left a vector that claimed what was not there."""
+    sound, bad = Kernel("ada~1"), Kernel("eve~1")
+    deltas = [sound.document("set", ORSet).add(1), bad.document("set", ORSet).add("bad")]
+    deltas += [bad.document("set", ORSet).add("later"), sound.document("set", ORSet).add(2)]
+    kernel = Kernel("bob~1")
+    intake = Intake(kernel, AccessPolicy(), Config().delta_bytes_max)
+    insert = LiveTable.insert
+
+    def raises(table, container, step, entry):
+        insert(table, container, step, entry)
+        if step == "bad":
+            raise error("half way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveTable, "insert", raises)
+        taken = intake.take(Delta(tuple(run for d in deltas for run in d.runs)).encode(), "cyd~1")
+    assert taken.outcome is Outcome.POISON
+    assert error.__name__ in taken.why
+    kernel._check()
+    assert dict(kernel.vector) == {"ada~1": 2}
+    assert set(kernel.document("set", ORSet)) == {1, 2}
+    assert {range_ for row, _ in taken.applied for range_ in row.ranges} == {
+        ("ada~1", 1, 1), ("ada~1", 2, 2)
+    }  # fmt: skip
+    assert list(intake.quarantine) == ["eve~1"]
+    intake.take(bad.delta_since({}).encode(), "cyd~1")
+    assert (set(kernel.document("set", ORSet)), intake.quarantine) == ({1, 2, "bad", "later"}, {})
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError, KeyError])
+def test_bytes_that_break_the_decoder_are_no_delta(error, monkeypatch):
+    """Not even that ends a step half way: a refusal by type."""
+    intake = Intake(Kernel("bob~1"), AccessPolicy(), Config().delta_bytes_max)
+
+    def raises(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Delta, "decode", raises)
+    with pytest.raises(MalformedFrameError):
+        intake.take(b"x", "ada~1")
