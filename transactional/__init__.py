@@ -16,6 +16,7 @@ from transactional.blocking import (
 )
 from transactional.clock import Clock
 from transactional.errors import (
+    AnswerTooLargeError,
     ClockJumpedError,
     ConflictError,
     CorruptStoreError,
@@ -135,6 +136,7 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "Absent",
+    "AnswerTooLargeError",
     "Appended",
     "Applied",
     "AwaitSignal",

@@ -223,6 +223,13 @@ class ForbiddenError(WrongRequestError):
     hint = "ask the operator of the authority for the prefix, or use a token of another role"
 
 
+class AnswerTooLargeError(WrongRequestError):
+    """What was asked for is too much for one answer; nothing was written."""
+
+    code = "answer_too_large"
+    hint = "ask for less at once: fewer keys, a smaller limit, fewer requests in a batch"
+
+
 class UnsafeFilesystemError(WrongRequestError):
     """The database lies on a file system whose locks and syncs cannot be trusted."""
 

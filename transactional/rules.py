@@ -17,13 +17,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from transactional.errors import EpochMismatchError, InvalidRequestError
+from transactional.errors import AnswerTooLargeError, EpochMismatchError, InvalidRequestError
 from transactional.values import (
     BY_BYTES_MAX,
     COMMIT_BYTES_MAX,
     KEY_BYTES_MAX,
     LAST_CODE_POINT,
     OPERATIONS_MAX,
+    READ_BYTES_MAX,
     SCAN_KEYS_MAX,
     VALUE_BYTES_MAX,
     Absent,
@@ -42,7 +43,9 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from transactional.caller import Caller
 
 OP_ID_BYTES_MAX: Final = 256
 LEASE_TTL_S_MAX: Final = 86_400.0
@@ -182,8 +185,8 @@ def check_commit(
     otherwise: Sequence[Write],
     op_id: str | None,
     by: str | None = None,
-) -> None:
-    """Raise InvalidRequestError unless these may be sent as one commit."""
+) -> int:
+    """Raise InvalidRequestError unless these may be sent as one commit; return its bytes."""
     size = 0
     if compares:
         _check_count(compares, "compares")
@@ -203,6 +206,7 @@ def check_commit(
         check_op_id(op_id)
     if by is not None:
         check_by(by)
+    return size
 
 
 def check_by(by: object) -> None:
@@ -314,6 +318,38 @@ class Forgotten:
         return b"" if key.startswith(self.prefixes) else None
 
 
+# --- how much is read ----------------------------------------------------------------------------
+
+
+def read_all(items: Iterable[KeyValue], caller: Caller) -> Iterator[KeyValue]:
+    """Yield what is read for ``caller``, counted; AnswerTooLargeError beyond ``READ_BYTES_MAX``."""
+    size = 0
+    for item in items:
+        size += (mine := len(item.key) + len(item.value))
+        if size > READ_BYTES_MAX:
+            raise AnswerTooLargeError(f"the keys hold more than {READ_BYTES_MAX} bytes")
+        caller.read(mine)
+        yield item
+
+
+def page_of(items: Iterable[KeyValue], limit: int, caller: Caller) -> tuple[list[KeyValue], bool]:
+    """Return the page that ``items`` begin with, and whether there is more.
+
+    It ends before it is too large; only the first item alone may be more than is left to read.
+    """
+    page: list[KeyValue] = []
+    left = caller.bytes_left
+    left = READ_BYTES_MAX if left is None else min(left, READ_BYTES_MAX)
+    for item in items:
+        size = len(item.key) + len(item.value)
+        if len(page) == limit or (page and size > left):
+            return page, True
+        caller.read(size)
+        left -= size
+        page.append(item)
+    return page, False
+
+
 # --- how it is decided ---------------------------------------------------------------------------
 
 
@@ -364,6 +400,22 @@ def compared_keys(compares: Iterable[Compare]) -> tuple[str, ...]:
     """Return the keys whose current values a conflict over these compares reports."""
     named = (Revision, Exists, Absent, ValueIs)
     return tuple(dict.fromkeys(c.key for c in compares if isinstance(c, named)))
+
+
+def current_of(
+    view: View, compares: Iterable[Compare], caller: Caller
+) -> dict[str, KeyValue | None]:
+    """Return what a conflict tells; it counts as read.
+
+    Raises:
+        AnswerTooLargeError: it is too much to be told at once; as little was written.
+    """
+    current: dict[str, KeyValue | None] = {}
+    for key in compared_keys(compares):
+        found = current[key] = view.find(key)
+        if found is not None:
+            caller.read(len(key) + len(found.value))
+    return current
 
 
 def effects(

@@ -38,6 +38,7 @@ import os
 import pwd
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+from transactional.caller import OWNER, Caller
 from transactional.errors import InvalidRequestError
 from transactional.tokens import nonce
 from transactional.values import (
@@ -88,13 +89,20 @@ class Store(Protocol):
         ...
 
     async def get_many(self, keys: Sequence[str]) -> Snapshot:
-        """Return up to ``SCAN_KEYS_MAX`` keys at one revision.  Linearizable."""
+        """Return up to ``SCAN_KEYS_MAX`` keys at one revision.  Linearizable.
+
+        Raises:
+            AnswerTooLargeError: they hold more than ``READ_BYTES_MAX`` bytes.
+        """
         ...
 
     async def scan(
         self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
     ) -> Snapshot:
-        """Return keys that start with ``prefix`` and sort behind ``after``, at one revision."""
+        """Return keys that start with ``prefix`` and sort behind ``after``, at one revision.
+
+        A page ends at ``limit`` keys or ``READ_BYTES_MAX`` bytes, and has one key at least.
+        """
         ...
 
     async def commit(
@@ -174,7 +182,7 @@ class TakesCommitsTogether(Protocol):
     """
 
     async def commit_all(
-        self, requests: Sequence[CommitRequest], *, role: str = ""
+        self, requests: Sequence[CommitRequest], *, caller: Caller = OWNER
     ) -> list[Commit | BaseException]:
         """Decide each request alone; return its commit, or the error ``commit`` would raise.
 
@@ -186,11 +194,32 @@ class TakesCommitsTogether(Protocol):
 
 @runtime_checkable
 class ServesRoles(Store, Protocol):
-    """An engine that tells roles apart: op_ids and leases are those of the role that asks.
+    """An engine that tells its callers apart: op_ids and leases are those of the caller's role.
 
     So a colleague in the same role can renew a lease and resolve an operation, and nobody else can.
     Without a role it is the store's owner, who may use every lease; his op_ids are his own, too.
+    What is read for a caller is counted, and ends where his answer would be too large: each of the
+    methods may raise AnswerTooLargeError or TooManyRequestsError; nothing is written then.
     """
+
+    async def get(self, key: str, *, caller: Caller = OWNER) -> KeyValue | None:
+        """Return the key as it stands."""
+        ...
+
+    async def get_many(self, keys: Sequence[str], *, caller: Caller = OWNER) -> Snapshot:
+        """Return several keys at one revision."""
+        ...
+
+    async def scan(
+        self,
+        prefix: str,
+        *,
+        after: str | None = None,
+        limit: int = SCAN_KEYS_MAX,
+        caller: Caller = OWNER,
+    ) -> Snapshot:
+        """Return a page of keys."""
+        ...
 
     async def commit(
         self,
@@ -200,16 +229,16 @@ class ServesRoles(Store, Protocol):
         *,
         op_id: str | None = None,
         by: str | None = None,
-        role: str = "",
+        caller: Caller = OWNER,
     ) -> Commit:
         """Decide and write."""
         ...
 
-    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
+    async def resolve(self, op_id: str, *, caller: Caller = OWNER) -> Applied | Fenced:
         """Say what became of an op_id of the role, or make sure that it never is applied."""
         ...
 
-    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
+    async def lease(self, ttl_s: float, *, caller: Caller = OWNER) -> Lease:
         """Grant a lease to the role."""
         ...
 

@@ -26,6 +26,8 @@ BY_BYTES_MAX: Final = 128
 """Longest name of who wrote something."""
 COMMIT_BYTES_MAX: Final = 4 << 20
 """Most bytes of keys and values in one commit."""
+READ_BYTES_MAX: Final = COMMIT_BYTES_MAX
+"""Most bytes of keys and values in one page of a scan, which ends there, and in one get_many."""
 LAST_CODE_POINT: Final = "\U0010ffff"
 """Above every key that starts with a prefix sorts ``prefix + LAST_CODE_POINT``; keys lack it."""
 

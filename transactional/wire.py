@@ -56,6 +56,10 @@ BATCH_MAX: Final = 512
 BODY_BYTES_MAX: Final = 16 << 20
 """Largest body of a request; holds the largest commit, base64 and all."""
 
+ESCAPED_BYTES_MIN: Final = 512
+"""So long a value travels in base64 if much of it are control characters."""
+_ESCAPED: Final = bytes(range(32))
+
 encode: Final[Callable[[Any], str]] = json.JSONEncoder(separators=(",", ":")).encode
 """Write JSON without blanks; ``json.dumps`` with options makes a new encoder for each call."""
 
@@ -132,6 +136,12 @@ def _value(found: Document) -> bytes:
 
 
 def _with_value(found: Document, value: bytes) -> Document:
+    """Add the value: as text, unless it is none or would be far longer than in base64."""
+    if len(value) >= ESCAPED_BYTES_MIN:
+        escaped = len(value) - len(value.translate(None, _ESCAPED))
+        if escaped * 16 > len(value):  # each is six bytes in a text
+            found["value_b64"] = base64.b64encode(value).decode()
+            return found
     try:
         found["value"] = value.decode()
     except UnicodeDecodeError:
@@ -451,6 +461,7 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
     e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
     e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),
     e.ForbiddenError.code: lambda data: e.ForbiddenError(text(data["reason"])),
+    e.AnswerTooLargeError.code: lambda data: e.AnswerTooLargeError(text(data["reason"])),
     e.CorruptStoreError.code: lambda data: e.CorruptStoreError(text(data["reason"])),
     e.DamagedRowError.code: lambda data: e.DamagedRowError(text(data["key"]), text(data["reason"])),
     e.EpochMismatchError.code: lambda data: e.EpochMismatchError(

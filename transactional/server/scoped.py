@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from transactional.errors import ForbiddenError
+from transactional.server.clients import ANYBODY
 from transactional.store import ServesRoles, TakesCommitsTogether
 from transactional.values import (
     SCAN_KEYS_MAX,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
+    from transactional.caller import Caller
     from transactional.server.clients import Client
     from transactional.values import (
         Applied,
@@ -46,11 +48,15 @@ if TYPE_CHECKING:
 
 
 class ScopedStore:
-    """A Store for one client: raises ForbiddenError for what its role may not do."""
+    """A Store for one request of a client: ForbiddenError for what its role may not do.
 
-    def __init__(self, store: ServesRoles, client: Client) -> None:
+    ``caller`` counts what is read for the request.
+    """
+
+    def __init__(self, store: ServesRoles, client: Client, caller: Caller) -> None:
         self._store = store
         self._client = client
+        self._caller = caller
 
     @property
     def epoch(self) -> str:
@@ -67,20 +73,20 @@ class ScopedStore:
     async def get(self, key: str) -> KeyValue | None:
         """Return the key as it stands."""
         self._client.check_read(key)
-        return await self._store.get(key)
+        return await self._store.get(key, caller=self._caller)
 
     async def get_many(self, keys: Sequence[str]) -> Snapshot:
         """Return several keys at one revision."""
         for key in keys:
             self._client.check_read(key)
-        return await self._store.get_many(keys)
+        return await self._store.get_many(keys, caller=self._caller)
 
     async def scan(
         self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
     ) -> Snapshot:
         """Return keys under a prefix, all of which may be read."""
         self._client.check_read(prefix)
-        return await self._store.scan(prefix, after=after, limit=limit)
+        return await self._store.scan(prefix, after=after, limit=limit, caller=self._caller)
 
     async def watch(
         self, prefix: str, *, after: int | None = None
@@ -113,7 +119,7 @@ class ScopedStore:
             asked.otherwise,
             op_id=asked.op_id,
             by=asked.by,
-            role=self._client.role,
+            caller=self._caller,
         )
 
     async def commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
@@ -130,12 +136,14 @@ class ScopedStore:
 
     async def _commit_all(self, requests: Sequence[CommitRequest]) -> list[Commit | BaseException]:
         if isinstance(self._store, TakesCommitsTogether):
-            return await self._store.commit_all(requests, role=self._client.role)
+            return await self._store.commit_all(requests, caller=self._caller)
         return await asyncio.gather(*map(self._commit, requests), return_exceptions=True)
 
     def _judged(self, asked: CommitRequest) -> CommitRequest:
         """Return the request under the client's name; ForbiddenError if it may not be made."""
         client = self._client
+        if client is ANYBODY:
+            return asked
         for compare in asked.compares:
             match compare:
                 case Unchanged(prefix):
@@ -156,13 +164,13 @@ class ScopedStore:
 
     async def resolve(self, op_id: str) -> Applied | Fenced:
         """Settle an op_id of the role."""
-        return await self._store.resolve(op_id, role=self._client.role)
+        return await self._store.resolve(op_id, caller=self._caller)
 
     # --- leases ---
 
     async def lease(self, ttl_s: float) -> Lease:
         """Grant a lease to the role."""
-        return await self._store.lease(ttl_s, role=self._client.role)
+        return await self._store.lease(ttl_s, caller=self._caller)
 
     async def renew(self, lease_id: str) -> Lease:
         """Renew a lease of the role."""

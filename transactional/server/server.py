@@ -20,18 +20,19 @@ what was accepted is finished, then the store is closed.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections import Counter
 from contextlib import contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
-from aiohttp import hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from transactional import rules, wire
+from transactional.caller import ANSWER_BYTES_MAX, Caller, Pool
 from transactional.clock import microseconds
 from transactional.errors import (
     ConflictError,
@@ -43,11 +44,13 @@ from transactional.errors import (
     TransactionalError,
 )
 from transactional.server.admission import Listen
+from transactional.server.bodies import OFF_LOOP_BYTES, parse, written, written_batch
 from transactional.server.calls import call, fault, reply_all
-from transactional.server.clients import ANYBODY, Client
+from transactional.server.clients import Client
+from transactional.server.door import Door
 from transactional.server.scoped import ScopedStore
 from transactional.store import ServesRoles, Shareable, Store
-from transactional.values import Absent, Delete, Exists, Put, Revision
+from transactional.values import VALUE_BYTES_MAX, Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -65,6 +68,14 @@ HEARTBEAT_S: Final = 5.0
 """A silent watch sends a comment this often, so that both ends notice a dead connection."""
 BODY_S: Final = 10.0
 """How long a body may take to arrive."""
+ANSWER_S: Final = 30.0
+"""How long a client may take to read an answer, or one event of a watch, before it is cut off."""
+LINGER_S: Final = 2.0
+"""How long the rest of a body is read that was refused, so that its sender hears why."""
+IN_FLIGHT_BYTES_MAX: Final = 128 << 20
+"""Most bytes of bodies and answers that are held at once; what goes beyond is told 429."""
+SHARE_BYTES_MAX: Final = IN_FLIGHT_BYTES_MAX // 4
+"""Most of them of one client of a list."""
 STOP_S: Final = 10.0
 """How long a stop waits for requests that were accepted."""
 
@@ -72,12 +83,19 @@ STOP_S: Final = 10.0
 _FORMS: Final = frozenset(
     {"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 )
+_BROKEN: Final = (
+    ConnectionError,
+    ClientPayloadError,
+    HttpProcessingError,
+    web.RequestPayloadError,
+)
 _FIRST: Final = asyncio.FIRST_COMPLETED
 _log = logging.getLogger(__name__)
 _OPENAPI: Final = resources.files("transactional").joinpath("openapi.json").read_bytes()
 
 
 _CLIENT: Final = web.RequestKey("client", Client)
+_CALLER: Final = web.RequestKey("caller", Caller)
 _STORE: Final[web.RequestKey[Store]] = web.RequestKey("store", object)  # type: ignore[arg-type]  # a protocol
 _http = logging.getLogger("transactional.http")
 
@@ -109,16 +127,23 @@ class Authority:
         self._watches: Counter[str] = Counter()
         self._revision = 0
         self._stopping = asyncio.Event()
+        self._in_flight = Pool(IN_FLIGHT_BYTES_MAX, "of requests and answers are in flight")
+        self._shares: WeakValueDictionary[str, Pool] = WeakValueDictionary()
         self._runner = web.AppRunner(
-            self._application(), logger=_http, access_log=None, shutdown_timeout=STOP_S
+            self._application(),
+            logger=_http,
+            access_log=None,
+            shutdown_timeout=STOP_S,
+            auto_decompress=False,
+            lingering_time=LINGER_S,
         )
+        self._door: Door | None = None
+        self._listening: asyncio.Server | None = None
         self.port = 0
         """The port it listens on, known after ``start``."""
 
     def _application(self) -> web.Application:
-        application = web.Application(
-            client_max_size=wire.BODY_BYTES_MAX, middlewares=[self._guard]
-        )
+        application = web.Application(middlewares=[self._guard])
         application.add_routes(
             [
                 web.get("/openapi.json", self._openapi),
@@ -150,28 +175,47 @@ class Authority:
         self._revision = (await self._store.get_many([])).revision
         await self._runner.setup()
         listen = self._listen
-        site = web.TCPSite(self._runner, listen.host, listen.port, ssl_context=listen.tls)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        server = self._runner.server
+        assert server is not None  # it is set up
+        self._door = Door(server, listen.tls)
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._door, listen.host, listen.port, backlog=128
+        )
+        self.port = self._listening.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse what is new, finish what was accepted, close the store."""
-        self._stopping.set()
-        await self._runner.cleanup()
+        await self._hang_up()
         await self._store.close()
+
+    async def _hang_up(self) -> None:
+        self._stopping.set()
+        if self._listening is not None:
+            self._listening.close()
+        await self._runner.cleanup()
+        if self._door is not None:
+            self._door.close()
 
     # --- around every request ---
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        caller = None
         try:
             client = self._admit(request)  # who is not let in takes no place
-            request[_CLIENT], request[_STORE] = client, self._store_of(client)
+            caller = self._caller_of(client)
+            request[_CLIENT], request[_CALLER] = client, caller
+            request[_STORE] = self._store_of(client, caller)
             places = self._watches if request.path == "/v1/watch" else self._busy
-            with _place(places, client):
-                return await handler(request)
+            with _place(places, client), self._held_open(request):
+                response = await handler(request)
+                await _send(request, response)
+                return response
         except TransactionalError as error:
-            return _as_error(error)
+            response = _as_error(error)
+            if caller is None:
+                response.force_close()  # a stranger's next request begins at the door again
+            return response
         except web.HTTPException as error:
             reason = f"{request.method} {request.path}: {error.reason}"
             kind = NotFoundError if error.status == 404 else InvalidRequestError
@@ -180,6 +224,32 @@ class Authority:
             _log.exception("a fault in %s %s", request.method, request.path)
             op_id = request.headers.get("Idempotency-Key")
             return _as_error(fault(op_id, reads=request.method in {"GET", "HEAD"}))
+        finally:
+            if caller is not None:
+                caller.release()
+
+    @contextmanager
+    def _held_open(self, request: web.Request) -> Iterator[None]:
+        """Tell the door that the connection has a request that was let in, and when it ends."""
+        if self._door is None:
+            yield
+            return
+        self._door.admitted(request.protocol)
+        try:
+            yield
+        finally:
+            self._door.answered(request.protocol)
+
+    def _caller_of(self, client: Client) -> Caller:
+        """Return what counts the bytes of a request; a client of a list has a share of all."""
+        pools = [self._in_flight]
+        if client.name:
+            share = self._shares.get(client.name) or Pool(
+                SHARE_BYTES_MAX, f"of {client.name!r} are in flight"
+            )
+            self._shares[client.name] = share
+            pools.append(share)
+        return Caller(client.role, bytes_max=ANSWER_BYTES_MAX, pools=pools)
 
     def _admit(self, request: web.Request) -> Client:
         client = self._client_of(request)
@@ -196,11 +266,11 @@ class Authority:
             headers.get(hdrs.HOST, ""), headers.get(hdrs.AUTHORIZATION), headers.get(hdrs.ORIGIN)
         )
 
-    def _store_of(self, client: Client) -> Store:
+    def _store_of(self, client: Client, caller: Caller) -> Store:
         """Return the store as the client may use it."""
-        if client is ANYBODY or not isinstance(self._store, ServesRoles):
-            return self._store
-        return ScopedStore(self._store, client)
+        if isinstance(self._store, ServesRoles):
+            return ScopedStore(self._store, client, caller)
+        return self._store
 
     # --- requests as JSON ---
 
@@ -216,11 +286,14 @@ class Authority:
             raise InvalidRequestError(f"{len(requests)} requests are more than {wire.BATCH_MAX}")
         replies, seen = await reply_all(request[_STORE], requests)
         self._revision = max(self._revision, seen)
-        return _as_json({"revision": self._revision, "replies": replies})
+        body = await written_batch(self._revision, replies, request[_CALLER].bytes_read)
+        return web.Response(body=body, content_type="application/json")
 
     def _one(self, kind: str) -> Handler:
         async def handle(request: web.Request) -> web.Response:
-            return _as_json(await self._call(request, kind, await _read_document(request)))
+            return await _answer(
+                request, await self._call(request, kind, await _read_document(request))
+            )
 
         return handle
 
@@ -247,7 +320,7 @@ class Authority:
         query = request.query
         doc: Document = {"prefix": query.get("prefix", ""), "after": query.get("after")}
         doc["limit"] = _integer(query.get("limit", "1000"), "limit")
-        return _as_json(await self._call(request, "scan", doc))
+        return await _answer(request, await self._call(request, "scan", doc))
 
     async def _get_key(self, request: web.Request) -> web.Response:
         found = await request[_STORE].get(request.match_info["key"])
@@ -260,7 +333,8 @@ class Authority:
 
     async def _put_key(self, request: web.Request) -> web.Response:
         key = request.match_info["key"]
-        return await self._write_key(request, key, Put(key, await _read_body(request)))
+        value = await _read_body(request, VALUE_BYTES_MAX)
+        return await self._write_key(request, key, Put(key, value))
 
     async def _delete_key(self, request: web.Request) -> web.Response:
         key = request.match_info["key"]
@@ -307,6 +381,8 @@ class Authority:
             await self._stream(request, response, prefix, after)
         except ConnectionError:
             pass  # the watcher went
+        except TimeoutError:
+            _cut(request)  # it does not read
         except Exception:
             if not response.prepared:
                 raise
@@ -334,13 +410,15 @@ class Authority:
                 if not self._may_watch(request, prefix):
                     return  # the token was taken out, or the right
                 if not upcoming.done():
-                    await response.write(b": alive\n\n")
+                    async with asyncio.timeout(ANSWER_S):
+                        await response.write(b": alive\n\n")
                     continue
                 event = upcoming.result()
                 if event is None:
                     return  # the store was closed
                 data = wire.encode(wire.dump_event(event))
-                await response.write(f"id: {event.revision}\ndata: {data}\n\n".encode())
+                async with asyncio.timeout(ANSWER_S):
+                    await response.write(f"id: {event.revision}\ndata: {data}\n\n".encode())
                 upcoming = asyncio.ensure_future(_next(events))
         finally:
             stop.cancel()
@@ -390,24 +468,56 @@ def _as_error(error: TransactionalError, status: int | None = None) -> web.Respo
     return response
 
 
+async def _answer(request: web.Request, doc: Any) -> web.Response:
+    """Return an answer that may be large."""
+    body = await written(doc, request[_CALLER].bytes_read)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _send(request: web.Request, response: web.StreamResponse) -> None:
+    """Send a large answer while its bytes are still counted; who does not read it is cut off."""
+    if request[_CALLER].bytes_read <= OFF_LOOP_BYTES or response.prepared:
+        return  # the socket takes it, or it is a stream
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        _cut(request)
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
 async def _read_document(request: web.Request) -> Document:
     """Return the body as a JSON object."""
     # A page in a browser can send any *other* content type without asking first.
     if request.content_type != "application/json":
         raise InvalidRequestError("the content type must be application/json")
-    try:
-        return wire.document(json.loads(await _read_body(request)))
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+    return wire.document(await parse(await _read_body(request, wire.BODY_BYTES_MAX)))
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def _read_body(request: web.Request, bytes_max: int) -> bytes:
     """Return the body; one that does not come is 408, and its place is free for somebody else."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
+        raise web.HTTPUnsupportedMediaType(reason="Content-Encoding is not taken")
+    if (request.content_length or 0) > bytes_max:
+        raise web.HTTPRequestEntityTooLarge(bytes_max, request.content_length or 0)
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
-            return await request.read()
+            async for piece in request.content.iter_any():
+                if len(body) + len(piece) > bytes_max:
+                    raise web.HTTPRequestEntityTooLarge(bytes_max, len(body) + len(piece))
+                request[_CALLER].hold(len(piece))
+                body += piece
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
+    except _BROKEN as error:
+        raise InvalidRequestError("the body broke off, or is not in chunks as it says") from error
+    return bytes(body)
 
 
 def _refuse_forms(request: web.Request) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
+from transactional.caller import OWNER, Caller
 from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
@@ -126,21 +127,27 @@ class MemoryStore:
 
     # --- reading ---
 
-    async def get(self, key: str) -> KeyValue | None:
+    async def get(self, key: str, *, caller: Caller = OWNER) -> KeyValue | None:
         """Return the key as it stands, None if absent."""
         rules.check_key(key)
         self._turn()
-        return self._keys.get(key)
+        found = [self._keys[key]] if key in self._keys else []
+        return next(rules.read_all(found, caller), None)
 
-    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+    async def get_many(self, keys: Sequence[str], *, caller: Caller = OWNER) -> Snapshot:
         """Return several keys at one revision."""
         rules.check_keys(keys)
         self._turn()
-        found = {key: self._keys[key] for key in sorted(set(keys)) if key in self._keys}
-        return Snapshot(self._revision, found)
+        found = (self._keys[key] for key in sorted(set(keys)) if key in self._keys)
+        return Snapshot(self._revision, {item.key: item for item in rules.read_all(found, caller)})
 
     async def scan(
-        self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+        self,
+        prefix: str,
+        *,
+        after: str | None = None,
+        limit: int = SCAN_KEYS_MAX,
+        caller: Caller = OWNER,
     ) -> Snapshot:
         """Return keys under ``prefix`` behind ``after``, at one revision."""
         rules.check_scan(prefix, after, limit)
@@ -148,10 +155,10 @@ class MemoryStore:
         first = bisect_left(self._order, prefix)
         if after is not None:
             first = max(first, bisect_right(self._order, after))
-        page = self._order[first : first + limit + 1]
-        keys = page[: bisect_right(page, prefix + LAST_CODE_POINT)]
-        found = {key: self._keys[key] for key in keys[:limit]}
-        return Snapshot(self._revision, found, more=len(keys) > limit)
+        keys = self._order[first : first + limit + 1]
+        keys = keys[: bisect_right(keys, prefix + LAST_CODE_POINT)]
+        page, more = rules.page_of(map(self._keys.__getitem__, keys), limit, caller)
+        return Snapshot(self._revision, {item.key: item for item in page}, more=more)
 
     async def now(self) -> datetime:
         """Return the business time."""
@@ -176,19 +183,19 @@ class MemoryStore:
         *,
         op_id: str | None = None,
         by: str | None = None,
-        role: str = "",
+        caller: Caller = OWNER,
     ) -> Commit:
         """Decide and write at one point in time; see ``Store.commit``."""
         rules.check_commit(compares, writes, otherwise, op_id, by)
         self._turn()
         op_id = op_id or self.mint_op_id()
         content = rules.fingerprint(compares, writes, otherwise)
-        first = self._recorded(op_id, role, content)
+        first = self._recorded(op_id, caller, content)
         if first is not None:
             return Commit(first.revision, first.succeeded, first.time, replayed=True)
         failed = rules.failed_compares(self, compares)
         if failed and not otherwise:
-            current = {key: self.find(key) for key in rules.compared_keys(compares)}
+            current = rules.current_of(self, compares, caller)
             raise ConflictError(failed, current, self._revision)
         chosen = otherwise if failed else writes
         for write in chosen:
@@ -196,7 +203,7 @@ class MemoryStore:
                 raise LeaseExpiredError(write.lease)
         commit = self._write(chosen, succeeded=not failed, by=by or self._by)
         if chosen:
-            self._record(op_id, role, (content, commit))
+            self._record(op_id, caller, (content, commit))
         return commit
 
     def _write(self, writes: Sequence[Write], *, succeeded: bool, by: str) -> Commit:
@@ -230,12 +237,12 @@ class MemoryStore:
 
     # --- operations ---
 
-    def _recorded(self, op_id: str, role: str, content: bytes | None) -> Commit | None:
+    def _recorded(self, op_id: str, caller: Caller, content: bytes | None) -> Commit | None:
         """Return the first result of ``op_id``; raise if it cannot be used for ``content``."""
         minted = rules.minted_revision(op_id, self._epoch, self._revision)
         if minted is not None and minted < self._resolvable:
             raise OpIdExpiredError(op_id)
-        name = rules.operation_of(op_id, role)
+        name = rules.operation_of(op_id, caller.role)
         if name not in self._operations:
             return None
         record = self._operations[name]
@@ -245,8 +252,8 @@ class MemoryStore:
             raise OperationIdReusedError(op_id)
         return record[1]
 
-    def _record(self, op_id: str, role: str, record: tuple[bytes, Commit] | None) -> None:
-        name = rules.operation_of(op_id, role)
+    def _record(self, op_id: str, caller: Caller, record: tuple[bytes, Commit] | None) -> None:
+        name = rules.operation_of(op_id, caller.role)
         self._operations[name] = record
         minted = rules.minted_revision(op_id, self._epoch, self._revision)
         if minted is None:
@@ -254,28 +261,28 @@ class MemoryStore:
         else:
             self._minted[name] = minted
 
-    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
+    async def resolve(self, op_id: str, *, caller: Caller = OWNER) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         rules.check_op_id(op_id)
         self._turn()
         try:
-            self._recorded(op_id, role, None)
+            self._recorded(op_id, caller, None)
         except OpIdFencedError:
             return Fenced(op_id)
-        record = self._operations.get(rules.operation_of(op_id, role))
+        record = self._operations.get(rules.operation_of(op_id, caller.role))
         if record is not None:
             return Applied(record[1], record[0])
-        self._record(op_id, role, None)
+        self._record(op_id, caller, None)
         return Fenced(op_id)
 
     # --- leases ---
 
-    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
+    async def lease(self, ttl_s: float, *, caller: Caller = OWNER) -> Lease:
         """Grant a lease."""
         rules.check_ttl(ttl_s)
         self._turn()
-        self._leases.admit(role)
-        lease = Lease(rules.lease_of(role, secrets.token_hex(10)), ttl_s)
+        self._leases.admit(caller.role)
+        lease = Lease(rules.lease_of(caller.role, secrets.token_hex(10)), ttl_s)
         self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
         self._arm()
         return lease

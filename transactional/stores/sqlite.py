@@ -57,6 +57,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from transactional import rules
+from transactional.caller import OWNER, Caller
 from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
@@ -82,6 +83,7 @@ from transactional.stores.sqlite_schema import NOTHING, Totals
 from transactional.stores.writer_thread import Failure, Job, WriterThread
 from transactional.values import (
     LAST_CODE_POINT,
+    READ_BYTES_MAX,
     SCAN_KEYS_MAX,
     Applied,
     Capabilities,
@@ -120,6 +122,8 @@ REMEMBERED_BYTES: Final = 4096
 """Largest value that is kept in memory."""
 REMEMBERED_OPERATIONS: Final = 65_536
 """Op_ids kept in memory: a new one need not be looked for in the file."""
+LARGE_BYTES: Final = 64 << 10
+"""A larger commit is hashed in the writer's thread."""
 FORGET_ROWS: Final = 256
 """Most old values that one group removes, or twice as many as it adds."""
 FORGET_LIGHT: Final = 4
@@ -333,22 +337,27 @@ class SQLiteStore:
 
     # --- Store ---
 
-    async def get(self, key: str) -> KeyValue | None:
+    async def get(self, key: str, *, caller: Caller = OWNER) -> KeyValue | None:
         """Return the key as it stands, None if absent."""
         rules.check_key(key)
-        return await self._points.ask(lambda pages: pages.get(key))
+        return await self._points.ask(lambda pages: pages.get(key, caller))
 
-    async def get_many(self, keys: Sequence[str]) -> Snapshot:
+    async def get_many(self, keys: Sequence[str], *, caller: Caller = OWNER) -> Snapshot:
         """Return several keys at one revision."""
         rules.check_keys(keys)
-        return await self._points.ask(lambda pages: pages.get_many(keys))
+        return await self._points.ask(lambda pages: pages.get_many(keys, caller))
 
     async def scan(
-        self, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+        self,
+        prefix: str,
+        *,
+        after: str | None = None,
+        limit: int = SCAN_KEYS_MAX,
+        caller: Caller = OWNER,
     ) -> Snapshot:
         """Return keys under ``prefix`` behind ``after``, at one revision."""
         rules.check_scan(prefix, after, limit)
-        return await self._ranges.ask(lambda pages: pages.scan(prefix, after, limit))
+        return await self._ranges.ask(lambda pages: pages.scan(prefix, after, limit, caller))
 
     async def commit(
         self,
@@ -358,44 +367,51 @@ class SQLiteStore:
         *,
         op_id: str | None = None,
         by: str | None = None,
-        role: str = "",
+        caller: Caller = OWNER,
     ) -> Commit:
         """Decide and write at one point in time, durable when it returns; see ``Store.commit``."""
-        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by), role)
+        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by), caller)
         return await self._writer.ask(run, op_id=name)
 
     async def commit_all(
-        self, requests: Sequence[CommitRequest], *, role: str = ""
+        self, requests: Sequence[CommitRequest], *, caller: Caller = OWNER
     ) -> list[Commit | BaseException]:
         """Decide commits that came together, each alone; see ``TakesCommitsTogether``."""
         outcomes: dict[int, object] = {}
         jobs: dict[int, tuple[Callable[[State], Commit], str]] = {}
         for n, asked in enumerate(requests):
             try:
-                jobs[n] = self._job(asked, role)
+                jobs[n] = self._job(asked, caller)
             except InvalidRequestError as error:
                 outcomes[n] = error
         outcomes |= zip(jobs, await self._writer.ask_all(list(jobs.values())), strict=True)
         return [_raised(outcomes[n]) for n in range(len(requests))]
 
-    def _job(self, asked: CommitRequest, role: str) -> tuple[Callable[[State], Commit], str]:
+    def _job(self, asked: CommitRequest, caller: Caller) -> tuple[Callable[[State], Commit], str]:
         """Check a commit; return what the writer is to do, and its op_id."""
         compares, writes, otherwise = asked.compares, asked.writes, asked.otherwise
-        rules.check_commit(compares, writes, otherwise, asked.op_id, asked.by)
-        content = rules.fingerprint(compares, writes, otherwise)
+        size = rules.check_commit(compares, writes, otherwise, asked.op_id, asked.by)
         name, by = asked.op_id or self.mint_op_id(), asked.by or self._by
-        return lambda state: state.commit(asked, name, content, by, role), name
+        if size > LARGE_BYTES:  # milliseconds of hashing, which the loop does not wait for
 
-    async def resolve(self, op_id: str, *, role: str = "") -> Applied | Fenced:
+            def run(state: State) -> Commit:
+                content = rules.fingerprint(compares, writes, otherwise)
+                return state.commit(asked, name, content, by, caller)
+
+            return run, name
+        content = rules.fingerprint(compares, writes, otherwise)
+        return lambda state: state.commit(asked, name, content, by, caller), name
+
+    async def resolve(self, op_id: str, *, caller: Caller = OWNER) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         rules.check_op_id(op_id)
-        return await self._writer.ask(lambda state: state.resolve(op_id, role), op_id=op_id)
+        return await self._writer.ask(lambda state: state.resolve(op_id, caller), op_id=op_id)
 
-    async def lease(self, ttl_s: float, *, role: str = "") -> Lease:
+    async def lease(self, ttl_s: float, *, caller: Caller = OWNER) -> Lease:
         """Grant a lease."""
         rules.check_ttl(ttl_s)
         remote = self._shared
-        return await self._writer.ask(lambda state: state.grant(ttl_s, role, remote=remote))
+        return await self._writer.ask(lambda state: state.grant(ttl_s, caller, remote=remote))
 
     def share(self) -> None:
         """Grant leases to other processes from now on: a restart of this one does not end them."""
@@ -879,18 +895,18 @@ class State:
         op_id: str,
         content: bytes,
         by: str,
-        role: str,
+        caller: Caller,
     ) -> Commit:
         """Decide and write; see ``Store.commit``.  ``content`` is the request's fingerprint."""
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
-        record = self._recorded(op_id, minted, role)
+        record = self._recorded(op_id, minted, caller)
         if record is not None:
             if record[0] != content:
                 raise OperationIdReusedError(op_id)
             return replace(_commit_of(record), replayed=True)
         failed = rules.failed_compares(self, asked.compares)
         if failed and not asked.otherwise:
-            current = {key: self.find(key) for key in rules.compared_keys(asked.compares)}
+            current = rules.current_of(self, asked.compares, caller)
             raise ConflictError(failed, current, self.revision)
         chosen = asked.otherwise if failed else asked.writes
         for write in chosen:
@@ -901,7 +917,7 @@ class State:
             self._write(chosen, by, time_us)
         record = (content, self.revision, not failed, time_us)
         if chosen:
-            self._record(op_id, role, record, minted)
+            self._record(op_id, caller, record, minted)
         return _commit_of(record)
 
     def _write(self, writes: Sequence[Write], by: str, time_us: int) -> None:
@@ -919,32 +935,32 @@ class State:
         self._pending.history_rows += rows
         self._pending.commits.append((revision, rows))
 
-    def _record(self, op_id: str, role: str, record: _Record, minted: int | None) -> None:
-        name = rules.operation_of(op_id, role)
+    def _record(self, op_id: str, caller: Caller, record: _Record, minted: int | None) -> None:
+        name = rules.operation_of(op_id, caller.role)
         self._pending.operations[name] = record
         row = (schema.OWN if minted is None else minted, name, *record)
         self._pending.operation_rows.append((*row, schema.operation_checksum(*row)))
 
-    def resolve(self, op_id: str, role: str) -> Applied | Fenced:
+    def resolve(self, op_id: str, caller: Caller) -> Applied | Fenced:
         """Return what became of ``op_id``, fencing it off if nothing did."""
         minted = rules.minted_revision(op_id, self.epoch, self.revision)
         try:
-            record = self._recorded(op_id, minted, role)
+            record = self._recorded(op_id, minted, caller)
         except OpIdFencedError:
             return Fenced(op_id)
         if record is not None:
             return Applied(_commit_of(record), record[0])
         # Counted as a revision, so that its record is later than the op_id's own revision.
         self.revision += 1
-        self._record(op_id, role, (None, self.revision, False, self._next_us()), minted)
+        self._record(op_id, caller, (None, self.revision, False, self._next_us()), minted)
         return Fenced(op_id)
 
     def _recorded(
-        self, op_id: str, minted: int | None, role: str
+        self, op_id: str, minted: int | None, caller: Caller
     ) -> tuple[bytes, int, bool, int] | None:
         if minted is not None and minted < self._resolvable:
             raise OpIdExpiredError(op_id)
-        name = rules.operation_of(op_id, role)
+        name = rules.operation_of(op_id, caller.role)
         record = self._pending.operations.get(name) or self._operations.get(name)
         if record is None:
             # Its record would be of a later revision than its own: no need to look further back.
@@ -980,10 +996,10 @@ class State:
 
     # --- leases ---
 
-    def grant(self, ttl_s: float, role: str, *, remote: bool) -> Lease:
+    def grant(self, ttl_s: float, caller: Caller, *, remote: bool) -> Lease:
         """Grant a lease."""
-        self._leases.admit(role)
-        lease = Lease(rules.lease_of(role, secrets.token_hex(10)), ttl_s)
+        self._leases.admit(caller.role)
+        lease = Lease(rules.lease_of(caller.role, secrets.token_hex(10)), ttl_s)
         row = (lease.id, float(ttl_s), int(remote))  # as it is read again
         checksum = schema.lease_checksum(*row)
         self._db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (*row, checksum))
@@ -1081,25 +1097,32 @@ class Pages:
         (revision,) = self._db.execute("SELECT revision FROM meta").fetchone()
         return int(revision)
 
-    def get(self, key: str) -> KeyValue | None:
-        """Return one key."""
+    def _find(self, key: str) -> KeyValue | None:
         row = self._db.execute(_KEY + "WHERE key = ?", (key,)).fetchone()
         return schema.found_key(row) if row is not None else None
 
-    def get_many(self, keys: Sequence[str]) -> Snapshot:
-        """Return several keys at one revision."""
-        found = {key: item for key in sorted(set(keys)) if (item := self.get(key)) is not None}
-        return Snapshot(self._revision(), found)
+    def get(self, key: str, caller: Caller) -> KeyValue | None:
+        """Return one key."""
+        found = self._find(key)
+        return None if found is None else next(rules.read_all([found], caller))
 
-    def scan(self, prefix: str, after: str | None, limit: int) -> Snapshot:
-        """Return one page of keys under ``prefix`` behind ``after``."""
+    def get_many(self, keys: Sequence[str], caller: Caller) -> Snapshot:
+        """Return several keys at one revision."""
+        found = (item for key in sorted(set(keys)) if (item := self._find(key)) is not None)
+        return Snapshot(
+            self._revision(), {item.key: item for item in rules.read_all(found, caller)}
+        )
+
+    def scan(self, prefix: str, after: str | None, limit: int, caller: Caller) -> Snapshot:
+        """Return one page of keys under ``prefix`` behind ``after``; reads no more rows."""
         first = "key > ?" if after is not None and after >= prefix else "key >= ?"
         rows = self._db.execute(
             f"{_KEY} WHERE {first} AND key < ? ORDER BY key LIMIT ?",
             (max(prefix, after or ""), prefix + LAST_CODE_POINT, limit + 1),
-        ).fetchall()
-        found = {row[1]: schema.found_key(row) for row in rows[:limit]}
-        return Snapshot(self._revision(), found, more=len(rows) > limit)
+        )
+        page, more = rules.page_of(map(schema.found_key, rows), limit, caller)
+        rows.close()
+        return Snapshot(self._revision(), {item.key: item for item in page}, more=more)
 
     def history(self, cursor: int, prefix: str) -> tuple[int, list[WatchEvent | Compacted]]:
         """Return (new cursor, events under ``prefix``) for a stretch of commits after ``cursor``.
@@ -1114,13 +1137,20 @@ class Pages:
             (cursor, HISTORY_ROWS - 1),
         ).fetchone()
         end = last[0] if last is not None else self._revision()
-        rows = self._db.execute(
+        found = self._db.execute(
             f"SELECT {schema.KEY_COLUMNS} FROM history"
             " WHERE revision > ? AND revision <= ? ORDER BY revision, key",
             (cursor, end),
-        ).fetchall()
-        for row in rows:
+        )
+        rows: list[Row] = []
+        size = 0
+        for row in found:
+            if size > READ_BYTES_MAX and row[0] != rows[-1][0]:
+                end = rows[-1][0]
+                found.close()
+                break
             schema.check_row(row)
-        rows = [row[:-1] for row in rows]
+            rows.append(row[:-1])
+            size += len(row[2] or b"")
         commits = (tuple(group) for _, group in groupby(rows, key=itemgetter(0)))
         return end, [event_of(mine) for rows in commits if (mine := rows_under(rows, prefix))]

@@ -63,8 +63,7 @@ async def test_a_watch_that_was_idle_for_long_survives_a_restart(
     for _ in range(10):
         await asyncio.sleep(0)  # it waits on its connection
     clock.forward(http.RECONNECT_S * 10)
-    authority._stopping.set()
-    await authority._runner.cleanup()  # as stop(), but the store lives on
+    await authority._hang_up()  # as stop(), but the store lives on
     await asyncio.sleep(0.02)  # some attempts are refused meanwhile
     assert not waiting.done()
     again = Authority(served, Listen(port=authority.port))
