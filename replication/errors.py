@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class ReplicationError(Exception):
@@ -139,6 +139,16 @@ class BusyError(FrameError):
     code: ClassVar[str] = "busy"
     status: ClassVar[int] = 503
     hint = "the peer retries by itself"
+
+
+def frame_errors() -> Iterator[type[FrameError]]:
+    """Every kind of refusal that this package makes."""
+    kinds = [FrameError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.__module__.startswith("replication."):
+            yield kind
+        kinds += kind.__subclasses__()
 
 
 # ------------------------------------------------------------------------------------ journals

@@ -44,7 +44,6 @@ PENDING = {
     ("An eavesdropper without TLS", "authority"),
     ("An eavesdropper without TLS", "time"),
     ("An eavesdropper without TLS", "files and screens"),
-    ("A leaf", "shares"),
     ("A leaf", "doors"),
     ("A leaf", "frames"),
     ("A leaf", "members"),

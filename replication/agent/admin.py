@@ -453,6 +453,19 @@ def _bytes(agent: Administered) -> Iterator[Sample]:
         yield {"direction": direction, "kind": kind}, size
 
 
+OTHERS = "other"
+
+
+def _by_origin(agent: Administered, values: dict[str, float]) -> Iterator[Sample]:
+    """The greatest value by origin, those of current members by name: others may be made up."""
+    known = {member.id for member in agent.members()}
+    folded: dict[str, float] = {}
+    for origin, value in values.items():
+        label = origin if origin in known else OTHERS
+        folded[label] = max(value, folded.get(label, 0.0))
+    return _by("origin", folded)
+
+
 def _member_seconds(agent: Administered) -> dict[str, float]:
     stands = agent.stands()
     return {member: agent.vitals.lag_s(agent.id, seq) for member, seq in stands.items()}
@@ -482,13 +495,13 @@ Family = tuple[str, str, "Callable[[Administered], Iterator[Sample]]"]
 FAMILIES: dict[str, Family] = {
     "lag_events": (
         "gauge",
-        "Events that peers told of and this agent lacks, by their origin.",
-        lambda a: _by("origin", {o: float(n) for o, (n, _) in a.behind().items()}),
+        "Events that peers told of and this agent lacks, by origin; of former lives the most.",
+        lambda a: _by_origin(a, {o: float(n) for o, (n, _) in a.behind().items()}),
     ),
     "lag_seconds": (
         "gauge",
         "Since when this agent lacks events of an origin that it was told of.",
-        lambda a: _by("origin", {o: s for o, (_, s) in a.behind().items()}),
+        lambda a: _by_origin(a, {o: s for o, (_, s) in a.behind().items()}),
     ),
     "member_lag_events": (
         "gauge",

@@ -10,20 +10,23 @@ it is, as events of a foreign origin; nothing is merged away.
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.errors import ForbiddenError, IdentityConflictError, OwnFrameError
 from replication.protocol.policy import agent_of
+from replication.protocol.shares import Shares
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Mapping
 
     from crdt import Kernel
     from replication.protocol.membership import Dice, Membership
 
 BOOTS_MAX = 4096
+BOOTS_PER_NAME_MAX = 64
+"""Ids of one agent whose boots are remembered."""
 RENEW_WAIT_S = 1.0
 RENEW_WAIT_S_MAX = 3600.0
 """Between two new incarnations: the first is taken at once, then the wait doubles."""
@@ -40,7 +43,9 @@ class Identity:
     counts: Counter[str]
     _renewed_s: float = -math.inf
     _wait_s: float = 0.0
-    _boots: OrderedDict[str, list[bytes]] = field(default_factory=OrderedDict)
+    _boots: Shares[str, list[bytes]] = field(
+        default_factory=lambda: Shares(BOOTS_PER_NAME_MAX, BOOTS_MAX)
+    )
     """replica id -> its boots as they appeared here, the current one last."""
 
     def admit(self, replica: str, boot: bytes) -> None:
@@ -55,14 +60,11 @@ class Identity:
         if replica == self.kernel.replica:
             raise IdentityConflictError("the sender uses the id of this replica")
         boots = self._boots.setdefault(replica, [boot])
-        self._boots.move_to_end(replica)
         if boots[-1] != boot:
             if boot in boots:
                 raise IdentityConflictError(f"two boots of {replica} take turns")
             boots.append(boot)
             del boots[:-8]
-        if len(self._boots) > BOOTS_MAX:
-            self._boots.popitem(last=False)
 
     @staticmethod
     def vouch(replica: str, principal: str, certified: frozenset[str] | None = None) -> None:

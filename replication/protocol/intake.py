@@ -32,6 +32,7 @@ keeps from writing anything (`AccessPolicy.may_write`).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,7 +40,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from crdt import CRDTError, Delta, DoomedFullError, GSet, Run
 from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
 from replication.protocol.effects import DELTA, Row
-from replication.protocol.policy import SKIPPED
+from replication.protocol.policy import SKIPPED, agent_of
 from replication.protocol.wire import ORIGINS_MAX
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ if TYPE_CHECKING:
 
 QUARANTINED_MAX = 64
 """Origins in quarantine at once; one more stops all the same, and is held when there is room."""
+QUARANTINED_PER_NAME_MAX = 8
+ORIGINS_PER_NAME_MAX = ORIGINS_MAX // 4
+"""Lives of one agent, or what else it writes as; events of one more are refused, its own only."""
+DOOMED_PER_NAME_MAX = 1 << 18
+"""Unseen events that the removals of one agent may wait for; more of these removals wait."""
 
 
 GivenUp = dict[str, list[tuple[int, int]]]
@@ -111,6 +117,9 @@ class Intake:
     _gone: GivenUp = field(default_factory=dict)
     _gone_count: int = 0
 
+    def __post_init__(self) -> None:
+        self.kernel.share_doomed(agent_of, DOOMED_PER_NAME_MAX)
+
     def take(self, data: bytes, sender: str) -> Taken:
         """Apply an encoded delta as far as it is sound; O(its size).
 
@@ -166,6 +175,14 @@ class Intake:
         strangers = {origin for origin, _, _ in ranges if origin not in mine}
         if len(strangers) + len(mine) > ORIGINS_MAX:
             raise FrameTooLargeError(f"a vector has at most {ORIGINS_MAX} origins")
+        if strangers:
+            names = {agent_of(origin) for origin in strangers}
+            known = Counter(name for name in map(agent_of, (*mine, *strangers)) if name in names)
+            for name, count in known.items():
+                if count > ORIGINS_PER_NAME_MAX:
+                    raise FrameTooLargeError(
+                        f"{name} has {count} origins; one agent has {ORIGINS_PER_NAME_MAX} at most"
+                    )
         return None
 
     @property
@@ -217,7 +234,8 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - foreseen or not: its origin stops before it
             ((origin, _, _),) = batch.ranges
             why = str(error) if isinstance(error, CRDTError) else f"{error!r:.200}"
-            if len(self.quarantine) < QUARANTINED_MAX:
+            held = sum(agent_of(known) == agent_of(origin) for known in self.quarantine)
+            if held < QUARANTINED_PER_NAME_MAX and len(self.quarantine) < QUARANTINED_MAX:
                 self.quarantine[origin] = Held(batch, why)
 
 

@@ -26,10 +26,12 @@ module changes a `Peer`; others say what happened.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from replication.protocol.wire import told_hash
+from replication.protocol.policy import agent_of
+from replication.protocol.shares import Shares
+from replication.protocol.wire import ORIGINS_MAX, told_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
 
 Ranges = tuple[tuple[str, int, int], ...]
 """(origin, first seq, last seq) of contiguous events."""
+
+PEERS_PER_NAME_MAX = 16
+"""Records of one agent: of its lives, and of whatever else it calls itself."""
+VECTOR_MAX = ORIGINS_MAX
+"""Origins of which it is remembered what a peer said; it might have said nothing of others."""
 
 WITHHELD_MAX = 3
 """So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
@@ -66,7 +73,12 @@ class Peer:
 
     def reported(self, vector: Mapping[str, int], *, exact: bool = False) -> None:
         """The peer said what it has. `exact` forgets beliefs about the origins named."""
+        room = VECTOR_MAX - len(self.known)
         for origin, seq in vector.items():
+            if origin not in self.known:
+                if room <= 0:
+                    continue
+                room -= 1
             if seq > self.known.get(origin, 0):
                 self.known[origin] = seq
             if exact or seq > self.believed.get(origin, 0):
@@ -124,12 +136,20 @@ class Peers:
     def __init__(self, config: Config, dice: Dice) -> None:
         self._config = config
         self._dice = dice
-        self.peers: dict[str, Peer] = {}
-        self._hashes: dict[str, int] = {}
+        self.peers: Shares[str, Peer] = Shares(PEERS_PER_NAME_MAX, 2 * config.members_max)
+        self._hashes: Shares[str, int] = Shares(PEERS_PER_NAME_MAX, 2 * config.members_max)
 
     def peer(self, replica: str) -> Peer:
         """The record of a peer; created when first heard of."""
-        return self.peers.setdefault(replica, Peer())
+        known = self.peers.get(replica)
+        if known is None:
+            known = self.peers[replica] = Peer()
+        return known
+
+    def known(self, replica: str) -> Mapping[str, int]:
+        """What a peer said that it has, if it said anything."""
+        record = self.peers.get(replica)
+        return {} if record is None else record.known
 
     def hash_of(self, replica: str) -> int:
         """`told_hash`, remembered."""
@@ -256,7 +276,7 @@ class Acknowledgements:
         """Per current member: events of `mine` not known to be there; O(members x origins)."""
         behind = {}
         for member in self.members.current():
-            known = self.peers.peer(member.replica).known
+            known = self.peers.known(member.replica)
             behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
         return behind
 
@@ -270,15 +290,30 @@ class Acknowledgements:
         return Reached(there.count(True), there.count(False))
 
     def _known(self, member: Member) -> Mapping[str, int]:
-        return self.peers.peer(member.replica).known
+        return self.peers.known(member.replica)
 
     def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
         """The events of `mine` that every current member, dead ones included, has durably."""
         vector = dict(mine)
         for member in self.members.current():
-            known = self.peers.peer(member.replica).known
+            known = self.peers.known(member.replica)
             vector = {origin: min(seq, known.get(origin, 0)) for origin, seq in vector.items()}
         return vector
+
+
+REPORTED_PER_NAME_MAX = 1024
+"""Origins that one agent may report to be ahead of us; then its oldest report is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """That some agent has more of an origin than we."""
+
+    lacked: int
+    """The seq that is lacked since `since_s`."""
+    most: int
+    """The greatest seq reported."""
+    since_s: float
 
 
 @dataclass(slots=True)
@@ -287,28 +322,40 @@ class Behind:
 
     Every digest, answer and acknowledgement names seqs. One that is beyond ours is remembered with
     the moment when it was first heard, until our vector reaches it. So the lag of an origin is a
-    lower bound: events that nobody reported are not counted. At most one entry per origin.
+    lower bound: events that nobody reported are not counted. Whoever invents events takes the room
+    of his own reports only.
     """
 
-    _reported: dict[str, tuple[int, int, float]] = field(default_factory=dict)
-    """origin -> (seq that is lacked since then, greatest seq reported, when first heard)."""
+    _reports: Shares[tuple[str, str], Report] = field(
+        default_factory=lambda: Shares(
+            REPORTED_PER_NAME_MAX, 2 * ORIGINS_MAX, lambda key: agent_of(key[0])
+        )
+    )
+    """(reporter, origin) -> what was reported."""
 
-    def heard(self, theirs: Mapping[str, int], mine: Mapping[str, int], now_s: float) -> None:
+    def heard(
+        self, theirs: Mapping[str, int], mine: Mapping[str, int], now_s: float, by: str = ""
+    ) -> None:
         """A peer reported what it has; O(len(theirs))."""
         for origin, seq in theirs.items():
             stands = mine.get(origin, 0)
             if seq <= stands:
                 continue
-            lacked, most, since_s = self._reported.get(origin, (seq, seq, now_s))
-            if stands >= lacked:  # that was reached: what is lacked now is lacked since now
-                lacked, since_s = seq, now_s
-            self._reported[origin] = (lacked, max(most, seq), since_s)
+            report = self._reports.get((by, origin))
+            if report is None or stands >= report.lacked:  # what is lacked now is lacked since now
+                most = seq if report is None else max(seq, report.most)
+                report = Report(seq, most, now_s)
+            elif seq > report.most:
+                report = replace(report, most=seq)
+            self._reports[by, origin] = report
 
     def lag(self, mine: Mapping[str, int], now_s: float) -> dict[str, tuple[int, float]]:
-        """Origin -> (events lacked, seconds since the oldest of them was reported); O(origins)."""
-        for origin in [o for o, (_, most, _) in self._reported.items() if most <= mine.get(o, 0)]:
-            del self._reported[origin]
-        return {
-            origin: (most - mine.get(origin, 0), now_s - since_s)
-            for origin, (_, most, since_s) in self._reported.items()
-        }
+        """Origin -> (events lacked, seconds since the oldest was reported); O(reports)."""
+        for key in [k for k, report in self._reports.items() if report.most <= mine.get(k[1], 0)]:
+            del self._reports[key]
+        lag: dict[str, tuple[int, float]] = {}
+        for (_, origin), report in self._reports.items():
+            events, since_s = lag.get(origin, (0, 0.0))
+            lacked = report.most - mine.get(origin, 0)
+            lag[origin] = max(events, lacked), max(since_s, now_s - report.since_s)
+        return lag

@@ -25,6 +25,7 @@ from replication.errors import (
     IdentityConflictError,
     MalformedFrameError,
     OwnFrameError,
+    frame_errors,
 )
 from replication.protocol.effects import Effects, Pending
 from replication.protocol.exchanges import Exchanges, Opened
@@ -64,6 +65,11 @@ if TYPE_CHECKING:
     from replication.protocol.comparison import Difference
     from replication.protocol.membership import Dice
     from replication.protocol.wire import Envelope, Wire
+
+
+OTHER_CODE = "other"
+CODES = frozenset(kind.code for kind in frame_errors())
+"""Of refusals: what peers say is counted under these and no other name."""
 
 
 class Replica:
@@ -393,9 +399,10 @@ class Replica:
         if refusal.code == OwnFrameError.code:
             self.scheduler.forget(opened.address)
             self.members.came_back(opened.address)
-        self.counts[f"refused-by-peer:{refusal.code}"] += 1
+        code = refusal.code if refusal.code in CODES else OTHER_CODE
+        self.counts[f"refused-by-peer:{code}"] += 1
         if refusal.status != BusyError.status:
-            self._pending.notice("peer-refused", peer=opened.address, code=refusal.code)
+            self._pending.notice("peer-refused", peer=opened.address, code=code)
 
     def _answered_at(self, address: str, envelope: Envelope, now_s: float) -> None:
         """Its sender lives, and is where we asked; what waited for that may be said now."""
@@ -427,7 +434,7 @@ class Replica:
             self._pending.notice("re-incarnated", old=old, new=new, why=why)
 
     def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
-        self.behind.heard(vector, self.kernel.vector, now_s)
+        self.behind.heard(vector, self.kernel.vector, now_s, sender)
         if self.identity.outrun(vector):
             self._renew(f"{sender} holds events of ours that this journal lost", now_s)
 

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgpack  # type: ignore[import-untyped]  # it ships no types
@@ -60,6 +61,8 @@ from replication.protocol.messages import (
     Tier,
     carries_state,
 )
+from replication.protocol.policy import agent_of
+from replication.protocol.shares import Shares
 from replication.protocol.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -78,6 +81,7 @@ BODY_ITEMS_MAX = 50_000
 """Items of all lists and maps of a body together: their number is time on the loop."""
 WINDOW = 1024
 BOOTS_MAX = 4096
+BOOTS_PER_NAME_MAX = 64
 ORIGINS_MAX = 10_000
 COUNT_MAX = (1 << 63) - 1
 NAME_BYTES_MAX = 256
@@ -388,8 +392,10 @@ class Wire:
         self.bandwidth = TokenBucket(config.bandwidth_bytes_per_s)
         self.bytes_by_kind: Counter[tuple[str, str]] = Counter()
         """(direction, kind of message) -> bytes of frames, the refused ones left out."""
-        # boot id -> (highest number seen, bitmap of the WINDOW numbers below it)
-        self._windows: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        # (name, boot id) -> (highest number seen, bitmap of the WINDOW numbers below it)
+        self._windows: Shares[tuple[str, bytes], tuple[int, int]] = Shares(
+            BOOTS_PER_NAME_MAX, BOOTS_MAX, itemgetter(0)
+        )
 
     @property
     def boot(self) -> bytes:
@@ -451,7 +457,7 @@ class Wire:
         replica, boot, number, answers = _row(source, 4)
         if len(_need(boot, bytes)) != BOOT_BYTES:
             raise MalformedFrameError("a boot id has 8 bytes")
-        self._admit(principal.encode() + boot, _natural(number))
+        self._admit((principal or agent_of(_name(replica)), boot), _natural(number))
         if [self._rules] != [*source[4:5], b""][:1]:
             raise RulesDifferError("the sender checks other rules than this agent does")
         parse = _BY_NUMBER.get(_natural(kind))
@@ -477,10 +483,10 @@ class Wire:
             raise MalformedFrameError("the body is not of its declared size")
         return plain
 
-    def _admit(self, boot: bytes, number: int) -> None:
+    def _admit(self, boot: tuple[str, bytes], number: int) -> None:
         """RFC 4303's sliding window: each number of a boot once, and none older than WINDOW.
 
-        An own key has windows of its own: it cannot use up the numbers of somebody else's boot.
+        A name has windows of its own: nobody uses up, or pushes out, the numbers of another's boot.
         """
         highest, seen = self._windows.get(boot, (0, 0))
         if number > highest:
@@ -493,9 +499,6 @@ class Wire:
                 raise ReplayedFrameError(f"frame {number} of this boot was seen before")
             seen |= bit
         self._windows[boot] = (highest, seen)
-        self._windows.move_to_end(boot)
-        if len(self._windows) > BOOTS_MAX:
-            self._windows.popitem(last=False)
 
 
 # ----------------------------------------------------------------------------------------- hashes

@@ -52,6 +52,8 @@ PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
 FAILURES_MAX = 3
 PAUSE_S_MAX = 30.0
+CIRCUITS_MAX = 4096
+"""Addresses that are remembered for how they behaved; the one seen first is forgotten first."""
 logger = logging.getLogger("replication.http")
 
 
@@ -300,7 +302,7 @@ class HttpTransport:
             return await line.ask(frame)
         if address.startswith("line:"):
             raise PeerUnreachableError(f"{address} ended")
-        circuit = self._circuits.setdefault(address, Circuit())
+        circuit = self._circuits.get(address) or self._circuit(address)
         now_s = time.monotonic()
         if now_s < circuit.closed_until_s:
             raise PeerUnreachableError(f"{address} failed {circuit.failures} times; pausing")
@@ -316,6 +318,12 @@ class HttpTransport:
             raise
         circuit.failures, circuit.closed_until_s = 0, 0.0
         return answer
+
+    def _circuit(self, address: str) -> Circuit:
+        if len(self._circuits) >= CIRCUITS_MAX:
+            del self._circuits[next(iter(self._circuits))]
+        self._circuits[address] = circuit = Circuit()
+        return circuit
 
     def _url_of(self, address: str) -> str:
         host, port, path = split_address(address)

@@ -59,14 +59,14 @@ def test_a_quarantine_holds_so_many_origins_and_the_next_when_there_is_room(monk
     monkeypatch.setattr(Kernel, "apply", apply)
     intake = Intake(Kernel("ada~1"), AccessPolicy(), Config().delta_bytes_max)
     for number in range(QUARANTINED_MAX):
-        data = Kernel(f"eve~{number}").document("set", ORSet).add(number).encode()
+        data = Kernel(f"eve{number}~1").document("set", ORSet).add(number).encode()
         assert intake.take(data, "bob~1").outcome is Outcome.POISON
-    last = Kernel("eve~last").document("set", ORSet).add("last").encode()
+    last = Kernel("last~1").document("set", ORSet).add("last").encode()
     assert intake.take(last, "bob~1").applied == ()
-    assert (len(intake.quarantine), "eve~last" in intake.quarantine) == (QUARANTINED_MAX, False)
-    del intake.quarantine["eve~0"]
+    assert (len(intake.quarantine), "last~1" in intake.quarantine) == (QUARANTINED_MAX, False)
+    del intake.quarantine["eve0~1"]
     assert intake.take(last, "bob~1").outcome is Outcome.POISON
-    assert "eve~last" in intake.quarantine
+    assert "last~1" in intake.quarantine
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, ZeroDivisionError, KeyError])
