@@ -16,6 +16,7 @@ nearly all, `snapshot` for a restart. Which file knows what:
     live, state        what is alive and where; with what was seen, applied and doomed, the state
     writer             local mutations, and batches of them
     delta, since       what one replica tells another; what a peer lacks
+    encodings          the bytes of what was told before, as long as it would be told the same
     join               how events and states of others come in
     chunk, transfer    a piece of a state, packed; a state cut, taken and joined
     blocks             a digest of the state: hashes of its content, block by block

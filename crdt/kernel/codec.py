@@ -372,6 +372,11 @@ def pack(body: list[Any]) -> bytes:
     return bytes(msgpack.packb(body, use_bin_type=True, strict_types=True, default=_pack_stored))
 
 
+def listed(packed: list[bytes]) -> bytes:
+    """`pack` of a list whose items are packed already."""
+    return bytes(_packer.pack_array_header(len(packed))) + b"".join(packed)
+
+
 def _pack_stored(value: object) -> msgpack.ExtType:
     if type(value) is tuple:
         return msgpack.ExtType(_PACKED, value[0])
@@ -439,38 +444,47 @@ _LIST_PARTS = 12
 _PARTS_PER_LIST = 4  # as many parts as its values may have, for each list and map of a body
 
 
-def unpack_body(
-    data: bytes, part_bytes_max: int = VALUE_BYTES_MAX, parts_max: int | None = None
-) -> Any:
-    """The body that `pack` made; stored values come back in stored form, checked.
+class Budget:
+    """What the bodies of one message may still hold together: parts of values, lists and maps.
 
-    Its values have `parts_max` parts together, and it has a quarter as many lists and maps itself:
-    each of those is made, and a few bytes may ask for a million.
+    Values have `parts_max` parts, and there are a quarter as many lists and maps beside them: each
+    of those is made, and a few bytes may ask for a million.
     """
-    body = unpack(data, _stored_ext) if parts_max is None else _unpack_counted(data, parts_max)
+
+    __slots__ = ("lists", "values")
+
+    def __init__(self, parts_max: int) -> None:
+        self.values = parts_max
+        self.lists = parts_max // _PARTS_PER_LIST
+
+
+def unpack_body(
+    data: bytes, part_bytes_max: int = VALUE_BYTES_MAX, budget: Budget | None = None
+) -> Any:
+    """The body that `pack` made; stored values come back in stored form, checked."""
+    body = unpack(data, _stored_ext) if budget is None else _unpack_counted(data, budget)
     if len(data) > part_bytes_max:  # else nothing in it can be too large
         _refuse_large(body, part_bytes_max)
     return body
 
 
-def _unpack_counted(data: bytes, parts_max: int) -> Any:
-    left, lists = parts_max, parts_max // _PARTS_PER_LIST
-
+def _unpack_counted(data: bytes, budget: Budget) -> Any:
     def counted(container: Any) -> Any:
-        nonlocal lists
-        lists -= 1
-        if lists < 0:
+        budget.lists -= 1
+        if budget.lists < 0:
             raise DecodeError("more lists and maps than a body of this size needs")
         return container
 
     def extension(code: int, inner: bytes) -> Any:
-        nonlocal left
         if code == _PACKED:
-            left -= parts_in(inner, left)
+            budget.values -= parts_in(inner, budget.values)
         return _stored_ext(code, inner)
 
-    few = len(data) - len(data.translate(None, _OPENERS)) <= lists
-    return unpack(data, extension, None if few else counted)
+    openers = len(data) - len(data.translate(None, _OPENERS))
+    if openers > budget.lists:
+        return unpack(data, extension, counted)
+    budget.lists -= openers  # so many at most: not worth a call for each
+    return unpack(data, extension)
 
 
 def _refuse_large(body: Any, bytes_max: int) -> None:

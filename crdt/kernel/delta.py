@@ -21,8 +21,15 @@ Inside, an event is a plain tuple of `Fields`: every mutation makes one, few are
 names the fields for whoever does. For the same reason a delta of a single event is a writer's
 promise to say what it did: its run is built when somebody asks.
 
-On the wire a delta is rows, with replica ids and paths sent once; a run of many events that all
-wrote an entry goes as columns, like a chunk.
+On the wire a delta is parts, each closed like a chunk: which ranges it covers stands outside, their
+events inside, compressed. So a receiver that knows the ranges never opens it, and a sender may put
+together what was encoded before (`encodings`). A run of many events is a part of its own, those of
+few share one:
+
+    part    [names, ranges, size of the events, events]      events   [paths, runs]
+
+In it a run is rows, with replica ids and paths sent once; one of many events that all wrote an
+entry goes as columns, like a chunk.
 """
 
 from __future__ import annotations
@@ -31,9 +38,18 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from crdt.errors import BodyTooLargeError, DecodeError
-from crdt.kernel.codec import Step, Stored, normal, pack, parts_in, unpack_body
+from crdt.kernel.codec import (
+    Budget,
+    Step,
+    Stored,
+    listed,
+    normal,
+    pack,
+    parts_in,
+    unpack_body,
+)
 from crdt.kernel.context import Range
-from crdt.kernel.envelope import BODY_BYTES_MAX, seal, unseal
+from crdt.kernel.envelope import BODY_BYTES_MAX, deflated, inflated, seal, unseal
 from crdt.kernel.kind import LEAF, Path, kind_of, pack_path, unpack_path
 from crdt.kernel.limits import SEQ_MAX
 from crdt.kernel.wire import (
@@ -49,7 +65,9 @@ from crdt.kernel.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from crdt.kernel.encodings import Piece
 
 WIDE: Final = 16  # events from which on columns are faster than rows
 
@@ -103,28 +121,31 @@ class Run:
     """The events first..last of one origin; those that have nothing left to say are left out.
 
     Immutable. `batches` are those of more than one event, ascending. A run that came as columns
-    and killed nothing has a `span`, and its rows are made when somebody asks.
+    and killed nothing has a `span`, and its rows are made when somebody asks; one that was encoded
+    before (`piece`) is opened when somebody asks.
     """
 
-    __slots__ = ("_rows", "admitted", "batches", "first", "last", "origin", "span")
+    __slots__ = ("_batches", "_rows", "_span", "admitted", "first", "last", "origin", "piece")
 
     def __init__(
         self,
         origin: str,
         first: int,
         last: int,
-        rows: tuple[Fields, ...] | Span = (),
+        rows: tuple[Fields, ...] | Span | None = (),
         batches: tuple[tuple[int, int], ...] = (),
         *,
         admitted: bool = False,
+        piece: Piece | None = None,
     ) -> None:
         self.origin = origin
         self.first = first
         self.last = last
-        self.batches = batches
         self.admitted = admitted  # what it holds was checked
+        self.piece = piece  # where its bytes are kept; rows None: what it holds is in there
+        self._batches = batches
         self._rows: tuple[Fields, ...] | None = None if isinstance(rows, Span) else rows
-        self.span: Span | None = rows if isinstance(rows, Span) else None
+        self._span: Span | None = rows if isinstance(rows, Span) else None
 
     @property
     def rows(self) -> tuple[Fields, ...]:
@@ -132,8 +153,46 @@ class Run:
         rows = self._rows
         if rows is None:
             columns: Any = self.span  # there is one of the two
-            rows = self._rows = tuple(zip(*columns[3:], repeat(()), strict=False))
+            if columns is not None:
+                self._rows = tuple(zip(*columns[3:], repeat(()), strict=False))
+            rows = self._rows or ()
         return rows
+
+    @property
+    def span(self) -> Span | None:
+        """The events as columns, if it came so. O(1), but for the first time after its bytes."""
+        if self._rows is None and self._span is None:
+            self._open()
+        return self._span
+
+    @property
+    def batches(self) -> tuple[tuple[int, int], ...]:
+        """(first, last) of each. O(1), but for the first time after its bytes."""
+        if self._rows is None and self._span is None:
+            self._open()
+        return self._batches
+
+    def _open(self) -> None:
+        piece: Any = self.piece  # there is one of the three
+        limits = _Limits(None)
+        closed = _closed(unpack_body(piece.data, BODY_BYTES_MAX), limits)
+        (run,) = _unpack_part(_opened(closed, limits))
+        self._rows, self._span = run._rows, run._span  # noqa: SLF001  # of the class itself
+        self._batches = run._batches  # noqa: SLF001
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has many events. O(1)."""
+        if self._rows is None and self._span is None:
+            return self.piece is not None and self.piece.events > WIDE
+        return len(self._rows if self._span is None else self._span.seqs) > WIDE  # type: ignore[arg-type]  # one of the two
+
+    def encoded(self) -> bytes:
+        """The part of a delta that it is by itself. O(1) if it was encoded before, else O(size)."""
+        piece = self.piece
+        if piece is None:
+            return _pack_part([self])
+        return piece.data or piece.encoded(_pack_part([self]))
 
     def __eq__(self, other: object) -> bool:
         return self._parts() == other._parts() if isinstance(other, Run) else NotImplemented
@@ -213,10 +272,40 @@ class Delta:
 
     def encode(self) -> bytes:
         """Its bytes. O(size). Equal deltas give equal bytes."""
-        names: dict[str, int] = {}
-        paths: dict[Path, int] = {}
-        runs = [_pack_run(run, names, paths) for run in self.runs]
-        return seal("d", pack([list(names), list(map(pack_path, paths)), runs]))
+        if self._runs is None or len(self._runs) == 1:
+            packed = [self.runs[0].encoded()]
+        else:
+            grouped = _grouped(self._runs)
+            packed = [each[0].encoded() if len(each) == 1 else _pack_part(each) for each in grouped]
+        return seal("d", listed(packed), compress=False)
+
+    @staticmethod
+    def ranges_in(data: bytes, weight_max: int | None = None) -> tuple[Range, ...]:
+        """The ranges of the delta of such bytes, its events unopened. O(bytes), at memory speed.
+
+        Raises:
+            DecodeError: these are not the bytes of a delta, or of one that weighs more than that,
+                as far as can be seen from here.
+        """
+        closed = _closed_parts(data, _Limits(weight_max))
+        return tuple([known for part in closed for known in part.ranges])
+
+    @staticmethod
+    def news_in(data: bytes, vector: Mapping[str, int]) -> bytes:
+        """The same bytes without the parts of which everything is known; unopened like the others.
+
+        Raises:
+            DecodeError: as `ranges_in`.
+        """
+        closed = _closed_parts(data, _Limits(None))
+        news = [
+            part
+            for part in closed
+            if any(last > vector.get(origin, 0) for origin, _, last in part.ranges)
+        ]
+        if len(news) == len(closed):
+            return data
+        return seal("d", pack([list(part[:4]) for part in news]), compress=False)
 
     @staticmethod
     def decode(data: bytes, weight_max: int | None = None) -> Delta:
@@ -225,14 +314,12 @@ class Delta:
         With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes):
         how many events, killed ranges and nested containers it has is told before any is built.
         """
-        bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
-        parts_max = None if weight_max is None else weight_max // PART_BYTES
-        body = unpack_body(unseal("d", data, bytes_max), parts_max=parts_max)
-        names, paths, runs = parts(body, (list, list, list))
-        if weight_max is not None and _least_weight(paths, runs) > weight_max:
+        limits = _Limits(weight_max)
+        opened = [_opened(part, limits) for part in _closed_parts(data, limits)]
+        weight = sum(_least_weight(part.paths, part.runs) for part in opened)
+        if weight_max is not None and weight > weight_max:
             raise DecodeError(f"more events than can weigh {weight_max} bytes")
-        origins, known = names_of(names), list(map(unpack_path, paths))
-        return Delta(tuple([_unpack_run(run, origins, known) for run in runs]))
+        return Delta(tuple([run for part in opened for run in _unpack_part(part)]))
 
 
 def written(origin: str, event: Fields) -> Delta:
@@ -277,14 +364,108 @@ def _piece(run: Run, first: int, last: int, events: list[Fields]) -> Delta:
 # --------------------------------------------------------------------------------------- wire
 
 
+class _Closed(NamedTuple):
+    """A part whose events were not looked at: the items of its list, and the ranges it covers."""
+
+    names: list[str]
+    flat: list[int]
+    size: int
+    content: bytes
+    ranges: tuple[Range, ...]
+
+
+class _Opened(NamedTuple):
+    """A part whose events are msgpack no longer, and not checked yet."""
+
+    closed: _Closed
+    paths: list[Any]
+    runs: list[Any]
+
+
+def _grouped(runs: Iterable[Run]) -> Iterator[list[Run]]:
+    """The runs of each part: a wide one stands alone, neighbours of few events together."""
+    few: list[Run] = []
+    for run in runs:
+        if run.is_wide:
+            if few:
+                yield few
+            yield [run]
+            few = []
+        else:
+            few.append(run)
+    if few:
+        yield few
+
+
+def _pack_part(runs: Sequence[Run]) -> bytes:
+    names: dict[str, int] = {}
+    paths: dict[Path, int] = {}
+    flat = pack_ranges(tuple([(run.origin, run.first, run.last) for run in runs]), names)
+    packed = [_pack_run(run, names, paths) for run in runs]
+    content = pack([list(map(pack_path, paths)), packed])
+    if len(content) > BODY_BYTES_MAX:
+        raise BodyTooLargeError(len(content), BODY_BYTES_MAX)
+    return pack([list(names), flat, len(content), deflated(content)])
+
+
+class _Limits:
+    """What the rest of the bytes of a delta may still hold, so that it weighs no more than that."""
+
+    __slots__ = ("budget", "bytes_max", "names_max", "runs_max")
+
+    def __init__(self, weight_max: int | None) -> None:
+        self.bytes_max = BODY_BYTES_MAX if weight_max is None else 2 * weight_max
+        self.budget = None if weight_max is None else Budget(weight_max // PART_BYTES)
+        self.names_max = SEQ_MAX if weight_max is None else weight_max // KILL_BYTES
+        self.runs_max = SEQ_MAX if weight_max is None else weight_max // RUN_BYTES
+
+    def take(self, part: list[Any]) -> list[Any]:
+        """Count the names, the ranges and the bytes of a closed part."""
+        names, flat, size, _ = part
+        self.names_max -= len(names)
+        self.runs_max -= len(flat) // 3
+        self.bytes_max -= size
+        if size < 0 or min(self.names_max, self.runs_max, self.bytes_max) < 0:
+            raise DecodeError("announces more names, runs or bytes than may be")
+        return part
+
+
+def _closed_parts(data: bytes, limits: _Limits) -> list[_Closed]:
+    """The parts of the bytes of a delta."""
+    body = unpack_body(unseal("d", data, limits.bytes_max), BODY_BYTES_MAX, limits.budget)
+    if type(body) is not list:
+        raise DecodeError("no parts")
+    return [_closed(part, limits) for part in body]
+
+
+def _closed(part: Any, limits: _Limits) -> _Closed:
+    names, flat, size, content = limits.take(parts(part, (list, list, int, bytes)))
+    return _Closed(names, flat, size, content, unpack_ranges(flat, names_of(names)))
+
+
+def _opened(part: _Closed, limits: _Limits) -> _Opened:
+    body = unpack_body(inflated(part.content, part.size), budget=limits.budget)
+    paths, runs = parts(body, (list, list))
+    if len(runs) != len(part.ranges):
+        raise DecodeError("runs that are not those of its ranges")
+    return _Opened(part, paths, runs)
+
+
+def _unpack_part(part: _Opened) -> list[Run]:
+    """The runs of a part, checked."""
+    names, flat, _, _, ranges = part.closed
+    paths = list(map(unpack_path, part.paths))
+    covered = zip(part.runs, flat[::3], ranges, strict=True)
+    return [_unpack_run(packed, index, known, names, paths) for packed, index, known in covered]
+
+
 def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[Any]:
-    """[origin, first, width - 1, base, marks, rows], or [span, marks, kills] as columns."""
+    """[base, marks, rows], or [columns, marks, kills]: what it covers stands outside."""
     marks = [mark for first, last in run.batches for mark in (first - run.first, last - first)]
     columns = columns_of(run)
     if columns is not None:
         span, kills = columns
-        return [pack_span(span, names, paths), marks, _pack_kills(kills, names)]
-    origin = names.setdefault(run.origin, len(names))
+        return [pack_span(span, names, paths)[3:], marks, _pack_kills(kills, names)]
     base = min([event[3] for event in run.rows if event[3]], default=0)
     rows: list[Any] = []
     before = run.first
@@ -296,7 +477,7 @@ def _pack_run(run: Run, names: dict[str, int], paths: dict[Path, int]) -> list[A
             row.append(pack_ranges(killed, names))
         rows.append(row)
         before = seq
-    return [origin, run.first, run.last - run.first, base, marks, rows]
+    return [base, marks, rows]
 
 
 def columns_of(run: Run) -> tuple[Span, Sequence[tuple[Range, ...]]] | None:
@@ -322,14 +503,16 @@ def _pack_kills(column: Sequence[tuple[Range, ...]], names: dict[str, int]) -> l
     return packed
 
 
-def _unpack_run(packed: Any, names: list[str], paths: list[Path]) -> Run:
-    if type(packed) is list and len(packed) == 3:
-        return _unpack_columns(packed, names, paths)
-    index, first, more, base, marks, rows = parts(packed, (int, int, int, int, list, list))
-    origin = pick(names, index)
-    last = first + more
-    if more < 0 or not 1 <= first <= last <= SEQ_MAX or base < 0:
-        raise DecodeError("a run out of range")
+def _unpack_run(packed: Any, index: int, known: Range, names: list[str], paths: list[Path]) -> Run:
+    """The run of these dots, whose origin has that index among the names."""
+    if type(packed) is not list or len(packed) != 3:
+        raise DecodeError("a run has three parts")
+    if type(packed[0]) is list:
+        return _unpack_columns(packed, index, known, names, paths)
+    base, marks, rows = parts(packed, (int, list, list))
+    origin, first, last = known
+    if base < 0:
+        raise DecodeError("a stamp out of range")
     seq, least = first, 0
     events: list[Fields] = []
     for row in rows:
@@ -352,23 +535,25 @@ def _least_weight(paths: list[Any], runs: list[Any]) -> int:
     weight = EVENT_BYTES * sum(len(path) // 2 - 1 for path in paths if type(path) is list)
     weight += RUN_BYTES * len(runs)
     for packed in runs:
-        if type(packed) is not list:
+        if type(packed) is not list or len(packed) != 3:
             continue
-        wide = len(packed) == 3 and type(packed[0]) is list
-        for column in packed[0][5:6] if wide else packed[5:6]:
+        wide = type(packed[0]) is list
+        for column in packed[0][2:3] if wide else packed[2:]:
             weight += EVENT_BYTES * len(column) if type(column) is list else 0
-        rows = packed[2:3] if wide else packed[5:6]
-        for row in rows[0] if rows and type(rows[0]) is list else ():
+        for row in packed[2] if type(packed[2]) is list else ():
             kills = row if wide else row[-1] if type(row) is list and row else None
             weight += KILL_BYTES * (len(kills) // 3) if type(kills) is list else 0
     return weight
 
 
-def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> Run:
-    """The run of [span, marks, kills]."""
+def _unpack_columns(
+    packed: list[Any], index: int, known: Range, names: list[str], paths: list[Path]
+) -> Run:
+    """The run of [columns, marks, kills]."""
     columns, marks, sparse = parts(packed, (list, list, list))
-    span = unpack_span(columns, names, paths)
-    origin, first, last, seqs = span[:4]
+    _, first, last = known
+    span = unpack_span([index, first, last - first, *columns], names, paths)
+    origin, seqs = span.origin, span.seqs
     if len(seqs) <= WIDE or len(sparse) % 2:
         raise DecodeError("columns for a few events, or kills that are not pairs")
     batches = _unpack_marks(marks, first, last)
@@ -376,12 +561,12 @@ def _unpack_columns(packed: list[Any], names: list[str], paths: list[Path]) -> R
         return Run(origin, first, last, span, batches, admitted=True)
     kills: list[tuple[Range, ...]] = [()] * len(seqs)
     least = 0
-    for index, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
-        if not least <= index < len(seqs) or not flat:
+    for place, flat in zip(naturals(sparse[::2]), sparse[1::2], strict=True):
+        if not least <= place < len(seqs) or not flat:
             raise DecodeError("kills out of order")
-        kills[index] = unpack_ranges(flat, names)
-        least = index + 1
-        _refuse_late_kills(origin, seqs[index], kills[index])
+        kills[place] = unpack_ranges(flat, names)
+        least = place + 1
+        _refuse_late_kills(origin, seqs[place], kills[place])
     rows = tuple(zip(*span[3:], kills, strict=True))
     return Run(origin, first, last, rows, batches, admitted=True)
 

@@ -17,7 +17,7 @@ from crdt.errors import BodyTooLargeError, DecodeError, UnknownVersionError
 BODY_BYTES_MAX = 64 << 20  # of one envelope after decompression
 COMPRESS_ABOVE = 1024  # bytes; below, zlib's header eats the gain
 MAGIC = b"cv"
-VERSION = 2
+VERSION = 3
 _COMPRESSED = 1
 _HEADER = Struct(">2sBcBII")  # magic, version, kind, flags, crc32, size of the plain body
 _HEADER_BYTES = _HEADER.size
@@ -31,11 +31,8 @@ def seal(kind: str, body: bytes, *, compress: bool = True) -> bytes:
     """
     if len(body) > BODY_BYTES_MAX:
         raise BodyTooLargeError(len(body), BODY_BYTES_MAX)
-    flags, content = 0, body
-    if compress and len(body) > COMPRESS_ABOVE:
-        smaller = zlib.compress(body, 1)
-        if len(smaller) < len(body):
-            flags, content = _COMPRESSED, smaller
+    content = deflated(body) if compress else body
+    flags = _COMPRESSED if len(content) < len(body) else 0
     rest = len(body).to_bytes(4, "big") + content
     head = MAGIC + bytes([VERSION]) + kind.encode() + bytes([flags])
     return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
@@ -60,14 +57,39 @@ def unseal(kind: str, data: bytes, bytes_max: int = BODY_BYTES_MAX) -> bytes:
     content = data[_HEADER_BYTES:]
     if size > bytes_max:
         raise DecodeError(f"announces {size} bytes, allowed are {bytes_max}")
-    if flags & _COMPRESSED:
-        inflater = zlib.decompressobj()
-        try:
-            content = inflater.decompress(content, size + 1)
-        except zlib.error as error:
-            raise DecodeError(f"damaged: {error}") from error
-        if not inflater.eof or inflater.unused_data:
-            raise DecodeError("the compressed body does not end where it should")
-    if len(content) != size:
-        raise DecodeError(f"announces {size} bytes and holds {len(content)}")
-    return content
+    return _whole(_grown(content, size) if flags & _COMPRESSED else content, size)
+
+
+def deflated(body: bytes) -> bytes:
+    """A body as it travels: compressed if it is long, and if that makes it shorter."""
+    if len(body) > COMPRESS_ABOVE:
+        smaller = zlib.compress(body, 1)
+        if len(smaller) < len(body):
+            return smaller
+    return body
+
+
+def inflated(content: bytes, size: int) -> bytes:
+    """The body of `size` bytes that `deflated` made this of; a shorter content is compressed.
+
+    Raises:
+        DecodeError: it is not of that size; no more than that is inflated.
+    """
+    return _whole(_grown(content, size) if len(content) < size else content, size)
+
+
+def _grown(content: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        body = inflater.decompress(content, size + 1)
+    except zlib.error as error:
+        raise DecodeError(f"damaged: {error}") from error
+    if not inflater.eof or inflater.unused_data:
+        raise DecodeError("the compressed body does not end where it should")
+    return body
+
+
+def _whole(body: bytes, size: int) -> bytes:
+    if len(body) != size:
+        raise DecodeError(f"announces {size} bytes and holds {len(body)}")
+    return body

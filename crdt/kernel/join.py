@@ -77,9 +77,16 @@ def _connected(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def _one_run(piece: list[Run]) -> Run:
-    rows = tuple(chain.from_iterable([run.rows for run in piece]))
+    origin, first, last = piece[0].origin, piece[0].first, piece[-1].last
     batches = tuple(chain.from_iterable([run.batches for run in piece]))
-    return Run(piece[0].origin, piece[0].first, piece[-1].last, rows, batches, admitted=True)
+    spans = [run.span for run in piece if run.span is not None]
+    rows: tuple[Fields, ...] | Span
+    if len(spans) == len(piece):
+        columns = zip(*[span[3:] for span in spans], strict=True)
+        rows = Span(origin, first, last, *(list(chain.from_iterable(each)) for each in columns))
+    else:
+        rows = tuple(chain.from_iterable([run.rows for run in piece]))
+    return Run(origin, first, last, rows, batches, admitted=True)
 
 
 def refuse_own(state: State, ranges: Iterable[Range]) -> None:
@@ -170,6 +177,8 @@ def _apply_run(state: State, run: Run, touched: Touched) -> None:
     state.apply_range(origin, run.first, run.last)
     for first, last in run.batches:
         log.mark_batch(first, last)
+        if first <= reached:
+            live.encodings.forget(base + first, base + last)
     columns = columns_of(run) if taken is None else None
     if columns is not None and not any(columns[1]):
         _take_columns(state, columns[0], touched)

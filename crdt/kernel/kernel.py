@@ -166,7 +166,10 @@ class Kernel:
         return self._state.live.count()
 
     def stats(self) -> dict[str, int]:
-        """What the kernel holds: entries, origins, cloud, doomed, chunks, records. O(origins)."""
+        """What the kernel holds: entries, origins, cloud, doomed, chunks, records, encodings.
+
+        O(origins).
+        """
         state = self._state
         slots = sum(log.kills.slots for log in state.live.logs)
         return {
@@ -181,6 +184,9 @@ class Kernel:
             "records": sum(log.kills.ranges for log in state.live.logs),
             "records_bytes": slots * RECORD_BYTES,
             "skewed_stamps": state.clock.skewed,
+            "encodings_bytes": state.live.encodings.bytes_held,
+            "encodings_made": state.live.encodings.made,
+            "encodings_given": state.live.encodings.given,
         }
 
     # ---------------------------------------------------------------------------- documents
@@ -404,16 +410,21 @@ class Kernel:
         self._state.read_clock()
         return merge_state(self._state, other._state)
 
-    def delta_since(self, vector: Mapping[str, int], *, bytes_max: int | None = None) -> Delta:
+    def delta_since(
+        self, vector: Mapping[str, int], *, bytes_max: int | None = None, pieces: bool = False
+    ) -> Delta:
         """The events that a replica with this vector lacks, oldest first per origin. O(answer).
 
-        `bytes_max` cuts it between batches; at least one batch is given.
+        `bytes_max` cuts it between batches; at least one batch is given. What is asked again, and
+        did not change, is not encoded again; with `pieces` an origin may have several runs, as they
+        were encoded for readers who stand elsewhere.
 
         Raises:
             BelowFloorError: removal records it would need are gone; use `chunks`.
         """
         self._writer.refuse_inside_batch()
-        return delta_since(self._state, check_vector(vector), _bytes_or_none(bytes_max))
+        limit = _bytes_or_none(bytes_max)
+        return delta_since(self._state, check_vector(vector), limit, pieces=pieces)
 
     def chunks(self, bytes_max: int) -> ChunkSet:
         """The state as chunks of about `bytes_max` bytes before compression. O(n)."""

@@ -19,8 +19,8 @@ when half of the slots are stale the columns are rewritten. Events that arrive o
 `late` and are sorted in at the next rewrite, so that a shuffled history costs n log n and not n
 squared.
 
-Whoever takes an entry out of a row marks the block of its dot in `dirty` (`blocks`); nobody marks
-what is new, for that is known by its number.
+Whoever takes an entry out of a row marks the block of its dot in `dirty` (`blocks`), and forgets
+what was encoded with it (`encodings`); nobody marks what is new, for that is known by its number.
 
 Kills are different: they are kept because a peer may still need them (`record`), they are a cache,
 and dropping the oldest raises `floor`: below it nobody can be told what was removed.
@@ -42,6 +42,7 @@ from crdt.errors import require
 from crdt.kernel.codec import Step, Stored
 from crdt.kernel.context import Dot, Range
 from crdt.kernel.doomed import BLOCK_BITS
+from crdt.kernel.encodings import Encodings
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
 from crdt.kernel.record import Records
 
@@ -279,7 +280,7 @@ def _seq_of(slot: Slot) -> int:
 class LiveTable:
     """All live entries of one kernel, findable by path and by dot."""
 
-    __slots__ = ("_known", "bases", "containers", "dirty", "logs", "names")
+    __slots__ = ("_known", "bases", "containers", "dirty", "encodings", "logs", "names")
 
     def __init__(self) -> None:
         self.names: list[str] = []  # index -> replica id
@@ -287,6 +288,7 @@ class LiveTable:
         self.logs: list[OriginLog] = []
         self.containers: dict[Path, Container] = {}
         self.dirty: set[int] = set()  # dots >> BLOCK_BITS of what died since it was hashed
+        self.encodings = Encodings()
         self._known: WeakValueDictionary[Path, Container] = WeakValueDictionary()
 
     # --------------------------------------------------------------------------------- dots
@@ -388,8 +390,14 @@ class LiveTable:
         else:
             rest = {key: entry for key, entry in present.items() if key != dot}  # type: ignore[union-attr]  # a dict
             rows[step] = next(iter(rest.values())) if len(rest) == 1 else rest
-        self.dirty.add(dot >> BLOCK_BITS)
+        self.outdate(dot)
         self.logs[dot >> SEQ_BITS].entry_died()
+
+    def outdate(self, dot: int) -> None:
+        """An entry leaves its row: what was made of it before is out of date. O(log pieces)."""
+        self.dirty.add(dot >> BLOCK_BITS)
+        if self.encodings.starts:
+            self.encodings.forget(dot, dot)
 
     def put_back(self, container: Container, step: Step, row: Row | None) -> None:
         """Make a row what it was before; the logs are the caller's duty."""

@@ -5,6 +5,10 @@ is still alive, the kills if it had any. The answer covers exactly the dots it c
 of the data with the whole context), so it may be cut anywhere except inside a batch, and the next
 question continues where it ended (Enes et al. 2019; Goncalves et al. 2017).
 
+Whoever is asked by many builds a run once and keeps its bytes (`encodings`). The same question gets
+the same answer from there; and who asks for pieces gets an origin's events in several runs, as they
+were encoded for somebody else, so that readers who stand at different places share most of them.
+
 The same history tells which documents changed. A mutation stays inside of one document, so one
 event of a chain of overwrites and removals whose place is known tells the place of them all; only
 a deletion by prefix takes several documents at once, and is asked about each dot that it killed.
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from crdt.errors import BelowFloorError
 from crdt.kernel.delta import RUN_BYTES, Delta, Fields, Run, weight_of
+from crdt.kernel.encodings import Piece
 from crdt.kernel.kind import LEAF
 from crdt.kernel.limits import SEQ_MAX
 
@@ -33,8 +38,14 @@ _END: Final[tuple[int, tuple[Range, ...]]] = (SEQ_MAX + 1, ())
 
 _Dot = tuple[str, int]
 
+PIECE_WEIGHT_MIN: Final = 8 << 10
+"""A piece of less is not worth a part of its own, unless it is the last: its events are told with
+those that follow them."""
 
-def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) -> Delta:
+
+def delta_since(
+    state: State, seen: Mapping[str, int], bytes_max: int | None, *, pieces: bool = False
+) -> Delta:
     """The events that a replica with this vector lacks. O(answer + origins).
 
     With `bytes_max` it ends early, between batches; it holds at least one batch, so asking again
@@ -45,27 +56,85 @@ def delta_since(state: State, seen: Mapping[str, int], bytes_max: int | None) ->
         asked = seen.get(origin, 0)
         if asked < log.floor and asked < last:
             raise BelowFloorError(origin, log.floor, asked)
-    runs: list[Run] = []
-    room = bytes_max if bytes_max is not None else 1 << 62
+    answer = _Answer(state, bytes_max, pieces=pieces)
     for origin, log, last in sorted(
         _histories(state), key=lambda each: (each[0] != state.replica, each[0])
     ):
         after = seen.get(origin, 0)
-        if after >= last:
-            continue
-        events: Iterable[Fields] = _events(state, log, after, last)
-        end = last
-        if bytes_max is not None:
-            room -= RUN_BYTES + len(origin)
-            if room < 0 and runs:
-                break
-            events, end, room = _fill(events, log, (after, last), room, at_least_one=not runs)
+        while after < last:
+            end = answer.add(origin, log, after, last)
+            if end == after or (end < last and not pieces):
+                return Delta(tuple(answer.runs))
+            after = end
+    return Delta(tuple(answer.runs))
+
+
+class _Answer:
+    """The runs of an answer so far, and the room that is left for more."""
+
+    __slots__ = ("encodings", "limited", "pieces", "room", "runs", "state")
+
+    def __init__(self, state: State, bytes_max: int | None, *, pieces: bool) -> None:
+        self.state = state
+        self.encodings = state.live.encodings
+        self.limited = bytes_max is not None
+        self.room = bytes_max if bytes_max is not None else 1 << 62
+        self.pieces = pieces
+        self.runs: list[Run] = []
+
+    def add(self, origin: str, log: OriginLog, after: int, last: int) -> int:
+        """A run of the events (after, last], or a piece of it; where that ends."""
+        if self.limited:
+            self.room -= RUN_BYTES + len(origin)
+            if self.room < 0 and self.runs:
+                return after
+        kept = self.encodings.find(log.base + after)
+        if kept is not None and self._is_wanted(kept, log, after, last):
+            self.encodings.give(kept)
+            end = kept.last & SEQ_MAX
+            self.runs.append(Run(origin, after + 1, end, None, admitted=True, piece=kept))
+            self.room -= kept.weight or 0
+            return end
+        if self.pieces:
+            if kept is not None and self.runs and (kept.weight or 0) > self.room:
+                return after  # the next answer begins with it
+            upto = self.encodings.next_end(log.base + after, log.base + last, PIECE_WEIGHT_MIN)
+            last = upto & SEQ_MAX
+        events: Iterable[Fields] = _events(self.state, log, after, last)
+        end, weight = last, None
+        if self.limited:
+            first = not self.runs
+            events, end, weight = _fill(events, log, (after, last), self.room, at_least_one=first)
         if end > after:
             batches = log.batches_between(after + 1, end)
-            runs.append(Run(origin, after + 1, end, tuple(events), batches, admitted=True))
-        if end < last:
-            break
-    return Delta(tuple(runs))
+            run = Run(origin, after + 1, end, tuple(events), batches, admitted=True)
+            run.piece = self._to_keep(log, run, weight, cut=end < last)
+            self.runs.append(run)
+        self.room -= weight or 0
+        return end
+
+    def _is_wanted(self, piece: Piece, log: OriginLog, after: int, last: int) -> bool:
+        """Whether a piece of the events behind a seq is what would be built now, or will do."""
+        fits = not self.limited or (piece.weight is not None and piece.weight <= self.room)
+        if not self.runs and self.limited:
+            batch = log.batch_around(after + 1)
+            whole = batch is not None and log.base + batch[1] == piece.last
+            if piece.room == self.room or (whole and not fits):  # at least one batch is given
+                return True
+        wanted = piece.last == log.base + last or (
+            self.pieces and piece.weight is not None and piece.weight >= PIECE_WEIGHT_MIN
+        )
+        return fits and wanted
+
+    def _to_keep(self, log: OriginLog, run: Run, weight: int | None, *, cut: bool) -> Piece | None:
+        """Where the bytes of a run will be kept; None: nowhere."""
+        after = log.base + run.first - 1
+        before = self.encodings.find(after) or self.encodings.around(after)
+        lighter = before is not None and (before.weight or 0) > (weight or 0)
+        if lighter or log.batch_around(run.first - 1) is not None:
+            return None
+        room = self.room if cut and not self.runs else None
+        return self.encodings.keep(Piece(after, log.base + run.last, len(run.rows), weight, room))
 
 
 def _fill(
@@ -76,20 +145,26 @@ def _fill(
     *,
     at_least_one: bool,
 ) -> tuple[list[Fields], int, int]:
-    """The events of (after, last] that fit, where they end, and the room that is left.
+    """The events of (after, last] that fit, where they end, and what they weigh.
 
     Events are taken as they are needed: of a long history only the part that leaves is built.
     """
     after, end = span
     kept: list[Fields] = []
+    ends: list[int] = []
+    weight = 0
     for event in events:
         if event[0] > end:
             break
-        room -= weight_of(event)
-        if room < 0 and end == span[1]:
+        weight += weight_of(event)
+        if weight > room and end == span[1]:
             end = _cut_before(log, event[0], after, at_least_one=at_least_one)
         kept.append(event)
-    return [event for event in kept if event[0] <= end], end, room
+        ends.append(weight)
+    while kept and kept[-1][0] > end:
+        kept.pop()
+        ends.pop()
+    return kept, end, ends[-1] if ends else 0
 
 
 def _histories(state: State) -> Iterator[tuple[str, OriginLog, int]]:

@@ -38,7 +38,7 @@ from crdt.errors import (
 from crdt.kernel.change import Change, Mark, Touched
 from crdt.kernel.codec import Step, Stored, check_int
 from crdt.kernel.delta import Delta, Fields, Run, weight_of, written
-from crdt.kernel.doomed import BLOCK_BITS
+from crdt.kernel.encodings import Piece
 from crdt.kernel.kind import LEAF
 from crdt.kernel.limits import INT_MAX, INT_MIN, SEQ_BITS, SEQ_MAX
 from crdt.kernel.live import Container, OriginLog, Row, entries_of, holds
@@ -146,7 +146,7 @@ class Writer:
           this way, and `ResettableCounter` forgets the total before.
         * `OriginLog.place` is an append: an own seq is greater than any in the log of its origin,
           and so never late.
-        * `LiveTable.dirty`: the blocks of what died are marked.
+        * `LiveTable.outdate`: the block of what died is marked, what was encoded with it forgotten.
         * `OriginLog.entry_died`: all dead slots are counted before any log is rewritten, and the
           new row is in place by then. A rewrite keeps the slots whose row holds their dot, and
           resets the count; with a slot counted afterwards the count would be wrong.
@@ -178,7 +178,7 @@ class Writer:
             live = self.state.live
             if type(present) is tuple:  # as nearly always
                 dot = present[0]
-                live.dirty.add(dot >> BLOCK_BITS)
+                live.outdate(dot)
                 origin = live.logs[dot >> SEQ_BITS]
                 origin.stale += 1
                 origin.tidy()
@@ -197,7 +197,8 @@ class Writer:
         """A row of several entries was replaced: their blocks are marked, their slots stale."""
         live = self.state.live
         dead = [entry[0] for entry in entries_of(row)]
-        live.dirty.update(dot >> BLOCK_BITS for dot in dead)
+        for dot in dead:
+            live.outdate(dot)
         logs = [live.logs[dot >> SEQ_BITS] for dot in dead]
         for origin in logs:
             origin.stale += 1
@@ -405,18 +406,29 @@ class Batch:
             self._roll_back(state)
             return
         delta = self._delta(state)
-        run, limit = delta.runs[0], self._bytes_max
-        if limit is not None and sum(map(weight_of, run.rows)) > limit:
-            size = len(delta.encode())
-            if size > limit:
-                self._roll_back(state)
-                raise BatchTooLargeError(size, limit)
+        run = delta.runs[0]
+        if self._bytes_max is not None:
+            self._weigh(state, delta, self._bytes_max)
         for event in filter(_KILLS_OF, run.rows):
             state.record(state.replica, event[0], event[5])
         for batch in run.batches:
             state.live.log(state.replica).mark_batch(*batch)
         self.delta = delta
         self._writer.publish(delta, self.undo)
+
+    def _weigh(self, state: State, delta: Delta, bytes_max: int) -> None:
+        """Roll back and raise if it is too large; else what will be its bytes may be kept."""
+        (run,) = delta.runs
+        weight = sum(map(weight_of, run.rows))
+        if weight > bytes_max:
+            size = len(delta.encode())
+            if size > bytes_max:
+                self._roll_back(state)
+                raise BatchTooLargeError(size, bytes_max)
+        if run.is_wide:
+            base = state.live.base(run.origin)
+            piece = Piece(base + run.first - 1, base + run.last, len(run.rows), weight)
+            run.piece = state.live.encodings.keep(piece)
 
     def _is_owners(self, error: BaseException | None) -> bool:
         """Whether the end of the block may touch the state; another owner's end interrupts.

@@ -3,8 +3,9 @@
 Theory of operation. Two mechanisms share one door. *Eager push* makes local writes visible in
 milliseconds and may fail silently; *push-pull* compares vectors and repairs everything (Demers et
 al. 1987). Whatever arrives enters through `take_in`, which alone decides what is applied, kept,
-published and forwarded. A delta is always computed from the kernel at the moment it is sent, so
-nothing that waits for a slow peer is ever kept.
+published and forwarded. A delta is always asked of the kernel at the moment it is sent, so nothing
+that waits for a slow peer is ever kept; the kernel encodes each piece of history once, and gives it
+to every peer that lacks it (`crdt.kernel.encodings`).
 """
 
 from __future__ import annotations
@@ -475,7 +476,7 @@ class Gossip:
             BelowFloorError: only chunks could tell them.
         """
         mine = self.kernel.vector
-        delta = self.kernel.delta_since(since, bytes_max=room) if room else Delta()
+        delta = self.kernel.delta_since(since, bytes_max=room, pieces=True) if room else Delta()
         after = {**since, **{origin: last for origin, _, last in delta.ranges}}
         return delta, any(seq > after.get(origin, 0) for origin, seq in mine.items())
 

@@ -2,8 +2,8 @@
 
 Theory of operation. A range [first, last] of an origin may be applied only if `first` is at most
 our vector + 1; otherwise the vector would claim events that we do not have, so the whole delta is
-refused and the sender, who learns our vector from the answer, starts lower. A delta that is known
-entirely is counted and dropped without touching the disk.
+refused and the sender, who learns our vector from the answer, starts lower. Ranges are read without
+opening a delta; what is known entirely, a delta or a part of one, is counted and dropped unopened.
 
 A delta whose application raises - whatever it raises, for a kernel goes back from anything - is
 taken apart batch by batch: what is sound goes in, and the origin of the first batch that raises is
@@ -121,7 +121,7 @@ class Intake:
         self.kernel.share_doomed(agent_of, DOOMED_PER_NAME_MAX)
 
     def take(self, data: bytes, sender: str) -> Taken:
-        """Apply an encoded delta as far as it is sound; O(its size).
+        """Apply an encoded delta as far as it is sound; O(its size), O(bytes) if it is known.
 
         Raises:
             MalformedFrameError: the bytes are not a delta; nothing changed.
@@ -130,25 +130,29 @@ class Intake:
                 nothing changed.
         """
         try:
-            delta = Delta.decode(data, self.weight_max)
+            ranges: Ranges = Delta.ranges_in(data, self.weight_max)
         except CRDTError as error:
             raise MalformedFrameError(f"not a delta: {error}") from error
         except Exception as error:  # no bytes of a peer are a fault of ours
             raise MalformedFrameError(f"not a delta: {type(error).__name__}") from error
         if self.kernel.in_batch:
             raise BusyError("a local batch is open")
-        ranges: Ranges = tuple(delta.ranges)
         self.policy.check_sender(sender, (origin for origin, _, _ in ranges))
         mine = self.kernel.vector
         refused = self._refused(ranges, mine)
         if refused is not None:
             redundant = _known(ranges, mine) if refused is Outcome.KNOWN else 0
             return Taken(refused, ranges, redundant=redundant)
+        try:
+            data = Delta.news_in(data, mine)
+            delta = Delta.decode(data, self.weight_max)
+        except CRDTError as error:
+            raise MalformedFrameError(f"not a delta: {error}") from error
         self.policy.check_events(delta, self.kernel.documents_at)
         if self.given_up:
             kept = without(delta, self.given_up, mine)
             delta, data = kept, data if kept is delta else kept.encode()
-        if not any(origin in self.quarantine for origin, _, _ in ranges):
+        if not any(origin in self.quarantine for origin, _, _ in delta.ranges):
             try:
                 known = _known(ranges, mine)
                 applied = ((Row(DELTA, data, delta.ranges), self.kernel.apply(delta)),)

@@ -79,6 +79,8 @@ BOOT_BYTES = 8
 OUTER_ITEMS_MAX = 64
 BODY_ITEMS_MAX = 50_000
 """Items of all lists and maps of a body together: their number is time on the loop."""
+SAMPLE_ABOVE_BYTES = 16 * 1024
+SAMPLE_BYTES = 4 * 1024
 WINDOW = 1024
 BOOTS_MAX = 4096
 BOOTS_PER_NAME_MAX = 64
@@ -110,6 +112,18 @@ class Envelope:
     answers: int
     message: Message
     principal: str = ""
+
+
+def _shrinks(body: bytes) -> bool:
+    """Whether it is worth a try to compress a body; of a long one, by a piece from its middle.
+
+    Deltas and chunks are compressed already, once for all their receivers; to try it again for each
+    would cost more than all the rest of a frame.
+    """
+    if len(body) <= SAMPLE_ABOVE_BYTES:
+        return True
+    sample = body[len(body) // 2 :][:SAMPLE_BYTES]
+    return len(zlib.compress(sample, 1)) < 0.9 * len(sample)
 
 
 class _TooManyError(ValueError):
@@ -420,7 +434,7 @@ class Wire:
         number, render = _BY_TYPE[type(message)]
         body = cast("bytes", msgpack.packb(render(message)))
         flags = 0
-        if len(body) > self._config.compress_above_bytes:
+        if len(body) > self._config.compress_above_bytes and _shrinks(body):
             packed = len(body).to_bytes(4, "big") + zlib.compress(body, 1)
             if len(packed) < len(body):
                 body, flags = packed, COMPRESSED

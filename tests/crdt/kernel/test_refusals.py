@@ -119,7 +119,7 @@ def test_envelopes_that_lie_about_their_content():
 
     def forged(content, size, flags):
         rest = size.to_bytes(4, "big") + content
-        head = b"cv\x02d" + bytes([flags])
+        head = b"cv\x03d" + bytes([flags])
         return head + zlib.crc32(head + rest).to_bytes(4, "big") + rest
 
     deflated = zlib.compress(plain)
@@ -151,9 +151,9 @@ def test_an_event_that_says_nothing_is_refused_however_wide_its_run(width):
     """
     rows = [[min(index, 1), 0, f"k{index}", 0, None] for index in range(width)]
     rows[1] = [1, []]
-    run = [0, 1, width - 1, 0, [], rows]
+    events = pack([[["doc", 7]], [[0, [], rows]]])
     with pytest.raises(DecodeError, match="an empty list of kills"):
-        Delta.decode(seal("d", pack([["z"], [["doc", 7]], [run]])))
+        Delta.decode(seal("d", pack([[["z"], [0, 1, width - 1], len(events), events]])))
 
 
 def test_a_snapshot_is_read_by_its_own_life_or_a_new_one():

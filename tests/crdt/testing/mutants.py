@@ -73,8 +73,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a truncated delta claims the full context",
         "ORSet",
-        "runs.append(Run(origin, after + 1, end, tuple(events), batches, admitted=True))",
-        "runs.append(Run(origin, after + 1, last, tuple(events), batches))",
+        "            run = Run(origin, after + 1, end, tuple(events), batches, admitted=True)",
+        "            run = Run(origin, after + 1, last, tuple(events), batches)",
     ),
     Mutant(
         "the context is a maximum: gaps count as seen",
