@@ -33,6 +33,7 @@ keeps from writing anything (`AccessPolicy.may_write`).
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +45,7 @@ from replication.protocol.policy import SKIPPED, agent_of
 from replication.protocol.wire import ORIGINS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crdt import Change, Kernel
     from replication.protocol.peers import Ranges
@@ -129,12 +130,8 @@ class Intake:
             BusyError: a local batch is open, or too many removals wait for what they remove;
                 nothing changed.
         """
-        try:
+        with _what_comes():
             ranges: Ranges = Delta.ranges_in(data, self.weight_max)
-        except CRDTError as error:
-            raise MalformedFrameError(f"not a delta: {error}") from error
-        except Exception as error:  # no bytes of a peer are a fault of ours
-            raise MalformedFrameError(f"not a delta: {type(error).__name__}") from error
         if self.kernel.in_batch:
             raise BusyError("a local batch is open")
         self.policy.check_sender(sender, (origin for origin, _, _ in ranges))
@@ -143,11 +140,9 @@ class Intake:
         if refused is not None:
             redundant = _known(ranges, mine) if refused is Outcome.KNOWN else 0
             return Taken(refused, ranges, redundant=redundant)
-        try:
+        with _what_comes():
             data = Delta.news_in(data, mine)
             delta = Delta.decode(data, self.weight_max)
-        except CRDTError as error:
-            raise MalformedFrameError(f"not a delta: {error}") from error
         self.policy.check_events(delta, self.kernel.documents_at)
         if self.given_up:
             kept = without(delta, self.given_up, mine)
@@ -241,6 +236,17 @@ class Intake:
             held = sum(agent_of(known) == agent_of(origin) for known in self.quarantine)
             if held < QUARANTINED_PER_NAME_MAX and len(self.quarantine) < QUARANTINED_MAX:
                 self.quarantine[origin] = Held(batch, why)
+
+
+@contextmanager
+def _what_comes() -> Iterator[None]:
+    """Whatever it is that bytes of a peer raise, it is no fault of ours."""
+    try:
+        yield
+    except CRDTError as error:
+        raise MalformedFrameError(f"not a delta: {error}") from error
+    except Exception as error:
+        raise MalformedFrameError(f"not a delta: {type(error).__name__}") from error
 
 
 def _known(ranges: Ranges, mine: Mapping[str, int]) -> int:

@@ -110,7 +110,9 @@ def test_a_known_delta_is_counted_and_never_opened(monkeypatch):
     (origin,) = [origin for origin in ada.vector if agent_of(origin) == "ada"]
     intake = Intake(bob, AccessPolicy(), 1 << 24)
     opened, sound = [], deltas._opened
-    monkeypatch.setattr(deltas, "_opened", lambda part: opened.append(part.ranges) or sound(part))
+    monkeypatch.setattr(
+        deltas, "_opened", lambda part, limits: opened.append(part.ranges) or sound(part, limits)
+    )
     taken = intake.take(known, origin)
     assert (taken.outcome, taken.redundant) == (Outcome.KNOWN, BATCHES * BATCH)
     assert opened == []
@@ -119,7 +121,7 @@ def test_a_known_delta_is_counted_and_never_opened(monkeypatch):
     taken = intake.take(news, origin)
     assert taken.outcome is Outcome.NEW
     assert opened == [((origin, BATCHES * BATCH + 1, (BATCHES + 1) * BATCH),)]
-    assert [len(Delta.decode(row).runs) for row, _ in taken.applied] == [1]
+    assert [len(Delta.decode(row.data).runs) for row, _ in taken.applied] == [1]
 
 
 def more(kernel) -> tuple[deltas.Run, ...]:

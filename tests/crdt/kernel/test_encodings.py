@@ -335,3 +335,26 @@ def test_a_part_cannot_cover_other_dots_than_stand_outside_of_it():
             Delta.decode(deltas.seal("d", deltas.pack([part])))
     moved = deltas.seal("d", deltas.pack([[["z"], [0, 7, 0], size, content]]))
     assert Delta.ranges_in(moved) == Delta.decode(moved).ranges == (("z", 7, 7),)
+
+
+@pytest.mark.parametrize("what", ["names", "ranges", "sizes", "parts", "inflated"])
+def test_the_outside_of_a_delta_is_as_limited_as_its_inside(what, monkeypatch):
+    """Ranges are read before anything else is known: a few bytes must not make many of them."""
+    many = 100_000
+    names, flat, part = ["z"], [0, 1, 0], [["z"], [0, 1, 0], 10, b"0123456789"]
+    body = {
+        "names": [[[f"n{number}" for number in range(many)], flat, 0, b""]],
+        "ranges": [[names, [0, 1, 0] * many, 0, b""]],
+        "sizes": [[names, flat, 1 << 20, b"x"], [names, flat, 1 << 20, b"x"]],
+        "parts": [part] * many,
+        "inflated": [[names, flat, 0, b"0" * (3 << 20)]],
+    }[what]
+    data = deltas.seal("d", deltas.pack(body))
+    assert len(data) < 400_000
+    made = []
+    for name in ("names_of", "unpack_ranges"):
+        monkeypatch.setattr(deltas, name, lambda given, *_: made.append(len(given)) or [])
+    for read in (Delta.ranges_in, Delta.decode):
+        with pytest.raises(DecodeError, match=r"more|announces"):
+            read(data, weight_max=512 * 1024)
+    assert sum(made) < 50_000
