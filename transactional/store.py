@@ -286,6 +286,19 @@ class Shareable(Protocol):
         ...
 
 
+@runtime_checkable
+class RenewsFromThreads(Protocol):
+    """An engine whose leases can be renewed while the event loop is busy with something else."""
+
+    def renew_from_thread(self, lease_id: str) -> None:
+        """Start the lease's time anew, called from any thread but the loop's; blocks meanwhile.
+
+        Raises:
+            LeaseExpiredError: it is over.  UnavailableError: the store did not answer in time.
+        """
+        ...
+
+
 async def next_change(store: Store, prefix: str, after: int) -> None:
     """Return when something under ``prefix`` changed after revision ``after``; at once if it has.
 
