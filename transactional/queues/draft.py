@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Final
 from transactional.errors import InvalidRequestError
 from transactional.queues.job import (
     ENDED,
-    ERROR_CHARACTERS_MAX,
     ClaimLostError,
     Config,
     Content,
@@ -130,17 +129,15 @@ class Draft:
         self,
         store: Store,
         layout: QueueLayout,
-        queue: str,
-        config: Config,
-        config_revision: int,
+        *,
+        config: tuple[Config, int],
         now_us: int,
         known: Iterable[KeyValue | str] = (),
     ) -> None:
         self._store = store
         self._layout = layout
-        self._queue = queue
-        self._config = config
-        self._config_revision = config_revision
+        self._queue = layout.queue
+        self._config, self._config_revision = config
         self._operations_max = store.capabilities.max_operations
         self.now_us = now_us
         self._seen: dict[str, KeyValue | None] = {}
@@ -239,7 +236,7 @@ class Draft:
 
     def _remove(self, key: str) -> None:
         """Remove a key that was loaded, or drafted."""
-        if self._heads is not None:
+        if self._heads is not None and key.startswith(self._layout.all_ready):
             self._heads.drop(key)
         if self._seen.get(key) is None:
             self._writes.pop(key, None)
@@ -538,7 +535,6 @@ class Draft:
         record.worker = record.session = ""
         record.until_us = 0
         record.state, record.ended_us = state.value, self.now_us
-        record.error = record.error[:ERROR_CHARACTERS_MAX]
         await self.load([layout.followed(job)])
         self._rely_if_stored(layout.followed(job))
         if self._value(layout.followed(job)) is not None:
@@ -619,44 +615,28 @@ class Draft:
         record: Record,
         state: JobState,
         *,
-        how: str,
         token: int,
-        error: str = "",
-        result: Json = None,
         checkpoint: bool = False,
     ) -> Place:
-        """End a job that a worker has."""
-        ended = record.over(how, error[:ERROR_CHARACTERS_MAX])
-        ended.token, ended.result = token, result
+        """End a job that a worker has; `checkpoint`: he wrote some, which are not needed now."""
+        record.token = token
         if state is JobState.DONE:
-            ended.error = ""
+            record.error = ""
             if checkpoint:
                 self._put_deleted(self._layout.checkpoint(content.id))
         self._remove(self._layout.claimed(content.id))
         await self._leave(content)
-        return await self._end_placeless(content, ended, state)
+        return await self._end_placeless(content, record, state)
 
-    async def give_back(
-        self,
-        content: Content,
-        record: Record,
-        *,
-        how: str,
-        error: str = "",
-        in_us: int = 0,
-        uncounted: bool = False,
-    ) -> Place:
+    async def give_back(self, content: Content, record: Record, *, in_us: int = 0) -> Place:
         """Let others take a job that a worker has; park it if it was tried often enough."""
-        back = record.over(how, error[:ERROR_CHARACTERS_MAX])
-        if uncounted:
-            back.attempts = max(0, back.attempts - 1)
         self._remove(self._layout.claimed(content.id))
         await self._leave(content)
-        if not uncounted and back.attempts >= self._config.attempts_max:
+        if record.attempts >= self._config.attempts_max:
             self._compares[self._layout.config] = self._config_revision
-            return await self._end_placeless(content, back, JobState.PARKED)
-        back.until_us = self.now_us + in_us if in_us else 0
-        return await self._enter(content, back)
+            return await self._end_placeless(content, record, JobState.PARKED)
+        record.until_us = self.now_us + in_us if in_us else 0
+        return await self._enter(content, record)
 
     def checkpoint(self, job: str, value: bytes) -> None:
         """Write down how far a worker got; he still has the job."""
@@ -664,20 +644,10 @@ class Draft:
 
     # --- claiming -------------------------------------------------------------------------------
 
-    async def claim(
-        self,
-        count: int,
-        worker: str,
-        session: str,
-        *,
-        spread: int,
-        dice: random.Random,
-        look: bool,
-    ) -> Looked:
-        """Take up to `count` jobs for a worker.
+    async def claim(self, count: int, worker: str, session: str, *, look: bool) -> Looked:
+        """Take up to `count` jobs for a worker; `look_ahead` chose which.
 
-        With a `spread` above 1 they are chosen from so many times more at the head.  `look`: see to
-        jobs of workers who are gone even if others are ready.
+        `look`: see to jobs of workers who are gone even if others are ready.
 
         Raises:
             ClaimLostError: the worker's own lease is over.
@@ -686,24 +656,42 @@ class Draft:
         if self._seen[self._layout.worker(session)] is None:
             raise ClaimLostError(self._queue, "", worker)
         self._rely(self._layout.worker(session))
-        heads = await self.open_heads()
+        heads = await self._open_heads()
         if heads.due and await self._wake_due(heads):
             return Looked((), more=True, again=True, revision=heads.revision, next_us=None)
-        wanted = min(WINDOW_MAX, count * spread)
-        ready = await heads.first(self, max(wanted, count))
+        ready = await heads.first(self, count)
         if look or len(ready) < count:
             await self._find_orphans(heads)
-            ready = await heads.first(self, max(wanted, count))
+            ready = await heads.first(self, count)
         if not ready and await self._tell_somebody():
             return Looked((), more=True, again=True, revision=heads.revision, next_us=None)
-        if spread > 1 and len(ready) > count:
-            ready = sorted(dice.sample(ready, count))
-        taken = await self._take(heads, ready[:count], worker, session)
-        more = bool(taken) and len(heads.keys) > 0
+        taken = await self._take(heads, ready, worker, session)
+        more = bool(taken) and heads.more
         return Looked(tuple(taken), more, bool(ready) and not taken, heads.revision, heads.next_us)
 
-    async def open_heads(self) -> _Heads:
-        """What is at the head of the queue, looked at once."""
+    async def look_ahead(self, count: int, spread: int, dice: random.Random) -> None:
+        """Look at the head of the queue for `count` jobs, and read what their claims will need.
+
+        With a `spread` above 1 they are chosen from so many times more.
+        """
+        heads = await self._open_heads()
+        ready = await heads.first(self, min(WINDOW_MAX, count * spread))
+        if len(ready) > count:
+            ready = sorted(dice.sample(ready, count)) if spread > 1 else ready[:count]
+            heads.prefer(ready)
+        await self._load_for_claims([key for _, key in ready])
+
+    async def _load_for_claims(self, keys: Iterable[str]) -> None:
+        layout = self._layout
+        wanted: list[str] = []
+        for key in keys:
+            job = layout.id_of(key)
+            wanted += (layout.job(job), layout.followed(job))
+            if decode_record(self._value(key) or b"{}").attempts:
+                wanted.append(layout.checkpoint(job))
+        await self.load(wanted)
+
+    async def _open_heads(self) -> _Heads:
         if self._heads is None:
             layout = self._layout
             later = await self._store.scan(layout.all_later, limit=DUE_AT_ONCE + 1)
@@ -768,17 +756,14 @@ class Draft:
     ) -> list[Claimed]:
         layout = self._layout
         jobs = [(key, layout.id_of(key), self._value(key)) for _, key in ready]
-        await self.load(
-            [key for _, job, _ in jobs for key in (layout.job(job), layout.followed(job))]
-            + [layout.checkpoint(job) for _, job, v in jobs if v and decode_record(v).attempts]
-        )
+        await self._load_for_claims([key for key, _, _ in jobs])
         taken: list[Claimed] = []
         for key, job, value in jobs:
             if not self._fits(5, 6):
                 if not taken:
                     raise CommitFull
                 break
-            heads.drop(key)
+            heads.drop(key)  # a place of a worker who is gone is no ready key, and dropped here
             content_value = self._value(layout.job(job))
             assert value is not None, "a head is there, or it was dropped"
             assert content_value is not None, "what has a place has a content"
@@ -999,36 +984,54 @@ class _Heads:
         self._prefix = prefix
         self._after: str | None = None
         self._bound: str | None = ""  # every ready job up to this order is known; None: all are
-        self.keys: list[tuple[str, str]] = []
-        """`(order, key)` of those that can be taken, in order."""
+        self._keys: list[tuple[str, str]] = []  # `(order, key)`, in order
+        self._passed: list[tuple[str, str]] = []  # not chosen, so they come after the chosen
         self.due: list[str] = []
         self.looked = False
         self.revision = 0
         self.next_us: int | None = None
 
+    @property
+    def more(self) -> bool:
+        """Whether there is another one."""
+        return bool(self._keys or self._passed)
+
     async def first(self, draft: Draft, count: int) -> list[tuple[str, str]]:
         """The first `count` of them, fewer if there are not so many."""
         while True:
             bound = self._bound
-            usable = [e for e in self.keys[:count] if bound is None or e[0] <= bound]
-            if len(usable) == count or bound is None:
+            usable = [e for e in self._keys[:count] if bound is None or e[0] <= bound]
+            if len(usable) == count:
+                return usable
+            if self._passed:
+                self._keys, self._passed = sorted([*self._keys, *self._passed]), []
+                continue
+            if bound is None:
                 return usable
             page = await draft.page(self._prefix, self._after, max(count, PAGE_JOBS))
-            self.keys = sorted([*self.keys, *((self._order(key), key) for key in page.fresh)])
+            self._keys = sorted([*self._keys, *((self._order(key), key) for key in page.fresh)])
             self._after = page.last
             self._bound = self._order(page.last) if page.last is not None else None
 
+    def prefer(self, chosen: Sequence[tuple[str, str]]) -> None:
+        """Let these come first."""
+        mine = set(chosen)
+        self._passed += [entry for entry in self._keys if entry not in mine]
+        self._keys = sorted(chosen)
+
     def add(self, key: str) -> None:
         """A job has become ready in this draft."""
-        insort(self.keys, (self._order(key), key))
+        insort(self._keys, (self._order(key), key))
 
     def adopt(self, order: str, key: str) -> None:
         """A job of a worker who is gone can be taken, too."""
-        insort(self.keys, (order, key))
+        insort(self._keys, (order, key))
 
     def drop(self, key: str) -> None:
         """It is not to be taken any more."""
-        self.keys = [entry for entry in self.keys if entry[1] != key]
+        self._keys = [entry for entry in self._keys if entry[1] != key]
+        if self._passed:
+            self._passed = [entry for entry in self._passed if entry[1] != key]
 
     def _order(self, key: str) -> str:
         return key.removeprefix(self._prefix).partition("/")[0]

@@ -30,6 +30,7 @@ key under `index/ready/` is the next job.  What workers who wait must hear of li
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -271,6 +272,11 @@ def as_json(value: Json, what: str) -> Json:
     return json.loads(text)
 
 
+def as_bytes(value: Json) -> bytes:
+    """A value that `as_json` returned, as it lies in the store."""
+    return _dump(value).encode()
+
+
 def check_name(name: object, what: str) -> str:
     """Return a name as it lies in a key.
 
@@ -395,7 +401,7 @@ class Record:
 
     def over(self, how: str, error: str = "") -> Record:
         """The record when the present attempt is over."""
-        history = self.history
+        history, error = self.history, error[:ERROR_CHARACTERS_MAX]
         if history and not history[-1][3]:
             history = [*history[:-1], [*history[-1][:3], how, error]]
         return Record(self.attempts, error or self.error, history)
@@ -491,10 +497,17 @@ def as_us(moment: datetime) -> int:
     return microseconds(as_utc(moment))
 
 
+@functools.lru_cache(maxsize=8192)
+def _quoted(name: str) -> str:
+    """A name as it lies in a key; each is asked for some ten times on its way."""
+    return quote(name, safe="")
+
+
 class QueueLayout:
     """Key names of one queue; ids, lanes and workers are quoted, so that they may hold anything."""
 
     def __init__(self, name: str) -> None:
+        self.queue = name
         self.prefix = f"{ROOT}{check_name(name, 'the name of a queue')}/"
         self.config = f"{self.prefix}config"
         self.index = f"{self.prefix}index/"
@@ -510,36 +523,36 @@ class QueueLayout:
 
     def job(self, job: str) -> str:
         """Key of what was asked for."""
-        return self.all_jobs + quote(job, safe="")
+        return self.all_jobs + _quoted(job)
 
     def ready(self, content: Content) -> str:
         """Key of a job that may be taken."""
-        return f"{self.all_ready}{content.order}/{quote(content.id, safe='')}"
+        return f"{self.all_ready}{content.order}/{_quoted(content.id)}"
 
     def queued(self, content: Content) -> str:
         """Key of a job whose lane is full."""
-        lane = quote(content.lane or "", safe="")
-        return f"{self.all_queued}{lane}/{content.order}/{quote(content.id, safe='')}"
+        lane = _quoted(content.lane or "")
+        return f"{self.all_queued}{lane}/{content.order}/{_quoted(content.id)}"
 
     def all_queued_in(self, lane: str) -> str:
         """Prefix of the jobs that wait for a place in a lane."""
-        return f"{self.all_queued}{quote(lane, safe='')}/"
+        return f"{self.all_queued}{_quoted(lane)}/"
 
     def waiting(self, job: str) -> str:
         """Key of a job that waits for others, or for a time."""
-        return self.all_waiting + quote(job, safe="")
+        return self.all_waiting + _quoted(job)
 
     def claimed(self, job: str) -> str:
         """Key of a job that a worker has."""
-        return self.all_claimed + quote(job, safe="")
+        return self.all_claimed + _quoted(job)
 
     def ended(self, job: str) -> str:
         """Key of a job that is over."""
-        return f"{self.prefix}ended/{quote(job, safe='')}"
+        return f"{self.prefix}ended/{_quoted(job)}"
 
     def checkpoint(self, job: str) -> str:
         """Key of what a worker wrote down."""
-        return f"{self.prefix}checkpoint/{quote(job, safe='')}"
+        return f"{self.prefix}checkpoint/{_quoted(job)}"
 
     def worker(self, session: str) -> str:
         """Key that lives as long as a worker's lease."""
@@ -547,27 +560,27 @@ class QueueLayout:
 
     def later(self, until_us: int, job: str) -> str:
         """Key of the time that a job waits for."""
-        return f"{self.all_later}{until_us:016d}/{quote(job, safe='')}"
+        return f"{self.all_later}{until_us:016d}/{_quoted(job)}"
 
     def told(self, job: str) -> str:
         """Key that says that a job's followers are to be told of its end."""
-        return self.all_told + quote(job, safe="")
+        return self.all_told + _quoted(job)
 
     def waits(self, job: str, follower: str = "") -> str:
         """Key that says that `follower` waits for `job`; without him the prefix of all."""
-        return f"{self.prefix}waits/{quote(job, safe='')}/{quote(follower, safe='')}"
+        return f"{self.prefix}waits/{_quoted(job)}/{_quoted(follower)}"
 
     def followed(self, job: str) -> str:
         """Key that says that somebody waits for a job."""
-        return f"{self.prefix}followed/{quote(job, safe='')}"
+        return f"{self.prefix}followed/{_quoted(job)}"
 
     def lane(self, lane: str) -> str:
         """Key of a lane's places."""
-        return f"{self.prefix}lane/{quote(lane, safe='')}"
+        return f"{self.prefix}lane/{_quoted(lane)}"
 
     def kept(self, state: JobState, ended_us: int, job: str) -> str:
         """Key of a job that ended, by the time of that."""
-        return f"{self.all_kept}{state.value}/{ended_us:016d}/{quote(job, safe='')}"
+        return f"{self.all_kept}{state.value}/{ended_us:016d}/{_quoted(job)}"
 
     def all_kept_as(self, state: JobState) -> str:
         """Prefix of the jobs that ended so."""

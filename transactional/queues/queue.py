@@ -3,20 +3,20 @@
 Theory of operation
 -------------------
 A job's place in the store says its state (`job`), every move of a job is part of one commit that
-compares the place that was read (`draft`), and a worker's jobs rest on one lease (`worker`).  So two
-workers cannot have the same job, a worker who is gone loses his jobs to whoever claims next, and
-what comes with the end of a job is written with it or not at all::
+compares the place that was read (`draft`), and a worker's jobs rest on one lease (`worker`).  So
+two workers cannot have the same job, a worker who is gone loses his jobs to whoever claims next,
+and what comes with the end of a job is written with it or not at all::
 
     put --> waiting --> ready --> claimed --> done
                |          ^         |  |
                |          +- retry -+  +----> parked --> requeue, skip
                +-----------------------------> cancelled
 
-Order.  The next job is the ready one with the highest priority, and among those the one that was put
-first, by business time.  A lone claimant gets exactly that one.  Claimants of several processes who
-meet at the head would refuse each other's commits, so a process that met somebody chooses at random
-among the first few, twice as many each time, `WINDOW_MAX` at most, and fewer again when it meets
-nobody.
+Order.  The next job is the ready one with the highest priority, and among those the one that was
+put first, by business time.  A lone claimant gets exactly that one.  Claimants of several processes
+who meet at the head would refuse each other's commits, so a process that met somebody chooses at
+random among the first few, twice as many each time, `WINDOW_MAX` at most, and fewer again when it
+meets nobody.
 
 All that one process asks of the queue at the same time shares commits (`commit_queue`), claims and
 ends of jobs alike.  A request whose own compares fail is refused alone; one whose writes make the
@@ -41,7 +41,6 @@ import random
 from collections import deque
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,7 +73,7 @@ from transactional.queues.job import (
     decode_record,
     info_of,
 )
-from transactional.queues.worker import Job, Session
+from transactional.queues.worker import Deed, Job, Session
 from transactional.retry import Decision, decided, settled_commit
 from transactional.values import (
     COMMIT_BYTES_MAX,
@@ -121,8 +120,8 @@ ATTEMPTS_MAX: Final = 1_000_000
 """Highest `attempts_max`."""
 KEEP_S_MAX: Final = 100 * 366 * 86_400.0
 """Longest `keep_ended_s`."""
-RETRY_IN_S_MAX: Final = 366 * 86_400.0
-"""Longest pause before another attempt."""
+ENDS: Final = frozenset({"done", "fail"})
+"""Acts after which the job is over: who repeats one is known by his token."""
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +164,8 @@ class Request:
     operations: int = 4
     bytes: int = 0
     claims: Session | None = None
+    wanted: int = 0
+    """How many jobs it claims, under which session."""
 
     @property
     def alone(self) -> bool:
@@ -346,9 +347,7 @@ class WorkQueue:
             self._looked_at_s = now_s
 
         async def judge(draft: Draft) -> Looked:
-            return await draft.claim(
-                count, worker, session.name, spread=self._spread, dice=self._dice, look=look
-            )
+            return await draft.claim(count, worker, session.name, look=look)
 
         def finish(looked: Looked, revision: int) -> tuple[Looked, list[Job]]:
             jobs = [
@@ -361,8 +360,8 @@ class WorkQueue:
         request = self._request(judge, finish)
         assert session.key is not None, "it was opened"
         request.known = (session.key,)
-        request.operations = 4 * count
-        request.claims = session
+        request.operations = 3 * count
+        request.claims, request.wanted = session, count
         found: tuple[Looked, list[Job]] = await self._place(request)
         return found
 
@@ -386,7 +385,8 @@ class WorkQueue:
         async def judge(draft: Draft) -> object:
             record = await draft.held(job, session, token, "")
             content = await draft.content(job)
-            return await draft.give_back(content, record, how="dropped", error="it was dropped")
+            over = record.over("dropped", "the worker let go of it without a word")
+            return await draft.give_back(content, over)
 
         with suppress(ClaimLostError):
             await self._place(self._request(judge, lambda judged, _: judged))
@@ -423,62 +423,34 @@ class WorkQueue:
         self,
         job: Job,
         kind: str,
+        deed: Deed,
         *,
-        value: Json = None,
-        error: str = "",
-        in_s: float | timedelta = 0.0,
+        bytes_more: int = 0,
         writes: Sequence[Write] = (),
         compares: Sequence[Compare] = (),
     ) -> None:
-        """Do what the methods of `Job` say."""
-        if job.is_over:
+        """Do what a method of `Job` says, in one commit that compares the claim."""
+        if job.over_by:
             if job.over_by == kind:
                 return
             raise ClaimLostError(self.name, job.id, job.worker)
-        if not isinstance(error, str) or (kind == "fail" and not error):
-            raise InvalidRequestError("a job fails for a reason, which is a text")
-        result = as_json(value, "checkpoint" if kind == "checkpoint" else "result")
-        pause_s = in_s.total_seconds() if isinstance(in_s, timedelta) else in_s
-        if not 0 <= pause_s <= RETRY_IN_S_MAX:
-            raise InvalidRequestError(f"a retry is in 0 to {RETRY_IN_S_MAX:g} s, not {pause_s!r}")
+        claim = job.claim
 
         async def judge(draft: Draft) -> None:
             try:
-                record = await draft.held(job.id, job.session, job.own_token, job.worker)
+                record = await draft.held(job.id, claim.session, claim.token, job.worker)
             except ClaimLostError:
-                if kind in {"done", "fail"} and await draft.ended_before(job.id, job.own_token):
+                if kind in ENDS and await draft.ended_before(job.id, claim.token):
                     return  # the answer to the first one was lost
                 raise
             draft.give(compares, writes)
-            content, token = job.claimed.content, job.own_token
-            match kind:
-                case "checkpoint":
-                    draft.checkpoint(job.id, json.dumps(result).encode())
-                case "done":
-                    await draft.over(
-                        content,
-                        record,
-                        JobState.DONE,
-                        how="done",
-                        token=token,
-                        result=result,
-                        checkpoint=job.claimed.has_checkpoint or job.checkpointed is not None,
-                    )
-                case "fail":
-                    await draft.over(
-                        content, record, JobState.PARKED, how="failed", token=token, error=error
-                    )
-                case "retry":
-                    pause_us = int(pause_s * 1e6)
-                    await draft.give_back(content, record, how="retry", error=error, in_us=pause_us)
-                case "release":
-                    await draft.give_back(content, record, how="released", uncounted=True)
+            await deed(draft, record)
 
         request = self._request(judge, lambda judged, _: judged)
         request.known = self._known_of(job)
         request.guards = tuple(compares)
         request.operations = 4 + max(len(writes), len(compares))
-        request.bytes = 400 + (len(json.dumps(result)) if result is not None else 0)
+        request.bytes = 400 + bytes_more
         request.bytes += sum(len(write.value) for write in writes if isinstance(write, Put))
         try:
             await self._place(request)
@@ -487,23 +459,21 @@ class WorkQueue:
             self._let_go(job)
             raise
         if kind != "checkpoint":
-            job.end(kind)
+            job.over_by = kind
             self._let_go(job)
 
     def _known_of(self, job: Job) -> tuple[KeyValue | str, ...]:
         """What the draft need not read, if it has not moved since the claim."""
-        if job.alive is None:
+        claim, layout = job.claim, self._layout
+        if claim.alive is None:
             return ()
-        layout, token = self._layout, job.own_token
-        claimed = KeyValue(layout.claimed(job.id), job.claimed.record.encode(), token, token)
-        followed = (
-            job.claimed.followed if job.claimed.followed is not None else layout.followed(job.id)
-        )
-        return (claimed, job.alive, followed)
+        record = claim.claimed.record.encode()
+        claimed = KeyValue(layout.claimed(job.id), record, claim.token, claim.token)
+        return (claimed, claim.alive, claim.claimed.followed or layout.followed(job.id))
 
     def _let_go(self, job: Job) -> None:
         for session in self._sessions.values():
-            if session.name == job.session:
+            if session.name == job.claim.session:
                 session.let_go(job)
 
     # --- what people do -------------------------------------------------------------------------
@@ -749,8 +719,8 @@ class WorkQueue:
         draft = await self._open_draft(requests if hints else ())
         keys = [key for request in requests for key in request.keys]
         reads: list[Awaitable[object]] = [draft.load(keys)]
-        if any(request.claims is not None for request in requests):
-            reads.append(draft.open_heads())
+        if wanted := sum(request.wanted for request in requests):
+            reads.append(draft.look_ahead(wanted, self._spread, self._dice))
         await asyncio.gather(*reads)
         judged = _Round(draft, [], [], [])
         for request in requests:
@@ -773,10 +743,10 @@ class WorkQueue:
         return judged
 
     async def _open_draft(self, requests: Iterable[Request]) -> Draft:
-        (config, revision), now = await asyncio.gather(self._configured(), self._store.now())
+        config, now = await self._configured(), await self._store.now()
         known = [item for request in requests for item in request.known]
         now_us = microseconds(now)
-        return Draft(self._store, self._layout, self.name, config, revision, now_us, known)
+        return Draft(self._store, self._layout, config=config, now_us=now_us, known=known)
 
     def _answer(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
         for request, error in judged.refused:
@@ -958,13 +928,14 @@ class _Bell:
                     async for event in events:
                         revision = event.revision
                         if isinstance(event, Compacted) or self._is_news(event):
-                            self._news_at = event.revision
+                            self._news_at = revision
                             self.ring()
-                return  # the store was closed
             except UnavailableError as error:
                 log.warning("the queue cannot be watched: %s", error)
                 await asyncio.sleep(WITHOUT_WATCH_S)
                 self.ring()
+            else:
+                return  # the store was closed
 
     def _is_news(self, event: WatchEvent) -> bool:
         layout = self._layout

@@ -16,11 +16,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from transactional.errors import LeaseExpiredError, TransactionalError
-from transactional.queues.job import ClaimLostError
+from transactional.errors import InvalidRequestError, LeaseExpiredError, TransactionalError
+from transactional.queues.job import ClaimLostError, JobState, as_bytes, as_json
 from transactional.retry import settled_commit
 from transactional.shield import shielded
 from transactional.store import RenewsFromThreads
@@ -28,16 +31,21 @@ from transactional.tokens import nonce
 from transactional.values import SCAN_KEYS_MAX, KeyValue, Put
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import timedelta
+    from collections.abc import Sequence
 
-    from transactional.queues.draft import Claimed
-    from transactional.queues.job import Json, QueueLayout
+    from transactional.queues.draft import Claimed, Draft
+    from transactional.queues.job import Json, QueueLayout, Record
     from transactional.store import Store
     from transactional.values import Compare, Write
 
+RETRY_IN_S_MAX: Final = 366 * 86_400.0
+"""Longest pause before another attempt."""
 RENEWALS_PER_LEASE: Final = 3
 """A session survives the loss of all renewals but one."""
+
+
+Deed = Callable[["Draft", "Record"], Awaitable[object]]
+"""What an act does on a draft with the record of the job, which is known to be the worker's."""
 
 
 class ActsOnJobs(Protocol):
@@ -51,14 +59,13 @@ class ActsOnJobs(Protocol):
         self,
         job: Job,
         kind: str,
+        deed: Deed,
         *,
-        value: Json = None,
-        error: str = "",
-        in_s: float | timedelta = 0.0,
+        bytes_more: int = 0,
         writes: Sequence[Write] = (),
         compares: Sequence[Compare] = (),
     ) -> None:
-        """Do what the job's method of that name says."""
+        """Do it in one commit that compares the claim."""
         ...
 
 
@@ -73,11 +80,8 @@ class Job:
         self, queue: ActsOnJobs, session: str, alive: KeyValue | None, claimed: Claimed, token: int
     ) -> None:
         self._queue = queue
-        self._session = session
-        self._alive = alive
-        self._claimed = claimed
-        self._own_token = token
-        self._over_by = ""
+        self.claim = ClaimOf(session, alive, claimed, token)
+        """What the claim rests on."""
         self.id: str = claimed.content.id
         self.payload: Json = claimed.content.payload
         self.priority: int = claimed.content.priority
@@ -89,21 +93,18 @@ class Job:
         """What the last `checkpoint`, of whichever worker, wrote down; None: nothing."""
         self.lost = asyncio.Event()
         """Set when the claim is over, or must be assumed to be, without our doing."""
+        self.over_by = ""
+        """What ended it: `done`, `retry`, `fail`, `release`; empty: nothing did."""
 
     @property
     def token(self) -> str:
         """Names the claim to another process: `WorkQueue.resume(id, token)`."""
-        return f"{self._session}:{self._own_token}"
+        return f"{self.claim.session}:{self.claim.token}"
 
     @property
     def fence(self) -> tuple[Compare, ...]:
         """Compares that hold as long as the claim does; put them into commits of your own."""
-        return self._queue.fence_of(self.id, self._session, self._own_token)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it was ended through this object."""
-        return bool(self._over_by)
+        return self._queue.fence_of(self.id, self.claim.session, self.claim.token)
 
     async def checkpoint(self, value: Json) -> None:
         """Write down how far you got: the next who claims the job finds it in `checkpointed`.
@@ -112,8 +113,14 @@ class Job:
             ClaimLostError: the job is not ours any more; nothing was written.
             InvalidRequestError: it is not JSON, or too large; nothing was written.
         """
-        await self._queue.act(self, "checkpoint", value=value)
-        self.checkpointed = value
+        kept = as_json(value, "checkpoint")
+        data = as_bytes(kept)
+
+        async def deed(draft: Draft, _: Record) -> None:
+            draft.checkpoint(self.id, data)
+
+        await self._queue.act(self, "checkpoint", deed, bytes_more=len(data))
+        self.checkpointed = kept
 
     async def done(
         self,
@@ -130,35 +137,72 @@ class Job:
             ClaimLostError: the job is not ours any more; nothing was written.
             ConflictError: one of `compares` did not hold; nothing was written, the job is ours.
             InvalidRequestError: the result or a write is not fit; nothing was written.
+            OutcomeUnknownError: the store stayed out of reach; say it again.
         """
-        await self._queue.act(self, "done", value=result, writes=writes, compares=compares)
+        kept = as_json(result, "result")
+        content, token = self.claim.claimed.content, self.claim.token
+        checkpoint = self.claim.claimed.has_checkpoint or self.checkpointed is not None
 
-    async def retry(self, error: str = "", *, in_s: float | timedelta = 0.0) -> None:
-        """Let the job be tried again, in so many seconds; it is parked after the last attempt.
+        async def deed(draft: Draft, record: Record) -> None:
+            over = record.over("done")
+            over.result = kept
+            await draft.over(content, over, JobState.DONE, token=token, checkpoint=checkpoint)
 
-        Raises: as `done`.
-        """
-        await self._queue.act(self, "retry", error=error, in_s=in_s)
+        size = len(as_bytes(kept))
+        await self._queue.act(self, "done", deed, bytes_more=size, writes=writes, compares=compares)
 
     async def fail(self, error: str) -> None:
         """Park the job: no attempt can help, a person must look at it.
 
         Raises: as `done`.
         """
-        await self._queue.act(self, "fail", error=error)
+        _check_error(error)
+        if not error:
+            raise InvalidRequestError("a job fails for a reason")
+        content, token = self.claim.claimed.content, self.claim.token
+
+        async def deed(draft: Draft, record: Record) -> None:
+            over = record.over("failed", error)
+            await draft.over(content, over, JobState.PARKED, token=token)
+
+        await self._queue.act(self, "fail", deed, bytes_more=2 * len(error))
+
+    async def retry(self, error: str = "", *, in_s: float | timedelta = 0.0) -> None:
+        """Let the job be tried again, in so many seconds; it is parked after the last attempt.
+
+        Raises: as `done`.
+        """
+        _check_error(error)
+        pause_s = in_s.total_seconds() if isinstance(in_s, timedelta) else in_s
+        if not 0 <= pause_s <= RETRY_IN_S_MAX:  # NaN fails both
+            raise InvalidRequestError(f"a retry is in 0 to {RETRY_IN_S_MAX:g} s, not {pause_s!r}")
+        content = self.claim.claimed.content
+
+        async def deed(draft: Draft, record: Record) -> None:
+            over = record.over("retry", error)
+            await draft.give_back(content, over, in_us=int(pause_s * 1e6))
+
+        await self._queue.act(self, "retry", deed, bytes_more=2 * len(error))
 
     async def release(self) -> None:
         """Give the job back as if it had not been claimed; the attempt is not counted.
 
         Raises: as `done`.
         """
-        await self._queue.act(self, "release")
+        content = self.claim.claimed.content
+
+        async def deed(draft: Draft, record: Record) -> None:
+            over = record.over("released")
+            over.attempts -= 1
+            await draft.give_back(content, over)
+
+        await self._queue.act(self, "release", deed)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or self._over_by:
+        if error is None or self.over_by:
             return
         with suppress(TransactionalError):  # the error of the body is the one to be seen
             if isinstance(error, Exception):
@@ -166,36 +210,22 @@ class Job:
             else:
                 await shielded(self.release())
 
-    # --- for the queue --------------------------------------------------------------------------
 
-    @property
-    def claimed(self) -> Claimed:
-        """What was claimed."""
-        return self._claimed
+def _check_error(error: object) -> None:
+    if not isinstance(error, str):
+        raise InvalidRequestError(f"an error is told as a text, not as {type(error).__name__}")
 
-    @property
-    def session(self) -> str:
-        """The session that it rests on."""
-        return self._session
 
-    @property
-    def own_token(self) -> int:
-        """The revision of the claim."""
-        return self._own_token
+@dataclass(frozen=True, slots=True)
+class ClaimOf:
+    """What a claim rests on, for the queue that made it."""
 
-    @property
-    def alive(self) -> KeyValue | None:
-        """The session's key as it was written."""
-        return self._alive
-
-    @property
-    def over_by(self) -> str:
-        """What ended it; empty: nothing did."""
-        return self._over_by
-
-    def end(self, kind: str) -> None:
-        """It was ended."""
-        self._over_by = kind
+    session: str
+    alive: KeyValue | None
+    """The session's key as it was written; None: the claim was made elsewhere."""
+    claimed: Claimed
+    token: int
+    """The revision of the commit that claimed it: the fencing token."""
 
 
 class Session:
@@ -249,7 +279,7 @@ class Session:
 
     def take(self, job: Job, dropped: Callable[[str, int], None]) -> None:
         """A job was claimed under it; `dropped` is called in the loop if nobody has it any more."""
-        job_id, token, loop = job.id, job.own_token, self._loop
+        job_id, token, loop = job.id, job.claim.token, self._loop
 
         def collected(ref: object) -> None:
             if self._jobs.get(job_id) is ref:
@@ -354,7 +384,7 @@ class Session:
             part = jobs[first : first + SCAN_KEYS_MAX]
             found = await self._store.get_many([self._layout.claimed(job.id) for job in part])
             for job in part:
-                if found.revision_of(self._layout.claimed(job.id)) != job.own_token:
-                    if not job.is_over:
+                if found.revision_of(self._layout.claimed(job.id)) != job.claim.token:
+                    if not job.over_by:
                         job.lost.set()
                     self.let_go(job)
