@@ -66,6 +66,21 @@ from transactional.events import (
     WrongVersionError,
 )
 from transactional.lock import DeadlockError, Grant, Lock, LockBusyError, LockLostError
+from transactional.queues import (
+    Attempt,
+    ClaimLostError,
+    DependencyCycleError,
+    Depth,
+    Job,
+    JobChange,
+    JobExistsError,
+    JobInfo,
+    JobState,
+    JobStateError,
+    QueueConfig,
+    UnknownJobError,
+    WorkQueue,
+)
 from transactional.register import Register, Registered
 from transactional.reservations import (
     Booking,
@@ -101,7 +116,14 @@ from transactional.sagas import (
     StepRefused,
     UnknownSagaError,
 )
-from transactional.store import Store, TakesCommitsTogether, compare_and_swap, create, scan_all
+from transactional.store import (
+    RenewsFromThreads,
+    Store,
+    TakesCommitsTogether,
+    compare_and_swap,
+    create,
+    scan_all,
+)
 from transactional.stores import connect
 from transactional.stores import open as open  # noqa: A004 transactional.open(url); not for `*`
 from transactional.values import (
@@ -139,6 +161,7 @@ __all__ = [
     "AnswerTooLargeError",
     "Appended",
     "Applied",
+    "Attempt",
     "AwaitSignal",
     "BlockingDelivery",
     "BlockingEventLog",
@@ -157,6 +180,7 @@ __all__ = [
     "BookingState",
     "Capabilities",
     "Child",
+    "ClaimLostError",
     "Clock",
     "ClockJumpedError",
     "Commit",
@@ -170,6 +194,8 @@ __all__ = [
     "Delete",
     "DeletePrefix",
     "Delivery",
+    "DependencyCycleError",
+    "Depth",
     "EpochMismatchError",
     "EventLog",
     "Exists",
@@ -185,6 +211,12 @@ __all__ = [
     "Interval",
     "InvalidRequestError",
     "InvalidTimeError",
+    "Job",
+    "JobChange",
+    "JobExistsError",
+    "JobInfo",
+    "JobState",
+    "JobStateError",
     "KeyChange",
     "KeyValue",
     "Lease",
@@ -205,6 +237,7 @@ __all__ = [
     "Parked",
     "Position",
     "Put",
+    "QueueConfig",
     "RecordedEvent",
     "Recurrence",
     "Reducer",
@@ -212,6 +245,7 @@ __all__ = [
     "RefusedError",
     "Register",
     "Registered",
+    "RenewsFromThreads",
     "Reservations",
     "Resource",
     "RetriesExhaustedError",
@@ -244,12 +278,14 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "Unchanged",
+    "UnknownJobError",
     "UnknownSagaError",
     "UnknownSchemeError",
     "UnsafeFilesystemError",
     "ValueIs",
     "Wanted",
     "WatchEvent",
+    "WorkQueue",
     "Write",
     "WrongRequestError",
     "WrongVersionError",

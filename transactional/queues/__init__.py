@@ -11,12 +11,12 @@ of the arrows goes back up::
 from transactional.queues.job import (
     Attempt,
     ClaimLostError,
-    Config,
     DependencyCycleError,
     JobExistsError,
     JobInfo,
     JobState,
     JobStateError,
+    QueueConfig,
     UnknownJobError,
 )
 from transactional.queues.queue import Depth, JobChange, WorkQueue
@@ -25,7 +25,6 @@ from transactional.queues.worker import Job
 __all__ = [
     "Attempt",
     "ClaimLostError",
-    "Config",
     "DependencyCycleError",
     "Depth",
     "Job",
@@ -34,6 +33,7 @@ __all__ = [
     "JobInfo",
     "JobState",
     "JobStateError",
+    "QueueConfig",
     "UnknownJobError",
     "WorkQueue",
 ]

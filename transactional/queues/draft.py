@@ -24,19 +24,19 @@ from __future__ import annotations
 
 import json
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import InvalidRequestError
 from transactional.queues.job import (
     ENDED,
     ClaimLostError,
-    Config,
     Content,
     DependencyCycleError,
     JobExistsError,
     JobState,
     JobStateError,
+    QueueConfig,
     Record,
     UnknownJobError,
     decode_content,
@@ -88,6 +88,8 @@ class Place:
     state: JobState
     content: Content
     record: Record
+    revision: int = 0
+    """Of the key; 0: it is written by the draft's own commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ class Draft:
         store: Store,
         layout: QueueLayout,
         *,
-        config: tuple[Config, int],
+        config: tuple[QueueConfig, int],
         now_us: int,
         known: Iterable[KeyValue | str] = (),
     ) -> None:
@@ -282,7 +284,9 @@ class Draft:
         key, value = found
         record = decode_record(value)
         self._rely_if_stored(key)
-        return Place(key, JobState(record.state or places[key].value), content, record)
+        state = JobState(record.state or places[key].value)
+        at = 0 if key in self._writes else self.revision_of(key)
+        return Place(key, state, content, record, at)
 
     def _first_of(self, keys: Iterable[str]) -> tuple[str, bytes] | None:
         return next(((key, v) for key in keys if (v := self._value(key)) is not None), None)
@@ -332,18 +336,12 @@ class Draft:
             record = decode_record(marker)
             if record.content != asked.fingerprint():
                 raise JobExistsError(self._queue, job, "content")
-            return Place(layout.ended(job), JobState(record.state), asked, record)
+            known = replace(asked, order=order_of(asked.priority, record.put_us, 0))
+            at = self.revision_of(layout.ended(job))
+            return Place(layout.ended(job), JobState(record.state), known, record, at)
         self._rely(layout.job(job))
         self._rely(layout.ended(job))
-        content = Content(
-            job,
-            asked.payload,
-            asked.priority,
-            asked.lane,
-            asked.after,
-            asked.not_before_us,
-            order_of(asked.priority, self.now_us, self._puts),
-        )
+        content = replace(asked, order=order_of(asked.priority, self.now_us, self._puts))
         self._puts += 1
         self._put(layout.job(job), content.encode())
         return await self._begin(content, Record(), expected=expected)
@@ -687,7 +685,7 @@ class Draft:
         for key in keys:
             job = layout.id_of(key)
             wanted += (layout.job(job), layout.followed(job))
-            if decode_record(self._value(key) or b"{}").attempts:
+            if decode_record(self._value(key) or b"{}").history:
                 wanted.append(layout.checkpoint(job))
         await self.load(wanted)
 
@@ -946,8 +944,9 @@ class Draft:
             self._remove(layout.ended(job))
             return
         record = decode_record(ended)
+        was = decode_content(job, content)
         gone = Record(state=record.state, ended_us=record.ended_us)
-        gone.content = decode_content(job, content).fingerprint()
+        gone.content, gone.put_us = was.fingerprint(), was.put_us
         self._put(layout.ended(job), gone.encode())
         self._put(f"{layout.all_kept}gone/{record.ended_us:016d}/{key.rpartition('/')[2]}", b"")
 

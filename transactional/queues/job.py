@@ -384,7 +384,8 @@ class Record:
     token: int = 0
     """Ended by a worker: the revision of his claim, by which a repeat is known."""
     content: str = ""
-    """Ended, and the job itself is removed: the fingerprint of its content."""
+    put_us: int = 0
+    """Ended, and the job itself is removed: the fingerprint of its content, and when it was put."""
 
     def encode(self) -> bytes:
         """The record as bytes; what is empty is left out."""
@@ -419,6 +420,7 @@ _FIELDS: Final = (
     "ended_us",
     "token",
     "content",
+    "put_us",
 )
 
 
@@ -429,7 +431,7 @@ def decode_record(value: bytes) -> Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class QueueConfig:
     """What all who use a queue agree on; it lies in the store."""
 
     lanes: Mapping[str, int] = field(default_factory=dict)
@@ -453,10 +455,10 @@ class Config:
         return _dump(doc).encode()
 
 
-def decode_config(value: bytes) -> Config:
+def decode_config(value: bytes) -> QueueConfig:
     """The agreement that lies in the store."""
     doc = json.loads(value)
-    return Config(doc["lanes"], doc["attempts_max"], doc["keep_ended_s"])
+    return QueueConfig(doc["lanes"], doc["attempts_max"], doc["keep_ended_s"])
 
 
 def info_of(

@@ -60,10 +60,11 @@ from transactional.queues.job import (
     ENDED,
     PRIORITY_MAX,
     ClaimLostError,
-    Config,
     Content,
+    DependencyCycleError,
     JobInfo,
     JobState,
+    QueueConfig,
     QueueLayout,
     as_json,
     as_us,
@@ -213,7 +214,7 @@ class WorkQueue:
         self._layout = QueueLayout(name)
         self._store = store
         self._wanted = _wanted(lanes, attempts_max, keep_ended_s)
-        self._config: tuple[Config, int] | None = None
+        self._config: tuple[QueueConfig, int] | None = None
         self._configuring = asyncio.Lock()
         self._dice = dice or random.Random()  # noqa: S311 it spreads claimants, no secret
         self._sessions: dict[float, Session] = {}
@@ -271,6 +272,8 @@ class WorkQueue:
         value = as_json(payload, "payload")
         not_before_us = max(0, as_us(not_before)) if not_before is not None else 0
         waits_for = tuple(dict.fromkeys(after))
+        if id in waits_for:
+            raise DependencyCycleError(self.name, [id, id])
         layout = self._layout
 
         async def judge(draft: Draft) -> Place:
@@ -336,20 +339,23 @@ class WorkQueue:
                         return []
                     await self._bell.wait(looked.revision, looked.next_us, left_s)
             except ClaimLostError:
-                continue  # our session is over: with another one
+                session.abandon()  # it is over: with another one
+            except BaseException:
+                self._bell.ring()  # it may have been us who was woken: the next one looks
+                raise
             finally:
                 session.waiting -= 1
 
     async def _claim(self, worker: str, session: Session, count: int) -> tuple[Looked, list[Job]]:
         now_s = self._store.elapsed_s()
         look = now_s - self._looked_at_s > ORPHANS_EVERY_S
-        if look:
-            self._looked_at_s = now_s
 
         async def judge(draft: Draft) -> Looked:
             return await draft.claim(count, worker, session.name, look=look)
 
         def finish(looked: Looked, revision: int) -> tuple[Looked, list[Job]]:
+            if look:
+                self._looked_at_s = now_s
             jobs = [
                 Job(self, session.name, session.key, claimed, revision) for claimed in looked.jobs
             ]
@@ -525,7 +531,7 @@ class WorkQueue:
         place = await draft.find(id)
         if place is None:
             return None
-        return self._info(place, draft.revision_of(place.key), await draft.checkpointed(id))
+        return self._info(place, 0, await draft.checkpointed(id))
 
     async def jobs(self, state: JobState | str) -> AsyncIterator[JobInfo]:
         """The jobs in one state: ready ones as they will be claimed, ended ones by time of that.
@@ -626,7 +632,7 @@ class WorkQueue:
                                     event.revision,
                                 )
 
-    async def config(self) -> Config:
+    async def config(self) -> QueueConfig:
         """What all who use the queue agree on, as this object last saw it."""
         return (await self._configured())[0]
 
@@ -768,7 +774,7 @@ class WorkQueue:
             self._start(self._tell(job))
         if revision and self._store.elapsed_s() - self._forgot_at_s > FORGET_EVERY_S:
             self._forgot_at_s = self._store.elapsed_s()
-            self._start(self._forget())
+            self._start(self.forget())
 
     async def _tell(self, job: str) -> None:
         """Tell the followers of a job that it ended."""
@@ -778,8 +784,8 @@ class WorkQueue:
             request.operations = self._store.capabilities.max_operations // 2
             more = await self._place(request)
 
-    async def _forget(self) -> None:
-        """Remove jobs that ended long ago."""
+    async def forget(self) -> None:
+        """Remove jobs that ended longer than `keep_ended_s` ago; done in passing now and then."""
         more = True
         while more:
             request = self._request(lambda draft: draft.forget(), lambda judged, _: judged)
@@ -787,22 +793,23 @@ class WorkQueue:
             more = await self._place(request)
 
     def _info(self, place: Place, revision: int, checkpointed: Json = None) -> JobInfo:
-        return info_of(place.content, place.state, place.record, checkpointed, revision)
+        at = place.revision or revision
+        return info_of(place.content, place.state, place.record, checkpointed, at)
 
     # --- what all agree on ----------------------------------------------------------------------
 
-    async def _configured(self) -> tuple[Config, int]:
+    async def _configured(self) -> tuple[QueueConfig, int]:
         if self._config is None:
             async with self._configuring:
                 if self._config is None:
                     self._config = await self._configure()
         return self._config
 
-    async def _configure(self) -> tuple[Config, int]:
+    async def _configure(self) -> tuple[QueueConfig, int]:
         key = self._layout.config
         while True:
             item = await self._store.get(key)
-            stands = decode_config(item.value) if item is not None else Config()
+            stands = decode_config(item.value) if item is not None else QueueConfig()
             wanted = replace(stands, **self._wanted)
             revision = item.revision if item is not None else 0
             if wanted == stands:
@@ -839,11 +846,6 @@ def _wanted(
 
 
 # --- waiting -------------------------------------------------------------------------------------
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class _Bell:
@@ -886,8 +888,6 @@ class _Bell:
         finally:
             if not future.done():
                 future.cancel()
-            elif not future.cancelled() and _being_cancelled():
-                self.ring()  # we were woken and go away: the next one looks
             if future in self._waiting:
                 self._waiting.remove(future)
             if not self._waiting:

@@ -24,7 +24,9 @@ import asyncio
 import io
 import json
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -202,6 +204,7 @@ class _Post:
     def __init__(self, base: str, token: str | None, tls: ssl.SSLContext | None) -> None:
         self.base = base.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        self._headers, self._tls = headers, tls
         timeout = aiohttp.ClientTimeout(total=REQUEST_S, connect=CONNECT_S)
         connector = aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True)
         self.session = aiohttp.ClientSession(
@@ -272,6 +275,32 @@ class _Post:
         for call, reply in zip(batch, replies, strict=True):
             _answer(call, reply)
         return None
+
+    def renew_from_thread(self, lease: str) -> None:
+        """Renew a lease over a connection of its own, without the event loop."""
+        address = urlsplit(f"{self.base}/v1/batch")
+        connection: HTTPConnection
+        if address.scheme == "https":
+            context = self._tls
+            connection = HTTPSConnection(address.netloc, timeout=CONNECT_S, context=context)
+        else:
+            connection = HTTPConnection(address.netloc, timeout=CONNECT_S)
+        body = wire.encode({"requests": [{"do": "renew", "lease": lease}]})
+        headers = {
+            "Content-Type": "application/json",
+            wire.EPOCH_HEADER: self.epoch,
+            **self._headers,
+        }
+        try:
+            connection.request("POST", address.path, body.encode(), headers)
+            doc = _parse(connection.getresponse().read())
+            reply = wire.document(wire.entries(doc.get("replies"))[0])
+        except (OSError, HTTPException, ValueError, IndexError) as error:
+            raise UnavailableError(f"no authority at {self.base}: {_words(error)}") from error
+        finally:
+            connection.close()
+        if "error" in reply:
+            raise wire.load_error(wire.document(reply["error"]))
 
     async def listen(
         self, prefix: str, after: int | None
@@ -463,6 +492,12 @@ class HTTPStore:
     async def renew(self, lease_id: str) -> Lease:
         """Start the lease's time anew."""
         return wire.load_lease(await self._ask("renew", {"lease": lease_id}))
+
+    def renew_from_thread(self, lease_id: str) -> None:
+        """Start the lease's time anew while the event loop is busy; see ``RenewsFromThreads``."""
+        if self._closing is not None:
+            raise StoreClosedError("the store is closed")
+        self._post.renew_from_thread(lease_id)
 
     async def revoke(self, lease_id: str) -> None:
         """End the lease and delete its keys."""

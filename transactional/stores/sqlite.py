@@ -113,6 +113,8 @@ REST_S_MIN: Final = 0.1
 """Pause after a group that failed, if nobody asks for anything and a lease is due; it doubles."""
 REST_S_MAX: Final = 1.0
 
+RENEW_S: Final = 5.0
+"""How long a thread waits for a lease to be renewed."""
 REBUILD_AGAIN_S: Final = 10.0
 """Pause before the file is rebuilt again, if there was no space or a reader was in the way."""
 
@@ -420,6 +422,10 @@ class SQLiteStore:
     async def renew(self, lease_id: str) -> Lease:
         """Start the lease's time anew."""
         return await self._writer.ask(lambda state: state.renew(lease_id))
+
+    def renew_from_thread(self, lease_id: str) -> None:
+        """Start the lease's time anew while the event loop is busy; see ``RenewsFromThreads``."""
+        self._writer.ask_from_thread(lambda state: state.renew(lease_id), wait_s=RENEW_S)
 
     async def revoke(self, lease_id: str) -> None:
         """End the lease and delete its keys."""

@@ -15,13 +15,19 @@ come together (``ask_all``) share one future, which saves a task and a wake-up e
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import queue
 import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from transactional.errors import StoreClosedError, TooManyRequestsError
+from transactional.errors import (
+    StoreClosedError,
+    TooManyRequestsError,
+    TransactionalError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +112,30 @@ class WriterThread(Generic[Resource]):
         future: asyncio.Future[object] = self._loop.create_future()
         self._queue.put(Job(run, op_id, partial(_hand_over, future)))
         return await future  # type: ignore[return-value]  # the outcome of run, see _hand_over
+
+    def ask_from_thread(self, run: Callable[[Resource], R], *, wait_s: float) -> R:
+        """Have ``run`` done in the thread, for a caller in another thread than the loop's.
+
+        It answers in the middle of a group: only for what leaves nothing to be committed.
+
+        Raises:
+            StoreClosedError, TooManyRequestsError: as ``ask``.
+            UnavailableError: it was not done in time; it may be, later.
+        """
+        self._admit(1)
+        done: concurrent.futures.Future[R] = concurrent.futures.Future()
+
+        def attempt(resource: Resource) -> None:
+            try:
+                done.set_result(run(resource))
+            except TransactionalError as error:
+                done.set_exception(error)
+
+        self._queue.put(Job(attempt, None, lambda _: None))
+        try:
+            return done.result(wait_s)
+        except concurrent.futures.TimeoutError as error:
+            raise UnavailableError(f"the store did not answer within {wait_s:g} s") from error
 
     async def ask_all(
         self, jobs: Sequence[tuple[Callable[[Resource], object], str | None]]
