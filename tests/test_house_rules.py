@@ -300,6 +300,11 @@ TWINS = {
     "transactional.Delivery": ("transactional.BlockingDelivery", {"__eq__", "__repr__"}),  # data's
     "transactional.Sagas": ("transactional.BlockingSagas", {"clock"}),  # the worker's own
     "transactional.Reservations": ("transactional.BlockingReservations", set()),
+    "transactional.WorkQueue": (
+        "transactional.BlockingWorkQueue",
+        {"act", "fence_of", "leave"},  # what its jobs call
+    ),
+    "transactional.Job": ("transactional.BlockingJob", set()),
     "transactional.Transaction": ("transactional.BlockingTransaction", {"decision"}),
 }
 OTHER_ARGUMENTS = {"replication.Agent.batch"}  # its function may be given the agent

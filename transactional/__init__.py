@@ -5,6 +5,7 @@ from transactional.blocking import (
     BlockingEventLog,
     BlockingGrant,
     BlockingIterator,
+    BlockingJob,
     BlockingLock,
     BlockingLost,
     BlockingRegister,
@@ -12,6 +13,7 @@ from transactional.blocking import (
     BlockingSagas,
     BlockingStore,
     BlockingTransaction,
+    BlockingWorkQueue,
     open_sync,
 )
 from transactional.clock import Clock
@@ -167,6 +169,7 @@ __all__ = [
     "BlockingEventLog",
     "BlockingGrant",
     "BlockingIterator",
+    "BlockingJob",
     "BlockingLock",
     "BlockingLost",
     "BlockingRegister",
@@ -174,6 +177,7 @@ __all__ = [
     "BlockingSagas",
     "BlockingStore",
     "BlockingTransaction",
+    "BlockingWorkQueue",
     "Booking",
     "BookingConflict",
     "BookingEndedError",

@@ -22,11 +22,13 @@ from transactional.blocking.recipes import (
     BlockingDelivery,
     BlockingEventLog,
     BlockingGrant,
+    BlockingJob,
     BlockingLock,
     BlockingLost,
     BlockingRegister,
     BlockingReservations,
     BlockingSagas,
+    BlockingWorkQueue,
 )
 from transactional.blocking.store import BlockingStore, BlockingTransaction, open_sync
 
@@ -35,6 +37,7 @@ __all__ = [
     "BlockingEventLog",
     "BlockingGrant",
     "BlockingIterator",
+    "BlockingJob",
     "BlockingLock",
     "BlockingLost",
     "BlockingRegister",
@@ -42,5 +45,6 @@ __all__ = [
     "BlockingSagas",
     "BlockingStore",
     "BlockingTransaction",
+    "BlockingWorkQueue",
     "open_sync",
 ]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from transactional.blocking.loop_thread import BlockingIterator, awaited, called, iterated
 from transactional.events import Delivery, EventLog
 from transactional.lock import Grant, Lock, LockLostError, holder
+from transactional.queues import LEASE_S, Job, WorkQueue
 from transactional.register import Register
 from transactional.reservations import Reservations
 from transactional.sagas import AwaitSignal, Child, Saga, Sagas, Sleep, Step
@@ -294,6 +295,123 @@ class BlockingSagas:
             return await found if inspect.isawaitable(found) else found
 
         return run
+
+
+# --- work queues ---------------------------------------------------------------------------------
+
+
+class BlockingJob:
+    """A job that a worker has.  End it by `done`, `retry`, `fail` or `release`, once.
+
+    Its lease is renewed in the store's thread, however long the worker's own thread is busy.  Used
+    as `with job:` it is retried if the body raises.
+    """
+
+    def __init__(self, carrier: LoopThread, inner: Job) -> None:
+        self._carrier = carrier
+        self._inner = inner
+        self.id: str = inner.id
+        self.payload: Any = inner.payload
+        self.priority: int = inner.priority
+        self.lane: str | None = inner.lane
+        self.worker: str = inner.worker
+        self.attempt: int = inner.attempt
+
+    @property
+    def checkpointed(self) -> Any:
+        """What the last `checkpoint`, of whichever worker, wrote down; None: nothing."""
+        return self._inner.checkpointed
+
+    @property
+    def over_by(self) -> str:
+        """What ended it: `done`, `retry`, `fail`, `release`; empty: nothing did."""
+        return self._inner.over_by
+
+    @property
+    def lost(self) -> BlockingLost:
+        """Set when the claim is over, or must be assumed to be, without our doing."""
+        return BlockingLost(self._carrier, self._inner.lost)
+
+    @property
+    def token(self) -> str:
+        """Names the claim to another process: `resume(id, token)`."""
+        return self._inner.token
+
+    @property
+    def fence(self) -> tuple[Compare, ...]:
+        """Compares that hold as long as the claim does; put them into commits of your own."""
+        return self._inner.fence
+
+    checkpoint = awaited(Job.checkpoint)
+    done = awaited(Job.done)
+    fail = awaited(Job.fail)
+    retry = awaited(Job.retry)
+    release = awaited(Job.release)
+    detach = called(Job.detach)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._carrier.wait(self._inner.__aexit__, kind, error, traceback)
+
+
+class BlockingWorkQueue:
+    """`WorkQueue` for threads; `claims` can be read with `take(timeout_s)`, too."""
+
+    def __init__(self, carrier: LoopThread, inner: WorkQueue) -> None:
+        self._carrier = carrier
+        self._inner = inner
+        self.name: str = inner.name
+
+    put = awaited(WorkQueue.put)
+    cancel = awaited(WorkQueue.cancel)
+    requeue = awaited(WorkQueue.requeue)
+    skip = awaited(WorkQueue.skip)
+    get = awaited(WorkQueue.get)
+    jobs = iterated(WorkQueue.jobs)
+    depths = awaited(WorkQueue.depths)
+    watch = iterated(WorkQueue.watch)
+    config = awaited(WorkQueue.config)
+    forget = awaited(WorkQueue.forget)
+    close = awaited(WorkQueue.close)
+
+    def claims(
+        self, worker: str, *, lease_s: float = LEASE_S, n: int = 1
+    ) -> BlockingIterator[BlockingJob]:
+        """Claim jobs one after the other, for ever; wait while there is none."""
+        items = self._carrier.call(self._inner.claims, worker, lease_s=lease_s, n=n)
+        return BlockingIterator(self._carrier, self._wrapped(items))
+
+    async def _wrapped(self, items: AsyncIterator[Job]) -> AsyncIterator[BlockingJob]:
+        async with aclosing(cast("AsyncGenerator[Job]", items)) as jobs:
+            async for job in jobs:
+                yield BlockingJob(self._carrier, job)
+
+    def claim(
+        self, worker: str, *, n: int = 1, lease_s: float = LEASE_S, wait_s: float | None = 0.0
+    ) -> list[BlockingJob]:
+        """Claim up to `n` jobs; wait for the first up to `wait_s` seconds, None: for ever.
+
+        Raises: as `WorkQueue.claim`.
+        """
+        jobs = self._carrier.wait(self._inner.claim, worker, n=n, lease_s=lease_s, wait_s=wait_s)
+        return [BlockingJob(self._carrier, job) for job in jobs]
+
+    def resume(self, id: str, token: str) -> BlockingJob:  # noqa: A002 as in the original
+        """The job that was claimed under this token, perhaps by another process.
+
+        Raises: as `WorkQueue.resume`.
+        """
+        return BlockingJob(self._carrier, self._carrier.wait(self._inner.resume, id, token))
+
+
+# --- reservations --------------------------------------------------------------------------------
 
 
 class BlockingReservations:

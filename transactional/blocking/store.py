@@ -25,10 +25,12 @@ from transactional.blocking.recipes import (
     BlockingRegister,
     BlockingReservations,
     BlockingSagas,
+    BlockingWorkQueue,
 )
 from transactional.errors import ForkedError, ReentrantCallError, StoreClosedError
 from transactional.events import EventLog
 from transactional.lock import Lock
+from transactional.queues import WorkQueue
 from transactional.register import Register
 from transactional.reservations import Reservations
 from transactional.retry import DEFAULT_RETRY, Retry, Transaction
@@ -238,6 +240,25 @@ class BlockingStore:
             runs_max=runs_max,
         )
         return BlockingSagas(self._carrier, make, definitions)
+
+    def queue(
+        self,
+        name: str,
+        *,
+        lanes: Mapping[str, int] | None = None,
+        attempts_max: int | None = None,
+        keep_ended_s: float | None = None,
+    ) -> BlockingWorkQueue:
+        """The queue of jobs of that name; see ``WorkQueue``."""
+        make = partial(
+            WorkQueue,
+            self._inner,
+            name,
+            lanes=lanes,
+            attempts_max=attempts_max,
+            keep_ended_s=keep_ended_s,
+        )
+        return BlockingWorkQueue(self._carrier, self._carrier.call(make))
 
     def reservations(
         self,

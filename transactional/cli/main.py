@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
-from transactional.cli import files, recipes, rooms, serve, store
+from transactional.cli import files, queues, recipes, rooms, serve, store
 from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ COMMANDS: Final = [
     *files.COMMANDS,
     *recipes.COMMANDS,
     *rooms.COMMANDS,
+    *queues.COMMANDS,
 ]
 
 

@@ -19,10 +19,11 @@ from transactional.queues.job import (
     QueueConfig,
     UnknownJobError,
 )
-from transactional.queues.queue import Depth, JobChange, WorkQueue
+from transactional.queues.queue import LEASE_S, Depth, JobChange, WorkQueue
 from transactional.queues.worker import Job
 
 __all__ = [
+    "LEASE_S",
     "Attempt",
     "ClaimLostError",
     "DependencyCycleError",

@@ -462,11 +462,11 @@ class WorkQueue:
             await self._place(request)
         except ClaimLostError:
             job.lost.set()
-            self._let_go(job)
+            self.leave(job)
             raise
         if kind != "checkpoint":
             job.over_by = kind
-            self._let_go(job)
+            self.leave(job)
 
     def _known_of(self, job: Job) -> tuple[KeyValue | str, ...]:
         """What the draft need not read, if it has not moved since the claim."""
@@ -477,7 +477,8 @@ class WorkQueue:
         claimed = KeyValue(layout.claimed(job.id), record, claim.token, claim.token)
         return (claimed, claim.alive, claim.claimed.followed or layout.followed(job.id))
 
-    def _let_go(self, job: Job) -> None:
+    def leave(self, job: Job) -> None:
+        """Look after this job no more: it is over, or in other hands."""
         for session in self._sessions.values():
             if session.name == job.claim.session:
                 session.let_go(job)

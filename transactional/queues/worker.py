@@ -55,6 +55,10 @@ class ActsOnJobs(Protocol):
         """Compares that hold as long as the claim does."""
         ...
 
+    def leave(self, job: Job) -> None:
+        """Look after this job no more."""
+        ...
+
     async def act(
         self,
         job: Job,
@@ -100,6 +104,14 @@ class Job:
     def token(self) -> str:
         """Names the claim to another process: `WorkQueue.resume(id, token)`."""
         return f"{self.claim.session}:{self.claim.token}"
+
+    def detach(self) -> str:
+        """Leave the claim to another process, and return its token.
+
+        It lasts as long as its lease, which nobody renews once this process has ended.
+        """
+        self._queue.leave(self)
+        return self.token
 
     @property
     def fence(self) -> tuple[Compare, ...]:

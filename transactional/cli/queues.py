@@ -1,0 +1,344 @@
+"""The command `queue`: put, claim and end jobs, look at them, and deal with those that failed.
+
+`claim` prints a job as JSON and leaves it to whoever names its `claim` to `done`, `fail`, `retry`,
+`release` or `checkpoint`, as long as its lease lasts.  With a program it works: the job is on the
+program's standard input, `$CONVOCA_JOB` and `$CONVOCA_CLAIM` name it, the lease is renewed, and the
+exit status decides: 0 is done, 100 is failed and for a person to look at, anything else is tried
+again.  So a shell script is a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from transactional.cli import command as cli
+from transactional.errors import InvalidRequestError, NotFoundError
+from transactional.queues import ClaimLostError, Job, JobInfo, JobState, UnknownJobError, WorkQueue
+
+if TYPE_CHECKING:
+    import argparse
+
+FAILED: Final = 100
+"""The exit status of a program that says: no attempt can help."""
+TERMINATED_S: Final = 10.0
+"""How long a program is given to end when its job is lost."""
+
+
+def _queue_arguments(sub: argparse.ArgumentParser) -> None:
+    verbs = sub.add_subparsers(required=True, metavar="VERB")
+    put = cli.verb(verbs, "put", "put a job; the same one again changes nothing", _put)
+    claim = cli.verb(verbs, "claim", "claim jobs, and perhaps run a program for each", _claim)
+    done = cli.verb(verbs, "done", "end a job that was claimed", _done)
+    fail = cli.verb(verbs, "fail", "park a job that was claimed: a person must look at it", _fail)
+    retry = cli.verb(verbs, "retry", "let a job that was claimed be tried again", _retry)
+    release = cli.verb(verbs, "release", "give a job back untried", _release)
+    note = cli.verb(verbs, "checkpoint", "write down how far a job has got", _checkpoint)
+    listing = cli.verb(verbs, "list", "the jobs in one state, or how many are in each", _list)
+    show = cli.verb(verbs, "show", "one job with its history", _show)
+    requeue = cli.verb(verbs, "requeue", "let a parked or cancelled job begin anew", _requeue)
+    skip = cli.verb(verbs, "skip", "say that a parked job is dealt with", _skip)
+    cancel = cli.verb(verbs, "cancel", "take a job out of the queue", _cancel)
+    rules = cli.verb(verbs, "rules", "show or change what all who use the queue agree on", _rules)
+    for verb in (
+        *(put, claim, done, fail, retry, release, note),
+        *(listing, show, requeue, skip, cancel, rules),
+    ):
+        verb.add_argument("name", help="of the queue")
+    for verb in (put, done, fail, retry, release, note, show, requeue, skip, cancel):
+        verb.add_argument("id", help="of the job")
+    put.add_argument("payload", nargs="?", default="null", help="JSON")
+    put.add_argument("--priority", type=int, default=0, help="the higher is first (default: 0)")
+    put.add_argument("--after", action="append", default=[], metavar="ID", help="wait for this job")
+    put.add_argument("--expected", action="store_true", help="--after may be put later")
+    put.add_argument("--not-before", metavar="TIME", help="ISO 8601 with an offset")
+    put.add_argument("--lane", help="how many of a lane run at once is in `rules`")
+    claim.add_argument("program", nargs="*", help="what to run for each job, after --")
+    claim.add_argument("--worker", default=f"pid-{os.getpid()}", help="who others are told has it")
+    claim.add_argument("--lease", type=float, default=300.0, metavar="SECONDS", help="of the claim")
+    claim.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a job")
+    claim.add_argument(
+        "--count", type=int, default=1, metavar="N", help="end after N jobs; 0: go on for ever"
+    )
+    claim.add_argument("--retry-in", type=float, default=0.0, metavar="SECONDS", help="after a try")
+    for verb in (done, fail, retry, release, note):
+        verb.add_argument(
+            "--claim",
+            default=os.environ.get("CONVOCA_CLAIM"),
+            metavar="CLAIM",
+            help="as `claim` printed it (default: $CONVOCA_CLAIM)",
+        )
+    for verb in (done, skip):
+        verb.add_argument("--result", default="null", help="JSON")
+    for verb in (fail, retry):
+        verb.add_argument("error", help="why")
+    retry.add_argument("--in", dest="in_s", type=float, default=0.0, metavar="SECONDS")
+    note.add_argument("value", help="JSON")
+    listing.add_argument("state", nargs="?", choices=[state.value for state in JobState])
+    cancel.add_argument("--reason", default="", help="others are told")
+    rules.add_argument("--lane", action="append", metavar="LANE=N", help="at most N at once; *=N")
+    rules.add_argument("--attempts", type=int, metavar="N", help="parked after so many")
+    rules.add_argument("--keep", type=float, metavar="SECONDS", help="how long ended ones are kept")
+
+
+# --- putting and working -------------------------------------------------------------------------
+
+
+async def _put(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        info = await WorkQueue(store, options.name).put(
+            options.id,
+            cli.parsed(options.payload),
+            priority=options.priority,
+            after=options.after,
+            not_before=cli.moment(options.not_before) if options.not_before else None,
+            lane=options.lane,
+            expected=options.expected,
+        )
+    cli.show(options, [_row(info)])
+
+
+async def _claim(options: argparse.Namespace) -> int:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        try:
+            return await _claims(queue, options)
+        finally:
+            if options.program:
+                await queue.close()
+
+
+async def _claims(queue: WorkQueue, options: argparse.Namespace) -> int:
+    left = options.count
+    status = 0
+    while True:
+        jobs = await queue.claim(options.worker, lease_s=options.lease, wait_s=options.wait)
+        if not jobs:
+            raise NotFoundError(f"nothing is ready in queue {options.name!r}")
+        if options.program:
+            status = await _run(jobs[0], options)
+        else:
+            _print_claim(jobs[0])
+        left -= 1
+        if left == 0:
+            return status
+
+
+def _print_claim(job: Job) -> None:
+    """Print a claim as JSON, and leave it to whoever reads that."""
+    doc = {**_told(job), "claim": job.detach()}
+    sys.stdout.write(json.dumps(doc, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _told(job: Job) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "payload": job.payload,
+        "attempt": job.attempt,
+        "priority": job.priority,
+        "lane": job.lane,
+        "checkpointed": job.checkpointed,
+    }
+
+
+async def _run(job: Job, options: argparse.Namespace) -> int:
+    """Run the program for the job; return its exit status."""
+    environment = os.environ | {
+        "CONVOCA_JOB": job.id,
+        "CONVOCA_QUEUE": options.name,
+        "CONVOCA_CLAIM": job.token,
+        "CONVOCA_STORE": options.store,
+    }
+    async with job:
+        child = await asyncio.create_subprocess_exec(
+            *options.program, stdin=asyncio.subprocess.PIPE, env=environment
+        )
+        told = json.dumps(_told(job), ensure_ascii=False).encode() + b"\n"
+        ended = asyncio.create_task(child.communicate(told))
+        lost = asyncio.create_task(job.lost.wait())
+        try:
+            await asyncio.wait([ended, lost], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            if not ended.done():
+                child.terminate()
+                _, late = await asyncio.wait([ended], timeout=TERMINATED_S)
+                if late:
+                    child.kill()
+            await asyncio.gather(ended, return_exceptions=True)
+        if job.lost.is_set():
+            raise ClaimLostError(options.name, job.id, job.worker)
+        status = child.returncode or 0
+        if status == 0:
+            await job.done()
+        elif status == FAILED:
+            await job.fail(f"{options.program[0]!r} said that no attempt can help")
+        else:
+            await job.retry(f"exit status {status}", in_s=options.retry_in)
+    return status if status >= 0 else 128 - status
+
+
+async def _resumed(queue: WorkQueue, options: argparse.Namespace) -> Job:
+    if not options.claim:
+        raise InvalidRequestError("say which claim: --claim CLAIM, as `claim` printed it")
+    return await queue.resume(options.id, options.claim)
+
+
+async def _done(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        job = await _resumed(queue, options)
+        await job.done(cli.parsed(options.result))
+        await _show_one(queue, options)
+
+
+async def _fail(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        job = await _resumed(queue, options)
+        await job.fail(options.error)
+        await _show_one(queue, options)
+
+
+async def _retry(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        job = await _resumed(queue, options)
+        await job.retry(options.error, in_s=options.in_s)
+        await _show_one(queue, options)
+
+
+async def _release(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        job = await _resumed(queue, options)
+        await job.release()
+        await _show_one(queue, options)
+
+
+async def _checkpoint(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        job = await _resumed(queue, options)
+        await job.checkpoint(cli.parsed(options.value))
+        await _show_one(queue, options)
+
+
+# --- looking and intervening ---------------------------------------------------------------------
+
+
+async def _show_one(queue: WorkQueue, options: argparse.Namespace) -> None:
+    info = await queue.get(options.id)
+    if info is None:
+        raise UnknownJobError(options.name, options.id)
+    cli.show(options, [_row(info)])
+
+
+async def _list(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        if options.state is None:
+            depths = await queue.depths()
+            rows: list[dict[str, cli.Cell]] = [
+                {"state": state.value, "jobs": depth.count, "more": depth.more}
+                for state, depth in depths.items()
+            ]
+        else:
+            rows = [_row(info) async for info in queue.jobs(options.state)]
+    cli.show(options, rows)
+
+
+async def _show(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        info = await WorkQueue(store, options.name).get(options.id)
+    if info is None:
+        raise UnknownJobError(options.name, options.id)
+    if options.output == "json":
+        sys.stdout.write(json.dumps(info.to_json(), ensure_ascii=False) + "\n")
+        return
+    cli.show(options, [_row(info)])
+    attempts: list[dict[str, cli.Cell]] = [
+        {
+            "attempt": attempt.number,
+            "worker": attempt.worker,
+            "at": attempt.at.isoformat(timespec="seconds"),
+            "ended": attempt.ended or "(runs)",
+            "error": attempt.error,
+        }
+        for attempt in info.history
+    ]
+    cli.show(options, attempts)
+
+
+def _row(info: JobInfo) -> dict[str, cli.Cell]:
+    def told(value: object) -> str | None:
+        return None if value is None else json.dumps(value, ensure_ascii=False)
+
+    return {
+        "id": info.id,
+        "state": info.state.value,
+        "priority": info.priority,
+        "lane": info.lane,
+        "attempts": info.attempts,
+        "worker": info.worker,
+        "waits_for": ", ".join(info.missing) or None,
+        "not_before": info.not_before.isoformat() if info.not_before else None,
+        "payload": told(info.payload),
+        "checkpointed": told(info.checkpointed),
+        "result": told(info.result),
+        "error": info.error or None,
+    }
+
+
+async def _requeue(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        info = await WorkQueue(store, options.name).requeue(options.id)
+    cli.show(options, [_row(info)])
+
+
+async def _skip(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        info = await queue.skip(options.id, cli.parsed(options.result))
+    cli.show(options, [_row(info)])
+
+
+async def _cancel(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        info = await WorkQueue(store, options.name).cancel(options.id, options.reason)
+    cli.show(options, [_row(info)])
+
+
+async def _rules(options: argparse.Namespace) -> None:
+    async with cli.opened(options) as store:
+        queue = WorkQueue(store, options.name)
+        if options.lane or options.attempts is not None or options.keep is not None:
+            lanes = dict((await queue.config()).lanes)
+            for text in options.lane or ():
+                lane, _, limit = text.rpartition("=")
+                if not lane or not limit.isdecimal():
+                    raise InvalidRequestError(f"{text!r} is not like acme=1")
+                lanes[lane] = int(limit)
+            queue = WorkQueue(
+                store,
+                options.name,
+                lanes=lanes if options.lane else None,
+                attempts_max=options.attempts,
+                keep_ended_s=options.keep,
+            )
+        config = await queue.config()
+    rows: list[dict[str, cli.Cell]] = [
+        {"rule": f"lane {lane}", "value": limit} for lane, limit in sorted(config.lanes.items())
+    ]
+    rows.append({"rule": "attempts", "value": config.attempts_max})
+    rows.append({"rule": "keep", "value": config.keep_ended_s})
+    cli.show(options, rows)
+
+
+COMMANDS: Final = (
+    cli.Command("queue", "give work to exactly one worker each", _queue_arguments, cli.run_verb),
+)
