@@ -74,6 +74,24 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
     return top
 
 
+def parsed_options(top: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments; what follows a `--` is the program of a command that may run one.
+
+    (argparse takes an optional list of positionals for empty as soon as an option follows.)
+    """
+    words = list(arguments)
+    program: list[str] = []
+    if "--" in words and words[:1] == ["queue"]:
+        at = words.index("--")
+        words, program = words[:at], words[at + 1 :]
+    options = top.parse_args(words)
+    if program:
+        if not hasattr(options, "program"):
+            top.error("this command runs no program: leave out what follows the --")
+        options.program = program
+    return options
+
+
 def add_store(sub: argparse.ArgumentParser) -> None:
     """Give a command the options that every client of a store has."""
     sub.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
@@ -24,7 +25,9 @@ COMMANDS: Final = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    options = cli.parser(COMMANDS).parse_args(arguments)
+    options = cli.parsed_options(
+        cli.parser(COMMANDS), sys.argv[1:] if arguments is None else arguments
+    )
     try:
         status: int | None = asyncio.run(options.run(options))
     except (TransactionalError, OSError) as error:

@@ -22,6 +22,8 @@ from transactional.queues import ClaimLostError, Job, JobInfo, JobState, Unknown
 if TYPE_CHECKING:
     import argparse
 
+    from transactional.store import Store
+
 FAILED: Final = 100
 """The exit status of a program that says: no attempt can help."""
 TERMINATED_S: Final = 10.0
@@ -56,7 +58,8 @@ def _queue_arguments(sub: argparse.ArgumentParser) -> None:
     put.add_argument("--expected", action="store_true", help="--after may be put later")
     put.add_argument("--not-before", metavar="TIME", help="ISO 8601 with an offset")
     put.add_argument("--lane", help="how many of a lane run at once is in `rules`")
-    claim.add_argument("program", nargs="*", help="what to run for each job, after --")
+    claim.usage = f"{claim.prog} NAME [OPTIONS] [-- PROGRAM ...]"
+    claim.set_defaults(program=[])  # filled from what follows a `--`
     claim.add_argument("--worker", default=f"pid-{os.getpid()}", help="who others are told has it")
     claim.add_argument("--lease", type=float, default=300.0, metavar="SECONDS", help="of the claim")
     claim.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a job")
@@ -104,11 +107,22 @@ async def _put(options: argparse.Namespace) -> None:
 async def _claim(options: argparse.Namespace) -> int:
     async with cli.opened(options) as store:
         queue = WorkQueue(store, options.name)
+        if not options.program:
+            _refuse_embedded(store)
         try:
             return await _claims(queue, options)
         finally:
             if options.program:
                 await queue.close()
+
+
+def _refuse_embedded(store: Store) -> None:
+    """Refuse a claim that would be over before anybody read of it."""
+    if not store.capabilities.shared:
+        raise InvalidRequestError(
+            "a claim on a file ends with the process that has the file: serve it"
+            " (`python -m transactional serve FILE`), or give a program to run, after --"
+        )
 
 
 async def _claims(queue: WorkQueue, options: argparse.Namespace) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -32,6 +30,11 @@ from transactional import (
 )
 from transactional.queues import queue as queue_module
 from transactional.stores.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    import pytest
 
 LANES = {"one": 1, "two": 2}
 ATTEMPTS_MAX = 2
@@ -240,7 +243,7 @@ class QueueMachine(RuleBasedStateMachine):
         wait_s=st.sampled_from([0, 0, 0, 5]),
         expected=st.booleans(),
     )
-    def put(self, job, worker, priority, lane, after, wait_s, expected):
+    def put(self, job, worker, priority, lane, after, wait_s, expected):  # noqa: PLR0917 drawn
         self.put_one(job, worker, priority, lane, after, wait_s, expected=expected)
 
     @rule(jobs=st.lists(st.sampled_from(IDS), max_size=4), worker=WORKERS, data=st.data())
@@ -255,7 +258,7 @@ class QueueMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.claim_one(worker)
 
-    def put_one(self, job, worker, priority, lane, after, wait_s, *, expected):
+    def put_one(self, job, worker, priority, lane, after, wait_s, *, expected):  # noqa: PLR0917
         wanted = self.model.put(job, priority, lane, after, wait_s - 0.5, expected=expected)
         if wanted == "repeat":
             return
