@@ -208,7 +208,6 @@ class WorkQueue:
         lanes: Mapping[str, int] | None = None,
         attempts_max: int | None = None,
         keep_ended_s: float | None = None,
-        dice: random.Random | None = None,
     ) -> None:
         self.name = name
         self._layout = QueueLayout(name)
@@ -216,7 +215,7 @@ class WorkQueue:
         self._wanted = _wanted(lanes, attempts_max, keep_ended_s)
         self._config: tuple[QueueConfig, int] | None = None
         self._configuring = asyncio.Lock()
-        self._dice = dice or random.Random()  # noqa: S311 it spreads claimants, no secret
+        self._dice = random.Random()  # noqa: S311 it spreads claimants, no secret
         self._sessions: dict[float, Session] = {}
         self._opening = asyncio.Lock()
         self._bell = _Bell(store, self._layout)

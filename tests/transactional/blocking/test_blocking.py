@@ -39,6 +39,7 @@ from transactional import (
     StepRefused,
     StoreClosedError,
     UnknownSchemeError,
+    WorkQueue,
     open_sync,
 )
 
@@ -88,6 +89,7 @@ def shape(method: object, skip: int = 0) -> list[tuple[str, object, object]]:
         (EventLog, BlockingStore.event_log, 0),
         (Sagas, BlockingStore.sagas, 0),
         (Reservations, BlockingStore.reservations, 0),
+        (WorkQueue, BlockingStore.queue, 0),
         (transactional.compare_and_swap, BlockingStore.compare_and_swap, 1),
         (transactional.create, BlockingStore.create, 1),
         (transactional.scan_all, BlockingStore.scan_all, 1),
@@ -343,6 +345,40 @@ def test_a_room_is_booked_once_by_many_threads(store):
 
 
 # --- the end -------------------------------------------------------------------------------------
+
+
+def test_threads_share_a_work_queue(store):
+    """Each job to one of them; a body that raises, a lost claim, a thread that waits."""
+    queue = store.queue("tickets", lanes={"one": 1}, attempts_max=9)
+    for n in range(12):
+        queue.put(f"j{n}", n, lane="one" if n % 3 else None)
+    done: list[str] = []
+
+    def work(name):
+        with queue.claims(name) as claims:
+            while True:
+                try:
+                    job = claims.take(timeout_s=1)
+                except TimeoutError:
+                    return
+                with job:
+                    assert not job.lost.is_set()
+                    job.checkpoint(1)
+                    job.done(writes=[Put(f"effect/{job.id}", name.encode())], compares=job.fence)
+                    done.append(job.id)
+
+    for future in [in_a_thread(lambda n=n: work(f"w{n}")) for n in range(3)]:
+        future.result(60)
+    assert sorted(done) == sorted(f"j{n}" for n in range(12))
+    waiting = in_a_thread(lambda: queue.claim("late", wait_s=30))
+    queue.put("last")
+    (job,) = waiting.result(30)
+    with pytest.raises(ZeroDivisionError), job:
+        1 / 0  # noqa: B018 the body raises
+    assert job.over_by == "retry"
+    queue.cancel("last")
+    assert [info.id for info in queue.jobs("cancelled")] == ["last"]
+    queue.close()
 
 
 def test_a_close_frees_every_thread_that_waits(store):
