@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replication.cli import commands
+from replication.cli.screen import json_line, printable
 from replication.errors import NoAnswerError, NotYetError, ReplicationError
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--secret-file", type=Path, help="the cluster secret; on a second line the previous one"
+        "--secret-file",
+        type=Path,
+        help="the cluster secret; on a second line the previous one (default: $CONVOCA_SECRET)",
     )
     shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
     shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
@@ -106,26 +108,32 @@ def _add_up(up: argparse.ArgumentParser) -> None:
 
 
 def shown(answer: object, output: str) -> str:
-    """An answer as the user asked to see it."""
+    """An answer as the user asked to see it; a cell is on one line, whatever is in it."""
     if output == "json":
-        return json.dumps(answer, default=str, ensure_ascii=False)
+        return json_line(answer)
     if isinstance(answer, dict):
-        width = max((len(str(key)) for key in answer), default=0) if output == "table" else 0
-        return "\n".join(f"{key!s:<{width}} {value}" for key, value in answer.items())
+        pairs = [(printable(key), printable(value)) for key, value in answer.items()]
+        width = max((len(key) for key, _ in pairs), default=0) if output == "table" else 0
+        return "\n".join(f"{key:<{width}} {value}" for key, value in pairs)
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         columns = list(answer[0])
-        rows = [[str(row[column]) for column in columns] for row in answer]
+        rows = [[printable(row[column]) for column in columns] for row in answer]
         if output == "plain":
             return "\n".join("\t".join(row) for row in rows)
-        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-        lines = [columns, *rows]
+        lines = [[printable(column) for column in columns], *rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in lines
         )
     if isinstance(answer, list):
-        return "\n".join(map(str, answer))
-    return str(answer)
+        return "\n".join(map(printable, answer))
+    return printable(answer)
+
+
+def _complain(error: Exception, hint: str) -> None:
+    words = f"error: {printable(error)} (hint: {printable(hint)})"
+    print(words, file=sys.stderr)  # noqa: T201 - a command line prints
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,13 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = asyncio.run(commands.run(options))
     except (NotYetError, NoAnswerError) as error:
-        print(f"error: {error} (hint: {error.hint})", file=sys.stderr)  # noqa: T201 - a command line prints
+        _complain(error, error.hint)
         return 3
     except ReplicationError as error:
-        print(f"error: {error} (hint: {error.hint})", file=sys.stderr)  # noqa: T201 - a command line prints
+        _complain(error, error.hint)
         return 1
     except OSError as error:
-        print(f"error: {error} (hint: check the path)", file=sys.stderr)  # noqa: T201 - a command line prints
+        _complain(error, "check the path")
         return 1
     except KeyboardInterrupt:
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from replication.agent import Agent
 from replication.cli import doctor as diagnosis
 from replication.cli import logs
+from replication.cli.screen import json_line, printable
 from replication.errors import ConfigError
 from replication.journal import HOW_TO_GO_ON, KeptOut, back_up
 from replication.options import keys_of, tls_contexts
@@ -113,10 +115,10 @@ async def _watch(options: argparse.Namespace) -> None:
     """Print changes until the agent stops, or we are interrupted."""
     async for change in _client(options).changes(options.name):
         if options.output == "json":
-            line = json.dumps(change, ensure_ascii=False)
+            line = json_line(change)
         else:
             lagged = ["(lagged)"] if change["lagged"] else []
-            line = " ".join([change["name"], change["type"], *change["keys"], *lagged])
+            line = printable(" ".join([change["name"], change["type"], *change["keys"], *lagged]))
         print(line, flush=True)  # noqa: T201 - the verb prints
 
 
@@ -133,7 +135,7 @@ async def _write(options: argparse.Namespace) -> Any:
     order = {"name": options.name, "value": value, "copies": options.copies}
     answer = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
     if not answer["durable"]:
-        note = f"note: {answer['writer']} keeps no journal: this is in its memory only"
+        note = f"note: {printable(answer['writer'])} keeps no journal: this is in its memory only"
         print(note, file=sys.stderr)  # noqa: T201 - a command line prints
     return answer if options.output == "json" else None
 
@@ -191,11 +193,15 @@ def _client(options: argparse.Namespace, peer: str = "") -> AdminClient:
 
 
 def _secret(options: argparse.Namespace) -> list[str] | None:
-    """The secrets of the file, one per line, the one to seal with first."""
+    """The secrets of the file or the environment, one per line, the one to seal with first.
+
+    There is no option that takes a secret: what a process was started with is for all eyes.
+    """
     path: Path | None = options.secret_file
-    if path is None:
+    given = os.environ.get("CONVOCA_SECRET", "")
+    if path is None and not given:
         return None
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = (path.read_text(encoding="utf-8") if path is not None else given).splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -9,10 +9,11 @@ addresses, codes and counts: never secrets, MACs or values.
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
+
+from replication.cli.screen import json_line, printable
 
 LOGGER = "replication"
 
@@ -32,15 +33,15 @@ class LineFormatter:
             facts["error"] = f"{type(error).__name__}: {error}"
         line = {"at": at, "level": record.levelname.lower(), "event": record.getMessage(), **facts}
         if self._form == "json":
-            return json.dumps(line, default=str, ensure_ascii=False)
+            return json_line(line)
         shown = " ".join(f"{key}={_quoted(value)}" for key, value in facts.items())
-        return f"{at} {line['level']} {line['event']} {shown}".rstrip()
+        return printable(f"{at} {line['level']} {line['event']} {shown}".rstrip())
 
 
 def _quoted(value: object) -> str:
     text = str(value)
     plain = text and not any(c.isspace() or c in '"=' for c in text)
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else json_line(text)
 
 
 def write_to_stderr(level: str, form: str) -> None:

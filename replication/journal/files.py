@@ -25,8 +25,13 @@ are closed as well, behind its back, and the connection is never closed: SQLite 
 remove, a log that belongs to the parent. Only a descriptor that cannot be written to takes the
 place of each, so that its number is not given to another file.
 
-*Copies* are made beside their place, synced, opened once as a start would open them, and renamed
-to it. Before a success is told there is a file that opens.
+*Copies* are made beside their place, in a directory that nobody else can enter, synced, opened once
+as a start would open them, and linked to it, which fails where anything is, be it a link to
+nowhere. Before a success is told there is a file that opens.
+
+*Eyes.* Values are not encrypted, so every file that is made here is its owner's alone (0600),
+whatever the umask; SQLite gives its own the mode of the database. A file that is there keeps its
+mode: whoever widened it had a reason.
 """
 
 from __future__ import annotations
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+PRIVATE = 0o600
 COMPANIONS = ("-wal", "-shm", "-journal")
 WAL_VERSION = 2
 WAL_VERSION_AT = slice(18, 20)
@@ -141,8 +147,13 @@ class Hold:
 
 
 def _opened(name: Path, path: Path) -> int:
+    """Open a file, made for its owner's eyes if absent: what it will hold is not encrypted."""
     try:
-        return os.open(name, LOCK_FLAGS, 0o644)
+        with contextlib.suppress(FileExistsError):
+            made = os.open(name, LOCK_FLAGS | os.O_EXCL, PRIVATE)
+            os.fchmod(made, PRIVATE)  # whatever the umask says
+            return made
+        return os.open(name, LOCK_FLAGS, PRIVATE)
     except OSError as error:
         raise JournalUnreadableError(
             f"{path} cannot be opened: {error.strerror}",
@@ -277,30 +288,54 @@ def put_in_place(target: Path, write: Callable[[Path], None]) -> list[Path]:
         JournalHeldError: an agent runs on a file of that name, removed or not.
         JournalUnreadableError: there is a file already; it was left alone.
     """
-    target = Path(os.path.realpath(target))
-    part = beside(target, ".part")
+    target = Path(os.path.realpath(target.parent)) / target.name  # no link in its own name
     lock = _opened(beside(target, ".lock"), target)
     try:
         _flock(lock, target)
-        if target.exists():
-            raise JournalUnreadableError(
-                f"{target} exists", hint="move it away first; nothing was changed"
-            )
-        for left in (part, *(beside(part, suffix) for suffix in COMPANIONS)):
-            left.unlink(missing_ok=True)
-        try:
+        _check_free(target)
+        with _private_directory(target) as directory:
+            part = directory / target.name
+            os.close(_opened(part, target))
             write(part)
             with part.open("rb") as written:
                 os.fsync(written.fileno())
             moved = move_aside(target)
-            part.rename(target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+            _link(part, target)
         _sync_directory(target.parent)
         return moved
     finally:
         os.close(lock)
+
+
+def _check_free(target: Path) -> None:
+    if os.path.lexists(target):
+        raise JournalUnreadableError(
+            f"{target} exists", hint="move it away first; nothing was changed"
+        )
+
+
+@contextlib.contextmanager
+def _private_directory(target: Path) -> Iterator[Path]:
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent)
+    except OSError as error:
+        raise JournalUnreadableError(f"{target} cannot be made: {error.strerror}") from error
+    with made as directory:
+        yield Path(directory)
+
+
+def _link(part: Path, target: Path) -> None:
+    """Give a file its name, unless something has that name."""
+    try:
+        os.link(part, target, follow_symlinks=False)
+    except FileExistsError:
+        _check_free(target)
+        raise
+    except OSError:  # a file system without hard links: nearly as good
+        _check_free(target)
+        part.rename(target)
+    else:
+        part.unlink()
 
 
 def _sync_directory(path: Path) -> None:

@@ -40,10 +40,10 @@ class Keyring:
         principals: agent name -> its own keys, at those who serve it.
     """
 
-    cluster: tuple[bytes, ...] = ()
-    own: tuple[bytes, ...] = ()
-    principals: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict)
-    _by_id: dict[bytes, tuple[str, bytes]] = field(init=False, default_factory=dict)
+    cluster: tuple[bytes, ...] = field(default=(), repr=False)
+    own: tuple[bytes, ...] = field(default=(), repr=False)
+    principals: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    _by_id: dict[bytes, tuple[str, bytes]] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name, keys in (("", self.own), *self.principals.items()):

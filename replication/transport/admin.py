@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -176,7 +176,7 @@ class AdminClient:
     """
 
     address: str
-    keys: tuple[bytes, ...] = ()
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
     timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
 

@@ -2,9 +2,10 @@
 
 A command is a name, its arguments and a coroutine.  It prints its result on stdout in one of three
 forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and ``json`` for
-programs.  A failure is one line on stderr and an exit status that says what it did to the state:
-1 refused or in conflict (nothing written), 3 unavailable (nothing written), 4 outcome unknown;
-with ``json`` it is an object on one line.  ``lock`` ends as the program that it ran does.
+programs; none of them sends a terminal what it would obey (`screen.py`).  A failure is one line on
+stderr and an exit status that says what it did to the state: 1 refused or in conflict (nothing
+written), 3 unavailable (nothing written), 4 outcome unknown; with ``json`` it is an object on one
+line.  ``lock`` ends as the program that it ran does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 
+from transactional.cli.screen import json_line, printable
 from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
@@ -98,7 +100,8 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         "--store",
         default=os.environ.get("CONVOCA_STORE", DEFAULT_STORE),
         metavar="URL",
-        help="sqlite:PATH or http://HOST:PORT (default: $CONVOCA_STORE or %(default)s)",
+        # What the variable holds is not told: a URL may have a token in it.
+        help=f"sqlite:PATH or http://HOST:PORT (default: $CONVOCA_STORE, or {DEFAULT_STORE})",
     )
     sub.add_argument(
         "--token-file", type=Path, help="token for the authority (default: $CONVOCA_TOKEN)"
@@ -178,12 +181,12 @@ def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> Non
     """Print rows with equal columns in the form that was asked for; a JSON row is one line."""
     if options.output == "json":
         for row in rows:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_line(row) + "\n")
     elif options.output == "plain":
         for row in rows:
             sys.stdout.write("\t".join(map(_cell, row.values())) + "\n")
     elif rows:
-        table = Table(*rows[0], box=None, pad_edge=False, header_style="bold")
+        table = Table(*map(printable, rows[0]), box=None, pad_edge=False, header_style="bold")
         for row in rows:
             table.add_row(*(_cell(value) for value in row.values()))
         Console(soft_wrap=True, highlight=False, markup=False).print(table)
@@ -195,7 +198,7 @@ def _cell(value: Cell) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    return printable(value)
 
 
 def row_of(item: KeyValue) -> dict[str, Cell]:
@@ -227,16 +230,16 @@ def complain(error: TransactionalError | OSError, *, output: str = "table") -> i
     hint = "check the file, the address and your rights"
     if isinstance(error, TransactionalError):
         hint = error.hint
-    words = " ".join(str(error).split())
+    words = printable(" ".join(str(error).split()))
     if output == "json":
         doc = (
             dump_error(error)
             if isinstance(error, TransactionalError)
             else {"code": "os", "message": words, "hint": hint, "applied": False, "details": {}}
         )
-        sys.stderr.write(json.dumps(doc, ensure_ascii=False) + "\n")
+        sys.stderr.write(json_line(doc) + "\n")
     else:
-        sys.stderr.write(f"error: {words} (hint: {hint})\n")
+        sys.stderr.write(f"error: {words} (hint: {printable(hint)})\n")
     if isinstance(error, OutcomeUnknownError | OpIdExpiredError):
         return 4
     return 3 if isinstance(error, UnavailableError) else 1

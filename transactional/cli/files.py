@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
+from transactional.cli.screen import printable
 from transactional.errors import CorruptStoreError
 from transactional.stores import backup, verify
 
@@ -23,7 +24,7 @@ def _backup_arguments(sub: argparse.ArgumentParser) -> None:
 async def _backup(options: argparse.Namespace) -> None:
     epoch = await asyncio.to_thread(backup, options.file, options.copy)
     if options.output == "table":
-        print(f"{options.copy}: sound copy, epoch {epoch}")
+        print(f"{printable(options.copy)}: sound copy, epoch {epoch}")
     else:
         cli.show(options, [{"copy": str(options.copy), "sound": True, "epoch": epoch}])
 
@@ -37,11 +38,11 @@ async def _verify(options: argparse.Namespace) -> None:
     problems = await asyncio.to_thread(verify, options.file)
     table = options.output == "table"
     for problem in problems:
-        print(problem) if table else cli.show(options, [{"problem": problem}])
+        print(printable(problem)) if table else cli.show(options, [{"problem": problem}])
     if problems:
         raise CorruptStoreError(f"{options.file} has {len(problems)} problems")
     if table:
-        print(f"{options.file}: sound")
+        print(f"{printable(options.file)}: sound")
     else:
         cli.show(options, [{"file": str(options.file), "sound": True}])
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import logging
 import os
 import secrets
 import signal
 import ssl
+import traceback
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlencode
 
 from transactional.cli import command as cli
+from transactional.cli.screen import printable
 from transactional.errors import InvalidRequestError
 from transactional.stores import Retention, connect
 
@@ -91,6 +94,7 @@ async def _find_free(listen: Listen) -> None:
 async def _serve(options: argparse.Namespace) -> None:
     from transactional.server import Authority  # noqa: PLC0415 clients need no server
 
+    _log_to_stderr()
     listen = _listen(options)
     await _find_free(listen)
     stop = asyncio.Event()
@@ -104,10 +108,29 @@ async def _serve(options: argparse.Namespace) -> None:
     try:
         await authority.start()
         _calm_collector()
-        print(f"listening on {authority.url} ({url}, epoch {store.epoch})", flush=True)
+        print(f"listening on {authority.url} ({printable(url)}, epoch {store.epoch})", flush=True)
         await stop.wait()
     finally:
         await authority.stop()
+
+
+class _Line:
+    """Formats a record as one line, traceback and all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = f"{record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[0] is not None:
+            words += "\n" + "".join(traceback.format_exception(*record.exc_info))
+        return printable(words.rstrip())
+
+
+def _log_to_stderr() -> None:
+    """Have warnings and worse written to stderr, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())  # type: ignore[arg-type]  # it formats; that is all
+    logger = logging.getLogger("transactional")
+    logger.handlers = [handler]
+    logger.propagate = False
 
 
 def _calm_collector() -> None:

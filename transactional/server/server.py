@@ -221,7 +221,7 @@ class Authority:
             kind = NotFoundError if error.status == 404 else InvalidRequestError
             return _as_error(kind(reason), error.status)
         except Exception:  # noqa: BLE001 a fault must reach its caller as what it is
-            _log.exception("a fault in %s %s", request.method, request.path)
+            _log.exception("a fault in %s %r", request.method, request.path)
             op_id = request.headers.get("Idempotency-Key")
             return _as_error(fault(op_id, reads=request.method in {"GET", "HEAD"}))
         finally:

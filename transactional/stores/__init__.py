@@ -73,7 +73,7 @@ async def connect(
 
             base, in_url = _authority_of(url)
             return await HTTPStore.open(base, token=token or in_url, tls=tls)
-    raise UnknownSchemeError(f"{scheme[:40]!r} names no store")
+    raise UnknownSchemeError("the URL names no store")  # nor is it told: it may hold a token
 
 
 def _authority_of(url: str) -> tuple[str, str | None]:
@@ -82,8 +82,8 @@ def _authority_of(url: str) -> tuple[str, str | None]:
         parts = urlsplit(url)
         if not parts.hostname or parts.port == 0:  # .port raises beyond 65535
             raise UnknownSchemeError("the URL names no host and port")
-    except ValueError as error:
-        raise UnknownSchemeError("the URL names no host and port") from error
+    except ValueError:
+        raise UnknownSchemeError("the URL names no host and port") from None  # it quotes the URL
     if parts.username is not None or parts.password is not None:
         raise UnknownSchemeError("the URL has USER:PASSWORD@, which an authority does not take")
     return f"{parts.scheme}://{parts.netloc}{parts.path}", _options(parts.query).get("token")

@@ -83,8 +83,9 @@ class Retention:
         for name, text in options.items():
             try:
                 given[name] = float(text) if name.endswith("_s") else int(text)
-            except ValueError as error:
-                raise InvalidRequestError(f"{name} is a number, not {text!r}") from error
+            except ValueError:
+                # Not what was given instead: with the wrong scheme it is a token.
+                raise InvalidRequestError(f"the URL's option {name} is a number") from None
         return given
 
 

@@ -33,6 +33,7 @@ import os
 import re
 import secrets
 import sqlite3
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
+PRIVATE: Final = 0o600
+"""Values are not encrypted: what is made here is for its owner's eyes."""
 WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
 _log = logging.getLogger(__name__)
@@ -111,7 +114,8 @@ class FileLock:
 def _locked(name: Path, path: Path) -> int:
     """Return a descriptor of the lock file ``name`` that is locked for the owner of ``path``."""
     try:
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_private(name)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidRequestError(f"{path.parent} is not a directory") from error
     except OSError as error:
@@ -298,6 +302,7 @@ class OpenFile:
         try:
             set_strange_log_aside(path, lock.epoch_before)
             behind_s = _behind(path, wall_us(), accept=accept_clock)
+            make_private(path)
             writer = connect_writer(path)
             if behind_s > JUMP_S_MAX and accept_clock:
                 _take_back(writer, wall_us())
@@ -351,29 +356,71 @@ def backup(source: Path, target: Path) -> str:
     """
     if not source.exists():
         raise InvalidRequestError(f"{source} does not exist")
-    if target.exists():
-        raise InvalidRequestError(f"{target} exists; a backup overwrites nothing")
+    target = Path(os.path.realpath(target.parent)) / target.name  # no link in its own name
+    _check_free(target)
     epoch = secrets.token_hex(4)
-    target = real_path(target)
     lock = FileLock(target)  # it may be removed, and in use none the less
     try:
-        part = target.with_name(target.name + ".part")
-        part.unlink(missing_ok=True)
-        try:
-            _copy(source, part, epoch)
-        except BaseException as error:
-            part.unlink(missing_ok=True)
-            if isinstance(error, sqlite3.Error):
+        with _private_directory(target) as directory:
+            part = directory / target.name
+            make_private(part)
+            try:
+                _copy(source, part, epoch)
+            except sqlite3.Error as error:
                 raise translate(error) from error
-            raise
-        move_aside(target)
-        part.rename(target)
+            move_aside(target)
+            _link(part, target)
     finally:
         lock.close()
-    directory = os.open(target.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    parent = os.open(target.parent, os.O_RDONLY)
+    os.fsync(parent)
+    os.close(parent)
     return epoch
+
+
+def _check_free(target: Path) -> None:
+    if os.path.lexists(target):  # a link to nowhere, too
+        raise InvalidRequestError(f"{target} exists; a backup overwrites nothing")
+
+
+@contextlib.contextmanager
+def _private_directory(target: Path) -> Iterator[Path]:
+    """Make a directory beside ``target`` that nobody else can enter, for as long as it is used."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent)
+    except OSError as error:
+        raise StoreIOError(f"cannot write beside {target}: {error.strerror}") from error
+    with made as directory:
+        yield Path(directory)
+
+
+def _link(part: Path, target: Path) -> None:
+    """Give a file its name, unless something has that name."""
+    try:
+        os.link(part, target, follow_symlinks=False)
+    except FileExistsError:
+        _check_free(target)
+        raise
+    except OSError:  # a file system without hard links: nearly as good
+        _check_free(target)
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for its owner's eyes, whatever the umask; one that is there stays.
+
+    SQLite gives the mode of a database to its log and its journal.
+    """
+    try:
+        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+    except FileExistsError:
+        return
+    try:
+        os.fchmod(made, PRIVATE)
+    finally:
+        os.close(made)
 
 
 def _copy(source: Path, part: Path, epoch: str) -> None:
