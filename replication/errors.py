@@ -47,6 +47,13 @@ class MalformedFrameError(FrameError):
     hint = "the sender is not a replica, or the bytes were damaged on the way"
 
 
+class DamagedFrameError(MalformedFrameError):
+    """A frame that is not protected by a secret was damaged on its way; gossip sends it again."""
+
+    code: ClassVar[str] = "damaged"
+    hint = "if it goes on: the network damages frames, or the sender has a secret and we have none"
+
+
 class AuthenticationError(FrameError):
     """The frame is not authenticated by a secret that this cluster knows."""
 

@@ -10,6 +10,10 @@ constant time. Two kinds of keys:
 
     sealed by the secret       frame . MAC(secret, frame)
     sealed by an own key       frame . id(key) . MAC(key, frame . id(key))
+    sealed by nothing          frame . CRC-32(frame)
+
+Without keys a frame carries a checksum, for a network that flips bits or cuts frames short. It
+proves nothing: whoever can write a frame can write its checksum.
 
 Each kind may have several keys, the one to seal with first: that is how keys are rotated.
 """
@@ -18,21 +22,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replication.errors import AuthenticationError
+from replication.errors import AuthenticationError, DamagedFrameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MAC_BYTES = 16
+CHECKSUM_BYTES = 4
 KEY_ID_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The keys of one agent. Without any, frames are neither sealed nor checked (loopback).
+    """The keys of one agent. Without any, damage to a frame is seen and nothing else (loopback).
 
     Args:
         cluster: keys of the cluster secret.
@@ -58,16 +64,19 @@ class Keyring:
         if own:
             key_id = _key_id(own[0])
             return key_id + _mac(own[0], frame + key_id)
-        return _mac(self.cluster[0], frame) if self.cluster else b""
+        return _mac(self.cluster[0], frame) if self.cluster else _checksum(frame)
 
     def opened(self, frame: bytes) -> tuple[bytes, str]:
         """The frame without its trailer, and the name that the key speaks for ("" for anybody's).
 
         Raises:
             AuthenticationError: no key of ours sealed it.
+            DamagedFrameError: there are no keys, and its checksum does not fit.
         """
         if not self:
-            return frame, ""
+            if _checksum(frame[:-CHECKSUM_BYTES]) != frame[-CHECKSUM_BYTES:]:
+                raise DamagedFrameError("the checksum of the frame does not fit")
+            return frame[:-CHECKSUM_BYTES], ""
         signed, mac = frame[:-MAC_BYTES], frame[-MAC_BYTES:]
         if any(hmac.compare_digest(_mac(key, signed), mac) for key in self.cluster):
             return signed, ""
@@ -98,6 +107,10 @@ class Keyring:
 def _proofs(statement: str, keys: Iterable[bytes]) -> Iterator[str]:
     data = b"convoca proof " + statement.encode()
     return (hmac.new(key, data, hashlib.sha256).hexdigest()[:32] for key in keys)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "big")
 
 
 def _mac(key: bytes, data: bytes) -> bytes:

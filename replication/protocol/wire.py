@@ -2,7 +2,7 @@
 
 Theory of operation. A frame is a msgpack array, positional, with the body as opaque bytes:
 
-    [version, cluster, kind, flags, src, namespace, body]  [MAC, if there are keys: see `keyring`]
+    [version, cluster, kind, flags, src, namespace, body]  MAC, or a checksum: see `keyring`
      src = [replica id, boot id, number, answers, rules]
 
 The MAC is compared in constant time *before* anything is decoded. `rules` is the digest of the

@@ -39,17 +39,39 @@ def test_ten_duplicates_reorder_and_half_the_frames_lost():
     assert hard_s <= 3 * max(calm_s, 1.0), (calm_s, hard_s)
 
 
-def test_damaged_frames_are_counted_and_change_nothing():
+@pytest.mark.parametrize(("secret", "code"), [(b"a secret", "unauthenticated"), (b"", "damaged")])
+def test_damaged_frames_are_counted_and_change_nothing(secret, code):
     """[replication 2] every frame cut or flipped: nothing is merged, refusals are counted."""
-    sim = met(Simulation(["ada", "bob"], 2))
+    sim = met(Simulation(["ada", "bob"], 2, secret=secret))
     sim.faults = Faults(damage=1.0)
     add(sim, "ada", "x")
     sim.run(20)
     assert elements(sim, "bob") == set()
-    assert sim.replica("bob").counts["refused:unauthenticated"] > 0
+    assert sim.replica("bob").counts[f"refused:{code}"] > 0
     sim.faults = Faults()
     assert sim.settle(20)
     assert elements(sim, "bob") == {"x"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_network_that_damages_frames_invents_nothing_without_a_secret(seed):
+    """Counterexample: a flipped bit made a member nobody was, a seq nobody wrote, a new life."""
+    sim = met(Simulation(FIVE, seed, secret=b""))
+    sim.faults = Faults(damage=0.4)
+    for number in range(200):
+        add(sim, sim.dice.choice(FIVE), number)
+        sim.run(0.1)
+    sim.faults = Faults()
+    assert sim.settle(60)
+    lives = {sim.replica(name).id for name in FIVE}
+    assert {origin.partition("~")[0] for origin in sim["ada"].vector} == set(FIVE)
+    for name in FIVE:
+        replica = sim.replica(name)
+        assert elements(sim, name) == set(range(200))
+        assert {member.replica for member in replica.members.everyone()} <= lives
+        assert not replica.counts["re-incarnated"]
+        refused = {code for code, count in replica.counts.items() if code.startswith("refused:")}
+        assert refused == {"refused:damaged"}
 
 
 def test_a_gap_is_refused_and_asked_for():

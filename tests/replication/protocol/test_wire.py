@@ -12,6 +12,7 @@ import pytest
 from replication.config import Config
 from replication.errors import (
     AuthenticationError,
+    DamagedFrameError,
     FrameError,
     FrameTooLargeError,
     MalformedFrameError,
@@ -81,6 +82,11 @@ def test_every_message_survives_the_wire(message):
     assert (opened.replica, opened.number, opened.answers) == ("ada~01", 1, 41)
 
 
+def whole(frame: bytes) -> bytes:
+    """A frame made by hand, with the checksum of one that is not protected by a secret."""
+    return frame + Keyring().trailer(frame)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -96,7 +102,7 @@ def test_hashes_that_do_not_fit_their_blocks_are_refused(body):
     """Numbers without hashes, hashes without numbers, other types: malformed, by name."""
     packed = msgpack.packb([1, "c", 12, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb(body)])
     with pytest.raises(MalformedFrameError):
-        wire(secret=None).open(packed)
+        wire(secret=None).open(whole(packed))
 
 
 @pytest.mark.parametrize("flat", [["a"], ["a", 1, "b"], ["a", -1], [1, "a"], ["a", 0] * 1025, 7])
@@ -106,7 +112,7 @@ def test_blocks_that_nobody_could_give_are_refused(flat):
         [1, "c", 13, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb([b"h", flat])]
     )
     with pytest.raises(MalformedFrameError):
-        wire(secret=None).open(packed)
+        wire(secret=None).open(whole(packed))
 
 
 def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
@@ -148,7 +154,7 @@ def test_an_unknown_version_is_answered_with_the_supported_range():
     here = wire(secret=None)
     frame = msgpack.packb([9, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", b""])
     with pytest.raises(UnsupportedVersionError) as refused:
-        here.open(frame)
+        here.open(whole(frame))
     assert refused.value.status == 426
     assert refused.value.supported == (1, 1)
 
@@ -180,14 +186,14 @@ def test_a_kind_of_a_later_release_is_named_and_skipped():
     """Unknown kinds are an own error, so the machine can count them."""
     frame = msgpack.packb([1, "c", 99, 0, ["ada~01", b"boot-two", 1, 0], "n", b"\x90"])
     with pytest.raises(UnknownKindError):
-        wire(secret=None).open(frame)
+        wire(secret=None).open(whole(frame))
 
 
 def test_unknown_trailing_fields_are_ignored():
     """A later release may append fields to a frame and to a body."""
     body = msgpack.packb([{"ada~01": 3}, "a field of tomorrow"])
     frame = msgpack.packb([1, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", body, "more"])
-    assert wire(secret=None).open(frame).message == Ack({"ada~01": 3})
+    assert wire(secret=None).open(whole(frame)).message == Ack({"ada~01": 3})
 
 
 def bombs() -> dict[str, bytes]:
@@ -222,7 +228,7 @@ def test_a_bomb_is_refused_without_growth(name):
     tracemalloc.start()
     try:
         with pytest.raises((MalformedFrameError, FrameTooLargeError)):
-            receiver.open(bomb)
+            receiver.open(whole(bomb))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -243,20 +249,44 @@ def test_damaged_frames_give_typed_errors_only():
             wire(boot=b"boot-two").open(bytes(frame))
 
 
-def test_without_a_secret_damage_is_malformed_or_another_message_never_a_crash():
-    """The parser alone, without the MAC before it, answers any bytes with a message or an error."""
+def test_without_a_secret_damage_is_seen_before_anything_is_decoded(monkeypatch):
+    """Counterexample: flipped bits were another message, another vector, another member."""
     dice = random.Random(21)
     frames = [wire(secret=None).seal("ada~01", message) for message in MESSAGES]
-    refused = 0
+    opener = wire(secret=None, boot=b"boot-two")
+    monkeypatch.setattr("replication.protocol.wire._unpack", None)  # nothing comes so far
+    for _ in range(5000):
+        frame = bytearray(dice.choice(frames))
+        if dice.random() < 0.3:
+            del frame[dice.randrange(len(frame)) :]
+        else:
+            for _ in range(dice.randint(1, 4)):
+                frame[dice.randrange(len(frame))] ^= dice.randint(1, 255)
+        if bytes(frame) in frames:
+            continue  # the same byte, there and back
+        with pytest.raises(DamagedFrameError) as refused:
+            opener.open(bytes(frame))
+        assert (refused.value.code, refused.value.status) == ("damaged", 400)
+
+
+def test_a_checksum_proves_nothing_and_the_parser_behind_it_trusts_nobody():
+    """Whoever changes a frame changes its checksum: any bytes are a message or an error."""
+    dice = random.Random(21)
+    frames = [wire(secret=None).seal("ada~01", message)[:-4] for message in MESSAGES]
+    refused = taken = 0
     for _ in range(5000):
         frame = bytearray(dice.choice(frames))
         for _ in range(dice.randint(1, 4)):
             frame[dice.randrange(len(frame))] = dice.randrange(256)
         try:
-            wire(secret=None, boot=b"boot-two").open(bytes(frame))
+            wire(secret=None, boot=b"boot-two").open(whole(bytes(frame)))
+            taken += 1
+        except DamagedFrameError:
+            raise
         except FrameError:
             refused += 1
     assert refused > 1000
+    assert taken > 100
 
 
 def test_large_bodies_travel_compressed():
