@@ -94,6 +94,10 @@ if TYPE_CHECKING:
     from replication.protocol import Difference, Reached
     from replication.transport import Application, Transport
 
+NOBODY_MET = (
+    "nobody that this agent was told of was met yet; look whether one is there, with the same "
+    "cluster and secret: {}"
+)
 NO_DISKS = "give the others a journal, too; `stable` and `seen` wait for memory as well"
 
 D = TypeVar("D")
@@ -475,11 +479,10 @@ class Agent:
             NotYetError: the time ran out; not a rollback.
         """
         checked_count(n)
-        members = self._running().replica.members
-        done, reached = await self._spread(token, lambda there: there.on_disk >= n, timeout_s)
+        done, reached = await self._spread(token, n, timeout_s)
         if done:
             return reached.on_disk
-        known = len(members.current())
+        known = len(self._running().replica.members.current())
         memory = f", {reached.in_memory} more in memory only" if reached.in_memory else ""
         few = f"; it knows {known} others in all" if known < n else ""
         raise NotYetError(
@@ -496,18 +499,20 @@ class Agent:
 
         On its disk, if it keeps a journal, else in its memory; how many have.
         """
-        everyone = self._running().replica.members.current
-        done, reached = await self._spread(
-            token, lambda there: there.members >= len(everyone()), timeout_s
-        )
+        done, reached = await self._spread(token, None, timeout_s)
         if done:
             return reached.members
+        replica = self._running().replica
+        everyone = len(replica.members.current())
+        if unmet := replica.waits.unmet:
+            everyone = max(everyone, 1)
         raise NotYetError(
-            f"stable: {reached.members} of {len(everyone())} others have it after {timeout_s:g} s; "
+            f"stable: {reached.members} of {everyone} others have it after {timeout_s:g} s; "
             "the write stands",
             reached=reached.members,
-            wanted=len(everyone()),
+            wanted=everyone,
             in_memory=reached.in_memory,
+            hint=NOBODY_MET.format(", ".join(replica.scheduler.seeds)) if unmet else None,
         )
 
     def reached(self, token: Version) -> Reached:
@@ -519,15 +524,21 @@ class Agent:
         return acknowledgements.reached(checked_token(token).vector)
 
     async def _spread(
-        self, token: Version, enough: Callable[[Reached], bool], timeout_s: float | None
+        self, token: Version, copies: int | None, timeout_s: float | None
     ) -> tuple[bool, Reached]:
-        """Wait until enough others said that they have a token's events; whether, and who has."""
+        """Wait until so many others, or all, said that they have a token's events; who has."""
         runtime = self._waiting()
         vector = checked_token(token).vector
         checked_timeout(timeout_s)
-        runtime.replica.scheduler.hurry(self._now_s())
-        reached = partial(runtime.replica.acknowledgements.reached, vector)
-        return await runtime.until(lambda: enough(reached()), timeout_s), reached()
+        waits = runtime.replica.waits
+        if waits.unmet:
+            runtime.replica.scheduler.hurry(self._now_s())
+        wait = waits.begin(vector, copies)
+        try:
+            done = await runtime.until(partial(waits.over, wait), timeout_s)
+        finally:
+            waits.end(wait)
+        return done, runtime.replica.acknowledgements.reached(vector)
 
     async def seen(self, token: Version, timeout_s: float | None = None) -> None:
         """Wait until this agent has a `token's` events; else NotYetError with what is `missing`."""
@@ -593,9 +604,16 @@ class Agent:
         return [MemberView.of(m, self._now_s()) for m in replica.members.everyone()]
 
     def lag(self) -> dict[str, int]:
-        """Per current member: events of this agent's state that it is not known to have."""
-        replica = self._running().replica
-        return replica.acknowledgements.lag(replica.kernel.vector)
+        """Per current member: events of this agent's state that it is not known to have.
+
+        Whoever seems to lack some is asked: a look a round trip later shows what is so now.
+        """
+        runtime = self._running()
+        replica, vector = runtime.replica, runtime.replica.kernel.vector
+        lag = replica.acknowledgements.lag(vector)
+        if any(lag.values()) and replica.waits.look(vector, runtime.now_s()):
+            runtime.call(replica.flush)
+        return lag
 
     def behind(self) -> dict[str, tuple[int, float]]:
         """Per origin that peers know more of: (events lacked here, seconds since the first)."""

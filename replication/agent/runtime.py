@@ -667,8 +667,7 @@ class AgentRuntime:
         """End the waits that are over: what they wait for is there, or will not come any more."""
         self.replica.kernel.admit()
         replica = self.replica
-        members, reached = replica.members, replica.acknowledgements.reached
-        self.vitals.spread(lambda v: reached(v).members == len(members.current()))
+        self.vitals.spread(replica.waits.everywhere)
         for condition, waiter in self._waiters:
             if waiter.done():
                 continue

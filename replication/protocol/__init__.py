@@ -10,6 +10,7 @@ Who knows what, from the top down; a room looks into those below it only:
 
     replica            one step at a time: which part hears of what happened
     gossip             who is given which events: answering vectors, taking deltas in, pushing
+    waits              who waits for what, and whom to ask whether it is there
     digest             how much of a version vector a message has to carry
     intake             what may enter the state; quarantine and skips
     peers              what each peer is known to have, and what to push to it next
@@ -58,6 +59,7 @@ from replication.protocol.messages import MemberClaim, Status
 from replication.protocol.peers import Reached
 from replication.protocol.policy import SKIPPED, AccessPolicy, agent_of, is_reserved
 from replication.protocol.replica import Replica
+from replication.protocol.waits import Wait
 from replication.protocol.wire import BOOT_BYTES, Wire
 
 __all__ = [
@@ -87,6 +89,7 @@ __all__ = [
     "Row",
     "Send",
     "Status",
+    "Wait",
     "Wire",
     "agent_of",
     "ends",

@@ -153,6 +153,8 @@ class Pending:
     """The one local write of this step, as long as nothing came on top of it; else None."""
     wrote: bool = False
     """Whether there are local writes to spread."""
+    wrote_bytes: int = 0
+    """How much they are."""
     learned: bool = False
     """Whether there are remote events that were not here before."""
     risen: set[str] | None = field(default_factory=set)
@@ -169,6 +171,7 @@ class Pending:
         ((origin, first, last),) = delta.ranges
         self.written = None if self.wrote else Written(origin, first, last, data)
         self.wrote = True
+        self.wrote_bytes += len(data)
 
     def merge(self, row: Row, change: Change) -> None:
         """A delta of a peer was applied."""
@@ -199,6 +202,7 @@ class Pending:
     def spread(self) -> None:
         """The news of this step were handed on."""
         self.wrote = self.learned = False
+        self.wrote_bytes = 0
 
     def take(self, requests: Sequence[Send], kernel: Kernel) -> Effects:
         """The effects, and an empty slate; the kernel's vector is what the rows add up to."""

@@ -11,6 +11,9 @@ probe goes there instead: to a stranger it tells nothing but that we are here.
 A peer that hangs must not use up the limit for everybody else: rounds that somebody hurries would
 each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
 to it are one at a time anyway, and chunks have a limit of their own.
+
+Questions and small pushes cost next to nothing, and somebody may wait for those to all the others
+(`waits`): they take nobody's place and have a limit of their own, `BRIEF_MAX`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replication.protocol.effects import Send
-from replication.protocol.messages import Probe, Sync
+from replication.protocol.messages import Probe, Sync, is_brief
 from replication.protocol.policy import agent_of
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from replication.protocol.wire import Wire
 
 SYNCS_MAX = 4
+BRIEF_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Exchanges:
     _open: dict[int, Opened] = field(default_factory=dict)
     last: int = 0
     """The number of the exchange opened last."""
+    _brief: int = 0
+    """How many of the open ones are brief."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,9 +76,11 @@ class Exchanges:
         names = {replica, replica.partition("~")[0], address, row.address if row else ""}
         return not self.blocked.isdisjoint(names - {""})
 
-    def ready(self) -> int:
-        """How many more may be opened now."""
-        return max(0, self.config.outbound_exchanges_max - len(self._open))
+    def ready(self, *, brief: bool = False) -> int:
+        """How many more may be opened now; of brief ones, or of others."""
+        if brief:
+            return max(0, BRIEF_MAX - self._brief)
+        return max(0, self.config.outbound_exchanges_max - len(self._open) + self._brief)
 
     def open(
         self,
@@ -83,7 +91,10 @@ class Exchanges:
         now_s: float,
     ) -> bool:
         """Seal and queue a request; False if it may not be sent now."""
-        if not self.ready() or self.is_blocked(replica, address) or self.members.is_own(address):
+        brief = is_brief(request)
+        if not self.ready(brief=brief):
+            return False
+        if self.is_blocked(replica, address) or self.members.is_own(address):
             return False
         if type(request) is not Probe and self.members.is_hint(replica, address):
             self._ask_proof(address, replica, now_s)
@@ -124,6 +135,7 @@ class Exchanges:
     ) -> None:
         frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
+        self._brief += is_brief(request)
         self._open[self.last] = Opened(
             address,
             replica,
@@ -147,14 +159,27 @@ class Exchanges:
             for o in self._open.values()
         )
 
+    def under_way(self, address: str, kind: type[Message]) -> list[Opened]:
+        """Those of a kind that wait for an answer from there; O(open ones)."""
+        return [o for o in self._open.values() if o.address == address and type(o.request) is kind]
+
+    def since_s(self, opened: Opened, now_s: float) -> float:
+        """How long ago it was opened."""
+        return now_s - opened.deadline_s + self.config.total_timeout_s
+
     def take(self, exchange: int) -> Opened | None:
         """Close an exchange; None if it was closed before."""
-        return self._open.pop(exchange, None)
+        opened = self._open.pop(exchange, None)
+        if opened is not None:
+            self._brief -= is_brief(opened.request)
+        return opened
 
     def expired(self, now_s: float) -> Iterator[tuple[int, Opened]]:
         """Close and yield those whose time is up."""
         for exchange in [n for n, o in self._open.items() if now_s >= o.deadline_s]:
-            yield exchange, self._open.pop(exchange)
+            opened = self.take(exchange)
+            if opened is not None:
+                yield exchange, opened
 
     def next_s(self, default_s: float) -> float:
         """When the next one runs out of time, if that is before `default_s`."""

@@ -29,17 +29,19 @@ from replication.protocol.messages import (
     Digest,
     HashesGiven,
     HashesWanted,
+    PositionsWanted,
     Push,
     Sync,
     Synced,
     Tier,
+    is_brief,
 )
 from replication.protocol.peers import Acknowledgements
 from replication.protocol.policy import agent_of
 from replication.protocol.wire import vector_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from crdt import Dot, Kernel
     from replication.config import Config
@@ -47,9 +49,10 @@ if TYPE_CHECKING:
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
     from replication.protocol.messages import Message
-    from replication.protocol.peers import Peers, Ranges
+    from replication.protocol.peers import Peers, Planned, Ranges
     from replication.protocol.policy import AccessPolicy
     from replication.protocol.token_bucket import TokenBucket
+    from replication.protocol.waits import Waits
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class Gossip:
     pending: Pending
     policy: AccessPolicy
     bandwidth: TokenBucket
+    waits: Waits
     intake: Intake = field(init=False)
     donor: Donor = field(init=False)
     receiver: Receiver = field(init=False)
@@ -100,6 +104,7 @@ class Gossip:
         records_max = self.config.removal_records_bytes_stable
         if whom[0] and self.kernel.stats()["records_bytes"] > records_max:
             stable = Acknowledgements(self.members, self.peers).stable(self.kernel.vector)
+            self.waits.look(self.kernel.vector, now_s)
             if stable != self._stable:
                 self.kernel.drop_records(stable)
                 self._stable = stable
@@ -304,6 +309,21 @@ class Gossip:
             self.peers.spread(origins, self.members.live(), known)
         return taken.ranges
 
+    def positions(self, asked: Push | PositionsWanted, sender: str) -> Ack:
+        """Where this replica stands, of the origins named: durably, when the answer leaves.
+
+        Raises:
+            FrameError: what was pushed is refused, and nothing changed.
+        """
+        origins: Iterable[str]
+        if isinstance(asked, Push):
+            ranges = self.take_in(asked.delta, sender, asked.told)
+            origins = [origin for origin, _, _ in ranges]
+        else:
+            origins = asked.origins
+        stands = self.kernel.vector  # made anew by each look at it
+        return Ack({origin: stands.get(origin, 0) for origin in origins})
+
     def give_up(self, origin: str) -> None:
         """Record that the quarantined event of an origin is given up, and go on behind it.
 
@@ -415,7 +435,7 @@ class Gossip:
         live = self.members.live()
         applied = self.kernel.vector
         encoded: dict[tuple[tuple[str, int], ...], bytes] = {}
-        ready = self.exchanges.ready()
+        ready = max(self.exchanges.ready(), self.exchanges.ready(brief=True))
         while ready and self.bandwidth.room(now_s):
             wave = min(ready, 1) if self.bandwidth.bytes_per_s else ready
             plans = self.peers.plan(live, applied, wave)
@@ -426,9 +446,16 @@ class Gossip:
                 key = tuple(sorted(plan.since.items()))
                 if key not in encoded:
                     encoded[key] = self._news(plan.since, applied, now_s)
-                self._push_bytes(
-                    plan.peer.reach, plan.peer.replica, Push(encoded[key], plan.told), now_s
-                )
+                self._push_planned(plan, Push(encoded[key], plan.told), now_s)
+
+    def _push_planned(self, plan: Planned, push: Push, now_s: float) -> None:
+        replica, brief = plan.peer.replica, is_brief(push)
+        if plan.brief and not brief:
+            self.peers.opened(replica, sent=False)
+        elif push.delta and not self.exchanges.ready(brief=brief):
+            self.peers.not_now(plan)
+        else:
+            self._push_bytes(plan.peer.reach, replica, push, now_s, plan.since)
 
     def _news(self, since: Mapping[str, int], applied: Mapping[str, int], now_s: float) -> bytes:
         """What a peer lacks that has all but what is above `since`; the journal's bytes, if it can.
@@ -451,19 +478,33 @@ class Gossip:
         if data:
             self._push_bytes(address, replica, Push(data), now_s)
 
-    def _push_bytes(self, address: str, replica: str, push: Push, now_s: float) -> None:
+    def _push_bytes(
+        self, address: str, replica: str, push: Push, now_s: float, origins: Iterable[str] = ()
+    ) -> None:
+        """Push, if that may be done now; `origins` are those that it is known to answer for."""
         sent = bool(push.delta) and self.open(address, replica, push, now_s)
         self.peers.opened(replica, sent=sent)
+        if sent:
+            self.waits.pushed(replica, origins, now_s)
 
-    def acknowledged(self, opened: Opened, replica: str, ack: Ack) -> None:
-        """A push was answered with the vector that its receiver durably has."""
+    def acknowledged(
+        self, opened: Opened, replica: str, stands: Mapping[str, int], now_s: float
+    ) -> None:
+        """A push, or a question, was answered with what its receiver durably has."""
+        mine = self.kernel.vector
+        if isinstance(opened.request, PositionsWanted):
+            self.waits.answered(opened, replica, stands, mine, now_s)
+            return
         told = opened.request.told if isinstance(opened.request, Push) else ()
-        self.peers.pushed(replica, ack.vector, self.kernel.vector, told)
+        self.peers.pushed(replica, stands, mine, told)
+        self.waits.acknowledged(opened, replica, stands, now_s)
 
     def failed(self, opened: Opened) -> None:
         """An exchange got no useful answer: forget what was assumed; gossip repairs the rest."""
         if isinstance(opened.request, Push):
             self.peers.push_failed(opened.replica)
+        if isinstance(opened.request, Push | PositionsWanted):
+            self.waits.failed(opened)
         if isinstance(opened.request, HashesWanted):
             self.comparison.failed(opened.replica)
         if isinstance(opened.request, ChunkWanted | BlocksWanted):

@@ -132,7 +132,7 @@ class Member:
 class Membership:
     """The table of members, this replica included. All methods are O(members) or better."""
 
-    __slots__ = ("_config", "_own_addresses", "_rows", "closed", "me", "policy")
+    __slots__ = ("_config", "_own_addresses", "_rows", "acquainted", "closed", "me", "policy")
 
     def __init__(
         self,
@@ -151,6 +151,8 @@ class Membership:
             replica, address, incarnation, Status.ALIVE, now_s, now_s, journalled=journalled
         )
         self._own_addresses = {address} - {""}
+        self.acquainted = False
+        """Whether anybody else was met in this boot."""
         self.closed: set[str] = set()
         """Ids of former lives whose end is on record, and not in doubt: nobody's any more."""
         self._rows: dict[str, Member] = {replica: self.me}
@@ -308,6 +310,7 @@ class Membership:
                 return None
             row = Member(replica, "", 0, Status.ALIVE, now_s)
             self._rows[replica] = row
+        self.acquainted = True
         row.heard_s = now_s
         if row.status >= Status.LEFT and row.parted == boot:
             return row  # it said goodbye, and this frame was on its way then

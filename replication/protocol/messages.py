@@ -51,6 +51,12 @@ page by page, and then for the blocks that differ, as a chunk set that raises no
     A --BlocksWanted(hash, those that differ)> B
     A <-Chunk(set, 0 of n)------------------- B      ... until n; what is dead there dies here
 
+While somebody at A waits for events to be at B, A asks for them by their origins; where B stands is
+durable there when the answer leaves:
+
+    A --PositionsWanted(origins)------------> B
+    A <---------------Ack(B's seqs of them)-- B
+
 Failure detection (SWIM): `Probe` is answered by `Probed`; with a `target`, the receiver probes the
 target itself and answers for it.
 
@@ -67,6 +73,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+ORIGINS_ASKED_MAX = 512
+"""Named by one `PositionsWanted`; more are asked for by the next."""
+BRIEF_BYTES_MAX = 1024
+"""Of the delta of a push that costs no more than a question."""
 INCARNATION_MAX = (1 << 48) - 1
 """Of a SWIM incarnation: 2**32 boots of 2**16 refutations. Claims beyond it say nothing."""
 
@@ -163,7 +173,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Answers `Push`: where the receiver durably stands for the origins of the push."""
+    """Answers `Push` and `PositionsWanted`: where I durably stand, for the origins named there."""
 
     vector: Mapping[str, int]
 
@@ -232,6 +242,13 @@ class BlocksWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class PositionsWanted:
+    """Where do you durably stand for these origins? One to `ORIGINS_ASKED_MAX` of them."""
+
+    origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The sender (or a member that the sender retires) leaves for good; not a failure."""
 
@@ -261,6 +278,7 @@ Message = (
     | HashesWanted
     | HashesGiven
     | BlocksWanted
+    | PositionsWanted
 )
 
 
@@ -269,3 +287,10 @@ def carries_state(message: Message) -> bool:
     if isinstance(message, Sync | Synced | Push):
         return bool(message.delta)
     return isinstance(message, ChunkGiven)
+
+
+def is_brief(message: Message) -> bool:
+    """Whether it is so small that many of them may be under way at once."""
+    if isinstance(message, Push):
+        return len(message.delta) <= BRIEF_BYTES_MAX
+    return isinstance(message, PositionsWanted)

@@ -34,7 +34,7 @@ from replication.protocol.shares import Shares
 from replication.protocol.wire import ORIGINS_MAX, told_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from replication.config import Config
     from replication.protocol.membership import Dice, Member, Membership
@@ -64,6 +64,8 @@ class Peer:
     dirty: dict[str, set[int]] = field(default_factory=dict)
     pushing: bool = False
     """One push is in flight at a time."""
+    brief: bool = False
+    """Whether it is dirty only for a push that is small."""
     shown: dict[str, int] = field(default_factory=dict)
     """My vector as of the last exchange with it: what changed since is the CHANGED digest."""
     introduced: bool = False
@@ -126,6 +128,8 @@ class Planned:
     peer: Member
     since: Mapping[str, int]
     told: tuple[int, ...]
+    brief: bool = False
+    """To be made only if it is small."""
 
 
 class Peers:
@@ -159,21 +163,35 @@ class Peers:
         return known
 
     def spread(
-        self, origins: Iterable[str], live: Sequence[Member], told: Iterable[int] = ()
+        self,
+        origins: Iterable[str],
+        live: Sequence[Member],
+        told: Iterable[int] = (),
+        *,
+        fanout: int = 0,
+        final: bool = False,
     ) -> None:
-        """News of `origins`: mark up to `eager_peers_max` peers that were not told yet."""
+        """News of `origins`: mark some peers that were not told yet.
+
+        Up to `eager_peers_max` of them, or `fanout`, if that is more. They tell others, unless it
+        is `final`.
+        """
         already = set(told)
         others = [m for m in live if self.hash_of(m.replica) not in already]
-        if len(others) > self._config.eager_peers_max:
-            others = self._dice.sample(others, self._config.eager_peers_max)
+        most = max(self._config.eager_peers_max, fanout)
+        if len(others) > most:
+            others = self._dice.sample(others, most)
         if not others:
             return
         already.update(self.hash_of(m.replica) for m in others)
+        if final:
+            already.clear()
         news = list(origins)
         for member in others:
-            dirty = self.peer(member.replica).dirty
+            peer = self.peer(member.replica)
+            peer.brief = False
             for origin in news:
-                dirty.setdefault(origin, set()).update(already)
+                peer.dirty.setdefault(origin, set()).update(already)
 
     def credit(
         self, ranges: Ranges, sender: str, live: Sequence[Member], told: Sequence[int]
@@ -205,9 +223,24 @@ class Peers:
             peer.dirty = {}
             if all(seq >= applied.get(origin, 0) for origin, seq in since.items()):
                 continue
-            peer.pushing = True
-            planned.append(Planned(member, since, tuple(told)))
+            planned.append(Planned(member, since, tuple(told), peer.brief))
+            peer.pushing, peer.brief = True, False
         return planned
+
+    def push_again(self, replica: str, origins: Iterable[str], *, brief: bool) -> None:
+        """Whatever was pushed to it was lost, or somebody else's: it lacks these."""
+        peer = self.peer(replica)
+        peer.pushing = False
+        peer.brief = brief and (peer.brief or not peer.dirty)
+        for origin in origins:
+            peer.dirty.setdefault(origin, set())
+
+    def not_now(self, plan: Planned) -> None:
+        """There was no room for a planned push."""
+        peer = self.peer(plan.peer.replica)
+        peer.pushing, peer.brief = False, plan.brief and not peer.dirty
+        for origin in plan.since:
+            peer.dirty.setdefault(origin, set()).update(plan.told)
 
     def opened(self, replica: str, *, sent: bool) -> None:
         """A push was made for a peer: it is in flight, or there was nothing or no way to send."""
@@ -234,6 +267,7 @@ class Peers:
             if stands != peer.believed.get(origin, 0) and stands < applied.get(origin, 0)
         ]
         peer.reported(vector, exact=True)
+        peer.brief = peer.brief and not behind
         for origin in behind:
             peer.dirty.setdefault(origin, set()).update(told)
 
@@ -285,12 +319,14 @@ class Acknowledgements:
         there = [
             member.journalled
             for member in self.members.current()
-            if all(self._known(member).get(o, 0) >= s for o, s in wanted.items())
+            if next(self.lacking(member, wanted), None) is None
         ]
         return Reached(there.count(True), there.count(False))
 
-    def _known(self, member: Member) -> Mapping[str, int]:
-        return self.peers.known(member.replica)
+    def lacking(self, member: Member, wanted: Mapping[str, int]) -> Iterator[str]:
+        """Origins of which a member did not say that it has the events up to these; O(origins)."""
+        known = self.peers.known(member.replica)
+        return (origin for origin, seq in wanted.items() if known.get(origin, 0) < seq)
 
     def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
         """The events of `mine` that every current member, dead ones included, has durably."""

@@ -37,6 +37,7 @@ from replication.protocol.link import ANONYMOUS, PeerConnection
 from replication.protocol.lives import Lives
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
+    BRIEF_BYTES_MAX,
     Ack,
     BlocksWanted,
     ChunkGiven,
@@ -46,6 +47,7 @@ from replication.protocol.messages import (
     Leave,
     MemberClaim,
     Message,
+    PositionsWanted,
     Probe,
     Probed,
     Push,
@@ -56,6 +58,7 @@ from replication.protocol.messages import (
 )
 from replication.protocol.peers import Acknowledgements, Behind, Peers
 from replication.protocol.policy import AccessPolicy
+from replication.protocol.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -91,6 +94,7 @@ class Replica:
         gossip       what comes in, what goes out?      prober     whom to probe, or to suspect?
         scheduler    when to gossip, and with whom?     peers      what does each peer have?
         exchanges    which requests are under way?      identity   may we go on under this id?
+        waits        who waits, and whom to ask then?
 
     `_pending` is the one place where they leave what the step produced; `_take` empties it.
     """
@@ -149,6 +153,17 @@ class Replica:
         seeds = tuple(sorted({*seeds, *self._hubs} - {address}))
         self.scheduler = GossipScheduler(config, dice, seeds, now_s, dict(kernel.vector))
 
+        self.waits = Waits(
+            config,
+            dice,
+            self.members,
+            self.peers,
+            self.exchanges,
+            self.scheduler,
+            self.acknowledgements,
+            self.counts,
+        )
+
         # Two names for one object: while the journal fails, `gossip` is another one, over a kernel
         # of what is durable, and `_live` waits, with its quarantine and its bootstrap.
         self._live = self.gossip = Gossip(
@@ -160,6 +175,7 @@ class Replica:
             self._pending,
             self.policy,
             self.bandwidth,
+            self.waits,
         )
         self._live.receiver.kept(chunks)
         self._live.comparison.news(now_s + config.gossip_interval_s)
@@ -183,7 +199,7 @@ class Replica:
     @property
     def _due_s(self) -> float:
         """The same, but for the hashing of what is idle, which nobody waits for."""
-        due = min(self.scheduler.wake_s, self.prober.detector.wake_s)
+        due = min(self.scheduler.wake_s, self.prober.detector.wake_s, self.waits.wake_s)
         if self.bandwidth.bytes_per_s and self.peers.due():
             due = min(due, self.bandwidth.ready_s())
         return min(due, self.exchanges.next_s(due))
@@ -343,11 +359,10 @@ class Replica:
                 self.prober.met(sender, message.members, now_s, via, boot)
                 self._compare(message.digest.vector, sender, now_s)
                 return answer
-            case Push():
-                ranges = self.gossip.take_in(message.delta, sender, message.told)
+            case Push() | PositionsWanted():
+                ack = self.gossip.positions(message, sender)  # refused: nothing was learned
                 self.prober.met(sender, (), now_s, via, boot)
-                stands = self.kernel.vector  # made anew by each look at it
-                return Ack({o: stands.get(o, 0) for o, _, _ in ranges})
+                return ack
             case Probe(target=""):
                 self.prober.met(sender, message.members, now_s, via, boot)
                 return Probed(members=self.members.gossip())
@@ -377,8 +392,9 @@ class Replica:
                 self._compare(message.digest.vector, sender, now_s)
                 self.gossip.synced(opened, sender, message, now_s)
             case Ack():
-                self._compare(message.vector, sender, now_s)
-                self.gossip.acknowledged(opened, sender, message)
+                stands = _told(opened, message)
+                self._compare(stands, sender, now_s)
+                self.gossip.acknowledged(opened, sender, stands, now_s)
             case ChunkGiven():
                 self.gossip.chunk(opened, sender, message, now_s)
             case HashesGiven():
@@ -414,6 +430,7 @@ class Replica:
         waits = self.prober.answered(sender, address, now_s)
         if waits is not None:
             self.gossip.greet(waits, self.scheduler.widespread, now_s)
+            self.waits.proved(sender)
 
     # ------------------------------------------------------------------------------ identity
 
@@ -481,11 +498,29 @@ class Replica:
         """End of a step: push the news, hand out what accumulated."""
         self._mind_lives(now_s)
         if self._pending.wrote:
-            self.peers.spread([self.id], self.members.live())
+            self._spread_own()
         if self._pending.wrote or self._pending.learned:
             self.scheduler.news(now_s)
             self._live.comparison.news(now_s + self.config.gossip_interval_s)
         self._pending.spread()
         if not self.gossip.read_only:
             self.gossip.push_news(now_s)
+            self.waits.step(self.kernel.vector, now_s)
+            self.gossip.push_news(now_s)  # to those who have to be asked once more
         return self._pending.take(self.exchanges.handed_out(), self.kernel)
+
+    def _spread_own(self) -> None:
+        """News of our own: to a few, or to as many as somebody waits for, if that costs little."""
+        live, fanout = self.members.live(), 0
+        if self._pending.wrote_bytes <= BRIEF_BYTES_MAX:
+            fanout = self.waits.fanout(self.id, self.durable.get(self.id, 0))
+        everybody = fanout >= len(live) > self.config.eager_peers_max
+        final = everybody and len(live) == len(self.members.current())
+        self.peers.spread([self.id], live, fanout=fanout, final=final)
+
+
+def _told(opened: Opened, ack: Ack) -> Mapping[str, int]:
+    """What an answer says of what was asked; whatever else it says is not taken."""
+    if not isinstance(opened.request, PositionsWanted):
+        return ack.vector
+    return {origin: ack.vector.get(origin, 0) for origin in opened.request.origins}

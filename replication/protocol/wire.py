@@ -41,6 +41,7 @@ from replication.errors import (
 )
 from replication.protocol.messages import (
     INCARNATION_MAX,
+    ORIGINS_ASKED_MAX,
     Ack,
     BlocksWanted,
     ChunkGiven,
@@ -51,6 +52,7 @@ from replication.protocol.messages import (
     Leave,
     MemberClaim,
     Message,
+    PositionsWanted,
     Probe,
     Probed,
     Push,
@@ -324,6 +326,13 @@ def _parse_blocks_wanted(body: object) -> BlocksWanted:
     return BlocksWanted(_need(digest, bytes), tuple(_parse_block(*pair) for pair in pairs))
 
 
+def _parse_positions_wanted(body: object) -> PositionsWanted:
+    (origins,) = _row(body, 1)
+    if not 1 <= len(_need(origins, list)) <= ORIGINS_ASKED_MAX:
+        raise MalformedFrameError(f"positions of 1 to {ORIGINS_ASKED_MAX} origins are told at once")
+    return PositionsWanted(tuple(map(_name, origins)))
+
+
 # The numbered table of kinds: a number, once given, is never reused.
 _TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Message]], ...] = (
     (1, Sync, lambda m: [_digest(m.digest), _members(m.members), m.delta], _parse_sync),
@@ -354,6 +363,7 @@ _TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Me
         lambda m: [m.hash, [part for block in m.blocks for part in block]],
         _parse_blocks_wanted,
     ),
+    (14, PositionsWanted, lambda m: [list(m.origins)], _parse_positions_wanted),
 )
 _BY_TYPE = {kind: (number, render) for number, kind, render, _ in _TABLE}
 _BY_NUMBER = {number: parse for number, _, _, parse in _TABLE}

@@ -32,6 +32,7 @@ import heapq
 import random
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from crdt import Delta
@@ -50,6 +51,7 @@ from replication.protocol import (
     Published,
     Replica,
     Send,
+    Wait,
     ends,
 )
 
@@ -103,6 +105,8 @@ class SimulatedAgent:
     asked: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     """Peers' exchanges that wait for an answer: number -> (peer, its life, its number)."""
     exchanges: int = 0
+    rings_s: float = 0.0
+    """When its timer rings next."""
 
 
 class Simulation:
@@ -210,7 +214,8 @@ class Simulation:
         agent.replica = assemble(settings, booted, boot=boot_id, address=address, now_s=self.now_s)
         life = agent.life
         agent.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
-        self._later(0, lambda: self._ring(name, life))
+        agent.rings_s = self.now_s
+        self._later(0, partial(self._ring, agent, life, self.now_s))
 
     def crash(self, name: str) -> None:
         """Stop at once; what was not persisted is gone, peers hear nothing."""
@@ -319,18 +324,27 @@ class Simulation:
         if effects:
             agent.waiting.append(effects)
             self._commit(agent)
+        if agent.replica.wake_s < agent.rings_s:
+            self._ring_at(agent, agent.replica.wake_s)
 
     def _flush(self, name: str, life: int) -> None:
         self._step(name, life, lambda r: r.flush(self.now_s))
 
-    def _ring(self, name: str, life: int) -> None:
+    def _ring_at(self, agent: SimulatedAgent, wake_s: float) -> None:
+        """Set the timer of a replica; what it was set to before is void."""
+        rings_s = max(self.now_s + 0.001, wake_s, agent.stalled_until_s)
+        agent.rings_s = rings_s
+        ring = partial(self._ring, agent, agent.life, rings_s)
+        self._later(rings_s - self.now_s, ring)
+
+    def _ring(self, agent: SimulatedAgent, life: int, rings_s: float) -> None:
         """The timer of a replica; it rings again when the machine says so."""
-        agent = self.agents[name]
-        if agent.replica is None or agent.life != life:
+        if agent.replica is None or agent.life != life or agent.rings_s != rings_s:
             return
-        self._step(name, life, lambda r: r.tick(self.now_s))
-        wake_s = max(agent.replica.wake_s, agent.stalled_until_s)
-        self._later(max(0.001, wake_s - self.now_s), lambda: self._ring(name, life))
+        agent.rings_s = inf
+        self._step(agent.address, life, lambda r: r.tick(self.now_s))
+        if agent.rings_s == inf:
+            self._ring_at(agent, agent.replica.wake_s)
 
     def _commit(self, agent: SimulatedAgent) -> None:
         """Begin a transaction for everything that waits, unless one is under way."""
@@ -427,6 +441,29 @@ class Simulation:
                 return False
             self.run(every_s)
         return True
+
+    def wait(self, name: str, copies: int | None = None) -> Wait:
+        """An agent begins to wait for all that it has to be on `copies` disks, or at everybody.
+
+        Whether it is, `self.replica(name).waits.over(wait)` says.
+        """
+        replica = self.replica(name)
+        wait = replica.waits.begin(replica.kernel.vector, copies)
+        self._later(0, partial(self._flush, name, self.agents[name].life))
+        return wait
+
+    def replicated(self, name: str, copies: int | None = None, limit_s: float = 60.0) -> float:
+        """Let time pass until that `wait` is over; how long it took, `inf` for over `limit_s`."""
+        replica, begin_s = self.replica(name), self.now_s
+        wait = self.wait(name, copies)
+        while not (over := replica.waits.over(wait)) and self._next_s() <= begin_s + limit_s:
+            self.now_s, _, action = heapq.heappop(self._events)
+            action()
+        replica.waits.end(wait)
+        return self.now_s - begin_s if over else inf
+
+    def _next_s(self) -> float:
+        return self._events[0][0] if self._events else inf
 
     def equal(self) -> bool:
         """Whether all running replicas have equal vectors and equal canonical state."""
