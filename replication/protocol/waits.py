@@ -200,6 +200,7 @@ class Waits:
             if dead:
                 self._dead_s = now_s + self.config.probe_interval_s
             self._ask(member, asked, names, mine, now_s)
+            self.wake_s = min(self.wake_s, asked.due_s)
 
     def _lacking(self) -> list[tuple[Member, _Asked, set[str]]]:
         """Whom to ask for which origins, those first that were left in peace for longest."""
@@ -371,9 +372,9 @@ class Waits:
         brief: bool,
     ) -> None:
         """Mark a peer to be pushed these, unless a push that may still arrive is under way."""
-        under_way = self.exchanges.under_way(address, Push)
+        lost_s = asked.least_s * (1 - JITTER)
         if all(
-            is_brief(o.request) and self.exchanges.since_s(o, now_s) >= asked.least_s
-            for o in under_way
+            is_brief(push.request) and self.exchanges.since_s(push, now_s) >= lost_s
+            for push in self.exchanges.under_way(address, Push)
         ):
             self.peers.push_again(replica, origins, brief=brief)

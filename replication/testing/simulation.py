@@ -449,8 +449,12 @@ class Simulation:
         """
         replica = self.replica(name)
         wait = replica.waits.begin(replica.kernel.vector, copies)
-        self._later(0, partial(self._flush, name, self.agents[name].life))
+        self.step(name)
         return wait
+
+    def step(self, name: str) -> None:
+        """Let an agent do at once what there is for it to do."""
+        self._later(0, partial(self._flush, name, self.agents[name].life))
 
     def replicated(self, name: str, copies: int | None = None, limit_s: float = 60.0) -> float:
         """Let time pass until that `wait` is over; how long it took, `inf` for over `limit_s`."""

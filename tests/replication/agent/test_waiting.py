@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+
 import pytest
 
 from crdt import ORSet, PNCounter, ResettableCounter
 from replication import (
     Agent,
+    ClosedError,
     ConfigError,
     NoJournalError,
     NotYetError,
@@ -14,7 +18,9 @@ from replication import (
     Version,
 )
 from replication.journal.memory import MemoryJournal
+from replication.protocol import Status
 from replication.testing import local_agents
+from replication.transport import Switchboard
 
 SECRET = "a secret of this test"
 
@@ -147,3 +153,91 @@ async def test_what_is_no_wait_is_refused_at_once():
             ):
                 with pytest.raises(ConfigError, match="number of seconds"):
                     await wait
+
+
+# ------------------------------------------------------------------------------ asking
+
+
+async def test_everybody_has_said_so_within_a_moment_however_many_there_are():
+    """Counterexample: twelve had it on disk after 50 ms, and the writer knew of nine after 5 s."""
+    names = [f"n{number}" for number in range(12)]
+    async with local_agents(*names) as team:
+        for number, agent in enumerate(team):
+            agent.counter("n").increment(1)
+            assert await agent.replicated(agent.version(), 11, timeout_s=5) == 11, number
+
+
+async def test_a_look_at_the_lag_makes_the_next_one_true():
+    """Counterexample: of what was everywhere, `lag()` showed the most as lacking for minutes."""
+    names = [f"n{number}" for number in range(10)]
+    async with local_agents(*names) as team:
+        ada = team["n0"]
+        ada.counter("n").increment(1)
+        await team.equal()
+        async with asyncio.timeout(5):
+            while any(ada.lag().values()):  # noqa: ASYNC110 - it is the looks that matter
+                await asyncio.sleep(0.06)
+        assert len(ada.lag()) == 9
+
+
+async def test_unknown_is_not_empty():
+    """Counterexample: told of a peer that is not there yet, `stable` returned 0 at once."""
+    board = Switchboard()
+    ada = Agent("ada", transport=board.transport("h:1"), peers=["h:2"], journal=MemoryJournal())
+    bob = Agent("bob", transport=board.transport("h:2"), journal=MemoryJournal())
+    async with ada:
+        ada.counter("n").increment(1)
+        token = ada.version()
+        with pytest.raises(NotYetError, match="0 of 1 others") as waited:
+            await ada.stable(token, timeout_s=0.05)
+        assert "nobody that this agent was told of" in waited.value.hint
+        assert "h:2" in waited.value.hint
+        async with bob:
+            assert await ada.stable(token, timeout_s=10) == 1
+        async with asyncio.timeout(5):
+            while ada.members()[0].status is not Status.LEFT:  # noqa: ASYNC110 - members have no event
+                await asyncio.sleep(0.01)
+        assert await ada.stable(token, timeout_s=1) == 0, "who left is known to have left"
+
+
+async def test_an_address_book_is_somebody_to_wait_for(tmp_path):
+    """Restarted without any peers given: who was known counts, met again or not."""
+    board = Switchboard()
+
+    def ada() -> Agent:
+        return Agent("ada", transport=board.transport("h:1"), journal=tmp_path / "ada.db")
+
+    bob = Agent("bob", transport=board.transport("h:2"), peers=["h:1"], journal=MemoryJournal())
+    async with bob:
+        async with ada() as first:
+            first.counter("n").increment(1)
+            await first.replicated(first.version(), 1, timeout_s=10)
+        board.unplug("h:2")
+        async with ada() as again:
+            again.counter("n").increment(1)
+            with pytest.raises(NotYetError, match="0 of 1 others"):
+                await again.stable(again.version(), timeout_s=0.2)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "timed out", "closed"])
+async def test_a_wait_that_ends_early_is_asked_for_no_longer(end):
+    """Whoever gives up, in whatever way, leaves nothing behind that goes on asking."""
+    async with local_agents("ada", "bob") as team:
+        ada, bob = team
+        bob.block("ada")
+        ada.counter("n").increment(1)
+        waits = ada._running().replica.waits
+        task = asyncio.create_task(
+            ada.stable(ada.version(), timeout_s=0.05 if end == "timed out" else None)
+        )
+        await asyncio.sleep(0.02)
+        assert waits.wake_s < math.inf
+        if end == "cancelled":
+            task.cancel()
+        if end == "closed":
+            await ada.close()
+        with pytest.raises((asyncio.CancelledError, NotYetError, ClosedError)):
+            await task
+        assert not waits._waits
+        assert waits.wake_s == math.inf
+        bob.unblock("ada")

@@ -15,9 +15,12 @@ from replication.errors import FrameTooLargeError, MalformedFrameError
 from replication.protocol.keyring import Keyring
 from replication.protocol.membership import Membership
 from replication.protocol.messages import (
+    ORIGINS_ASKED_MAX,
+    Ack,
     ChunkGiven,
     Digest,
     MemberClaim,
+    PositionsWanted,
     Push,
     Refused,
     Status,
@@ -180,3 +183,24 @@ async def test_an_agent_that_is_its_own_peer_under_another_name_stays_itself():
         assert await driver.until(lambda: not replica.scheduler.seeds, 10)
         assert ada.id == before
         assert ada.members() == []
+
+
+def test_questions_of_a_stranger_are_bounded_work_and_change_nothing(sim):
+    """The most that may be asked, of origins that nobody knows: one look each, and nothing kept."""
+    stranger, ada = Stranger(sim), sim.replica("ada")
+    before, origins = dict(ada.kernel.vector), len(ada.peers.peers)
+    for turn in range(50):
+        names = tuple(f"made-up-{turn}-{n}~1" for n in range(ORIGINS_ASKED_MAX))
+        answer = stranger.ask("ada", PositionsWanted(names))
+        assert isinstance(answer, Ack)
+        assert answer.vector == dict.fromkeys(names, 0)
+    assert dict(ada.kernel.vector) == before
+    assert len(ada.peers.peers) <= origins + 1
+    assert not ada.behind.lag(before, sim.now_s)
+
+
+def test_an_answer_to_a_question_that_nobody_asked_is_refused(sim):
+    """An `Ack` is no request; and as an answer it counts for what was asked."""
+    answer = Stranger(sim).ask("ada", Ack({"ada~1": 5}))
+    assert isinstance(answer, Refused)
+    assert answer.code == MalformedFrameError.code

@@ -22,6 +22,7 @@ from replication.errors import (
 )
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import (
+    ORIGINS_ASKED_MAX,
     Ack,
     BlocksWanted,
     ChunkGiven,
@@ -31,6 +32,7 @@ from replication.protocol.messages import (
     HashesWanted,
     Leave,
     MemberClaim,
+    PositionsWanted,
     Probe,
     Probed,
     Push,
@@ -66,7 +68,13 @@ MESSAGES = [
         more=True,
     ),
     BlocksWanted(b"h" * 16, (("ada~01", 0), ("bob~02", 2**30))),
+    PositionsWanted(("ada~01",)),
+    PositionsWanted(tuple(f"ada~{number:016x}" for number in range(ORIGINS_ASKED_MAX))),
 ]
+
+GOLDEN_QUESTION = (
+    "9701a1630e0094a66164617e3031c408626f6f742d6f6e650100a16ec4109192a66164617e3031a6626f627e3032"
+)
 
 
 def wire(secret: bytes | None = b"correct horse", boot: bytes = b"boot-one", **options) -> Wire:
@@ -113,6 +121,24 @@ def test_blocks_that_nobody_could_give_are_refused(flat):
     )
     with pytest.raises(MalformedFrameError):
         wire(secret=None).open(whole(packed))
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [[], 7, ["a"] * (ORIGINS_ASKED_MAX + 1), [7], [b"a"], ["a" * 257], {"a": 1}],
+    ids=["none", "no list", "too many", "number", "bytes", "long", "map"],
+)
+def test_positions_of_no_origins_or_of_too_many_are_not_told(origins):
+    """A question is bounded work, whoever asks it."""
+    packed = msgpack.packb([1, "c", 14, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb([origins])])
+    with pytest.raises(MalformedFrameError):
+        wire(secret=None).open(packed)
+
+
+def test_a_question_looks_like_this():
+    """The golden vector of kind 14: another release has to ask, and to be asked, the same."""
+    frame = wire(secret=None).seal("ada~01", PositionsWanted(("ada~01", "bob~02")))
+    assert frame.hex() == GOLDEN_QUESTION
 
 
 def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
