@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 SYNCS_MAX = 4
 BRIEF_MAX = 512
+PROOF_AGAIN_S = 0.1
+PROOFS_MAX = 3
+"""A question for a proof may get lost: it is asked again, and so many may be unanswered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ class Exchanges:
         row = self.members.get(replica)
         assert row is not None
         row.wanted = True
-        if not self.waiting(address, Probe, now_s):
+        lost = self.waiting(address, Probe, now_s - PROOF_AGAIN_S)
+        if self.waiting(address, Probe, now_s) == lost <= PROOFS_MAX:
             row.asked_s = now_s
             self._seal(address, replica, Probe(), {}, now_s)
 

@@ -38,12 +38,25 @@ LOSSY = Faults(loss=0.1, delay_s=(0.001, 0.02))
 SIZES = [5, 10, 20, 50, 100, 200] if SOAK else [5, 20]
 
 
-def team(size: int, seed: int, faults: Faults = STEADY, config: Config | None = None) -> Simulation:
-    """A cluster whose members know each other, after a while without writes."""
+def team(
+    size: int,
+    seed: int,
+    faults: Faults = STEADY,
+    config: Config | None = None,
+    *,
+    strangers: bool = False,
+) -> Simulation:
+    """A cluster whose members know each other, after a while without writes.
+
+    Of `strangers` most never dialled each other: their addresses are hearsay.
+    """
     sim = Simulation((f"n{number}" for number in range(size)), seed, STEADY, config)
     claims = [sim.replica(name).members.me.claim() for name in sim.up()]
     for name in sim.up():
-        sim.replica(name).members.learn(claims, 0.0)
+        members = sim.replica(name).members
+        members.learn(claims, 0.0)
+        for row in members.everyone():
+            row.proved = not strangers
     sim.run(10)
     sim.faults = faults
     return sim
@@ -166,6 +179,17 @@ def test_a_large_write_goes_to_four_and_on_from_there(meter):
     sim.heal()
     sim.run(20)
     assert sim.replica("n0").waits.over(wait)
+
+
+def test_whose_address_is_hearsay_is_asked_for_a_proof_first():
+    """It is asked whether it is there, and in the same breath for what is waited for."""
+    sim = team(20, 19, strangers=True)
+    for turn in range(5):
+        write(sim, f"n{turn}")
+        assert sim.replicated(f"n{turn}") <= 3 * TRIP_S
+    sim = team(20, 20, LOSSY, strangers=True)
+    write(sim, "n0")
+    assert sim.replicated("n0") <= 2.0
 
 
 # ------------------------------------------------------------------------------ how much
