@@ -442,7 +442,9 @@ class AgentRuntime:
 
     async def _pause(self) -> None:
         """Sleep until there is a step, a local write, or something due."""
-        due_s = self.replica.wake_s if self.failure is None else self._retry_s
+        due_s = self._retry_s
+        if self.failure is None:
+            due_s = min(self.replica.wake_s, self.vitals.look_s)
         due_s = max(due_s, self._not_before_s)
         wait_s = due_s - self.now_s()
         if self._inbox or wait_s <= 0:
@@ -460,6 +462,8 @@ class AgentRuntime:
         now_s = self.now_s()
         steps = [self._inbox.popleft() for _ in range(min(len(self._inbox), STEPS_PER_COMMIT))]
         if self.failure is None:
+            if now_s >= self.vitals.look_s:
+                self.replica.waits.look(self.vitals.looked(), now_s)
             due = now_s >= max(self.replica.wake_s, self._not_before_s)
             steps.append(self.replica.tick if due else self.replica.flush)
         return sum((self._taken(step, now_s) for step in steps), NOTHING)

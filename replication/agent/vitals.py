@@ -5,7 +5,9 @@ gone); whoever scrapes reads. Everything is bounded, costs O(1) per commit and o
 forgotten with the process. Times are monotonic seconds, except for arrivals, which people read.
 
 * *Convergence* of a commit of own writes: from its being durable here until every current member
-  said that it has them on its disk, as known here.
+  said that it has them on its disk, as known here. Nobody may be waiting for that, so it is asked
+  for (`look_s`): soon after a first write, and every `LOOK_EVERY_S` while there are such writes; by
+  so much a measured time may be too long.
 * *Loop lag*: a timer that should ring every quarter of a second rings late by what held the loop.
 """
 
@@ -15,6 +17,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ CONVERGING_MAX = 4096
 ARRIVALS_MAX = 256
 BEAT_S = 0.25
 LOOK_BACK_S = 30.0
+LOOK_AFTER_S = 0.25
+LOOK_EVERY_S = 5.0
 BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
@@ -93,6 +98,9 @@ class Vitals:
     heartbeat: Heartbeat = field(init=False)
     queued: dict[str, int] = field(default_factory=lambda: {"outbound": 0, "inbound": 0})
     """Bytes of frames that wait: for a peer's answer, for this agent's answer."""
+    look_s: float = inf
+    """When it is time to ask who lacks own writes."""
+    _looked_s: float = -inf
     _converging: deque[tuple[str, int, float]] = field(default_factory=deque)
     _arrivals: dict[str, deque[tuple[int, int]]] = field(default_factory=dict)
     _seen: Mapping[str, int] = field(default_factory=dict)
@@ -108,7 +116,10 @@ class Vitals:
                 known = self._arrivals.setdefault(origin, deque(maxlen=ARRIVALS_MAX))
                 known.append((seq, wall_ms))
         if after.get(own, 0) > before.get(own, 0):
-            self._converging.append((own, after[own], self.now_s()))
+            now_s = self.now_s()
+            self._converging.append((own, after[own], now_s))
+            if self.look_s == inf:
+                self.look_s = max(now_s + LOOK_AFTER_S, self._looked_s + LOOK_EVERY_S)
             if len(self._converging) > CONVERGING_MAX:
                 self._converging.popleft()  # not counted: nobody will learn when it converged
 
@@ -120,6 +131,13 @@ class Vitals:
                 return
             self._converging.popleft()
             self.convergence.add(self.now_s() - since_s)
+        self.look_s = inf
+
+    def looked(self) -> dict[str, int]:
+        """It was time: the own writes to ask for."""
+        self._looked_s = self.now_s()
+        self.look_s = self._looked_s + LOOK_EVERY_S
+        return {own: seq for own, seq, _ in self._converging}
 
     @property
     def converging_s(self) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from replication.agent.vitals import (
     ARRIVALS_MAX,
     BUCKETS_S,
     CONVERGING_MAX,
+    LOOK_AFTER_S,
     LOOK_BACK_S,
+    LOOK_EVERY_S,
     Heartbeat,
     Histogram,
     Vitals,
@@ -112,3 +116,20 @@ def test_an_arrival_of_long_ago_is_unknown_and_not_guessed(vitals):
         vitals.committed("ada~1", {"bob~1": seq - 1}, {"bob~1": seq})
     assert vitals.arrived_ms("bob~1", 1) is None
     assert vitals.arrived_ms("bob~1", ARRIVALS_MAX + 1) is not None
+
+
+def test_own_writes_are_asked_for_soon_and_then_at_a_pace(clock, vitals):
+    """Soon after the first, and every some seconds while there is one that is not everywhere."""
+    assert vitals.look_s == math.inf
+    vitals.committed("ada~1", {}, {"ada~1": 1})
+    assert vitals.look_s == LOOK_AFTER_S
+    clock.now_s = LOOK_AFTER_S
+    assert vitals.looked() == {"ada~1": 1}
+    assert vitals.look_s == LOOK_AFTER_S + LOOK_EVERY_S
+    vitals.spread(lambda _: True)
+    assert vitals.look_s == math.inf
+    clock.now_s = 2.0
+    vitals.committed("ada~1", {"ada~1": 1}, {"ada~1": 2})
+    assert vitals.look_s == LOOK_AFTER_S + LOOK_EVERY_S, "not sooner than it would have been"
+    vitals.spread(lambda _: False)
+    assert vitals.look_s < math.inf

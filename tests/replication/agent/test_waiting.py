@@ -19,7 +19,7 @@ from replication import (
 )
 from replication.journal.memory import MemoryJournal
 from replication.protocol import Status
-from replication.testing import local_agents
+from replication.testing import in_virtual_time, local_agents
 from replication.transport import Switchboard
 
 SECRET = "a secret of this test"
@@ -178,6 +178,30 @@ async def test_a_look_at_the_lag_makes_the_next_one_true():
             while any(ada.lag().values()):  # noqa: ASYNC110 - it is the looks that matter
                 await asyncio.sleep(0.06)
         assert len(ada.lag()) == 9
+
+
+def test_convergence_is_measured_though_nobody_waits_for_it():
+    """Counterexample: everywhere after 50 ms, and counted when chance told of it, up to 100 s."""
+
+    async def story() -> tuple[int, float]:
+        async with local_agents(*[f"n{number}" for number in range(10)]) as team:
+            await asyncio.sleep(5)
+            ada = team["n0"]
+            ada.counter("n").increment(1)
+            await asyncio.sleep(0.1)
+            assert ada.vitals.converging_s > 0
+            await asyncio.sleep(0.4)
+            assert ada.vitals.converging_s == 0
+            for _ in range(10):
+                ada.counter("n").increment(1)
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(6)
+            assert ada.vitals.converging_s == 0
+            return sum(ada.vitals.convergence.counts), ada.vitals.convergence.total_s
+
+    count, total_s = in_virtual_time(story())
+    assert count == 11
+    assert total_s <= 0.5 + 10 * 5.0
 
 
 async def test_unknown_is_not_empty():
