@@ -118,6 +118,11 @@ class Member:
         return agent_of(self.replica)
 
     @property
+    def dead(self) -> bool:
+        """Whether it is believed to be down; which is not gone."""
+        return self.status is Status.DEAD
+
+    @property
     def reach(self) -> str:
         """Where to send requests: over its own connection, else at its address; "" for nowhere."""
         return self.via or self.address

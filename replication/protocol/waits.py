@@ -41,7 +41,6 @@ from replication.protocol.messages import (
     ORIGINS_ASKED_MAX,
     PositionsWanted,
     Push,
-    Status,
     is_brief,
 )
 
@@ -189,7 +188,7 @@ class Waits:
         if self._waits:
             self.wake_s = min(self.wake_s, now_s + PAUSE_S_MAX)
         for member, asked, names in self._lacking():
-            dead = member.status is Status.DEAD
+            dead = member.dead
             due_s = max(asked.due_s, self._dead_s) if dead else asked.due_s
             if now_s < due_s and (dead or asked.asking or names <= asked.names):
                 self.wake_s = min(self.wake_s, due_s)
@@ -245,7 +244,7 @@ class Waits:
         hopeful = peer.pushing or all(peer.believed.get(o, 0) >= s for o, s in wanted.items())
         own = self.peers.hash_of(self.members.me.replica)  # so that not all ask the same ones
         return (
-            member.status is Status.DEAD,
+            member.dead,
             asked is not None and (asked.silent > 1 or asked.failures > 0),
             not hopeful,
             self.peers.hash_of(member.replica) ^ own,
