@@ -51,7 +51,7 @@ from transactional.reservations.booking import (
 )
 from transactional.reservations.interval import Interval, day_of, free_slots, fullest_instant
 from transactional.store import scan_all
-from transactional.values import Compare, Delete, Put, Unchanged, Write
+from transactional.values import Compare, Delete, KeyValue, Put, Unchanged, Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 FREE_SLOTS_MAX: Final = 3
 """How many free stretches a conflict names."""
+DAYS_AT_ONCE: Final = 8
+"""So many days are read each by a scan of its own, and nothing besides."""
 FREE_DAYS_MAX: Final = 7
 """How many days after the wanted ones are searched before a conflict names no free stretch."""
 RULES_CACHED_MAX: Final = 10_000
@@ -385,21 +387,37 @@ class Schedule:
 
     async def live(self, resource: str, within: Interval | None = None) -> AsyncIterator[Booking]:
         """Each entry that occupies some of `within`, once, lapsed holds too; in order of days."""
+        seen: set[str] = set()
+        async for entry in self._entries(resource, within):
+            booking = decode(entry, resource)
+            if booking.id not in seen and (within is None or booking.occupied.overlaps(within)):
+                seen.add(booking.id)
+                yield booking
+
+    async def _entries(self, resource: str, within: Interval | None) -> AsyncIterator[KeyValue]:
+        """The keys of the days of `within`, in order: those of other days are not read.
+
+        Few days are scanned each for itself, if that gives them at one revision; else page by page.
+        """
         prefix = self._layout.live(resource)
         after, last_day = None, "9999-99-99"
         if within is not None:
             days = within.days()
             after, last_day = f"{prefix}{days[0].isoformat()}", days[-1].isoformat()
-        seen: set[str] = set()
+            if len(days) <= DAYS_AT_ONCE:
+                scan, day = self._store.scan, self._layout.day
+                pages = await asyncio.gather(*(scan(day(resource, each)) for each in days))
+                if len({page.revision for page in pages}) == 1 and not any(p.more for p in pages):
+                    for page in pages:
+                        for entry in page.items.values():
+                            yield entry
+                    return
         while True:
             page = await self._store.scan(prefix, after=after)
             for key, entry in page.items.items():
                 if key[len(prefix) : len(prefix) + len(last_day)] > last_day:
                     return
-                booking = decode(entry, resource)
-                if booking.id not in seen and (within is None or booking.occupied.overlaps(within)):
-                    seen.add(booking.id)
-                    yield booking
+                yield entry
             if not page.more:
                 return
             after = list(page.items)[-1]

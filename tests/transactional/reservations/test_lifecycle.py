@@ -148,3 +148,37 @@ async def test_an_idempotency_key_makes_one_booking(store):
     with pytest.raises(BookingEndedError, match="cancelled"):
         await rooms.hold("turing", hours(9, 10), **ask)
     assert await rooms.agenda("turing") == ()
+
+
+class Reading:
+    """A store that counts the keys it gives out in scans."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.keys = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def scan(self, prefix, **options):
+        page = await self._store.scan(prefix, **options)
+        self.keys += len(page.items)
+        return page
+
+
+async def test_the_agenda_of_a_day_reads_that_day(store):
+    """Whatever is booked on other days; over midnight two days are read, at one revision."""
+    reading = Reading(store)
+    rooms = Reservations(reading)
+    for day in range(1, 21):
+        parts = [Wanted("lab", hours(9, 10, day)), Wanted("lab", hours(23, 25, day))]
+        await rooms.book_many(parts, holder=f"ann {day}")
+    reading.keys = 0
+    found = await rooms.agenda("lab", hours(8, 20, 5))
+    assert [booking.holder for booking in found] == ["ann 5"]
+    assert reading.keys == 3  # of the night before, of the morning, and of the night to come
+    reading.keys = 0
+    found = await rooms.agenda("lab", hours(22, 26, 5))
+    assert [booking.interval for booking in found] == [hours(23, 25, 5)]
+    assert reading.keys == 6
+    assert len(await rooms.agenda("lab", hours(0, 20 * 24, 1))) == 40
