@@ -5,8 +5,14 @@ Theory of operation
 Acquiring is entering a queue under a lease and waiting until nobody ahead is in the way.  A waiter
 watches the entry just ahead of it and nothing else, so a release wakes one::
 
-    lock/turing/ids:   [ann 41] <--watch-- [bob 44] <--watch-- [cyd 51]
+    lock/turing/...:   [ann 41] <--watch-- [bob 44] <--watch-- [cyd 51]
                         holds               next
+
+One's place is the revision of the commit that entered, and is known only after it.  So an entry is
+made under ``enter/ID``; who has to wait moves it to ``wait/x/PLACE/ID`` (``s`` for a shared one),
+where entries lie in the order of their places.  The front of the queue, and whoever is just ahead,
+are then found by a few short scans, however long it is.  Who looks, looks into ``enter/`` first:
+entries move only from there to ``wait/``, so none slips by.
 
 Releasing, giving up, cancellation and death all end the same way: the lease ends and takes the
 entries along, by ``revoke`` or by itself after ``ttl_s``.  There is no state in which an entry
@@ -25,7 +31,7 @@ lease is over, or must be assumed to be.
 
 Order and deadlock
 ------------------
-An entry is a key ``lock/<name>/<id>``; its created revision is its place.  All entries of one
+All entries of one
 acquisition, one per name, are made in one commit and share that revision, so any two acquisitions
 stand in the same order in every queue they meet in.  The oldest acquisition of all is first in each
 of its queues: several names at once cannot deadlock (Havender 1968, with revisions for the order).
@@ -50,6 +56,7 @@ from urllib.parse import quote, unquote
 
 from transactional import rules
 from transactional.errors import (
+    ConflictError,
     ForbiddenError,
     InvalidRequestError,
     LeaseExpiredError,
@@ -59,22 +66,37 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.retry import DEFAULT_RETRY, Decision, propose
+from transactional.retry import DEFAULT_RETRY, Decision, propose, settled_commit
 from transactional.shield import shielded
 from transactional.store import scan_all
-from transactional.values import Absent, Compacted, Put, Revision, Unchanged
+from transactional.values import (
+    SCAN_KEYS_MAX,
+    Absent,
+    Compacted,
+    Delete,
+    Put,
+    Revision,
+    Unchanged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 
     from transactional.store import Store
-    from transactional.values import Compare, KeyValue
+    from transactional.values import Compare, KeyValue, Write
 
 ROOT: Final = "lock/"
 NAMES_MAX: Final = 60
-"""Most names of one lock: two compares each must fit into a commit of 128."""
+"""Most names of one lock: two compares or writes each must fit into a commit of 128."""
+PAGE: Final = 16
+"""So many entries of a queue are read at first; a queue that is shorter is then known whole."""
 RENEWALS_PER_TTL: Final = 3
 """A grant survives the loss of all renewals but one."""
+STRETCH: Final = 8
+"""How much further back a waiter looks each time, until he finds somebody."""
+LAST_PLACE: Final = 10**16 - 1
+"""A place behind all others."""
+ID_BYTES: Final = 8
 AT_ONCE_S: Final = 2.0
 """Most time that an acquisition takes that does not wait."""
 LET_GO_S: Final = 2.0
@@ -101,7 +123,9 @@ class Entry:
     holding: tuple[str, ...]
     """Ids that the maker of this entry held when he started to wait."""
     place: int
-    """Created revision: the lower one was first."""
+    """Revision of the commit that entered: the lower one was first."""
+    key: str = ""
+    """Where it lies now."""
 
 
 def queue_of(name: str) -> str:
@@ -112,8 +136,18 @@ def queue_of(name: str) -> str:
 
 
 def key_of(name: str, entry_id: str) -> str:
-    """Return the key of an entry."""
-    return queue_of(name) + entry_id
+    """Return the key under which an entry is made."""
+    return f"{queue_of(name)}enter/{entry_id}"
+
+
+def line_of(name: str, *, shared: bool) -> str:
+    """Return the prefix of those who wait for ``name``, in the order of their places."""
+    return f"{queue_of(name)}wait/{'s' if shared else 'x'}/"
+
+
+def waiting_key_of(name: str, entry_id: str, place: int, *, shared: bool) -> str:
+    """Return the key of an entry that waits."""
+    return f"{line_of(name, shared=shared)}{place:016}/{entry_id}"
 
 
 def _encode(owner: str, *, shared: bool, holding: Sequence[str]) -> bytes:
@@ -129,17 +163,18 @@ def _decode(item: KeyValue) -> Entry:
         InvalidRequestError: somebody else wrote under ``lock/``.
     """
     try:
-        name, entry_id = item.key.removeprefix(ROOT).rsplit("/", 1)
+        name, stage, *rest = item.key.removeprefix(ROOT).split("/")
         doc: dict[str, Any] = json.loads(item.value)
         return Entry(
             unquote(name),
-            entry_id,
+            rest[-1],
             str(doc["owner"]),
             bool(doc["shared"]),
             tuple(str(held) for held in doc["holding"]),
-            item.created_revision,
+            int(rest[1]) if stage == "wait" else item.created_revision,
+            item.key,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InvalidRequestError(f"{item.key!r} is not an entry of a lock") from error
 
 
@@ -262,9 +297,7 @@ class Grant:
         self.id = keeper.id
         self.token = token
         """The fencing token: higher than that of every earlier holder of any of the names."""
-        self.fence: tuple[Compare, ...] = tuple(
-            Revision(key_of(name, self.id), token) for name in names
-        )
+        self.fence: tuple[Compare, ...] = tuple(keeper.entries)
         """Compares that hold as long as the lock does; put them into each guarded commit."""
 
     @property
@@ -274,7 +307,7 @@ class Grant:
         From the first look at it on a watch tells at once that somebody else ended the lease;
         without one the next renewal does, within a third of `ttl_s`.
         """
-        self._keeper.look_after(key_of(self.names[0], self.id), self.token)
+        self._keeper.look_after()
         return self._keeper.lost
 
     @property
@@ -286,6 +319,30 @@ class Grant:
         """Give the lock to the next in the queue; cancellation does not stop it half-way."""
         _held_here.set(tuple(held for held in _held_here.get() if held[1] != self.id))
         await shielded(self._keeper.end())
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Who is ahead in a queue: the first of all, and the nearest, who was there at ``seen_at``.
+
+    If nobody is (both None), nobody will ever be again; ``revision`` is from before the look.
+    """
+
+    revision: int
+    first: Entry | None = None
+    nearest: Entry | None = None
+    seen_at: int = 0
+
+    def behind(self, ahead: Sequence[Entry], seen_at: int) -> _Look:
+        """Add entries that are ahead, in the order of their places."""
+        if not ahead:
+            return self
+        first, nearest = ahead[0], ahead[-1]
+        if self.first is not None and self.first.place < first.place:
+            first = self.first
+        if self.nearest is not None and self.nearest.place > nearest.place:
+            nearest, seen_at = self.nearest, self.seen_at
+        return _Look(self.revision, first, nearest, seen_at)
 
 
 class Lock:
@@ -302,7 +359,7 @@ class Lock:
         if not 1 <= len(self._names) <= NAMES_MAX:
             raise InvalidRequestError(f"a lock has 1 to {NAMES_MAX} names, not {len(names)}")
         for name in self._names:
-            rules.check_key(queue_of(name))
+            rules.check_key(waiting_key_of(name, "0" * 2 * ID_BYTES, 0, shared=shared))
         rules.check_ttl(ttl_s)
         self._store = store
         self._owner = owner
@@ -379,38 +436,116 @@ class Lock:
         deadline_s = AT_ONCE_S if at_once else min(wait_s, DEFAULT_RETRY.deadline_s)
         retry = replace(DEFAULT_RETRY, deadline_s=deadline_s)
         _, commit = await propose(self._store, decide, retry=retry)
+        keeper.entries = [Revision(key, commit.revision) for key in keys]
         return commit.revision
-
-    async def _queue(self, name: str) -> tuple[list[Entry], int]:
-        snapshot = await scan_all(self._store, queue_of(name))
-        return [_decode(item) for item in snapshot.items.values()], snapshot.revision
 
     async def _refuse_if_busy(self, waited_s: float) -> list[Compare]:
         """Raise LockBusyError if somebody is in the way; else return compares that say so."""
         free: list[Compare] = []
         for name in self._names:
-            queue, revision = await self._queue(name)
-            if ahead := blockers(queue, revision + 1, shared=self._shared):
-                raise LockBusyError(name, ahead[0].owner, waited_s)
-            free.append(Unchanged(queue_of(name), revision))
+            look = await self._look(name, LAST_PLACE)
+            if look.first is not None:
+                raise LockBusyError(name, look.first.owner, waited_s)
+            free.append(Unchanged(queue_of(name), look.revision))
         return free
 
     async def _wait(self, keeper: _LeaseKeeper, place: int) -> None:
         """Return when nobody is ahead in any of the queues."""
-        checked = False
-        for name in self._names:
+        moved = False
+        for number, name in enumerate(self._names):
             while True:
-                queue, revision = await self._queue(name)
-                if all(entry.id != keeper.id for entry in queue):
-                    raise LockLostError(self._names)
-                ahead = blockers(queue, place, shared=self._shared)
-                if not ahead:
+                look = await self._look(name, place, keeper.entries[number].key)
+                if look.first is None or look.nearest is None:
                     break
-                keeper.blocked_by = (name, ahead[0].owner)
-                if not checked:
+                keeper.blocked_by = (name, look.first.owner)
+                if not moved:
                     await self._refuse_deadlock(keeper)
-                    checked = True
-                await keeper.unless_lost(self._gone(ahead[-1], revision), self._names)
+                    await self._line_up(keeper, place)
+                    moved = True
+                    continue  # whoever entered just before us may have lined up by now, too
+                await keeper.unless_lost(self._gone(look.nearest, look.seen_at), self._names)
+
+    async def _line_up(self, keeper: _LeaseKeeper, place: int) -> None:
+        """Move our entries to where those lie who wait, in the order of places."""
+        value = _encode(self._owner, shared=self._shared, holding=keeper.holding)
+        keys = [waiting_key_of(name, keeper.id, place, shared=self._shared) for name in self._names]
+        writes: list[Write] = [Delete(entry.key) for entry in keeper.entries]
+        writes += [Put(key, value, keeper.lease) for key in keys]
+        try:
+            commit = await settled_commit(self._store, keeper.entries, writes)
+        except ConflictError as gone:
+            raise LockLostError(self._names) from gone
+        keeper.entries = [Revision(key, commit.revision) for key in keys]
+
+    async def _look(self, name: str, place: int, own: str | None = None) -> _Look:
+        """Look who is ahead of a place in a queue: a few short scans, however long it is.
+
+        Of those who enter at this moment it finds some, not always the nearest.
+
+        Raises:
+            LockLostError: our own entry, if its key is given, is not there any more.
+        """
+        page = await self._store.scan(queue_of(name), limit=PAGE)
+        found = [_decode(item) for item in page.items.values()]
+        look = _Look(page.revision)
+        if not page.more:
+            if own is not None and own not in page.items:
+                raise LockLostError(self._names)
+            return look.behind(blockers(found, place, shared=self._shared), page.revision)
+        entering = [entry for entry in found if entry.key == key_of(name, entry.id)]
+        look = look.behind(blockers(entering, place, shared=self._shared), page.revision)
+        look = await self._look_along(look, name, place, own)
+        if look.first is None and len(entering) == len(found):
+            look = await self._look_among_entering(look, name, place, found[-1].key)
+            if look.first is None:
+                look = await self._look_along(look, name, place, own)
+        return look
+
+    async def _look_among_entering(self, look: _Look, name: str, place: int, after: str) -> _Look:
+        """Look who is ahead among those who enter, behind a page of them, until one is found."""
+        while True:
+            page = await self._store.scan(key_of(name, ""), after=after)
+            some = [_decode(item) for item in page.items.values()]
+            if ahead := blockers(some, place, shared=self._shared):
+                return look.behind(ahead, page.revision)
+            if not page.more:
+                return look
+            after = some[-1].key
+
+    async def _look_along(self, look: _Look, name: str, place: int, own: str | None) -> _Look:
+        """Look who is ahead among those who wait, and whether we are still there."""
+        lines = [line_of(name, shared=False)]
+        lines += [] if self._shared else [line_of(name, shared=True)]
+        fronts = [self._store.scan(line, limit=1) for line in lines]
+        mine, *pages = await asyncio.gather(self._store.get_many([own] if own else []), *fronts)
+        if own is not None and own not in mine.items:
+            raise LockLostError(self._names)
+        for line, front in zip(lines, pages, strict=True):
+            for first in map(_decode, front.items.values()):
+                if first.place < place:
+                    nearest, seen_at = await self._nearest(line, first, front.revision, place)
+                    look = look.behind([first, nearest], seen_at)
+        return look
+
+    async def _nearest(
+        self, line: str, first: Entry, seen_at: int, place: int
+    ) -> tuple[Entry, int]:
+        """Return who is just ahead of a place in a line, and the revision at which he was there.
+
+        Looks back from the place over a stretch that grows until somebody is in it.
+        """
+        nearest, stretch, end = None, PAGE, f"{line}{place:016}"
+        while nearest is None and place != LAST_PLACE and place - stretch > first.place:
+            after: str | None = f"{line}{place - stretch:016}"
+            while after is not None:
+                page = await self._store.scan(line, after=after, limit=min(stretch, SCAN_KEYS_MAX))
+                ahead = [key for key in page.items if key < end]
+                if ahead:
+                    nearest, seen_at = page.items[ahead[-1]], page.revision
+                whole = len(ahead) < len(page.items) or not page.more
+                after = None if whole else ahead[-1]
+            stretch *= STRETCH
+        return (first if nearest is None else _decode(nearest)), seen_at
 
     async def _refuse_deadlock(self, keeper: _LeaseKeeper) -> None:
         """Look once, from each of our entries: whoever closes a circle sees all of it.
@@ -428,8 +563,8 @@ class Lock:
                     raise DeadlockError(cycle)
 
     async def _gone(self, entry: Entry, revision: int) -> None:
-        """Wait until an entry that was there at ``revision`` is deleted."""
-        key = key_of(entry.name, entry.id)
+        """Wait until an entry that was there at ``revision`` is deleted, or moved."""
+        key = entry.key
         async with aclosing(self._store.watch(key, after=revision)) as events:
             async for event in events:
                 if isinstance(event, Compacted):
@@ -448,7 +583,9 @@ class _LeaseKeeper:
         self._renewing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._good_until_s = 0.0
-        self.id = secrets.token_hex(8)
+        self.id = secrets.token_hex(ID_BYTES)
+        self.entries: list[Revision] = []
+        """Our entries, one for each name, and the commit that put them where they are."""
         self.lease: str | None = None
         self.lost = asyncio.Event()
         self.blocked_by: tuple[str, str] | None = None
@@ -484,10 +621,11 @@ class _LeaseKeeper:
             self._good_until_s = now_s + self._ttl_s
             renew_at_s = now_s + self._ttl_s / RENEWALS_PER_TTL
 
-    def look_after(self, key: str, revision: int) -> None:
+    def look_after(self) -> None:
         """Notice at once, by a watch, that somebody else took an entry of ours away."""
         if self._watching is None and self.lease is not None and self._store.capabilities.watch:
-            self._watching = asyncio.create_task(self._watch(key, revision))
+            entry = self.entries[0]
+            self._watching = asyncio.create_task(self._watch(entry.key, entry.revision))
 
     async def _watch(self, key: str, revision: int) -> None:
         with suppress(TransactionalError):  # the renewals notice it too, later

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import transactional as t
-from tests.scale import rounds
+from tests.scale import rounds, seeds
 from transactional import lock
 from transactional.lock import (
     DeadlockError,
@@ -22,6 +22,7 @@ from transactional.lock import (
     blockers,
     find_cycle,
 )
+from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from tests.transactional.conftest import HandClock
@@ -187,6 +188,107 @@ async def test_a_release_wakes_one_waiter(store: t.Store) -> None:
     await first.release()
     await asyncio.gather(*tasks)
     assert len(watched) == len(set(watched)) == 6
+
+
+class Counting(Halting):
+    """A store that counts what is asked of it: calls, and the keys that were read."""
+
+    def __init__(self, store: t.Store) -> None:
+        super().__init__(store)
+        self.made = self.keys = self.watches = 0
+
+    def __getattr__(self, name: str) -> object:
+        self.made += name not in {"elapsed_s", "mint_op_id", "epoch", "capabilities"}
+        self.watches += name == "watch"
+        return super().__getattr__(name)
+
+    async def scan(self, prefix: str, **options: object) -> t.Snapshot:
+        self.made += 1
+        page = await self._store.scan(prefix, **options)
+        self.keys += len(page.items)
+        return page
+
+
+async def line_of_waiters(store: Counting, count: int, *, shared: bool) -> list[asyncio.Task]:
+    """So many waiters for a lock that is held, each in its place before the next one comes."""
+    waits = []
+    for number in range(count):
+        waiting = Lock(store, "a", owner=str(number), ttl_s=3600, shared=shared and number % 2 == 0)
+        waits.append(asyncio.create_task(waiting.acquire(wait_s=3600)))
+        while store.watches <= number:  # noqa: ASYNC110 a condition of the store
+            await asyncio.sleep(0)
+    return waits
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_hand_over_costs_the_same_before_few_waiters_and_many(
+    shared: bool,
+) -> None:
+    """In calls and in keys that are read: to the first, to one in the middle, and to enter."""
+    costs = []
+    for count in (80, 400):
+        store = Counting(MemoryStore())
+        first = await Lock(store, "a", owner="first", ttl_s=3600).acquire()
+        waits = await line_of_waiters(store, count, shared=shared)
+        cost = []
+        for leaving in (first, None):
+            before, keys = store.made, store.keys
+            if leaving is None:  # somebody in the middle gives up: the next one looks further ahead
+                waits[count // 2].cancel()
+                await asyncio.gather(waits[count // 2], return_exceptions=True)
+            else:
+                await leaving.release()
+                await waits[0]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            cost.append((store.made - before, store.keys - keys))
+        before, keys = store.made, store.keys
+        with pytest.raises(LockBusyError) as busy:
+            await Lock(store, "a", owner="hasty").acquire(wait_s=0)
+        assert busy.value.holder == "0"
+        cost.append((store.made - before, store.keys - keys))
+        costs.append(cost)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        await store.close()
+    assert costs[0] == costs[1]
+
+
+async def test_many_who_come_at_once_are_served_in_the_order_of_their_tokens(
+    engine: Engine,
+) -> None:
+    """More than a page of them, exclusive and shared, some of whom give up: nobody overtakes."""
+    dice = random.Random(seed := seeds(1)[0])
+    print(f"replay: CONVOCA_SEED={seed}")
+    clients = [await engine.client() for _ in range(3)]
+    first = await Lock(clients[0], "a", owner="first").acquire()
+    held: dict[int, bool] = {}
+    served: list[tuple[int, bool]] = []
+
+    async def use(number: int) -> None:
+        shared = number % 3 == 0
+        lock_ = Lock(clients[number % 3], "a", owner=str(number), shared=shared)
+        with contextlib.suppress(LockBusyError, t.UnavailableError):
+            grant = await lock_.acquire(wait_s=0.01 if number % 7 == 0 else 60)
+            assert all(shared and other for other in held.values()), held
+            held[grant.token] = shared
+            served.append((grant.token, shared))
+            await asyncio.sleep(dice.random() * 0.002)
+            del held[grant.token]
+            await grant.release()
+
+    tasks = [asyncio.create_task(use(number)) for number in range(60)]
+    await until_queued(clients[0], 50)
+    await first.release()
+    await asyncio.gather(*tasks)
+    exclusive = [token for token, shared in served if not shared]
+    assert exclusive == sorted(exclusive)
+    for number, (token, shared) in enumerate(served):
+        ahead = [other for other, kind in served[:number] if not (shared and kind)]
+        assert all(other < token for other in ahead)
+    assert len(served) > 45
+    assert not await entries(clients[0])
 
 
 async def test_shared_holders_share_and_an_exclusive_one_waits_his_turn(store: t.Store) -> None:
