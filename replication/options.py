@@ -140,11 +140,6 @@ def page_token(keys: tuple[bytes, ...]) -> str:
     return hmac.new(keys[0], b"convoca pages", hashlib.sha256).hexdigest() if keys else ""
 
 
-def order_token(keys: tuple[bytes, ...]) -> str:
-    """What an operator shows as a bearer token to read values and to give orders."""
-    return hmac.new(keys[0], b"convoca orders", hashlib.sha256).hexdigest() if keys else ""
-
-
 def tls_contexts(
     certificate: Path | None, key: Path | None, authority: Path | None
 ) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:

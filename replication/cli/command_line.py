@@ -48,6 +48,9 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
     shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
     shared.add_argument("--tls-ca", type=Path, metavar="PEM", help="whom to trust (mutual TLS)")
+    shared.add_argument(
+        "--insecure", action="store_true", help="let values and orders leave here without TLS"
+    )
     shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
     shared.add_argument("-o", "--output", choices=["table", "json", "plain"], default="table")
     _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))

@@ -189,7 +189,8 @@ async def _diff(options: argparse.Namespace) -> Any:
 
 def _client(options: argparse.Namespace, peer: str = "") -> AdminClient:
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
-    return AdminClient(peer or options.peer, keys_of(_secret(options)), options.timeout, tls)
+    keys = keys_of(_secret(options))
+    return AdminClient(peer or options.peer, keys, options.timeout, tls, options.insecure)
 
 
 def _secret(options: argparse.Namespace) -> list[str] | None:
@@ -240,7 +241,8 @@ async def _doctor(options: argparse.Namespace) -> Any:
     if not options.peer:
         raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
     keys = keys_of(_secret(options))
-    return await diagnosis.of_cluster(options.peer, keys, options.timeout)
+    _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    return await diagnosis.of_cluster(options.peer, keys, options.timeout, tls)
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {

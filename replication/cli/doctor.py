@@ -12,7 +12,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from replication.errors import (
+    ConfigError,
     NoAnswerError,
+    OrderRefusedError,
     PeerUnreachableError,
     UnhealthyError,
 )
@@ -20,6 +22,7 @@ from replication.journal import HOW_TO_GO_ON, KeptOut, look, rebuild
 from replication.transport import AdminClient
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -61,21 +64,26 @@ def of_journal(path: Path) -> dict[str, object]:
     }
 
 
-async def of_cluster(address: str, keys: tuple[bytes, ...], timeout_s: float) -> dict[str, object]:
+async def of_cluster(
+    address: str, keys: tuple[bytes, ...], timeout_s: float, tls: ssl.SSLContext | None = None
+) -> dict[str, object]:
     """What one agent, and everyone it knows to be alive, say of themselves.
+
+    The addresses of the others are hearsay. They are asked for a page and nothing else, with the
+    caller's TLS, and only if they prove the secret first; nothing that is sent opens another door.
 
     Raises:
         PeerUnreachableError: `address` itself does not answer.
         UnhealthyError: with every finding, if there is any.
     """
-    first = json.loads(await AdminClient(address, keys, timeout_s).get("/status"))
+    first = json.loads(await AdminClient(address, keys, timeout_s, tls).get("/status"))
     statuses, findings = [first], []
     alive = [m for m in first["members"] if m["status"] in {"alive", "suspect"} and m["address"]]
     for member in alive[:MEMBERS_ASKED_MAX]:
         try:
-            text = await AdminClient(member["address"], keys, timeout_s).get("/status")
+            text = await AdminClient(member["address"], keys, timeout_s, tls).get("/status")
             statuses.append(json.loads(text))
-        except (PeerUnreachableError, NoAnswerError) as error:
+        except (PeerUnreachableError, NoAnswerError, OrderRefusedError, ConfigError) as error:
             findings.append(f"{member['id']}: does not answer: {error}")
     for status in statuses:
         findings += findings_of(status)

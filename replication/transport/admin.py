@@ -6,10 +6,17 @@ lives would stay in every vector. So a `GET` of an endpoint shows something, `PO
 agent itself write, cut or heal, and `GET /changes` streams what changes, one JSON line each. What
 there is to see and to execute is the agent's to say (`Handlers`; `agent.admin` holds them).
 
-Two tokens derived from the cluster secret open the door, neither of which reveals the secret: the
-page token shows sizes and lags (for scrapers; readers on this machine need none), the order token
-shows values and gives orders. Without a secret only this machine may ask. A web page may never: its
-browser names it in `Origin`, and a name that was rebound to loopback is not a loopback name.
+*Who may.* With a secret an operator proves that he holds it, by challenge and response
+(`challenge`): nothing that he sends can be used again, or at another agent. Sizes and lags
+(`/status`, `/metrics`) are shown to readers on this machine and, for scrapers, to whoever sends the
+page token, which is derived from the secret and opens nothing else. Without a secret only this
+machine may ask. What shows values or changes something travels off this machine by TLS only, unless
+the operator says `insecure`. A web page may do nothing at all: a browser names it in `Origin`,
+`Sec-Fetch-Site` or `Referer`, and a name that was rebound to loopback is not a loopback name.
+
+*What remains of it.* Every order, and every proof that does not hold, is a line of the logger
+`replication.orders`: who (a name of the secret, not the secret), what (verb and document, no
+value), and from where; so many in a second, and then how many were left out.
 """
 
 from __future__ import annotations
@@ -17,6 +24,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
+import secrets
+import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,8 +42,19 @@ from replication.errors import (
     PeerUnreachableError,
     ReplicationError,
 )
-from replication.options import is_loopback, order_token, page_token
+from replication.options import is_loopback, page_token
 from replication.transport.base import joined_address, split_address
+from replication.transport.challenge import (
+    NONCE_CHARACTERS_MAX,
+    ORDER,
+    PAGE,
+    Asked,
+    Challenges,
+    Proven,
+    hash_of,
+    secret_of,
+    target_of,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -43,6 +64,12 @@ ORDER_BYTES_MAX = 256 * 1024
 FOLLOWERS_MAX = 16
 ANSWER_S = 2.0
 """An order that ran out of time is answered with how far it came; the client waits for that."""
+LOG_LINES_PER_S = 20
+PUBLIC = frozenset({"/status", "/metrics"})
+"""Pages that show no values: the page token, or the scope of pages, is enough."""
+ORDERED = ("verb", "name", "peer", "copies")
+"""What a log says of an order; its value is nobody's business."""
+logger = logging.getLogger("replication.orders")
 ERRORS: dict[type[ReplicationError], HTTPStatus] = {
     NotYetError: HTTPStatus.GATEWAY_TIMEOUT,
     ClosedError: HTTPStatus.SERVICE_UNAVAILABLE,  # still reading its journal, or closing
@@ -51,7 +78,7 @@ ERRORS: dict[type[ReplicationError], HTTPStatus] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What a GET shows. `private` ones hold values: they need the order token."""
+    """What a GET shows. `private` ones hold values: they need a proof of an order."""
 
     content_type: str
     render: Callable[[Mapping[str, str]], str]
@@ -82,8 +109,9 @@ class AdminServer:
         self._handlers = handlers
         self._endpoints = handlers.endpoints()
         self._page_tokens = [page_token((key,)) for key in keys]
-        self._order_tokens = [order_token((key,)) for key in keys]
+        self._challenges = Challenges(keys, time.monotonic) if keys else None
         self._followers = 0
+        self._log = _Log()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Put these routes beside those of the peers."""
@@ -91,6 +119,16 @@ class AdminServer:
             router.add_get(path, self._show)
         router.add_post("/orders", self._order)
         router.add_get("/changes", self._changes)
+        router.add_get("/challenge", self._challenge)
+
+    async def _challenge(self, request: web.Request) -> web.Response:
+        nonce = request.query.get("nonce", "")
+        if _is_of_a_page(request) or not 0 < len(nonce) <= NONCE_CHARACTERS_MAX:
+            return web.Response(status=HTTPStatus.FORBIDDEN)
+        if self._challenges is None:
+            return _refused(OrderRefusedError("this agent has no secret", hint="pass none"))
+        challenge, proofs = self._challenges.give(nonce)
+        return web.json_response({"challenge": challenge, "proofs": proofs})
 
     async def _show(self, request: web.Request) -> web.Response:
         endpoint = self._endpoints[request.path]
@@ -103,18 +141,28 @@ class AdminServer:
         return web.Response(text=text, content_type=endpoint.content_type)
 
     async def _order(self, request: web.Request) -> web.Response:
-        if not self._commands(request):
+        who = self._commands(request)
+        if who is None:
             return web.Response(status=HTTPStatus.FORBIDDEN)
         if request.content_type != "application/json":
             return web.Response(status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         if not 0 <= (request.content_length or -1) <= ORDER_BYTES_MAX:
             return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        body = await request.read()
+        if who.body_hash and who.body_hash != hash_of(body):
+            self._log.line("proof-refused", who=who.operator, of="the body", at=request.remote)
+            return web.Response(status=HTTPStatus.FORBIDDEN)
+        return await self._carry_out(body, who=who.operator, at=request.remote)
+
+    async def _carry_out(self, body: bytes, **facts: object) -> web.Response:
         try:
-            order = json.loads(await request.read())
+            order = json.loads(body)
             if not isinstance(order, dict):
                 raise OrderRefusedError("an order is a JSON object")
+            said = {word: str(order[word])[:100] for word in ORDERED if order.get(word)}
+            self._log.line("order", **facts, **said)
             return web.json_response(await self._handlers.execute(order))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _refused(OrderRefusedError(f"not JSON, or out of range: {error}"))
         except ReplicationError as error:
             return _refused(error)
@@ -136,20 +184,86 @@ class AdminServer:
             self._followers -= 1
 
     def _reads(self, request: web.Request) -> bool:
-        local = is_loopback(request.remote or "")
-        return local or _shows(request, self._page_tokens + self._order_tokens)
-
-    def _commands(self, request: web.Request) -> bool:
-        if "Origin" in request.headers:
+        """Whether who asks may see sizes and lags."""
+        if _is_of_a_page(request):
             return False
-        if self._order_tokens:
-            return _shows(request, self._order_tokens)
-        return is_loopback(request.remote or "") and is_loopback(request.url.host or "")
+        if self._shown(request) or self._proven(request) is not None:
+            return True
+        return _is_local(request)
+
+    def _commands(self, request: web.Request) -> Proven | None:
+        """Who may see values and give orders; None if nobody of those."""
+        if _is_of_a_page(request):
+            return None
+        if self._challenges is None:
+            return Proven("local", ORDER, "", insecure=True) if _is_local(request) else None
+        proven = self._proven(request)
+        if proven is None or proven.scope != ORDER:
+            return None
+        safe = request.secure or is_loopback(request.remote or "")
+        if not (safe or proven.insecure):
+            self._log.line("order-in-the-clear", who=proven.operator, at=request.remote)
+            return None
+        return proven
+
+    def _proven(self, request: web.Request) -> Proven | None:
+        shown = request.headers.get("Authorization", "")
+        if self._challenges is None or not shown or self._shown(request):
+            return None
+        host = request.headers.get("Host", "")
+        target = target_of(request.path, request.query.items())
+        proven = self._challenges.judge(shown, request.method, target, host)
+        if proven is None:
+            self._log.line("proof-refused", of=request.path[:100], at=request.remote)
+        return proven
+
+    def _shown(self, request: web.Request) -> bool:
+        """Whether it shows the page token."""
+        shown = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+        return any(
+            hmac.compare_digest(shown, f"Bearer {token}".encode()) for token in self._page_tokens
+        )
 
 
-def _shows(request: web.Request, tokens: list[str]) -> bool:
-    shown = request.headers.get("Authorization", "").encode()
-    return any(hmac.compare_digest(shown, f"Bearer {token}".encode()) for token in tokens)
+class _Log:
+    """Lines about operators, so many a second; what is left out is counted and told."""
+
+    def __init__(self) -> None:
+        self._since_s = self._written = 0.0
+        self._left_out = 0
+
+    def line(self, event: str, **facts: object) -> None:
+        """Write a line, if it is not one too many."""
+        now_s = time.monotonic()
+        if now_s - self._since_s >= 1.0:
+            self._since_s, self._written = now_s, 0
+        if self._written >= LOG_LINES_PER_S:
+            self._left_out += 1
+            return
+        self._written += 1
+        if self._left_out:
+            facts["left_out"], self._left_out = self._left_out, 0
+        logger.warning(event, extra={"facts": facts})
+
+
+def _is_of_a_page(request: web.Request) -> bool:
+    """Whether a browser asks for a page that is not the agent's own.
+
+    A page's scripts are named in `Origin`; what it embeds carries none, and is told by the two
+    others. An address that a person types comes from `none`.
+    """
+    headers = request.headers
+    if "Origin" in headers or "Referer" in headers:
+        return True
+    return headers.get("Sec-Fetch-Site", "none") != "none"
+
+
+def _is_local(request: web.Request) -> bool:
+    """Whether this machine asks, for this machine: a name that was rebound is none of its names."""
+    host = request.headers.get("Host", "")
+    name, bracket, _ = host.partition("]")
+    name = name.strip("[") if bracket else host.partition(":")[0]
+    return is_loopback(request.remote or "") and is_loopback(name)
 
 
 def _refused(error: ReplicationError) -> web.Response:
@@ -173,12 +287,14 @@ class AdminClient:
         timeout_s: of each question; an order may take it for itself, and `ANSWER_S` more to answer.
             Between two changes there is none at all.
         tls: for an agent that listens with TLS; None is plain HTTP.
+        insecure: values and orders may leave this machine in the clear.
     """
 
     address: str
     keys: tuple[bytes, ...] = field(default=(), repr=False)
     timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
+    insecure: bool = False
 
     async def get(self, path: str, **query: str) -> str:
         """What an endpoint shows.
@@ -198,37 +314,48 @@ class AdminClient:
             ReplicationError: as of `get`; after NoAnswerError it may have been done, or not.
         """
         timeout_s = self.timeout_s + ANSWER_S
-        text = await self._ask("POST", "/orders", timeout_s, json={"verb": verb, **order})
-        return json.loads(text)
+        body = json.dumps({"verb": verb, **order}).encode()
+        return json.loads(await self._ask("POST", "/orders", timeout_s, body=body))
 
     async def changes(self, prefix: str) -> AsyncIterator[Any]:
         """Changes as they come, until the agent stops. Errors as of `get`."""
         timeout = aiohttp.ClientTimeout(connect=self.timeout_s)
+        params = {"prefix": prefix}
         try:
-            async with (
-                aiohttp.ClientSession(headers=self._headers(), timeout=timeout) as session,
-                session.get(
-                    self._url("/changes"), params={"prefix": prefix}, ssl=self.tls or True
-                ) as response,
-            ):
-                self._check(response, "")
-                async for line in response.content:
-                    yield json.loads(line)
+            async with aiohttp.ClientSession(timeout=timeout) as session:
+                headers = await self._headers(session, "GET", "/changes", params, b"")
+                async with session.get(
+                    self._url("/changes"), params=params, headers=headers, ssl=self.tls or True
+                ) as response:
+                    self._check(response, "")
+                    async for line in response.content:
+                        yield json.loads(line)
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachableError(f"{self.address}: {type(error).__name__}") from error
 
-    async def _ask(self, method: str, path: str, timeout_s: float, **options: Any) -> str:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout_s: float,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes = b"",
+    ) -> str:
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                aiohttp.ClientSession(headers=self._headers()) as session,
-                session.request(
-                    method, self._url(path), ssl=self.tls or True, **options
-                ) as response,
-            ):
-                text = await response.text()
-                self._check(response, text)
-                return text
+            async with asyncio.timeout(timeout_s), aiohttp.ClientSession() as session:
+                headers = await self._headers(session, method, path, params or {}, body)
+                async with session.request(
+                    method,
+                    self._url(path),
+                    params=params,
+                    headers=headers,
+                    data=body or None,
+                    ssl=self.tls or True,
+                ) as response:
+                    text = await response.text()
+                    self._check(response, text)
+                    return text
         except ReplicationError:  # a NotYetError of the agent is a TimeoutError, too
             raise
         except TimeoutError as error:
@@ -238,8 +365,45 @@ class AdminClient:
                 f"{self.address}: {type(error).__name__}", hint="is an agent listening there?"
             ) from error
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {order_token(self.keys)}"} if self.keys else {}
+    async def _headers(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        params: Mapping[str, str],
+        body: bytes,
+    ) -> dict[str, str]:
+        """What goes with a request: the proof that it is ours, once the agent has proven itself."""
+        host, port, _ = split_address(self.address)
+        headers = {"Host": joined_address(host, port)}
+        if body:
+            headers["Content-Type"] = "application/json"
+        scope = PAGE if path in PUBLIC else ORDER
+        if scope == ORDER and self.tls is None and not (self.insecure or is_loopback(host)):
+            raise OrderRefusedError(
+                f"{self.address} is asked without TLS: nothing was sent",
+                hint="--tls-ca, or say --insecure",
+            )
+        if not self.keys:
+            return headers
+        nonce = secrets.token_hex(16)
+        url = self._url(f"/challenge?nonce={nonce}")
+        async with session.get(url, headers=headers, ssl=self.tls or True) as response:
+            self._check(response, text := await response.text())
+        try:
+            doc = json.loads(text)
+            challenge, shown = str(doc["challenge"]), [str(each) for each in doc["proofs"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise PeerUnreachableError(f"{self.address} is not an agent of ours") from error
+        secret = secret_of(self.keys, nonce, challenge, shown)
+        if secret is None:
+            raise OrderRefusedError(
+                f"{self.address} does not prove our secret: nothing was sent",
+                hint="another cluster's agent, or an impostor; check --secret-file",
+            )
+        target = target_of(path, params.items())
+        asked = Asked(scope, method, target, headers["Host"], hash_of(body), self.insecure)
+        return headers | {"Authorization": asked.header(secret, challenge)}
 
     def _url(self, path: str) -> str:
         host, port, _ = split_address(self.address)

@@ -169,7 +169,7 @@ async def test_an_agent_runs_until_sigterm_and_its_journal_can_be_backed_up(tmp_
         _, told = await asyncio.wait_for(process.communicate(), 5)
         assert process.returncode == 0
         lines = [json.loads(line) for line in told.decode().splitlines()]
-        assert [line["event"] for line in lines] == ["started", "stopping", "stopped"]
+        assert [line["event"] for line in lines] == ["started", "order", "stopping", "stopped"]
         for other in (bob, cyd):
             assert other.orset("tags").value == {"x"}
         left = {m.name: m.status.name for m in bob.members()} | {
