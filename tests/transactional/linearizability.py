@@ -276,6 +276,47 @@ class ReservationModel:
         return None if ok else state
 
 
+class QueueModel:
+    """A work queue.  State: the jobs that are not over, and under which token each is claimed.
+
+    A lease may end at any time, so a job that is claimed can be claimed again, under another token;
+    what must never be is an end that is accepted from somebody who has lost the job, a job that is
+    given out after its end, and a claim that finds nothing while something is ready.  Which of the
+    ready jobs a claim takes is not said: concurrent claimants share those at the head.
+    """
+
+    def initial(self) -> tuple[frozenset[tuple[str, int]], int]:
+        return frozenset(), 0
+
+    def step(  # noqa: PLR0911 a table
+        self, state: tuple[frozenset[tuple[str, int]], int], operation: Operation
+    ) -> tuple[frozenset[tuple[str, int]], int] | None:
+        jobs, unknown = state
+        tokens = dict(jobs)
+        match operation.f, operation.kind:
+            case ("put", "ok" | "info"):
+                return jobs | {(operation.value, 0)}, unknown
+            case ("claim", "info"):
+                return jobs, unknown + 1  # it may have one of those that seem to be ready
+            case ("claim", "ok") if not operation.result:
+                ready = sum(token == 0 for token in tokens.values())
+                return state if ready <= unknown else None
+            case ("claim", "ok"):
+                ((job, token),) = operation.result
+                if job not in tokens or token <= tokens[job]:
+                    return None
+                return jobs - {(job, tokens[job])} | {(job, token)}, unknown
+            case ("left", "ok"):
+                return state if operation.result == sorted(tokens) else None
+            case ("done" | "retry" | "release", "ok" | "info"):
+                job, token = operation.value
+                if tokens.get(job) != token:
+                    return None if operation.kind == "ok" else state
+                left = jobs - {(job, token)}
+                return (left if operation.f == "done" else left | {(job, 0)}), unknown
+        return state
+
+
 # --- list append ---------------------------------------------------------------------------------
 
 

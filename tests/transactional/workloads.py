@@ -13,6 +13,7 @@ import transactional as t
 from tests.transactional.linearizability import (
     LockModel,
     Model,
+    QueueModel,
     Recorder,
     RegisterModel,
     ReservationModel,
@@ -236,6 +237,55 @@ async def use_booking(
     return await record(log, process, f, booking.resource, (booking.holder, *span), act)
 
 
+async def queue_client(store: t.Store, log: Recorder, dice: random.Random, steps: int) -> None:
+    """Put jobs, claim and end them; now and then lose the lease, and try to end them still."""
+    process = log.process()
+    name = dice.choice(["q0", "q1"])
+    queue = t.WorkQueue(store, name, attempts_max=1_000_000)
+    held: list[t.Job] = []
+    for step in range(steps):
+        if dice.random() < 0.1:
+            with suppress(t.TransactionalError):
+                await queue.close()  # and go on with what is held
+        f = dice.choice(["put", "put", "claim", "claim", "claim", "end", "end", "end"])
+        if f == "put":
+            job = f"{process}-{step}"
+            process = await record(log, process, f, name, job, partial(put_job, queue, job))
+        elif f == "claim" or not held:
+            claim = partial(claim_job, queue, str(process), held)
+            process = await record(log, process, "claim", name, None, claim)
+        else:
+            job = held.pop(dice.randrange(len(held)))
+            how = dice.choice(["done", "done", "retry", "release"])
+            value = [job.id, job.claim.token]
+            end = partial(end_job, job, how)
+            process = await record(log, process, how, name, value, end)
+    with suppress(t.TransactionalError):
+        await queue.close()
+
+
+async def put_job(queue: t.WorkQueue, job: str) -> tuple[Any, int | None]:
+    return (await queue.put(job)).state.value, None
+
+
+async def claim_job(queue: t.WorkQueue, worker: str, held: list[t.Job]) -> tuple[Any, int | None]:
+    jobs = await queue.claim(worker, lease_s=1.0)
+    held += jobs
+    return [[job.id, job.claim.token] for job in jobs], None
+
+
+async def end_job(job: t.Job, how: str) -> tuple[Any, int | None]:
+    await {"done": job.done, "retry": job.retry, "release": job.release}[how]()
+    return None, None
+
+
+async def drained(store: t.Store, name: str) -> tuple[Any, int | None]:
+    """What is left in a queue: ready or claimed."""
+    queue = t.WorkQueue(store, name)
+    states = ("ready", "claimed", "parked")
+    return sorted([info.id for state in states async for info in queue.jobs(state)]), None
+
+
 class LogClient:
     """What one client of a log does and knows."""
 
@@ -340,6 +390,8 @@ async def look_back(workload: str, store: t.Store, log: Recorder) -> None:
     if workload == "reservation":
         rooms = t.Reservations(store)
         looks += [("agenda", r, None, partial(agenda_of, rooms, r)) for r in ("room0", "room1")]
+    if workload == "queue":
+        looks += [("left", q, None, partial(drained, store, q)) for q in ("q0", "q1")]
     for f, key, value, act in looks:
         process = await record(log, process, f, key, value, act)
 
@@ -350,6 +402,7 @@ WORKLOADS = {
     "lock": lock_client,
     "reservation": reservation_client,
     "log": log_client,
+    "queue": queue_client,
 }
 
 
@@ -364,6 +417,7 @@ def anomaly(workload: str, events: Sequence[dict[str, Any]], *, expires: bool = 
         "register": RegisterModel(),
         "lock": LockModel(expires=expires),
         "reservation": ReservationModel(),
+        "queue": QueueModel(),
     }
     model = models[workload]
     wrong = [key for key, part in by_key(history).items() if not linearizable(part, model)]

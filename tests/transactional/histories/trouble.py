@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.transactional.histories.fork_server import Child, ForkServer
 
 CLIENTS = 8
-STEPS = {"register": 30, "append": 16, "lock": 15, "reservation": 20, "log": 12}
+STEPS = {"queue": 20, "register": 30, "append": 16, "lock": 15, "reservation": 20, "log": 12}
 EVENT_BYTES = 130
 """About what one event takes in a record."""
 FALLS_MAX = 3

@@ -25,6 +25,8 @@ from tests.transactional.trouble import BadLine
 from tests.transactional.workloads import WORKLOADS, anomaly, log_client, run
 from transactional.clock import BusinessClock
 from transactional.events.append import Appender
+from transactional.queues.draft import Draft
+from transactional.queues.job import Record, decode_record
 from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -381,6 +383,52 @@ def test_the_log_checker_knows_right_from_wrong(
     assert found is None if wrong is None else wrong in (found or "")
 
 
+class NoLookAtTheClaim(Draft):
+    """Ends a job for whoever says that it is his."""
+
+    async def held(self, job, session, token, worker):
+        key = self._layout.claimed(job)
+        await self.load([key])
+        if self._seen[key] is None:
+            return Record(attempts=1, history=[])
+        self._rely(key)
+        return decode_record(self._seen[key].value)
+
+
+class NoCompareOfPlaces(Draft):
+    """Moves a job without a look whether it is still where it was."""
+
+    def compares(self):
+        places = (self._layout.all_ready, self._layout.all_claimed)
+        return [c for c in super().compares() if not getattr(c, "key", "").startswith(places)]
+
+
+class ForgetsTheNextJob(Draft):
+    """Says that there is nothing, now and then."""
+
+    async def claim(self, count, worker, session, *, look):
+        found = await super().claim(count, worker, session, look=look)
+        if found.jobs and int(found.jobs[0].content.order[-6:-4], 10) % 7 == 0:
+            self.back_to(({}, {}, [], {}, []))
+            return replace(found, jobs=(), more=False)
+        return found
+
+
+@pytest.mark.parametrize("faulty", [NoLookAtTheClaim, NoCompareOfPlaces, ForgetsTheNextJob])
+async def test_each_planted_fault_of_a_queue_is_caught(
+    faulty: type[Draft], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three drafts, each wrong in one way: within a hundred seeds the checker says so."""
+    monkeypatch.setattr("transactional.queues.queue.Draft", faulty)
+    for seed in range(100):
+        store = MemoryStore()
+        log = await run("queue", [Halting(store)], seed)
+        await store.close()
+        if anomaly("queue", log.events) is not None:
+            return
+    pytest.fail(f"{faulty.__name__} was not caught")
+
+
 # --- the engines ---------------------------------------------------------------------------------
 
 
@@ -392,13 +440,13 @@ async def test_every_engine_is_linearizable(engine: Engine, workload: str, tmp_p
         log = await run(workload, stores, seed)
         log.save(tmp_path / f"{workload}-{seed}.jsonl")
         # Keys live on in the next run: start it from nothing.
-        begun = ("r/", "l0/", "l1/", "l2/", "log/", "reservation/")
+        begun = ("r/", "l0/", "l1/", "l2/", "log/", "reservation/", "queue/")
         await stores[0].commit([], [t.DeletePrefix(prefix) for prefix in begun])
         assert anomaly(workload, log.events) is None, f"CONVOCA_SEED={seed}"
 
 
 @pytest.mark.parametrize("seed", seeds(rounds(200, 10)))
-@pytest.mark.parametrize("workload", ["register", "append", "log", "reservation"])
+@pytest.mark.parametrize("workload", ["register", "append", "log", "reservation", "queue"])
 async def test_eight_clients_behind_bad_lines(workload: str, seed: int) -> None:
     """Each call may be cut off before it is sent or before its answer is there: an order exists."""
     store, dice = MemoryStore(), random.Random(seed)
