@@ -1,6 +1,7 @@
 # One command each; every target makes its own virtual environment first.
 #
 #   make demo        five agents schedule a real conference (set-up included)
+#   make demo-teams  a dozen workers share a queue of jobs and are killed all the time
 #   make test        every test               make test-fast   laws, units and simulation only
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
@@ -14,7 +15,7 @@ WORKERS ?= 2
 SEED   ?= $(shell date -u +%Y%m%d)
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
-.PHONY: setup demo test test-fast check bench soak format clean
+.PHONY: setup demo demo-teams test test-fast check bench soak format clean
 
 setup: $(STAMP)
 
@@ -34,6 +35,9 @@ $(DEMO_STAMP): pyproject.toml
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demos meetings $(ARGS)
+
+demo-teams: $(DEMO_STAMP)
+	@$(BIN)/python -m demos teams $(ARGS)
 
 test: $(STAMP)
 	@echo 'make $@ SEED=$(SEED)'

@@ -12,6 +12,7 @@ from rich.console import Console
 
 DEMOS = {
     "meetings": "five agents in five processes schedule a real conference (make demo)",
+    "teams": "a dozen workers share 500 jobs and are killed all the time (make demo-teams)",
 }
 
 

@@ -88,9 +88,8 @@ class Actor:
 
         `greeting` is what it says first; `hear` finds it even if it is asked for later.
         """
-        self._expected_end = False
         self._answers = {greeting: asyncio.get_running_loop().create_future()}
-        self._process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             *command,
@@ -100,9 +99,11 @@ class Actor:
             limit=LINE_BYTES_MAX,
             start_new_session=True,  # Ctrl-C reaches the director alone, which then ends its actors
         )
+        # Not before: until now it was the end of the one before that was expected.
+        self._process, self._expected_end = process, False
         self._readers = [
-            asyncio.create_task(self._read_tellings(self._process)),
-            asyncio.create_task(self._read_errors(self._process)),
+            asyncio.create_task(self._read_tellings(process)),
+            asyncio.create_task(self._read_errors(process)),
         ]
 
     async def _read_tellings(self, process: asyncio.subprocess.Process) -> None:

@@ -1,0 +1,207 @@
+"""A dozen workers, five hundred jobs: nothing is lost, nothing is done twice, whoever dies.
+
+    python -m demos teams [--workers N] [--jobs N] [--kills N] [--seed N]
+
+A warehouse: every order is picked, checked, wrapped and shipped, jobs that wait for each other in
+one `WorkQueue`. A shelf has room for one picker, a carrier's dock for two lorries (lanes); express
+orders come first. Each worker is a process; they are killed with SIGKILL all the time, and others
+take their place. A few labels stick and are tried again; one order's goods are broken, and a person
+repairs them. At the end the queue's own history, commit by commit, is judged:
+
+    check                                  found                                 verdict
+    every job is done                      500 of 500; 0 parked, 0 left          ok
+    every job had its effect once          500 of 500; 0 missing, 0 twice        ok
+    no job began before what it waits for  0 of 500                              ok
+    no lane ran more than its limit        13 lanes, none over its limit         ok
+    a job was with one worker at a time    0 ends by somebody who had lost it    ok
+    500 jobs done by 12 workers, 8 of them killed; all 5 checks hold (exit status 0)
+
+Exit status: 0 every check holds; 1 a check failed; 2 usage; 5 the run could not be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from demos.stage import StageError
+from demos.teams.plan import LANES, STEPS, Task, plan
+from demos.teams.story import Options, Outcome, Story
+from transactional import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+FAILED, BROKEN = 1, 5
+
+
+class Check(NamedTuple):
+    """One line of the closing table."""
+
+    name: str
+    found: str
+    ok: bool
+
+
+def main(arguments: list[str]) -> int:
+    """Run the demo; returns its exit status as the module's text says."""
+    complain = Console(stderr=True, highlight=False, soft_wrap=True)
+    options = _parser().parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="convoca-teams-"))
+    try:
+        return asyncio.run(_run(options, folder))
+    except StageError as error:
+        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        return BROKEN
+    except KeyboardInterrupt:
+        complain.print("interrupted: every process was stopped")
+        return BROKEN
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    def count(least: int, most: int) -> Callable[[str], int]:
+        def checked(text: str) -> int:
+            if not text.isdecimal() or not least <= int(text) <= most:
+                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
+            return int(text)
+
+        return checked
+
+    parser = argparse.ArgumentParser(
+        prog="python -m demos teams", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--workers", type=count(1, 100), default=12, help="processes at work (default: 12)")
+    add("--jobs", type=count(len(STEPS), 10_000), default=500, help="four per order (default: 500)")
+    add("--kills", type=count(0, 1000), default=8, help="how many workers are killed (default: 8)")
+    add("--seed", type=count(0, 2**32), default=1, help="repeats the dice of a run")
+    add("--run-s-max", type=count(1, 3600), default=120, help="give up after so many seconds")
+    add("--drop", default="", help=argparse.SUPPRESS)  # the effect of this job is left out
+    return parser
+
+
+async def _run(arguments: argparse.Namespace, folder: Path) -> int:
+    console = Console(highlight=False)
+    tasks = plan(arguments.jobs, arguments.seed)
+    options = Options(
+        folder=folder,
+        workers=arguments.workers,
+        seed=arguments.seed,
+        kills=arguments.kills,
+        drop=arguments.drop,
+        run_s_max=float(arguments.run_s_max),
+    )
+    bar = Progress(
+        TextColumn("jobs done"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+    with bar:
+        shown = bar.add_task("jobs", total=len(tasks))
+
+        def progress(done: int, remark: str) -> None:
+            bar.update(shown, completed=done)
+            if remark:
+                bar.console.print(remark, markup=False)
+
+        outcome = await Story(options, tasks, progress).play()
+    checks = judge(tasks, outcome)
+    _print(console, outcome, checks)
+    held = all(check.ok for check in checks)
+    verdict = f"all {len(checks)} checks hold" if held else "a check FAILED"
+    status = 0 if held else FAILED
+    killed = f"{outcome.killed} of them killed" if outcome.killed else "none of them killed"
+    console.print(
+        f"{outcome.depths[JobState.DONE]} jobs done by {arguments.workers} workers, {killed};"
+        f" {verdict} (exit status {status})",
+        style="bold",
+        soft_wrap=True,
+    )
+    return status
+
+
+def judge(tasks: Sequence[Task], outcome: Outcome) -> list[Check]:
+    """Every check, from the history of the queue and the effects in the store."""
+    lane_of = {task.id: task.lane for task in tasks}
+    after = {task.id: task.after for task in tasks}
+    ended: Counter[str] = Counter()
+    with_worker: dict[str, str | None] = {}
+    in_lane: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    early = unheld = 0
+    for change in outcome.history:
+        job, lane = change.id, lane_of[change.id]
+        held = job in with_worker
+        if change.state is JobState.CLAIMED:
+            early += any(not ended[other] for other in after[job])
+            with_worker[job] = change.worker
+            if lane is not None and not held:
+                in_lane[lane] += 1
+                most[lane] = max(most[lane], in_lane[lane])
+            continue
+        if change.state is JobState.DONE:
+            unheld += not held
+            ended[job] += 1
+        if held:
+            del with_worker[job]
+            if lane is not None:
+                in_lane[lane] -= 1
+    effects = outcome.effects
+    missing = sum(not effects[task.id] for task in tasks)
+    twice = sum(count > 1 for count in effects.values()) + sum(n > 1 for n in ended.values())
+    over = [lane for lane, count in most.items() if count > LANES[lane]]
+    done, left = outcome.depths[JobState.DONE], sum(outcome.depths.values())
+    parked = outcome.depths[JobState.PARKED]
+    total = len(tasks)
+    whole = done == total and left == total
+    return [
+        Check(
+            "every job is done", f"{done} of {total}; {parked} parked, {left - done} left", whole
+        ),
+        Check(
+            "every job had its effect once",
+            f"{total - missing} of {total}; {missing} missing, {twice} twice",
+            not missing and not twice,
+        ),
+        Check("no job began before what it waits for", f"{early} of {total}", not early),
+        Check(
+            "no lane ran more than its limit",
+            f"{len(most)} lanes, {', '.join(over) if over else 'none over its limit'}",
+            not over,
+        ),
+        Check(
+            "a job was with one worker at a time",
+            f"{unheld} ends by somebody who had lost it",
+            not unheld,
+        ),
+    ]
+
+
+def _print(console: Console, outcome: Outcome, checks: Sequence[Check]) -> None:
+    attempts, jobs = sum(outcome.attempts.values()), len(outcome.attempts)
+    figures = [
+        ("jobs per second", f"{jobs / outcome.busy_s:.0f} ({outcome.busy_s:.1f} s)"),
+        ("workers killed", str(outcome.killed)),
+        ("attempts / jobs", f"{attempts} / {jobs}"),
+        ("claims that went on where another had stopped", str(outcome.went_on)),
+        ("changes of state, one commit each at most", str(len(outcome.history))),
+    ]
+    table = Table("what", "how much", title="Figures", title_justify="left")
+    for row in figures:
+        table.add_row(*row)
+    console.print(table)
+    table = Table("check", "found", "verdict", title="Checks", title_justify="left")
+    for check in checks:
+        verdict = "ok" if check.ok else "FAILED"
+        table.add_row(*check[:2], verdict, style="green" if check.ok else "bold red")
+    console.print(table)
