@@ -93,6 +93,17 @@ def serve(file: Path) -> tuple[subprocess.Popen[str], str]:
 
 def run_together(words: list[str]) -> list[str]:
     """Run eight processes at once; what each printed."""
+    workers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
+    return [worker.communicate()[0] for worker in workers]
+
+
+async def over_http(directory: Path, count: int) -> float:
+    """Jobs claimed and done per second by eight processes of eight workers each."""
+    process, url = serve(directory / "served.db")
+    store = await connect(url)
+    queue = WorkQueue(store, "q")
+    await put_all(queue, count)
+    words = [sys.executable, __file__, "--work", url]
     outs = await asyncio.to_thread(run_together, words)
     spans = [out.split() for out in outs]
     done = sum(int(span[0]) for span in spans)
