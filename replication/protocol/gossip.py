@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from replication.protocol.effects import Pending
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
-    from replication.protocol.messages import Message
+    from replication.protocol.messages import MemberClaim, Message
     from replication.protocol.peers import Peers, Planned, Ranges
     from replication.protocol.policy import AccessPolicy
     from replication.protocol.token_bucket import TokenBucket
@@ -137,13 +137,14 @@ class Gossip:
             since = peer.believed if fresh else VersionVector(peer.believed) | widespread
             target = self.config.greeting_bytes_target
             data = self._encoded(since, target, now_s, whole=not fresh)
-        greeting = Sync(self.comparison.marked(digest), self.members.gossip(full=full), data)
+        claims = self.members.gossip(full=full, many=True)
+        greeting = Sync(self.comparison.marked(digest), claims, data, self.members.digest())
         self.open(member.reach, member.replica, greeting, now_s)
 
     def greet_stranger(self, address: str, now_s: float) -> None:
         """Open one with whoever listens at an address."""
         digest = self.comparison.marked(digests.full(self.kernel.vector))
-        greeting = Sync(digest, self.members.gossip(full=True))
+        greeting = Sync(digest, self.members.gossip(full=True, many=True))
         self.open(address, "", greeting, now_s)
 
     def answer(self, replica: str, request: Sync, now_s: float) -> Synced:
@@ -157,7 +158,7 @@ class Gossip:
         equal = answer.hash == request.digest.hash
         full = request.digest.whole or not peer.introduced
         peer.compared(mine if equal else digests.reported(request.digest, mine), shown=mine)
-        claims = self.members.gossip(full=full)
+        claims = self._told_of_members(replica, request.table, full=full)
         if equal:
             answer = self.comparison.marked(answer)
             self.compared(replica, answer.state, request.digest.state)
@@ -173,6 +174,19 @@ class Gossip:
             return Synced(digests.full(mine), reset=self._relays, members=claims)
         data = delta.encode() if delta else b""
         return Synced(answer, data, more, members=claims)
+
+    def _told_of_members(
+        self, replica: str, theirs: bytes, *, full: bool
+    ) -> tuple[MemberClaim, ...]:
+        """Claims for an answer: the whole table for who is new, or knows others than we do."""
+        if self.members.get(replica) is None:
+            return self.members.introduction()
+        peer, mine = self.peers.peer(replica), self.members.digest()
+        differ = bool(theirs) and theirs != mine
+        if differ and peer.tables != theirs + mine:
+            peer.tables = theirs + mine
+            return self.members.introduction()
+        return self.members.gossip(full=full, many=True)
 
     @property
     def _relays(self) -> bool:

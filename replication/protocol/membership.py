@@ -19,6 +19,10 @@ Order of claims about one member: higher incarnation wins, at equal incarnation 
     LEFT       forgotten    `LEFT_KEPT_S` went by
     any        gone         its successor recorded that this life is over (`lives`)
 
+A claim is told so often, and no more, so chance may pass somebody by. So a sync carries a digest of
+who is current (`digest`), and where it differs from that of the asked, the answer brings the whole
+table: once per peer and pair of digests.
+
 Verdicts steer traffic only: **dead is not gone**. A dead member is still tried now and then, keeps
 its place in the address book, and comes back with one refutation. Leaving and retiring are
 explicit, and no verdict is final: a wrong one would cut off somebody who lives, for good. A member
@@ -49,6 +53,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from replication.protocol.messages import INCARNATION_MAX, MemberClaim, Status
@@ -65,11 +71,22 @@ LEFT_KEPT_S = 3600.0
 """A member that left is remembered for this long, lest an old claim brings it back."""
 
 
+MANY = 64
+"""Claims on a sync: where many come at once, news of them must not queue up behind each other."""
+
+INTRODUCED_MAX = 256
+"""Claims in the answer to somebody who is new here: some kilobytes, once."""
+
 OWN_ADDRESSES_MAX = 64
 """Addresses of our own that are remembered; one beyond them is asked, and refused, each time."""
 
 ROWS_PER_LEAF_MAX = 64
 """Ids of one name that may not speak for others; the one that is silent for longest makes room."""
+
+
+@lru_cache(maxsize=8192)
+def _hash_of(replica: str) -> int:
+    return int.from_bytes(blake2b(replica.encode(), digest_size=8).digest(), "big")
 
 
 class Dice(Protocol):
@@ -432,15 +449,29 @@ class Membership:
 
     # -------------------------------------------------------------------------- telling
 
-    def gossip(self, *, full: bool = False) -> tuple[MemberClaim, ...]:
+    def introduction(self) -> tuple[MemberClaim, ...]:
+        """What a newcomer is told: whoever is current, up to `INTRODUCED_MAX` of them, and I am."""
+        current = sorted(self.current(), key=lambda m: (m.status, m.sent, m.replica))
+        return tuple(m.claim() for m in (self.me, *current[: INTRODUCED_MAX - 1]))
+
+    def digest(self) -> bytes:
+        """8 bytes that are equal where the same members are current. O(members)."""
+        total = sum(_hash_of(m.replica) for m in (self.me, *self.current()))
+        return (total & (1 << 64) - 1).to_bytes(8, "big")
+
+    def _enough(self) -> int:
+        return 3 * math.ceil(math.log2(len(self._rows) + 1))
+
+    def gossip(self, *, full: bool = False, many: bool = False) -> tuple[MemberClaim, ...]:
         """Claims to piggyback: the least sent first; nothing once all were sent often enough.
 
-        With `full` this replica introduces itself, whatever was sent before.
+        With `full` this replica introduces itself, whatever was sent before; `many` for a frame
+        that is none of the smallest anyhow.
         """
-        enough = 3 * math.ceil(math.log2(len(self._rows) + 1))
+        enough = self._enough()
         fresh = sorted(
             (m for m in self._rows.values() if m.sent < enough), key=lambda m: (m.sent, m.replica)
-        )[: self._config.members_per_frame]
+        )[: MANY if many else self._config.members_per_frame]
         if full and self.me not in fresh:
             fresh.insert(0, self.me)
         for row in fresh:

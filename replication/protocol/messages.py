@@ -141,11 +141,15 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Opens a push-pull exchange; `delta` is what the receiver is believed to lack."""
+    """Opens a push-pull exchange; `delta` is what the receiver is believed to lack.
+
+    `table` is a digest of who is a current member; b"" asks for nobody's table.
+    """
 
     digest: Digest
     members: tuple[MemberClaim, ...] = ()
     delta: bytes = b""
+    table: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,8 @@ class Peer:
     introduced: bool = False
     """Whether we ever compared vectors, in this boot."""
     exchanges: int = 0
+    tables: bytes = b""
+    """The digests of its table of members and of mine when it was given the whole of mine."""
     _withheld: int = 0
 
     def reported(self, vector: Mapping[str, int], *, exact: bool = False) -> None:

@@ -90,6 +90,7 @@ ORIGINS_MAX = 10_000
 COUNT_MAX = (1 << 63) - 1
 NAME_BYTES_MAX = 256
 HASH_BYTES = 16
+TABLE_BYTES = 8
 BLOCKS_MAX = 1024
 """That one frame may ask for; this release asks for fewer."""
 
@@ -261,7 +262,10 @@ def _parse_synced(body: object) -> Synced:
 
 def _parse_sync(body: object) -> Sync:
     digest, members, delta = _row(body, 3)
-    return Sync(_parse_digest(digest), _parse_members(members), _need(delta, bytes))
+    table = _need([*_need(body, list)[3:4], b""][0], bytes)
+    if len(table) not in {0, TABLE_BYTES}:
+        raise MalformedFrameError(f"a digest of a table has {TABLE_BYTES} bytes")
+    return Sync(_parse_digest(digest), _parse_members(members), _need(delta, bytes), table)
 
 
 def _parse_push(body: object) -> Push:
@@ -335,7 +339,17 @@ def _parse_positions_wanted(body: object) -> PositionsWanted:
 
 # The numbered table of kinds: a number, once given, is never reused.
 _TABLE: tuple[tuple[int, type, Callable[[Any], list[Any]], Callable[[object], Message]], ...] = (
-    (1, Sync, lambda m: [_digest(m.digest), _members(m.members), m.delta], _parse_sync),
+    (
+        1,
+        Sync,
+        lambda m: [
+            _digest(m.digest),
+            _members(m.members),
+            m.delta,
+            *([m.table] if m.table else []),
+        ],
+        _parse_sync,
+    ),
     (
         2,
         Synced,

@@ -59,6 +59,7 @@ MESSAGES = [
     Refused(503, "busy", "later"),
     Sync(Digest(b"h" * 16, state=b"s" * 16)),
     Synced(Digest(b"h" * 16, Tier.CURRENT, {"ada~01": 7}, b"r" * 16, b"s" * 16)),
+    Sync(DIGEST, (CLAIM,), b"delta", b"t" * 8),
     HashesWanted(b"h" * 16),
     HashesWanted(b"h" * 16, ("ada~01", 2**30)),
     HashesGiven(),
@@ -140,6 +141,12 @@ def test_a_question_looks_like_this():
     """The golden vector of kind 14: another release has to ask, and to be asked, the same."""
     frame = wire(secret=None).seal("ada~01", PositionsWanted(("ada~01", "bob~02")))
     assert frame.hex() == GOLDEN_QUESTION
+
+
+def test_a_digest_of_a_table_has_eight_bytes_or_none():
+    """As that of a state: what is remembered of a peer is bounded."""
+    with pytest.raises(MalformedFrameError):
+        wire(boot=b"boot-two").open(wire().seal("a", Sync(DIGEST, table=b"t" * 9)))
 
 
 def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
