@@ -4,6 +4,8 @@ Run `python benchmarks/replication.py`; it prints a table with the goal beside e
 writes benchmarks/results/replication.{md,svg}. Real agents run in processes of their own over
 loopback, each with a SQLite journal on disk; rounds and bytes are counted in the simulation
 (`benchmarks/gossip.py`), where they do not depend on the machine. About five minutes on two cores.
+
+`python benchmarks/replication.py visibility 10 20` prints the rows of so many processes alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,6 +34,7 @@ from replication import Agent, Config, Version  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 WRITES = 100
 WRITES_PER_S = 20
+WAITS = 20
 BULK_ENTRIES = 100_000
 BATCH = 1_000
 JOIN_ENTRIES = 100_000
@@ -110,6 +117,13 @@ async def visibility(agents: int, directory: str) -> None:
             writer.register(name).set(number)
             await asyncio.sleep(1 / WRITES_PER_S)
         await writer.replicated(writer.version(), agents - 1, 30)
+        waited: list[float] = []
+        for number in range(WAITS):
+            await asyncio.sleep(0.2)
+            began = time.perf_counter()
+            writer.register("waited").set(number)
+            await writer.replicated(writer.version(), agents - 1, 30)
+            waited.append(time.perf_counter() - began)
         await asyncio.sleep(0.5)
         delays: list[float] = []
         for worker in workers:
@@ -124,6 +138,11 @@ async def visibility(agents: int, directory: str) -> None:
         f"write -> visible on all others, {agents} processes, 20 writes/s: p50 / p99",
         f"{1e3 * middle:.1f} / {1e3 * high:.1f} ms",
         "p50 <= 30 ms" if agents == 5 else "",
+    )
+    waited.sort()
+    row(
+        f"write -> known to be on the disks of all others, {agents} processes: p50 / max",
+        f"{1e3 * waited[len(waited) // 2]:.0f} / {1e3 * waited[-1]:.0f} ms",
     )
 
 
@@ -287,10 +306,14 @@ ours is the encoded delta and both vectors.
     (RESULTS / "replication.svg").write_text(picture, encoding="utf-8")
 
 
-async def real() -> None:
-    for agents in (2, 5, 10):
+async def seen_by(sizes: Iterable[int]) -> None:
+    for agents in sizes:
         with tempfile.TemporaryDirectory() as directory:
             await visibility(agents, directory)
+
+
+async def real() -> None:
+    await seen_by((2, 5, 10, 20))
     with tempfile.TemporaryDirectory() as directory:
         await bulk(directory)
         await joining(directory)
@@ -301,6 +324,8 @@ if __name__ == "__main__":
         asyncio.run(follower(*sys.argv[2:5]))
     elif sys.argv[1:2] == ["donor"]:
         asyncio.run(donor(sys.argv[2]))
+    elif sys.argv[1:2] == ["visibility"]:
+        asyncio.run(seen_by(map(int, sys.argv[2:])))
     else:
         asyncio.run(real())
         bandwidth()

@@ -479,10 +479,11 @@ class Agent:
             NotYetError: the time ran out; not a rollback.
         """
         checked_count(n)
+        members = self._running().replica.members
         done, reached = await self._spread(token, n, timeout_s)
         if done:
             return reached.on_disk
-        known = len(self._running().replica.members.current())
+        known = len(members.current())
         memory = f", {reached.in_memory} more in memory only" if reached.in_memory else ""
         few = f"; it knows {known} others in all" if known < n else ""
         raise NotYetError(
@@ -499,10 +500,10 @@ class Agent:
 
         On its disk, if it keeps a journal, else in its memory; how many have.
         """
+        replica = self._running().replica
         done, reached = await self._spread(token, None, timeout_s)
         if done:
             return reached.members
-        replica = self._running().replica
         everyone = len(replica.members.current())
         if unmet := replica.waits.unmet:
             everyone = max(everyone, 1)

@@ -46,7 +46,7 @@ from replication.protocol.messages import (
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from replication.config import Config
     from replication.protocol.exchanges import Exchanges, Opened
@@ -90,13 +90,68 @@ class _Asked:
     lacked: int = 0
     """Answers since it lacked nothing."""
     names: frozenset[str] = frozenset()
-    """Asked for, or pushed, since all of them last were."""
+    """That are being asked for, or were pushed since."""
     asking: bool = False
     """Whether there was no answer to the last question."""
-    more: bool = False
-    """Whether there were more than went into the last question."""
+    rest: list[str] = field(default_factory=list)
+    """Those among them that the next pages are for."""
     stuck: dict[str, int] = field(default_factory=dict)
     """Where it still stood when it had taken a push that leads on: another one would not help."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Waits for so many copies: what they want together, and who may lack which of it.
+
+    Members by origins may be millions. They are gone through once; from then on only what a member
+    was last seen to lack is looked at, because what it has it has.
+    """
+
+    waits: dict[int, Wait] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
+    _lacking: dict[str, set[str]] = field(default_factory=dict)
+    _stale: bool = False
+    """Whether some of it may be waited for no longer."""
+
+    def add(self, wait: Wait) -> None:
+        """One more; O(its origins + members)."""
+        self.waits[id(wait)] = wait
+        raised = {o: seq for o, seq in wait.wanted.items() if seq > self.wanted.get(o, 0)}
+        self.wanted.update(raised)
+        for names in self._lacking.values():
+            names.update(raised)
+
+    def remove(self, wait: Wait) -> None:
+        """One less; O(1)."""
+        del self.waits[id(wait)]
+        self._stale = True
+
+    def refresh(self, current: Collection[Member]) -> None:
+        """Forget what was wanted by waits that ended, and who left; O(waits x origins), if any."""
+        if self._stale:
+            wanted: dict[str, int] = {}
+            for wait in self.waits.values():
+                for origin, seq in wait.wanted.items():
+                    if seq > wanted.get(origin, 0):
+                        wanted[origin] = seq
+            self.wanted, self._stale = wanted, False
+        if len(self._lacking) > 2 * len(current) + SPARE:
+            kept = {member.replica for member in current}
+            self._lacking = {who: names for who, names in self._lacking.items() if who in kept}
+
+    def lacking(self, replica: str, known: Mapping[str, int]) -> set[str]:
+        """Of which origins a member is not known to have what is wanted; O(those it lacked)."""
+        before = self._lacking.get(replica)
+        wanted = self.wanted
+        names = wanted.keys() if before is None else before
+        found = {o for o in names if known.get(o, 0) < wanted.get(o, 0)}
+        self._lacking[replica] = found
+        return found
+
+    def has(self, replica: str, known: Mapping[str, int], wanted: Mapping[str, int]) -> bool:
+        """Whether a member has what one of the waits wants; O(what it lacks)."""
+        lacking = self.lacking(replica, known)
+        return all(known.get(o, 0) >= wanted.get(o, 0) for o in lacking)
 
 
 @dataclass(slots=True)
@@ -114,6 +169,8 @@ class Waits:
     wake_s: float = inf
     """When somebody is to be asked again."""
     _waits: dict[int, Wait] = field(default_factory=dict)
+    _groups: dict[int | None, _Group] = field(default_factory=dict)
+    """The same by the number of copies."""
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _news: bool = False
     """Whether something happened that is worth a question now."""
@@ -126,6 +183,7 @@ class Waits:
         """Somebody begins to wait; the next step asks. O(origins + peers)."""
         wait = Wait(dict(wanted), copies, until_s)
         self._waits[id(wait)] = wait
+        self._groups.setdefault(copies, _Group()).add(wait)
         self._news = True
         for asked in self._asked.values():
             if not asked.silent:
@@ -134,7 +192,12 @@ class Waits:
 
     def end(self, wait: Wait) -> None:
         """It is over, one way or the other. O(1)."""
-        self._waits.pop(id(wait), None)
+        if self._waits.pop(id(wait), None) is None:
+            return
+        group = self._groups[wait.copies]
+        group.remove(wait)
+        if not group.waits:
+            del self._groups[wait.copies]
         if not self._waits:
             self._asked.clear()
             self.wake_s, self._news = inf, False
@@ -150,10 +213,19 @@ class Waits:
         return True
 
     def over(self, wait: Wait) -> bool:
-        """Whether what is waited for is so; O(members x origins)."""
+        """Whether what is waited for is so; O(members + what they lack)."""
+        group = self._groups.get(wait.copies)
+        current = self.members.current()
+        if group is None or id(wait) not in self._waits:
+            raise LookupError("the wait has ended")
+        there = [
+            member.journalled
+            for member in current
+            if group.has(member.replica, self.peers.known(member.replica), wait.wanted)
+        ]
         if wait.copies is None:
-            return self.everywhere(wait.wanted)
-        return self.acknowledgements.reached(wait.wanted).on_disk >= wait.copies
+            return len(there) >= len(current) and not self.unmet
+        return there.count(True) >= wait.copies
 
     def everywhere(self, wanted: Mapping[str, int]) -> bool:
         """Whether every current member said that it has these; O(members x origins)."""
@@ -177,7 +249,7 @@ class Waits:
         return max(fans, default=0)
 
     def step(self, mine: Mapping[str, int], now_s: float) -> None:
-        """Ask whom it is time to ask; O(members x origins awaited), if anybody."""
+        """Ask whom it is time to ask; O(members + what they lack), if anybody."""
         if not self._waits or not (self._news or now_s >= self.wake_s):
             return
         for look in [wait for wait in self._waits.values() if now_s >= wait.until_s]:
@@ -194,28 +266,30 @@ class Waits:
                 self.wake_s = min(self.wake_s, due_s)
                 continue
             if not self.exchanges.ready(brief=True):
-                self.wake_s = now_s + PAUSE_S / 4
-                return
+                self.wake_s = now_s
+                break
             if dead:
                 self._dead_s = now_s + self.config.probe_interval_s
             self._ask(member, asked, names, mine, now_s)
             self.wake_s = min(self.wake_s, asked.due_s)
+        self.wake_s = max(self.wake_s, now_s + PAUSE_S / 4)  # those that are due soon go together
 
     def _lacking(self) -> list[tuple[Member, _Asked, set[str]]]:
         """Whom to ask for which origins, those first that were left in peace for longest."""
         current = self.members.current()
         named: dict[str, tuple[Member, set[str]]] = {}
-        for copies, wanted in self._together().items():
+        for copies, group in self._groups.items():
+            group.refresh(current)
             lacking = []
             there = len(current)
             for member in current:
-                names = set(self.acknowledgements.lacking(member, wanted))
+                names = group.lacking(member.replica, self.peers.known(member.replica))
                 counts = copies is None or member.journalled  # what is no disk never will be one
                 if counts and names:
                     lacking.append((member, names))
                 there -= not counts or bool(names)
             if copies is not None:
-                lacking.sort(key=lambda pair: self._rank(pair[0], wanted))
+                lacking.sort(key=lambda pair: self._rank(pair[0], pair[1], group.wanted))
                 del lacking[copies - there + SPARE if there < copies else 0 :]
             for member, names in lacking:
                 named.setdefault(member.replica, (member, set()))[1].update(names)
@@ -228,20 +302,12 @@ class Waits:
         ]
         return sorted(found, key=lambda each: each[1].due_s)
 
-    def _together(self) -> dict[int | None, dict[str, int]]:
-        """All that is waited for, by the number of copies. O(waits x origins)."""
-        together: dict[int | None, dict[str, int]] = {}
-        for wait in self._waits.values():
-            wanted = together.setdefault(wait.copies, {})
-            for origin, seq in wait.wanted.items():
-                if seq > wanted.get(origin, 0):
-                    wanted[origin] = seq
-        return together
-
-    def _rank(self, member: Member, wanted: Mapping[str, int]) -> tuple[bool, bool, bool, int]:
+    def _rank(
+        self, member: Member, names: set[str], wanted: Mapping[str, int]
+    ) -> tuple[bool, bool, bool, int]:
         """The less, the sooner it is expected to say that it has them."""
         peer, asked = self.peers.peer(member.replica), self._asked.get(member.replica)
-        hopeful = peer.pushing or all(peer.believed.get(o, 0) >= s for o, s in wanted.items())
+        hopeful = peer.pushing or all(peer.believed.get(o, 0) >= wanted[o] for o in names)
         own = self.peers.hash_of(self.members.me.replica)  # so that not all ask the same ones
         return (
             member.dead,
@@ -258,26 +324,39 @@ class Waits:
         mine: Mapping[str, int],
         now_s: float,
     ) -> None:
-        """Ask for a page of names."""
-        own = self.members.me.replica
-        if asked.names >= names:
-            asked.names = frozenset()
-        page = sorted(names, key=lambda name: (name in asked.names, name != own, name))
-        wanted = PositionsWanted(tuple(page[:ORIGINS_ASKED_MAX]))
-        owes = asked.silent > 0 or asked.asking or self.peers.peer(member.replica).pushing
+        """Begin to ask for these names."""
+        own, replica = self.members.me.replica, member.replica
+        owes = asked.silent > 0 or asked.asking or self.peers.peer(replica).pushing
         lost = owes and now_s >= asked.due_s
-        if lost and own in names:
-            self._bring(member.reach, member.replica, asked, (own,), now_s, brief=True)
-        for _ in range(2 if lost and own not in names else 1):
-            if member.reach and self.exchanges.open(
-                member.reach, member.replica, wanted, mine, now_s
-            ):
-                self.counts["positions:asked"] += 1
-                asked.names |= frozenset(wanted.origins)
-                asked.more = not asked.names >= names
-                asked.asking = True
+        asked.rest = sorted(names, key=lambda name: (name != own, name))
+        asked.names = frozenset(names)
+        if member.reach:
+            if lost and own in names:
+                self._bring(member.reach, replica, asked, (own,), now_s, brief=True)
+            frames = 2 if lost and own not in names else 1
+            self._page(member.reach, replica, asked, mine, now_s, frames=frames)
         asked.silent += 1
         self._put_off(asked, now_s)
+
+    def _page(
+        self,
+        address: str,
+        replica: str,
+        asked: _Asked,
+        mine: Mapping[str, int],
+        now_s: float,
+        *,
+        frames: int = 1,
+    ) -> None:
+        """Ask for the next page of what is to be asked for."""
+        wanted = PositionsWanted(tuple(asked.rest[:ORIGINS_ASKED_MAX]))
+        asked.asking = False
+        for _ in range(frames):
+            if self.exchanges.open(address, replica, wanted, mine, now_s):
+                self.counts["positions:asked"] += 1
+                asked.asking = True
+        if asked.asking:
+            del asked.rest[:ORIGINS_ASKED_MAX]
 
     def _put_off(self, asked: _Asked, now_s: float) -> None:
         """An attempt began; a push and a question of one moment are one."""
@@ -320,12 +399,14 @@ class Waits:
         """A peer said where it stands; what it lacks is brought to it. O(origins named)."""
         peer = self.peers.peer(replica)
         peer.reported(stands, exact=not peer.pushing)
-        asked = self._heard(opened, replica, now_s)
-        if asked is None:
+        asked = self._asked.get(replica)
+        first = asked is not None and asked.asking
+        self._heard(opened, replica, now_s)
+        if asked is None or not first:  # the other frame of the same question was answered
             return
         behind = [o for o, s in stands.items() if s < mine.get(o, 0) and asked.stuck.get(o) != s]
-        if asked.more:
-            asked.due_s, self._news = -inf, True
+        if asked.rest:
+            self._page(opened.address, replica, asked, mine, now_s)
         if not behind:
             asked.lacked = 0
             return

@@ -307,7 +307,7 @@ def test_one_that_hangs_holds_up_nobody_who_needs_others(meter):
     )
     sim["n0"].document("n", PNCounter).increment(1)
     ada = sim.replica("n0")
-    ranked = sorted((m for m in ada.members.live()), key=lambda m: ada.waits._rank(m, {}))
+    ranked = sorted((m for m in ada.members.live()), key=lambda m: ada.waits._rank(m, set(), {}))
     for member in ranked[:3]:
         sim.crash(member.address)
     sim.run(0.001)
