@@ -23,12 +23,12 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import ClientPayloadError, WSCloseCode, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from transactional import rules, wire
@@ -49,6 +49,7 @@ from transactional.server.calls import call, fault, reply_all
 from transactional.server.clients import Client
 from transactional.server.door import Door
 from transactional.server.scoped import ScopedStore
+from transactional.server.watches import COMMAND_BYTES_MAX, Watches
 from transactional.store import ServesRoles, Shareable, Store
 from transactional.values import VALUE_BYTES_MAX, Absent, Delete, Exists, Put, Revision
 
@@ -159,6 +160,7 @@ class Authority:
                 web.post("/v1/leases/{lease}", self._renew),
                 web.delete("/v1/leases/{lease}", self._revoke),
                 web.get("/v1/watch", self._watch),
+                web.get("/v1/watches", self._watches_of_one),
             ]
         )
         return application
@@ -206,7 +208,8 @@ class Authority:
             caller = self._caller_of(client)
             request[_CLIENT], request[_CALLER] = client, caller
             request[_STORE] = self._store_of(client, caller)
-            places = self._watches if request.path == "/v1/watch" else self._busy
+            watches = request.path in {"/v1/watch", "/v1/watches"}
+            places = self._watches if watches else self._busy
             with _place(places, client), self._held_open(request):
                 response = await handler(request)
                 await _send(request, response)
@@ -388,6 +391,48 @@ class Authority:
                 raise
             _log.exception("a watch broke off")  # its head is sent: all that is left is to end it
         return response
+
+    async def _watches_of_one(self, request: web.Request) -> web.StreamResponse:
+        """Serve all the watches of one client on one connection; see ``watches.py``."""
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S, max_msg_size=COMMAND_BYTES_MAX, timeout=STOP_S, compress=False
+        )
+        await socket.prepare(request)
+
+        async def send(text: str) -> None:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await socket.send_str(text)
+            except TimeoutError:
+                _cut(request)  # it does not read
+
+        def check_read(prefix: str) -> None:
+            self._client_of(request).check_read(prefix)
+
+        watches = Watches(self._store, send, check_read)
+        looking = asyncio.create_task(self._look_after(watches, socket))
+        try:
+            async for message in socket:
+                if message.type is not web.WSMsgType.TEXT:
+                    break
+                watches.obey(message.data)
+        except InvalidRequestError as error:
+            await socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=str(error).encode()[:100])
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+            await watches.close()
+        return socket
+
+    async def _look_after(self, watches: Watches, socket: web.WebSocketResponse) -> None:
+        """Hang up when the authority stops; end now and then what may not be read any more."""
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._stopping.wait()
+            with suppress(ConnectionError):
+                await watches.look()
+        await socket.close(code=WSCloseCode.GOING_AWAY)
 
     def _may_watch(self, request: web.Request, prefix: str) -> bool:
         """Say whether who opened a watch may still read what it tells."""

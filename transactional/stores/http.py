@@ -21,9 +21,12 @@ same as once; a lost answer to any of them is ``UnavailableError``, and repeatin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
-from http import HTTPStatus
+import logging
+from collections import deque
+from contextlib import aclosing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
@@ -75,6 +78,16 @@ PIECE_BYTES: Final = 1 << 20
 """A larger body is sent piece by piece, so that it does not hold up the loop."""
 SILENCE_S: Final = 20.0
 """A watch that hears nothing for so long, not even a heartbeat, connects anew."""
+BEHIND_EVENTS_MAX: Final = 256
+"""So many events may wait for the owner of a watch; then it is taken off the line for a while."""
+BEHIND_BYTES_MAX: Final = 4 << 20
+"""The same in bytes."""
+EVENT_BYTES_MAX: Final = 64 << 20
+"""Largest event: a commit has 4 MiB, but a prefix that was deleted may have held many keys."""
+WATCHES_TOLD_MAX: Final = 256
+"""So many watches are begun by one message."""
+IDLE_S: Final = 10.0
+"""How long the connection of the watches is kept when nobody watches any more."""
 RECONNECT_PAUSE_S: Final = 0.1
 """Pause between two attempts to connect a watch."""
 RECONNECT_S: Final = 30.0
@@ -91,6 +104,7 @@ buffers of a loopback socket waits for acknowledgements, and takes several times
 WAITING_MAX: Final = 16_384
 """Most calls in a queue; one more is refused."""
 
+_log = logging.getLogger(__name__)
 _READS: Final = frozenset({"get", "get_many", "scan", "now"})
 
 
@@ -210,7 +224,6 @@ class _Post:
         self.session = aiohttp.ClientSession(
             headers=headers, timeout=timeout, connector=connector, auto_decompress=False
         )
-        self._streams: set[aiohttp.ClientResponse] = set()
         self.epoch = ""
         self.revision = 0
 
@@ -302,52 +315,44 @@ class _Post:
         if "error" in reply:
             raise wire.load_error(wire.document(reply["error"]))
 
-    async def listen(
-        self, prefix: str, after: int | None
-    ) -> AsyncGenerator[tuple[int, WatchEvent | Compacted | None], None]:
-        """Yield (cursor, event) from one watch connection until it ends; event None: no news.
+    async def line(self) -> aiohttp.ClientWebSocketResponse:
+        """Open the connection that all the watches share.
 
-        Raises UnavailableError when the connection fails or falls silent.
+        Raises:
+            TransactionalError: the authority refuses it; said in its own words.
+            UnavailableError: there is no connection.
         """
-        query = {"prefix": prefix} | ({"after": str(after)} if after is not None else {})
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
-        headers = {wire.EPOCH_HEADER: self.epoch}
+        url, headers = f"{self.base}/v1/watches", {wire.EPOCH_HEADER: self.epoch}
         try:
-            async with self.session.get(
-                f"{self.base}/v1/watch", params=query, timeout=timeout, headers=headers
-            ) as response:
-                if response.status != HTTPStatus.OK:
-                    _parse(await response.read())
-                    raise UnavailableError(f"{self.base} refused a watch: {response.status}")
-                self._streams.add(response)
-                async for frame in _frames(response.content):
-                    fields = dict(line.split(b": ", 1) for line in frame.split(b"\n") if line)
-                    if b"id" in fields:
-                        doc = json.loads(fields[b"data"])
-                        yield int(fields[b"id"]), wire.load_event(doc) if doc else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise UnavailableError(f"watching {self.base} broke off: {_words(error)}") from error
-        finally:
-            self._streams = {stream for stream in self._streams if not stream.closed}
+            async with asyncio.timeout(CONNECT_S):
+                return await self.session.ws_connect(
+                    url, headers=headers, heartbeat=SILENCE_S / 2, max_msg_size=EVENT_BYTES_MAX
+                )
+        except aiohttp.WSServerHandshakeError as refused:
+            await self._why(url, headers)
+            raise UnavailableError(
+                f"{self.base} opens no line of watches: {refused.status}"
+            ) from refused
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"no authority at {self.base}: {_words(error)}") from error
+
+    async def _why(self, url: str, headers: dict[str, str]) -> None:
+        """Ask in plain HTTP what the authority has against us, and raise it."""
+        try:
+            async with self.session.get(url, headers=headers) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"no authority at {self.base}: {_words(error)}") from error
+        with contextlib.suppress(ValueError, InvalidRequestError):  # it is as it should be
+            _parse(body)
 
     async def close(self) -> None:
-        """Hang up; whoever listens is woken."""
-        for stream in self._streams:
-            stream.close()  # the session would close the socket and leave the reader waiting
+        """Hang up."""
         await self.session.close()
 
     def saw(self, revision: int) -> None:
         """Remember that the store is at least at ``revision``."""
         self.revision = max(self.revision, revision)
-
-
-async def _frames(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Yield server-sent events as they arrive, without the blank line that ends each."""
-    rest = b""
-    async for chunk in content.iter_any():
-        *whole, rest = (rest + chunk).split(b"\n\n")
-        for frame in whole:
-            yield frame
 
 
 def _answer(call: Call, reply: Document) -> None:
@@ -375,6 +380,222 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+# --- watches that share a connection -------------------------------------------------------------
+
+
+class _Watch:
+    """One watch of many: how far it has come, and what waits to be taken."""
+
+    def __init__(self, prefix: str, after: int | None, now_s: float) -> None:
+        self.prefix = prefix
+        self.cursor = after
+        """Behind which revision it goes on, should it have to begin anew; None: at the present."""
+        self.since_s = now_s
+        """Since when it may have been waiting for a connection."""
+        self.number: int | None = None
+        """Its name on the line; None: it is not on it."""
+        self.ended: TransactionalError | bool = False
+        self._items: deque[tuple[WatchEvent | Compacted, int]] = deque()
+        self._bytes = 0
+        self._news = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether more waits to be taken than should."""
+        return len(self._items) >= BEHIND_EVENTS_MAX or self._bytes >= BEHIND_BYTES_MAX
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that came was taken."""
+        return not self._items
+
+    def put(self, event: WatchEvent | Compacted, size: int) -> None:
+        """Hand over an event of so many bytes."""
+        self.cursor = event.revision
+        self._items.append((event, size))
+        self._bytes += size
+        self._news.set()
+
+    def end(self, error: TransactionalError | None = None) -> None:
+        """Nothing comes any more."""
+        self.ended = self.ended or error or True
+        self._news.set()
+
+    async def take(self) -> WatchEvent | Compacted | None:
+        """Wait for the next event; None if the store was closed."""
+        while not self._items:
+            if self.ended:
+                if isinstance(self.ended, TransactionalError):
+                    raise self.ended
+                return None
+            self._news.clear()
+            await self._news.wait()
+        event, size = self._items.popleft()
+        self._bytes -= size
+        return event
+
+
+class _WatchLine:
+    """All the watches of one client, on one connection, which is there as long as they are.
+
+    They are told apart by numbers.  When the connection breaks, each goes on from its own cursor on
+    the next one.  A watch whose owner does not keep up is taken off the line, and comes back when
+    he has taken what he was sent: it delays nobody else.  What the authority refuses is told to the
+    watch at once; what it cannot be asked, after ``RECONNECT_S``.
+    """
+
+    def __init__(self, post: _Post, clock: Clock) -> None:
+        self._post = post
+        self._clock = clock
+        self._watches: set[_Watch] = set()
+        self._numbers: dict[int, _Watch] = {}
+        self._last_number = 0
+        self._to_add: list[_Watch] = []
+        self._to_end: list[int] = []
+        self._news = asyncio.Event()  # there is something to be said
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def follow(
+        self, prefix: str, after: int | None
+    ) -> AsyncGenerator[WatchEvent | Compacted, None]:
+        """Yield the events of one watch; see ``Store.watch``."""
+        if self._closed:
+            return
+        watch = _Watch(prefix, after, self._clock.elapsed_s())
+        self._watches.add(watch)
+        self._say(add=watch)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        try:
+            while (event := await watch.take()) is not None:
+                yield event
+                if watch.number is None and watch.idle and not watch.ended:
+                    self._say(add=watch)
+        finally:
+            self._watches.discard(watch)
+            self._take_off(watch)
+
+    def _say(self, *, add: _Watch) -> None:
+        self._last_number += 1
+        add.number = self._last_number
+        self._numbers[add.number] = add
+        self._to_add.append(add)
+        self._news.set()
+
+    def _take_off(self, watch: _Watch) -> None:
+        if watch.number is not None:
+            del self._numbers[watch.number]
+            self._to_end.append(watch.number)
+            watch.number = None
+            self._news.set()
+
+    async def _run(self) -> None:
+        """Keep a connection as long as somebody watches, and a while longer."""
+        away_since_s: float | None = None
+        try:
+            while self._watches:
+                try:
+                    line = await self._post.line()
+                except TransactionalError as error:
+                    now_s = self._clock.elapsed_s()
+                    away_since_s = now_s if away_since_s is None else away_since_s
+                    self._give_up(error, now_s, away_since_s)
+                else:
+                    away_since_s = None
+                    try:
+                        await self._talk(line)
+                    finally:
+                        await line.close()
+                    away_since_s = self._clock.elapsed_s()
+                if self._watches:
+                    await asyncio.sleep(RECONNECT_PAUSE_S)
+        finally:
+            self._task = None
+            if self._watches and not self._closed:  # some came while it ended
+                self._task = asyncio.create_task(self._run())
+
+    def _give_up(self, error: TransactionalError, now_s: float, away_since_s: float) -> None:
+        """Tell the watches that will not be served: at once if they are refused, or in time."""
+        later = isinstance(error, UnavailableError) and not isinstance(error, TooManyRequestsError)
+        for watch in list(self._watches):
+            if not later or now_s - max(away_since_s, watch.since_s) > RECONNECT_S:
+                self._fail(watch, error)
+
+    def _fail(self, watch: _Watch, error: TransactionalError) -> None:
+        self._watches.discard(watch)
+        self._take_off(watch)
+        watch.end(error)
+
+    async def _talk(self, line: aiohttp.ClientWebSocketResponse) -> None:
+        """Say who watches what, and hand over what comes, until the connection ends."""
+        self._numbers.clear()
+        self._to_add.clear()
+        self._to_end.clear()
+        for watch in self._watches:
+            watch.number = None
+            if not watch.full:
+                self._say(add=watch)
+        speaking = asyncio.create_task(self._speak(line))
+        try:
+            async for message in line:
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    break
+                self._hear(message.data)
+        finally:
+            speaking.cancel()
+            await asyncio.gather(speaking, return_exceptions=True)
+            now_s = self._clock.elapsed_s()
+            for watch in self._watches:
+                watch.since_s = now_s
+
+    async def _speak(self, line: aiohttp.ClientWebSocketResponse) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            while True:
+                adds = [w for w in self._to_add[:WATCHES_TOLD_MAX] if w.number is not None]
+                ends = self._to_end[:WATCHES_TOLD_MAX]
+                del self._to_add[:WATCHES_TOLD_MAX], self._to_end[:WATCHES_TOLD_MAX]
+                if adds or ends:
+                    doc = {"add": [[w.number, w.prefix, w.cursor] for w in adds], "end": ends}
+                    await line.send_str(wire.encode(doc))
+                elif not self._to_add and not self._to_end:
+                    self._news.clear()
+                    try:
+                        async with asyncio.timeout(None if self._watches else IDLE_S):
+                            await self._news.wait()
+                    except TimeoutError:
+                        if not self._watches:
+                            await line.close()
+                            return
+
+    def _hear(self, text: str) -> None:
+        try:
+            doc = _parse(text.encode())
+            watch = self._numbers.get(wire.whole(doc.get("watch")))
+            if watch is None:
+                return  # it was ended, and this was on its way
+            if "error" in doc:
+                self._fail(watch, wire.load_error(wire.document(doc["error"])))
+            elif "at" in doc:
+                watch.cursor = wire.whole(doc["at"])
+            else:
+                event = wire.load_event(wire.document(doc.get("event")))
+                watch.put(event, len(text))
+                if watch.full:
+                    self._take_off(watch)
+        except (ValueError, InvalidRequestError):
+            _log.exception("the authority at %s said something strange", self._post.base)
+
+    async def close(self) -> None:
+        """Hang up; whoever watches is told that it is over."""
+        self._closed = True
+        for watch in self._watches:
+            watch.end()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
 # --- the store -----------------------------------------------------------------------------------
 
 
@@ -387,6 +608,7 @@ class HTTPStore:
         self._clock = clock
         self._reads = CallQueue(post.deliver)
         self._writes = CallQueue(post.deliver)
+        self._line = _WatchLine(post, clock)
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -520,26 +742,16 @@ class HTTPStore:
     ) -> AsyncGenerator[WatchEvent | Compacted, None]:
         """Yield the commits under ``prefix`` across reconnects; see ``Store.watch``.
 
+        All watches of this client share one connection.
+
         Raises:
+            TooManyRequestsError: the authority has no room for one more watch.
             UnavailableError: the authority stayed away for ``RECONNECT_S`` seconds.
         """
         rules.check_prefix(prefix)
-        cursor = after
-        away_since_s: float | None = None  # since when no connection could be made
-        while self._closing is None:
-            try:
-                async for reached, event in self._post.listen(prefix, cursor):
-                    cursor = reached
-                    away_since_s = None
-                    if event is not None:
-                        yield event
-            except UnavailableError:
-                # However long it was idle: heartbeats say that it was connected until now.
-                if away_since_s is None:
-                    away_since_s = self.elapsed_s()
-                if self.elapsed_s() - away_since_s > RECONNECT_S:
-                    raise
-            await asyncio.sleep(RECONNECT_PAUSE_S)
+        async with aclosing(self._line.follow(prefix, after)) as events:
+            async for event in events:
+                yield event
 
     async def close(self) -> None:
         """Carry what was accepted, then hang up; once, and to the end, for all callers."""
@@ -550,4 +762,5 @@ class HTTPStore:
     async def _close(self) -> None:
         await self._reads.drain()
         await self._writes.drain()
+        await self._line.close()
         await self._post.close()
