@@ -223,7 +223,7 @@ async def long_queues(directory: Path, waiting: int, rounds: int) -> tuple[float
 
 def dbos_peer(directory: Path, count: int) -> float:
     """Jobs enqueued and run to their end per second, by a queue of 64 at once."""
-    from dbos import DBOS, Queue
+    from dbos import DBOS
 
     DBOS(
         config={
@@ -233,13 +233,12 @@ def dbos_peer(directory: Path, count: int) -> float:
             "run_admin_server": False,
         }
     )
-    queue = Queue("q", concurrency=WORKERS, polling_interval_sec=0.05)
-
     @DBOS.workflow()
     def job(n: int) -> int:
         return n
 
     DBOS.launch()
+    queue = DBOS.register_queue("q", worker_concurrency=WORKERS, polling_interval_sec=0.05)
     queue.enqueue(job, -1).get_result()
     start_s = perf_counter()
     handles = [queue.enqueue(job, n) for n in range(count)]
