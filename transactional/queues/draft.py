@@ -22,10 +22,12 @@ comes in with a better order than a ready one of its full lane takes that one's 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from bisect import insort
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from transactional.errors import InvalidRequestError
 from transactional.queues.job import (
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
     from transactional.queues.job import Json, QueueLayout
     from transactional.store import Store
-    from transactional.values import Compare, Write
+    from transactional.values import Compare, Snapshot, Write
 
 WINDOW_MAX: Final = 256
 """Concurrent claimants choose among at most so many ready jobs at the head."""
@@ -247,7 +249,9 @@ class Draft:
 
     async def page(self, prefix: str, after: str | None, limit: int) -> _Page:
         """A page of keys of the store that this draft leaves as they are."""
-        found = await self._store.scan(prefix, after=after, limit=limit)
+        return self._page_of(await self._store.scan(prefix, after=after, limit=limit))
+
+    def _page_of(self, found: Snapshot) -> _Page:
         for key, item in found.items.items():
             self._seen.setdefault(key, item)
         fresh = [key for key in found.items if key not in self._writes]
@@ -667,15 +671,25 @@ class Draft:
         more = bool(taken) and heads.more
         return Looked(tuple(taken), more, bool(ready) and not taken, heads.revision, heads.next_us)
 
-    async def look_ahead(self, count: int, spread: int, dice: random.Random) -> None:
+    async def look_ahead(
+        self, count: int, share: tuple[int, int] | None, dice: random.Random
+    ) -> None:
         """Look at the head of the queue for `count` jobs, and read what their claims will need.
 
-        With a `spread` above 1 they are chosen from so many times more.
+        With a `share` (n, of) the head is as much wider, and of it those come first that fall to
+        the n-th of so many claimants; only if they do not suffice some of the others'.
         """
-        heads = await self._open_heads()
-        ready = await heads.first(self, min(WINDOW_MAX, count * spread))
+        number, sharers = share or (0, 1)
+        window = min(WINDOW_MAX, 3 * count * sharers) if sharers > 1 else count
+        heads = await self._open_heads(max(window, min(count, PAGE_JOBS)))
+        ready = await heads.first(self, window)
         if len(ready) > count:
-            ready = sorted(dice.sample(ready, count)) if spread > 1 else ready[:count]
+            mine = [e for e in ready if crc32(e[1].encode()) % sharers == number]
+            if len(mine) < count:  # the later half of the others': whose they are begins in front
+                others = [e for e in ready if e not in mine]
+                others = others[len(others) // 2 :]
+                mine += dice.sample(others, min(len(others), count - len(mine)))
+            ready = mine[:count]
             heads.prefer(ready)
         await self._load_for_claims([key for _, key in ready])
 
@@ -689,21 +703,26 @@ class Draft:
                 wanted.append(layout.checkpoint(job))
         await self.load(wanted)
 
-    async def _open_heads(self) -> _Heads:
+    async def _open_heads(self, count: int = PAGE_JOBS) -> _Heads:
         if self._heads is None:
             layout = self._layout
-            later = await self._store.scan(layout.all_later, limit=DUE_AT_ONCE + 1)
-            self._heads = heads = _Heads(layout.all_ready)
-            heads.revision = later.revision
+            heads = _Heads(layout.all_ready)
+            later, page = await asyncio.gather(
+                self._store.scan(layout.all_later, limit=DUE_AT_ONCE + 1),
+                self._store.scan(layout.all_ready, limit=count),
+            )
+            heads.revision = min(later.revision, page.revision)
             for key, item in later.items.items():
                 self._seen.setdefault(key, item)
                 if layout.due_of(key) <= self.now_us:
                     heads.due.append(key)
                 elif heads.next_us is None:
                     heads.next_us = layout.due_of(key)
+            heads.take_page(self._page_of(page))
             for key, value in self._writes.items():
                 if value is not None and key.startswith(layout.all_ready):
                     heads.add(key)
+            self._heads = heads
         return self._heads
 
     async def _wake_due(self, heads: _Heads) -> bool:
@@ -1007,10 +1026,13 @@ class _Heads:
                 continue
             if bound is None:
                 return usable
-            page = await draft.page(self._prefix, self._after, max(count, PAGE_JOBS))
-            self._keys = sorted([*self._keys, *((self._order(key), key) for key in page.fresh)])
-            self._after = page.last
-            self._bound = self._order(page.last) if page.last is not None else None
+            self.take_page(await draft.page(self._prefix, self._after, max(count, PAGE_JOBS)))
+
+    def take_page(self, page: _Page) -> None:
+        """The next page of ready jobs was read."""
+        self._keys = sorted([*self._keys, *((self._order(key), key) for key in page.fresh)])
+        self._after = page.last
+        self._bound = self._order(page.last) if page.last is not None else None
 
     def prefer(self, chosen: Sequence[tuple[str, str]]) -> None:
         """Let these come first."""

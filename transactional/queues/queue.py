@@ -14,9 +14,9 @@ and what comes with the end of a job is written with it or not at all::
 
 Order.  The next job is the ready one with the highest priority, and among those the one that was
 put first, by business time.  A lone claimant gets exactly that one.  Claimants of several processes
-who meet at the head would refuse each other's commits, so a process that met somebody chooses at
-random among the first few, twice as many each time, `WINDOW_MAX` at most, and fewer again when it
-meets nobody.
+who meet at the head would refuse each other's commits, so processes that met share it: each looks
+at a wider stretch, `WINDOW_MAX` jobs at most, and takes those first that fall to it by their ids.
+One that has met nobody for a while takes what is first again.
 
 All that one process asks of the queue at the same time shares commits (`commit_queue`), claims and
 ends of jobs alike.  A request whose own compares fail is refused alone; one whose writes make the
@@ -45,7 +45,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from transactional import commit_queue, rules
-from transactional.clock import microseconds
+from transactional.clock import BusinessClock, microseconds
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
@@ -109,10 +109,8 @@ LOOK_AGAIN_S: Final = 10.0
 """Who waits looks again after that, whatever he was told."""
 WITHOUT_WATCH_S: Final = 0.25
 """Who waits looks again after that, on an engine that cannot be watched."""
-SPREAD_MAX: Final = 64
-"""How many times more jobs than it wants a process chooses among at most."""
-NARROW_AFTER: Final = 16
-"""After so many groups of claims that met nobody it chooses among half as many."""
+ALONE_AFTER: Final = 64
+"""After so many groups of claims that met nobody a process takes what is first again."""
 LANES_MAX: Final = 1000
 """Most lanes with a limit of their own."""
 LANE_MAX: Final = 1000
@@ -167,6 +165,8 @@ class Request:
     claims: Session | None = None
     wanted: int = 0
     """How many jobs it claims, under which session."""
+    timely: bool = False
+    """Whether it needs the authority's time exactly, and not as far as it is known."""
 
     @property
     def alone(self) -> bool:
@@ -216,11 +216,13 @@ class WorkQueue:
         self._config: tuple[QueueConfig, int] | None = None
         self._configuring = asyncio.Lock()
         self._dice = random.Random()  # noqa: S311 it spreads claimants, no secret
+        self._clock = BusinessClock(store)
         self._sessions: dict[float, Session] = {}
         self._opening = asyncio.Lock()
         self._bell = _Bell(store, self._layout)
         self._background: set[asyncio.Task[None]] = set()
-        self._spread = 1
+        self._share: tuple[int, int] | None = None
+        self._crowded = False
         self._undisturbed = 0
         self._looked_at_s = -math.inf
         self._forgot_at_s = store.elapsed_s()
@@ -283,6 +285,7 @@ class WorkQueue:
         request = self._request(judge, self._info)
         request.keys = (layout.job(id), layout.ended(id), layout.followed(id))
         request.guards = (*compares, *fence)
+        request.timely = True
         request.operations = 4 + 3 * len(waits_for) + len(request.guards)
         request.bytes = len(json.dumps(value)) + 200
         info: JobInfo = await self._place(request)
@@ -715,7 +718,7 @@ class WorkQueue:
         if any(
             key.startswith((self._layout.all_ready, self._layout.all_claimed)) for key in failed
         ):
-            self._spread, self._undisturbed = min(SPREAD_MAX, 2 * self._spread), 0
+            self._crowded, self._share, self._undisturbed = True, None, 0
         for request in list(waiting.values()):
             if any(compare in request.guards for compare in conflict.failed):
                 commit_queue.refuse([request], conflict)
@@ -723,11 +726,7 @@ class WorkQueue:
 
     async def _judge(self, requests: Sequence[Request], *, hints: bool) -> _Round:
         draft = await self._open_draft(requests if hints else ())
-        keys = [key for request in requests for key in request.keys]
-        reads: list[Awaitable[object]] = [draft.load(keys)]
-        if wanted := sum(request.wanted for request in requests):
-            reads.append(draft.look_ahead(wanted, self._spread, self._dice))
-        await asyncio.gather(*reads)
+        await self._read_for(draft, requests)
         judged = _Round(draft, [], [], [])
         for request in requests:
             before = draft.savepoint()
@@ -749,10 +748,37 @@ class WorkQueue:
         return judged
 
     async def _open_draft(self, requests: Iterable[Request]) -> Draft:
-        config, now = await self._configured(), await self._store.now()
+        config = await self._configured()
+        await self._clock.refresh()
         known = [item for request in requests for item in request.known]
-        now_us = microseconds(now)
+        now_us = microseconds(self._clock.now())
         return Draft(self._store, self._layout, config=config, now_us=now_us, known=known)
+
+    async def _read_for(self, draft: Draft, requests: Sequence[Request]) -> None:
+        """Read together what all of them will look at."""
+        wanted = sum(request.wanted for request in requests)
+        keys = [key for request in requests for key in request.keys]
+        reads: list[Awaitable[object]] = []
+        if keys:
+            reads.append(draft.load(keys))
+        if any(request.timely for request in requests):
+            reads.append(self._tell_time(draft))
+        if wanted:
+            if self._crowded and self._share is None:
+                self._share = await self._fair_share(requests)
+            reads.append(draft.look_ahead(wanted, self._share, self._dice))
+        await asyncio.gather(*reads)
+
+    async def _fair_share(self, requests: Sequence[Request]) -> tuple[int, int] | None:
+        """Which of how many claimants we are, by the sessions that are alive."""
+        sessions = (await self._store.scan(self._layout.all_workers)).items
+        mine = next(r.claims for r in requests if r.claims is not None)
+        key = self._layout.worker(mine.name)
+        return (sorted(sessions).index(key), len(sessions)) if key in sessions else None
+
+    async def _tell_time(self, draft: Draft) -> None:
+        """Ask for the time; what is known of it otherwise lags by an answer's way."""
+        draft.now_us = max(draft.now_us, microseconds(await self._store.now()))
 
     def _answer(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
         for request, error in judged.refused:
@@ -766,10 +792,10 @@ class WorkQueue:
         self._queue.put_back(judged.postponed)
         for request in judged.postponed:
             del waiting[id(request)]
-        if claimed and self._spread > 1:
+        if claimed and self._crowded:
             self._undisturbed += 1
-            if self._undisturbed >= NARROW_AFTER:
-                self._spread, self._undisturbed = self._spread // 2, 0
+            if self._undisturbed >= ALONE_AFTER:
+                self._crowded, self._share, self._undisturbed = False, None, 0
         for job in judged.draft.told if revision else ():
             self._start(self._tell(job))
         if revision and self._store.elapsed_s() - self._forgot_at_s > FORGET_EVERY_S:
