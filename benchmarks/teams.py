@@ -233,6 +233,7 @@ def dbos_peer(directory: Path, count: int) -> float:
             "run_admin_server": False,
         }
     )
+
     @DBOS.workflow()
     def job(n: int) -> int:
         return n
