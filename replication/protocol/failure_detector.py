@@ -26,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replication.protocol.messages import Probe, Probed
+from replication.protocol.messages import Probe, Probed, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -158,15 +158,20 @@ class Prober:
         now_s: float,
         via: str = "",
         boot: bytes = b"",
-    ) -> None:
-        """An authenticated frame: its sender lives, and its claims are worth a look."""
+    ) -> bool:
+        """An authenticated frame: its sender lives, and its claims are worth a look.
+
+        Returns whether somebody is said to live who was dead or unknown until now.
+        """
         members, incarnation = self.members, self.members.me.incarnation
-        members.learn(members.believed(replica, claims), now_s, replica, boot)
+        learned = members.learn(members.believed(replica, claims), now_s, replica, boot)
+        news = any(row.status is Status.ALIVE and row.since_s == now_s for row in learned)
         if members.me.incarnation != incarnation:
             self.detector.accused()
         self.detector.heard(replica)
         members.heard(replica, now_s, via, boot)
         self.exchanges.ask_proof(replica, now_s)
+        return news
 
     def answered(self, replica: str, address: str, now_s: float) -> Member | None:
         """The frame answered a question that was asked there; its sender, if more waits for it."""
@@ -177,6 +182,16 @@ class Prober:
             return None
         row.wanted = False
         return row
+
+    def call(self, address: str, replica: str, vector: Mapping[str, int], now_s: float) -> None:
+        """Try somebody who is out of reach; a member is told what it may have to refute.
+
+        Where nobody has answered yet, nothing is told.
+        """
+        claims = (*self.members.gossip(), *self.members.accusation(replica))
+        if self.members.is_hint(replica, address):
+            claims = ()
+        self.exchanges.open(address, replica, Probe(members=claims), vector, now_s)
 
     def step(self, vector: Mapping[str, int], now_s: float) -> list[str]:
         """Begin, help and judge probes; the ids of members that became `dead`."""

@@ -449,6 +449,17 @@ class Membership:
 
     # -------------------------------------------------------------------------- telling
 
+    def is_away(self, replica: str) -> bool:
+        """Whether it is believed dead, or was never heard of."""
+        row = self._rows.get(replica)
+        return row is None or row.status is Status.DEAD
+
+    def accusation(self, replica: str) -> tuple[MemberClaim, ...]:
+        """What is held against a member, for itself to refute: nobody else can."""
+        row = self._rows.get(replica)
+        grave = row is not None and row.status in (Status.SUSPECT, Status.DEAD)
+        return (row.claim(),) if row is not None and grave else ()
+
     def introduction(self) -> tuple[MemberClaim, ...]:
         """What a newcomer is told: whoever is current, up to `INTRODUCED_MAX` of them, and I am."""
         current = sorted(self.current(), key=lambda m: (m.status, m.sent, m.replica))

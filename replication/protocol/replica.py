@@ -16,6 +16,7 @@ has to do. `wake_s` says when the next `tick` is due; nothing happens between st
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from replication.errors import (
@@ -285,6 +286,8 @@ class Replica:
         whom = self.scheduler.begin(self.kernel.vector, self.members, now_s)
         self._live.comparison.tick(now_s)
         self.gossip.gossip(whom, self.scheduler.widespread, now_s)
+        for address, replica in self.scheduler.tries(self.members, now_s):
+            self.prober.call(address, replica, self.kernel.vector, now_s)
         return self._take(now_s)
 
     def persisted(self, vector: Mapping[str, int]) -> None:
@@ -352,28 +355,31 @@ class Replica:
         """
         message, sender, boot = envelope.message, envelope.replica, envelope.boot
         self._admit(envelope, now_s)
+        accused, incarnation = self.members.accusation(sender), self.members.me.incarnation
         self._alive_after_all(sender, now_s)
         match message:
             case Sync():
                 answer = self.gossip.answer(sender, message, now_s)  # refused: nothing was learned
-                self.prober.met(sender, message.members, now_s, via, boot)
+                self._met(sender, message.members, now_s, via, boot)
                 self._compare(message.digest.vector, sender, now_s)
-                return answer
+                claims = (*answer.members, *self._refuted(accused, incarnation))
+                return replace(answer, members=claims)
             case Push() | PositionsWanted():
                 ack = self.gossip.positions(message, sender)  # refused: nothing was learned
-                self.prober.met(sender, (), now_s, via, boot)
+                self._met(sender, (), now_s, via, boot)
                 return ack
             case Probe(target=""):
-                self.prober.met(sender, message.members, now_s, via, boot)
-                return Probed(members=self.members.gossip())
+                self._met(sender, message.members, now_s, via, boot)
+                claims = (*self.members.gossip(), *self._refuted(accused, incarnation))
+                return Probed(members=claims)
             case Probe():
                 asker = Relay(exchange, envelope.number, envelope.principal)
                 return self.prober.relay(message.target, asker, self.kernel.vector, now_s)
             case Leave():
-                self.prober.met(sender, message.members, now_s, boot=boot)
+                self._met(sender, message.members, now_s, boot=boot)
                 return Ack({})
             case ChunkWanted() | HashesWanted() | BlocksWanted():
-                self.prober.met(sender, (), now_s, via, boot)
+                self._met(sender, (), now_s, via, boot)
                 return self.gossip.give(sender, message, now_s)
             case Synced() | Ack() | Probed() | ChunkGiven() | HashesGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
@@ -384,7 +390,7 @@ class Replica:
     def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
         """The answer to a request of ours."""
         message, sender = envelope.message, envelope.replica
-        self.scheduler.answered(opened)
+        self.scheduler.answered(opened, sender)
         if not isinstance(message, Refused):
             self._answered_at(opened.address, envelope, now_s)
         match message:
@@ -426,11 +432,44 @@ class Replica:
         via = address if address in self._hubs else ""
         claims = message.members if isinstance(message, Synced | Probed) else ()
         self._alive_after_all(sender, now_s)
-        self.prober.met(sender, claims, now_s, via, envelope.boot)
+        away = self._met(sender, claims, now_s, via, envelope.boot)
         waits = self.prober.answered(sender, address, now_s)
         if waits is not None:
             self.gossip.greet(waits, self.scheduler.widespread, now_s)
             self.waits.proved(sender)
+        elif away and isinstance(message, Probed):
+            found = (member for member in self.members.live() if member.replica == sender)
+            for member in found:
+                self.gossip.greet(member, self.scheduler.widespread, now_s)
+
+    # ------------------------------------------------------------------------------ members
+
+    def _met(
+        self,
+        sender: str,
+        claims: Iterable[MemberClaim],
+        now_s: float,
+        via: str = "",
+        boot: bytes = b"",
+    ) -> bool:
+        """A frame of `sender` came; whether that was out of reach until now."""
+        away = self.members.is_away(sender)
+        told = self.prober.met(sender, claims, now_s, via, boot)
+        if away:
+            self.scheduler.healed(now_s)
+        elif told:
+            self.scheduler.news(now_s)
+        return away
+
+    def _refuted(
+        self, accused: tuple[MemberClaim, ...], incarnation: int
+    ) -> tuple[MemberClaim, ...]:
+        """What an answer tells besides news: what was held against its receiver, and my refutation.
+
+        Without that, both would wait for the next frame in the right direction.
+        """
+        me = self.members.me
+        return accused if me.incarnation == incarnation else (*accused, me.claim())
 
     # ------------------------------------------------------------------------------ identity
 

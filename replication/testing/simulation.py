@@ -23,7 +23,8 @@ An agent that was added with a `hub` cannot be dialled: it keeps a connection to
 it over that, as long as nothing cuts the two.
 
 One exchange is one connection, as over HTTP: if ada cannot reach bob but bob can reach ada, bob's
-requests and ada's answers to them travel.
+requests and ada's answers to them travel. And each agent has the circuits of HTTP before it
+(`transport.circuit`), which let few exchanges at a time go to an address that keeps failing.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from replication.protocol import (
     Wait,
     ends,
 )
+from replication.transport import Circuits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -107,6 +109,9 @@ class SimulatedAgent:
     exchanges: int = 0
     rings_s: float = 0.0
     """When its timer rings next."""
+    circuits: Circuits = field(default_factory=lambda: Circuits(0.0))
+    out: dict[int, str] = field(default_factory=dict)
+    """Its own exchanges that are under way: number -> address."""
 
 
 class Simulation:
@@ -199,6 +204,7 @@ class Simulation:
         agent.leased_to = booted.kernel.replica
         agent.life += 1
         agent.waiting, agent.committing, agent.asked = [], False, {}
+        agent.circuits, agent.out = Circuits(self.config.gossip_interval_s / 2), {}
         boot_id = self.dice.randbytes(8)
         settings = ReplicaSettings(
             cluster="simulated",
@@ -261,8 +267,12 @@ class Simulation:
 
     def _request(self, name: str, life: int, send: Send) -> None:
         """Deliver a request, perhaps; whatever happens to it, its sender is told in the end."""
-        number = send.exchange
-        given_up = partial(self._step, name, life, lambda r: r.failed(number, self.now_s))
+        number, agent = send.exchange, self.agents[name]
+        given_up = partial(self._gave_up, name, life, number)
+        if not agent.circuits.begin(send.address, self.now_s):
+            self._later(0, partial(self._step, name, life, lambda r: r.failed(number, self.now_s)))
+            return
+        agent.out[number] = send.address
         self._later(self.config.read_timeout_s, given_up)
         for frame, delay_s in self._travel(send.frame):
             self._later(delay_s, partial(self._arrive, name, life, number, send.address, frame))
@@ -288,7 +298,18 @@ class Simulation:
                 self._later(delay_s, partial(self._answered, *asker, frame))
 
     def _answered(self, name: str, life: int, number: int, frame: bytes) -> None:
+        self._over(name, life, number, answered=True)
         self._step(name, life, lambda r: r.answered(number, frame, self.now_s))
+
+    def _gave_up(self, name: str, life: int, number: int) -> None:
+        self._over(name, life, number, answered=False)
+        self._step(name, life, lambda r: r.failed(number, self.now_s))
+
+    def _over(self, name: str, life: int, number: int, *, answered: bool) -> None:
+        """An exchange of its own ended, in this life of the agent, and for the first time."""
+        agent = self.agents.get(name)
+        if agent is not None and agent.life == life and number in agent.out:
+            agent.circuits.end(agent.out.pop(number), answered=answered)
 
     def _travel(self, frame: bytes) -> Iterable[tuple[bytes, float]]:
         """The copies of a frame that arrive, and when."""

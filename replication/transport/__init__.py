@@ -2,8 +2,9 @@
 
 Theory of operation. `Transport` is the port: one request, one answer, every wait bounded.
 `MemoryTransport`s talk within a process, over a `Switchboard`. `HttpTransport` posts, and keeps
-WebSockets to hubs (`websocket`), so that an agent behind a NAT can be asked in turn; its server
-also answers operators (`admin`), who are not peers and never become members.
+WebSockets to hubs (`websocket`), so that an agent behind a NAT can be asked in turn; `circuit` says
+how much of it an address that fails may hold. Its server also answers operators (`admin`), who are
+not peers and never become members.
 """
 
 from replication.transport.admin import AdminClient, Endpoint
@@ -16,6 +17,7 @@ from replication.transport.base import (
     port_of,
     split_address,
 )
+from replication.transport.circuit import Circuits
 from replication.transport.http import Application, HttpTransport, checked_addresses
 from replication.transport.memory import MemoryTransport, Switchboard
 
@@ -23,6 +25,7 @@ __all__ = [
     "PATH",
     "AdminClient",
     "Application",
+    "Circuits",
     "Endpoint",
     "HttpTransport",
     "LineNews",

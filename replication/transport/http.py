@@ -4,8 +4,8 @@ Theory of operation. Addresses are `host:port` with an optional path behind it (
 default), so that many agents can share one server. The server reads at most `body_bytes_max`,
 refuses Content-Encoding (aiohttp would inflate without a declared size), and answers 503 with
 Retry-After when `inbound_exchanges_max` are under way. The client bounds every wait, and opens a
-circuit around an address that keeps failing: for a while that doubles up to 30 s only one exchange
-at a time is let through, so a hung peer costs one waiting exchange instead of all.
+circuit (`circuit`) around an address that keeps failing: a hung peer costs a few waiting exchanges
+instead of all.
 
 What the HTTP server has to say goes to the logger `replication.http`, and only as the kind of an
 error: a stranger's bytes belong in no log, and what strangers send is not worth a line at all.
@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -37,6 +35,7 @@ from replication.transport.base import (
     joined_address,
     split_address,
 )
+from replication.transport.circuit import Circuits
 from replication.transport.websocket import Lines
 
 if TYPE_CHECKING:
@@ -50,10 +49,6 @@ if TYPE_CHECKING:
 Application = web.Application
 PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
-FAILURES_MAX = 3
-PAUSE_S_MAX = 30.0
-CIRCUITS_MAX = 4096
-"""Addresses that are remembered for how they behaved; the one seen first is forgotten first."""
 logger = logging.getLogger("replication.http")
 
 
@@ -69,14 +64,6 @@ def _no_bytes_of_strangers(record: logging.LogRecord) -> bool:
 
 
 logger.addFilter(_no_bytes_of_strangers)
-
-
-@dataclass(slots=True)
-class Circuit:
-    """How an address behaved lately."""
-
-    failures: int = 0
-    closed_until_s: float = 0.0
 
 
 def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
@@ -164,7 +151,7 @@ class HttpTransport:
         self._serve: Serve | None = None
         self._line_news: LineNews = lambda *_: None
         self._inbound = 0
-        self._circuits: dict[str, Circuit] = {}
+        self._circuits = Circuits(config.gossip_interval_s / 2)
 
     # ------------------------------------------------------------------------------ serving
 
@@ -302,28 +289,21 @@ class HttpTransport:
             return await line.ask(frame)
         if address.startswith("line:"):
             raise PeerUnreachableError(f"{address} ended")
-        circuit = self._circuits.get(address) or self._circuit(address)
-        now_s = time.monotonic()
-        if now_s < circuit.closed_until_s:
-            raise PeerUnreachableError(f"{address} failed {circuit.failures} times; pausing")
-        if circuit.failures >= FAILURES_MAX:  # half open: this one exchange tries it
-            circuit.closed_until_s = now_s + self._config.total_timeout_s
+        if not self._circuits.begin(address, asyncio.get_running_loop().time()):
+            failures = self._circuits.failures(address)
+            raise PeerUnreachableError(f"{address} failed {failures} times; it was just tried")
+        answered = False
         try:
             answer = await self._post(self._session, self._url_of(address), frame)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            self._note_failure(circuit)
-            raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
+            answered = True
         except PeerUnreachableError:  # it answered, if only that it is busy
-            circuit.failures, circuit.closed_until_s = 0, 0.0
+            answered = True
             raise
-        circuit.failures, circuit.closed_until_s = 0, 0.0
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise PeerUnreachableError(f"{address}: {type(error).__name__}") from error
+        finally:
+            self._circuits.end(address, answered=answered)
         return answer
-
-    def _circuit(self, address: str) -> Circuit:
-        if len(self._circuits) >= CIRCUITS_MAX:
-            del self._circuits[next(iter(self._circuits))]
-        self._circuits[address] = circuit = Circuit()
-        return circuit
 
     def _url_of(self, address: str) -> str:
         host, port, path = split_address(address)
@@ -353,13 +333,6 @@ class HttpTransport:
             if not size:
                 raise PeerUnreachableError(f"{url} answered {response.status} without a frame")
             return b"".join(pieces)
-
-    def _note_failure(self, circuit: Circuit) -> None:
-        circuit.failures += 1
-        circuit.closed_until_s = 0.0
-        if circuit.failures >= FAILURES_MAX:
-            pause_s = min(2.0 ** (circuit.failures - FAILURES_MAX), PAUSE_S_MAX)
-            circuit.closed_until_s = time.monotonic() + pause_s
 
     def forget(self) -> None:
         """In a forked child: the port is the parent's."""

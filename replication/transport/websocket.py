@@ -3,8 +3,8 @@
 Theory of operation. An agent dials each of its hubs once and keeps the connection (a `Line`); from
 then on either end asks the other over it. The one that dialled knows the line by the hub's
 address, the hub by a made-up place (`line:7`), which is never told to others: it is good for as
-long as the connection is. A line that ended is dialled again, with a pause that doubles and is
-jittered.
+long as the connection is. A line that ended is dialled again, with a pause that doubles, up to two
+intervals of gossip, and is jittered.
 
 What crosses a line are the pieces of `replication.protocol.link`; its bounds are ours. A reader
 that is not keeping up fills its socket first, then the outbox of its line, and then nothing more:
@@ -45,7 +45,10 @@ logger = logging.getLogger("replication")
 PROOF = "X-Convoca-Line"
 PIECE_MAX = HEAD_BYTES + PIECE_BYTES
 MESSAGE_MAX = PIECE_MAX + 1  # aiohttp refuses a message *of* its limit
-REDIAL_S, REDIAL_S_MAX = 0.25, 30.0
+REDIAL_S = 0.25
+REDIAL_INTERVALS_MAX = 2
+"""Of gossip: the pause grows up to it. Nobody else can reach who sits behind a NAT, so a longer one
+would be added to every heal."""
 CLOSE_S = 1.0
 HEARTBEAT_S = 20.0
 """Of the end that dialled: keeps a NAT's table warm and finds out about half-open connections."""
@@ -249,6 +252,7 @@ class Lines:
                 timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
             )
         session, pause_s = self._session, REDIAL_S
+        most_s = max(REDIAL_S, REDIAL_INTERVALS_MAX * self._config.gossip_interval_s)
         while True:
             nonce = secrets.token_hex(8)
             headers = {PROOF: f"{nonce}:{self._keys.proof(f'line {nonce}')}"} if self._keys else {}
@@ -269,7 +273,7 @@ class Lines:
                 facts = {"peer": address, "why": type(error).__name__}
                 logger.debug("no-line", extra={"facts": facts})
             await asyncio.sleep(pause_s * (0.5 + self._dice.random()))
-            pause_s = min(2 * pause_s, REDIAL_S_MAX)
+            pause_s = min(2 * pause_s, most_s)
 
     async def _run(
         self, line: Line, connection: PeerConnection, serve: Serve, line_news: LineNews

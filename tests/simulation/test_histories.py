@@ -66,7 +66,7 @@ def test_a_disk_that_forgets_is_caught_shrunk_and_drawn(monkeypatch):
         if run.complaint()
     )
     small = shrink_cluster(run, attempts_max=150)
-    assert len(small.steps) <= 12
+    assert len(small.steps) <= 15
     again = ClusterHistory(ORSet, small, run.seed)
     with pytest.raises(HistoryError, match=r"(?s)rows are missing.*●.*(crashes|disk)"):
         assert_right(again)

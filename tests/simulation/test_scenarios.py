@@ -7,7 +7,7 @@ import random
 import pytest
 
 from crdt import ORSet, PNCounter
-from replication import Faults, Simulation
+from replication import Config, Faults, Simulation
 from replication.protocol.messages import Status
 from tests.scale import rounds
 from tests.simulation.clusters import FIVE, add, elements, met
@@ -28,15 +28,15 @@ def time_to_equal(faults: Faults, seed: int) -> float:
 
 
 def test_ten_duplicates_reorder_and_half_the_frames_lost():
-    """[replication 1] no double count; convergence in at most 3x the lossless time.
+    """[replication 1] no double count; equal at most five intervals after the last write.
 
-    Lossless is at once, by pushes: a time of less than one interval counts as one interval.
+    Without loss they are equal at once, by pushes, so a factor of that time would say nothing.
+    Half of all requests and half of all answers are lost: one exchange in four succeeds.
     """
     hard = Faults(loss=0.5, duplicate=9, slow=0.2)
-    calm_s, hard_s = (
-        sorted(time_to_equal(faults, seed) for seed in range(3))[1] for faults in (Faults(), hard)
-    )
-    assert hard_s <= 3 * max(calm_s, 1.0), (calm_s, hard_s)
+    took_s = [time_to_equal(hard, seed) for seed in range(rounds(15, 3))]
+    assert max(took_s) <= 5 * Config().gossip_interval_s, took_s
+    assert time_to_equal(Faults(), 0) <= 0.1
 
 
 @pytest.mark.parametrize(("secret", "code"), [(b"a secret", "unauthenticated"), (b"", "damaged")])

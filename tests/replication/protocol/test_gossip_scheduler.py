@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from itertools import chain
 
 from replication import Config
 from replication.protocol.exchanges import Opened
 from replication.protocol.gossip_scheduler import REPLACED_AFTER, WIDESPREAD_ROUNDS, GossipScheduler
 from replication.protocol.membership import Membership
-from replication.protocol.messages import MemberClaim, Push, Status, Sync
+from replication.protocol.messages import MemberClaim, Probe, Push, Status, Sync
 
 PURE = Config(gossip_jitter=0.0, gossip_interval_max_s=1.0, eager_peers_max=0)
 """Gossip alone, at a steady pace."""
@@ -27,6 +28,16 @@ def concluded(replica: str, request: Sync | Push) -> Opened:
 
 
 SYNC = Sync(digest=None)
+
+
+def a_round(
+    schedule: GossipScheduler, members: Membership, vector: dict, now_s: float
+) -> list[str]:
+    """One in which every partner answers; the seeds that were asked."""
+    partners, strangers = schedule.begin(vector, members, now_s)
+    for member in partners:
+        schedule.answered(concluded(member.replica, SYNC))
+    return strangers
 
 
 def test_partners_that_did_not_answer_are_replaced_once_by_others():
@@ -74,7 +85,7 @@ def test_rounds_without_news_come_ever_more_rarely_and_news_bring_them_back():
     schedule = GossipScheduler(config, random.Random(1), (), 0.0, {})
     pauses, now_s = [], 0.0
     for _ in range(6):
-        schedule.begin({"me~1": 1}, members, now_s)
+        a_round(schedule, members, {"me~1": 1}, now_s)
         pauses.append(schedule.due_s - now_s)
         now_s = schedule.due_s
     assert pauses == [1, 2, 4, 8, 8, 8]
@@ -84,26 +95,86 @@ def test_rounds_without_news_come_ever_more_rarely_and_news_bring_them_back():
     assert schedule.interval_s == 1
 
 
-def test_who_is_alone_asks_seeds_and_the_dead_in_every_round():
+def test_a_round_with_a_silent_partner_is_not_idle():
+    """Whatever it lacks should not wait for the long interval once it can be reached again."""
+    members, config = table(10), replace(PURE, gossip_interval_max_s=8.0)
+    schedule = GossipScheduler(config, random.Random(1), (), 0.0, {})
+    now_s, pauses = 0.0, []
+    for answers in (True, True, True, False, False, True, True, True):
+        if answers:
+            a_round(schedule, members, {}, now_s)
+        else:
+            schedule.begin({}, members, now_s)
+            schedule.begin({}, members, now_s + REPLACED_AFTER)
+        pauses.append(schedule.due_s - now_s)
+        now_s = schedule.due_s
+    assert pauses == [2, 4, 8, 1, 1, 1, 2, 4]
+
+
+def away(members: Membership, *numbers: int) -> Membership:
+    members.learn([MemberClaim(f"n{n}~1", f"h:{n}", 1, Status.DEAD) for n in numbers], 0.0)
+    return members
+
+
+def tried_by(schedule: GossipScheduler, members: Membership, seconds: int) -> list[list[str]]:
+    """Addresses tried in each of so many intervals."""
+    return [[address for address, _ in schedule.tries(members, float(s))] for s in range(seconds)]
+
+
+def test_who_is_alone_asks_its_seeds_every_round_and_tries_the_dead_every_interval():
     """Both halves of a partition believe the other half dead: somebody has to try."""
-    members = table(2)
-    members.learn([MemberClaim("n1~1", "h:1", 1, Status.DEAD)], 0.0)
+    members = away(table(2), 1)
     schedule = GossipScheduler(PURE, random.Random(1), ("s:1", "s:2"), 0.0, {})
     for second in range(20):
-        partners, strangers = schedule.begin({}, members, float(second))
-        assert [m.replica for m in partners] == ["n1~1"]
-        assert strangers == ["s:1", "s:2"]
+        assert schedule.begin({}, members, float(second)) == ([], ["s:1", "s:2"])
+        assert schedule.tries(members, float(second)) == [("h:1", "n1~1")]
+        assert schedule.tries(members, second + 0.5) == []
+        assert schedule.wake_s == second + 1.0
     schedule.forget("s:1")  # that was ourselves
     assert schedule.begin({}, members, 99.0)[1] == ["s:2"]
 
 
-def test_who_has_company_tries_the_dead_and_a_seed_now_and_then():
-    """One in ten rounds: dead is not gone, and costs next to nothing."""
-    members = table(12)
-    members.learn([MemberClaim("n1~1", "h:1", 1, Status.DEAD)], 0.0)
-    schedule = GossipScheduler(PURE, random.Random(1), ("s:1",), 0.0, {})
-    rounds = [schedule.begin({}, members, float(second)) for second in range(1000)]
-    dead = sum("n1~1" in {m.replica for m in partners} for partners, _ in rounds)
-    asked = sum(bool(strangers) for _, strangers in rounds)
-    assert 70 <= dead <= 130
-    assert 70 <= asked <= 130
+def test_a_side_makes_so_many_tries_together_whatever_its_size():
+    """Four an interval by all agents of it; each member in its turn, nobody twice before."""
+    members = away(table(41), *range(1, 21))
+    schedule = GossipScheduler(PURE, random.Random(1), (), 0.0, {})
+    tried = list(chain.from_iterable(tried_by(schedule, members, 2100)))
+    assert 350 <= len(tried) <= 450, "one of 21 agents, in 2100 intervals"
+    assert all(len(set(tried[i : i + 20])) == 20 for i in range(0, len(tried) - 20, 20))
+
+
+def test_many_who_are_away_are_tried_within_a_turn_by_their_few():
+    """A hundred ports of earlier lives hide those of a partition: each gets its turn soon."""
+    members = away(table(104), *range(1, 101))
+    schedule = GossipScheduler(PURE, random.Random(1), (), 0.0, {})
+    tried = tried_by(schedule, members, 40)
+    assert all(len(them) in (3, 4) for them in tried)
+    assert set(chain.from_iterable(tried[:33])) == {f"h:{n}" for n in range(1, 101)}
+
+
+def test_a_seed_where_nobody_is_known_is_tried_like_the_dead_until_somebody_answers_there():
+    """Two clusters that never met find each other; a seed that is an alias is left alone."""
+    members = table(4)
+    schedule = GossipScheduler(PURE, random.Random(1), ("localhost:1",), 0.0, {})
+    assert a_round(schedule, members, {}, 0.0) == []
+    assert tried_by(schedule, members, 3) == [["localhost:1"]] * 3
+    answered = replace(concluded("", Probe()), address="localhost:1")
+    schedule.answered(answered, "n1~1")
+    assert tried_by(schedule, members, 9) == [[]] * 9
+    assert schedule.wake_s == 1.0, "nobody is away: nothing to wake up for"
+    assert "localhost:1" in chain.from_iterable(tried_by(schedule, away(members, 1), 3))
+
+
+def test_a_heal_is_followed_by_tries_and_rounds_at_full_pace():
+    """What ended for one has ended for others: the next try is due at once."""
+    members, config = away(table(6), 1, 2), replace(PURE, gossip_interval_max_s=8.0)
+    schedule = GossipScheduler(config, random.Random(1), (), 0.0, {})
+    for _ in range(6):
+        a_round(schedule, members, {}, schedule.due_s)
+    now_s = schedule.due_s - 7.5
+    schedule.tries(members, now_s)
+    schedule.healed(now_s)
+    assert schedule.wake_s == now_s
+    schedule.tries(members, now_s)
+    assert now_s < schedule.wake_s <= now_s + 1
+    assert schedule.due_s == now_s + 1
