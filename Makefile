@@ -5,6 +5,7 @@
 #   make test        every test               make test-fast   laws, units and simulation only
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
+#   make sbom        bill of materials        make lock        renew requirements-dev.lock
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -19,11 +20,12 @@ PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
 setup: $(STAMP)
 
-# pip knows dependency groups only from 25.1 on, so the fresh environment upgrades its own pip first.
-$(STAMP): pyproject.toml
+# What is installed is what the lock says, file by file, by hash. convoca itself comes from here, and
+# is built by the locked hatchling.
+$(STAMP): pyproject.toml requirements-dev.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
 # The demo needs no development tools: core dependencies and the calendar extra only.
@@ -56,6 +58,16 @@ check: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python tools/advisories.py
+
+# A bill of materials of what a user installs, in out/.
+sbom: $(STAMP)
+	@$(BIN)/python tools/sbom.py
+
+# Renew the lock after pyproject.toml changed, or to take in newer releases.
+lock:
+	@test -x $(VENV)/uv/bin/uv || { $(PYTHON) -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install -qq --disable-pip-version-check 'uv>=0.9'; }
+	@$(PYTHON) tools/lock.py $(VENV)/uv/bin/uv
 
 format: $(STAMP)
 	@$(BIN)/ruff format .

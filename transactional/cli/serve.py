@@ -7,6 +7,7 @@ stdout tells a parent process that it listens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import logging
@@ -27,8 +28,13 @@ from transactional.stores import Retention, connect
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from transactional.server import Listen
+
+RENEW_S: Final = 5.0
+"""How often the files of the certificate are looked at."""
+_log = logging.getLogger(__name__)
 
 
 def _serve_arguments(sub: argparse.ArgumentParser) -> None:
@@ -54,7 +60,9 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         flag = "--" + limit.name.replace("_", "-")
         kind = type(limit.default)
         sub.add_argument(flag, type=kind, metavar="N", help=f"(default: {limit.default:g})")
-    sub.add_argument("--tls-cert", type=Path, help="certificate chain, PEM")
+    sub.add_argument(
+        "--tls-cert", type=Path, help="certificate chain, PEM; read again when it changes"
+    )
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
 
 
@@ -105,13 +113,47 @@ async def _serve(options: argparse.Namespace) -> None:
     limits = urlencode({name: value for name, value in given.items() if value is not None})
     store = await connect(f"{url}?{limits}", accept_clock=options.accept_clock)
     authority = Authority(store, listen)
+    renewing = asyncio.create_task(_renew(listen.tls, options.tls_cert, options.tls_key))
     try:
         await authority.start()
         _calm_collector()
         print(f"listening on {authority.url} ({printable(url)}, epoch {store.epoch})", flush=True)
         await stop.wait()
     finally:
+        renewing.cancel()
         await authority.stop()
+
+
+async def _renew(tls: ssl.SSLContext | None, certificate: Path, key: Path | None) -> None:
+    """Load the certificate again when its file, or its key's, changes; connections go on.
+
+    It is tried apart first: what does not fit together leaves the one in use as it is.
+    """
+    if tls is None:
+        return
+    files = [path for path in (certificate, key) if path is not None]
+    seen = _seen(files)
+    while True:
+        await asyncio.sleep(RENEW_S)
+        if (now := _seen(files)) == seen:
+            continue
+        seen = now
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
+            tls.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            _log.error("the certificate stays as it was: %s", error)
+        else:
+            _log.warning("the certificate was renewed")
+
+
+def _seen(files: Sequence[Path]) -> list[object]:
+    found: list[object] = []
+    for path in files:
+        with contextlib.suppress(OSError):
+            stat = path.stat()
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 class _Line:
