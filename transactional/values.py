@@ -149,8 +149,10 @@ class ValueIs:
 class Unchanged:
     """Holds if no key that starts with ``prefix`` was written or deleted after ``since``.
 
-    ``since`` is the revision of the snapshot that was read.  Cost: O(commits after ``since``).  A
-    ``since`` below the compaction revision, or from the future, does not hold: nothing is known.
+    ``since`` is the revision of the snapshot that was read.  A ``since`` below the compaction
+    revision, or from the future, does not hold: nothing is known.  Cost: O(1) for a prefix that
+    ends with a slash and is among the 100,000 that changed last; else O(changes after ``since``),
+    and in a file it does not hold if these are more than 20,000.
     """
 
     prefix: str

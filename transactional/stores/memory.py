@@ -25,6 +25,7 @@ from transactional.errors import (
 )
 from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores.feed import Feed, row_of
+from transactional.stores.last_changes import LastChanges
 from transactional.stores.leases import Leases
 from transactional.stores.retention import Moments, Retention
 from transactional.values import (
@@ -78,6 +79,7 @@ class MemoryStore:
         self._changes: deque[tuple[int, tuple[str, ...]]] = deque()  # what the feed has dropped too
         self._indexed = 0
         self._resolvable = 0
+        self._last_changes = LastChanges(0)
         self._leases = Leases()
         self._leased: dict[str, dict[str, None]] = {}  # keys by lease, in the order of writing
         self._time = BusinessTime()
@@ -114,6 +116,9 @@ class MemoryStore:
         """Say whether anything under ``prefix`` was, or may have been, changed after ``since``."""
         if not self._indexed <= since <= self._revision:
             return True
+        known = self._last_changes.changed(prefix, since)
+        if known is not None:
+            return known
         for revision, keys in reversed(self._changes):
             if revision <= since:
                 return False
@@ -227,6 +232,7 @@ class MemoryStore:
                 self._leased.setdefault(new.lease, {})[change.key] = None
         rows = tuple([row_of(change, self._revision, by, time_us) for change in changes])
         self._changes.append((self._revision, tuple([row[1] for row in rows])))
+        self._last_changes.note(self._revision, self._changes[-1][1])
         if self._moments.due(time_us):
             self._moments.note(self._revision, time_us)
             self._moments.forget(time_us)

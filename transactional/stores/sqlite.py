@@ -77,6 +77,7 @@ from transactional.store import BY_LEASE, mint_op_id, this_user
 from transactional.stores import sqlite_file
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
+from transactional.stores.last_changes import LastChanges
 from transactional.stores.leases import Leases
 from transactional.stores.retention import ROW_BYTES, Moments, Retention
 from transactional.stores.sqlite_schema import NOTHING, Totals
@@ -107,6 +108,8 @@ if TYPE_CHECKING:
 
 RECENT_COMMITS_MAX: Final = 4096
 """Commits kept in memory for watchers; who is further behind reads the history."""
+LOOK_ROWS_MAX: Final = 20_000
+"""Most changes that are looked through for a prefix; if there are more, it may have changed."""
 CHECKPOINT_BYTES: Final = 8 << 20
 """Bytes written after which the log is moved into the database file."""
 REST_S_MIN: Final = 0.1
@@ -555,6 +558,7 @@ class State:
         self.epoch, self.revision, self.compacted, self._indexed, self._resolvable, *_ = meta
         self._totals = meta.totals
         time.resume(meta.time_us, clock.elapsed_s())
+        self._last_changes = LastChanges(self.revision)
         self._leases = Leases()
         for lease, ttl_s, remote in connection.execute("SELECT lease, ttl_s, remote FROM leases"):
             # Whoever held a lease in the process that had this file has ended with it.
@@ -612,6 +616,8 @@ class State:
             )
         self._db.execute("COMMIT")
         self._remember()
+        for revision, rows in self._pending.commits:
+            self._last_changes.note(revision, [row[1] for row in rows])
         self._clean |= self._pending.clean
         if self._pending.moment is not None:
             self._moments.note(*self._pending.moment)
@@ -879,15 +885,19 @@ class State:
         for revision, rows in self._pending.commits:
             if revision > since and rows_under(rows, prefix):
                 return True
+        known = self._last_changes.changed(prefix, since)
+        if known is not None:
+            return known
         tables = ("history", "changes") if since < self.compacted else ("history",)
         return any(self._changed_in(table, prefix, since) for table in tables)
 
     def _changed_in(self, table: str, prefix: str, since: int) -> bool:
-        row = self._db.execute(
-            f"SELECT 1 FROM {table} WHERE revision > ? AND key >= ? AND key < ? LIMIT 1",
-            (since, prefix, prefix + LAST_CODE_POINT),
+        some = f"SELECT key FROM {table} WHERE revision > ? ORDER BY revision, key"
+        found, looked_at = self._db.execute(
+            f"SELECT max(key >= ? AND key < ?), count(*) FROM ({some} LIMIT ?)",
+            (prefix, prefix + LAST_CODE_POINT, since, LOOK_ROWS_MAX),
         ).fetchone()
-        return row is not None
+        return bool(found) or looked_at == LOOK_ROWS_MAX  # beyond that it may have been
 
     def lease_alive(self, lease: str) -> bool:
         """Say whether the lease is alive."""

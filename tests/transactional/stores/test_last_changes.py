@@ -1,0 +1,85 @@
+"""Whether a range is unchanged is decided without a look at all that changed elsewhere."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import transactional as t
+from tests.scale import seeds
+from tests.transactional.counting import calls
+from transactional.stores import last_changes
+from transactional.stores.last_changes import LastChanges
+from transactional.stores.memory import MemoryStore
+from transactional.stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+PREFIXES = ["", "a", "a/", "a/b", "a/b/", "b/", "b/a/a/", "c/", "c", "none/"]
+
+
+def test_what_is_known_is_so_whatever_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a list of all changes: True and False are right, and None is rare enough."""
+    print(f"replay: CONVOCA_SEED={seeds(1)[0]}")
+    dice = random.Random(seeds(1)[0])
+    monkeypatch.setattr(last_changes, "FOLDERS_MAX", 6)
+    known, told = LastChanges(0), 0
+    changes: list[tuple[int, str]] = []
+    for revision in range(1, 600):
+        keys = ["/".join(dice.choices("abc", k=dice.randint(1, 4))) for _ in range(2)]
+        known.note(revision, keys)
+        changes += [(revision, key) for key in keys]
+        for prefix in PREFIXES:
+            since = dice.randint(max(0, revision - 30), revision)
+            really = any(at > since and key.startswith(prefix) for at, key in changes)
+            found = known.changed(prefix, since)
+            assert found in {None, really}, (prefix, since)
+            told += found is not None
+    assert told > 500
+
+
+async def test_a_quiet_range_costs_the_same_beside_a_hundred_changes_and_ten_thousand() -> None:
+    """In the memory engine, where a look is a call."""
+    costs = []
+    for changes in (100, 10_000):
+        store = MemoryStore()
+        since = (await store.commit([], [t.Put("quiet/a", b"")])).revision
+        for n in range(changes):
+            await store.commit([], [t.Put(f"busy/{n % 100}", b"")])
+        with calls() as made:
+            await store.commit([t.Unchanged("quiet/", since)], [t.Put("quiet/b", b"")])
+        costs.append(made[0])
+        await store.close()
+    assert costs[0] == costs[1]
+
+
+async def test_unchanged_is_right_over_a_restart_and_beyond_what_is_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is known of folders then: the file is searched, up to a limit, and no further."""
+    store = await SQLiteStore.open(tmp_path / "s.db")
+    since = (await store.commit([], [t.Put("quiet/a", b"")])).revision
+    await store.commit([], [t.Put(f"busy/{n}", b"") for n in range(50)])
+    await store.close()
+    store = await SQLiteStore.open(tmp_path / "s.db")
+    await store.commit([t.Unchanged("quiet/", since)], [t.Put("x", b"")])
+    for changed in ("busy/", "bus", ""):
+        assert not await holds(store, t.Unchanged(changed, since))
+    monkeypatch.setattr("transactional.stores.sqlite.LOOK_ROWS_MAX", 40)
+    assert not await holds(store, t.Unchanged("quiet/", since))  # it may have been
+    at = (await store.get_many([])).revision
+    await store.commit([], [t.Put("quiet/a", b"2")])
+    assert not await holds(store, t.Unchanged("quiet/", at))
+    assert await holds(store, t.Unchanged("quiet/", at + 1))
+    await store.close()
+
+
+async def holds(store: t.Store, compare: t.Compare) -> bool:
+    try:
+        await store.commit([compare], [])
+    except t.ConflictError:
+        return False
+    return True

@@ -1,0 +1,49 @@
+"""When something under a prefix changed last, without a look at all that changed since.
+
+Whether a range is unchanged since a revision is decided by the only writer, while everybody waits.
+A search through the changes since then is as long as there are changes, wherever they are: 80 ms
+for a million.  So the last change of each *folder* is remembered, a prefix that ends with a slash:
+recipes lay out their keys in folders.  A folder that is not here was not changed since ``floor``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FOLDERS_MAX: Final = 100_000
+"""So many are remembered, those that changed last."""
+
+
+class LastChanges:
+    """Folders and their last revisions, the oldest first; O(slashes in the key) for a change."""
+
+    def __init__(self, revision: int) -> None:
+        self.floor = revision
+        """Of what happened up to this revision nothing is known."""
+        self._revisions: dict[str, int] = {}
+
+    def note(self, revision: int, keys: Iterable[str]) -> None:
+        """Take in what a commit changed; commits come in their order."""
+        revisions = self._revisions
+        for key in keys:
+            end = key.find("/") + 1
+            while end:
+                folder = key[:end]
+                revisions.pop(folder, None)
+                revisions[folder] = revision
+                end = key.find("/", end) + 1
+        while len(revisions) > FOLDERS_MAX:
+            oldest = next(iter(revisions))
+            self.floor = revisions.pop(oldest)
+
+    def changed(self, prefix: str, since: int) -> bool | None:
+        """Say whether anything under ``prefix`` changed after ``since``; None: it is not known."""
+        folder = prefix[: prefix.rfind("/") + 1]
+        if not folder or since < self.floor:
+            return None
+        if self._revisions.get(folder, 0) <= since:
+            return False
+        return True if folder == prefix else None
