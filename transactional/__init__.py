@@ -126,7 +126,7 @@ from transactional.store import (
     create,
     scan_all,
 )
-from transactional.stores import connect
+from transactional.stores import Retention, connect
 from transactional.stores import open as open  # noqa: A004 transactional.open(url); not for `*`
 from transactional.values import (
     ANY,
@@ -252,6 +252,7 @@ __all__ = [
     "RenewsFromThreads",
     "Reservations",
     "Resource",
+    "Retention",
     "RetriesExhaustedError",
     "Retry",
     "RetryLater",

@@ -61,7 +61,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from datetime import datetime
 
 BY_LEASE: Final = "lease"
@@ -275,6 +275,18 @@ async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Sna
         page = await store.scan(prefix, after=next(reversed(items)))
         items.update(page.items)
     return Snapshot(first.revision, items)
+
+
+async def scan_pages(store: Store, prefix: str) -> AsyncIterator[KeyValue]:
+    """Yield every key under ``prefix``, in order, however many; each page at its own revision."""
+    after = None
+    while True:
+        page = await store.scan(prefix, after=after)
+        for item in page.items.values():
+            after = item.key
+            yield item
+        if not page.more:
+            return
 
 
 @runtime_checkable

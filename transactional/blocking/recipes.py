@@ -185,6 +185,7 @@ class BlockingEventLog:
     position_at = awaited(EventLog.position_at)
     parked = awaited(EventLog.parked)
     replay = awaited(EventLog.replay)
+    compact = awaited(EventLog.compact)
 
     def subscribe(
         self,
@@ -270,6 +271,7 @@ class BlockingSagas:
     retry = awaited(Sagas.retry)
     skip = awaited(Sagas.skip)
     abandon = awaited(Sagas.abandon)
+    compact = awaited(Sagas.compact)
 
     def _threaded(self, saga: Saga) -> Saga:
         return replace(saga, steps=tuple(self._threaded_step(step) for step in saga.steps))
@@ -438,3 +440,4 @@ class BlockingReservations:
     agenda = awaited(Reservations.agenda)
     ended = awaited(Reservations.ended)
     free = awaited(Reservations.free)
+    compact = awaited(Reservations.compact)

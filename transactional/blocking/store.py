@@ -37,6 +37,7 @@ from transactional.retry import DEFAULT_RETRY, Retry, Transaction
 from transactional.sagas import Sagas
 from transactional.store import Store
 from transactional.stores import connect
+from transactional.sweeper import RETENTION_S
 from transactional.tokens import fresh_token
 
 if TYPE_CHECKING:
@@ -211,9 +212,16 @@ class BlockingStore:
         *,
         namespace: str = "log",
         upcasters: Mapping[str, Sequence[Callable[[Any], Any]]] | None = None,
+        retention_s: float = RETENTION_S,
     ) -> BlockingEventLog:
         """The event log of that namespace; see ``EventLog``."""
-        make = partial(EventLog, self._inner, namespace=namespace, upcasters=upcasters)
+        make = partial(
+            EventLog,
+            self._inner,
+            namespace=namespace,
+            upcasters=upcasters,
+            retention_s=retention_s,
+        )
         return BlockingEventLog(self._carrier, self._carrier.call(make))
 
     def sagas(
@@ -225,6 +233,7 @@ class BlockingStore:
         lease_ttl_s: float = 10.0,
         recover_every_s: float | None = None,
         runs_max: int = 1000,
+        retention_s: float = RETENTION_S,
     ) -> BlockingSagas:
         """A worker for these sagas inside of ``with``, a client outside; see ``Sagas``.
 
@@ -238,6 +247,7 @@ class BlockingStore:
             lease_ttl_s=lease_ttl_s,
             recover_every_s=recover_every_s,
             runs_max=runs_max,
+            retention_s=retention_s,
         )
         return BlockingSagas(self._carrier, make, definitions)
 
@@ -265,9 +275,12 @@ class BlockingStore:
         *,
         namespace: str = "reservation",
         new_id: Callable[[], str] = lambda: fresh_token()[:16],
+        retention_s: float = RETENTION_S,
     ) -> BlockingReservations:
         """Holds and bookings of any number of resources; see ``Reservations``."""
-        make = partial(Reservations, self._inner, namespace=namespace, new_id=new_id)
+        make = partial(
+            Reservations, self._inner, namespace=namespace, new_id=new_id, retention_s=retention_s
+        )
         return BlockingReservations(self._carrier, self._carrier.call(make))
 
 

@@ -1,4 +1,7 @@
-"""The commands `backup` and `verify`: copy and check a database file, in use or not."""
+"""The commands `backup`, `verify` and `stats`: copy, check and look into a database file.
+
+It may be in use or not.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from transactional.cli import command as cli
 from transactional.cli.screen import printable
 from transactional.errors import CorruptStoreError
-from transactional.stores import backup, verify
+from transactional.stores import backup, stats, verify
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +50,18 @@ async def _verify(options: argparse.Namespace) -> None:
         cli.show(options, [{"file": str(options.file), "sound": True}])
 
 
+def _stats_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path, help="a database, in use or not")
+    cli.add_output(sub)
+
+
+async def _stats(options: argparse.Namespace) -> None:
+    found = await asyncio.to_thread(stats, options.file)
+    cli.show(options, [{"what": s.what, "rows": s.rows, "bytes": s.bytes} for s in found])
+
+
 COMMANDS: Final = (
     cli.Command("backup", "copy a database that may be in use", _backup_arguments, _backup),
     cli.Command("verify", "check a database file", _verify_arguments, _verify),
+    cli.Command("stats", "say what takes how much in a file", _stats_arguments, _stats),
 )

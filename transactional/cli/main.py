@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
-from transactional.cli import files, queues, recipes, rooms, serve, store
+from transactional.cli import compact, files, queues, recipes, rooms, serve, store
 from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ COMMANDS: Final = [
     *serve.COMMANDS,
     *store.COMMANDS,
     *files.COMMANDS,
+    *compact.COMMANDS,
     *recipes.COMMANDS,
     *rooms.COMMANDS,
     *queues.COMMANDS,

@@ -7,6 +7,7 @@
     log/stream/S/VERSION      what one append wrote to the stream, under its first version
     log/end/S                 version and hash of an event near the stream's end: where to look
     log/op/OP_ID              what an append with a caller's op_id did
+    log/swept                 how far the present round has come that takes away old ones
     log/group/G/S             how consumer group G shares out the streams that begin with S
     log/group/G/S/N           how far it has come with partition N; `again`: what it was to repeat
     log/group/G/S/N/turn      who handles the next events of the partition; goes with his lease
@@ -90,9 +91,14 @@ class LogLayout:
         """Prefix of what was written down of streams' ends."""
         return f"{self.namespace}/end/"
 
-    def op(self, op_id: str) -> str:
-        """Key of what an op_id did."""
+    def op(self, op_id: str = "") -> str:
+        """Key of what an op_id did; without one the prefix of all."""
         return f"{self.namespace}/op/{quoted(op_id)}"
+
+    @property
+    def swept(self) -> str:
+        """Key of how far a round over old op_ids has come."""
+        return f"{self.namespace}/swept"
 
     def ops(self) -> str:
         """Prefix of what all op_ids did."""

@@ -34,7 +34,8 @@ from transactional.events.subscription import (
     parked,
     replay,
 )
-from transactional.values import ANY
+from transactional.sweeper import RETENTION_S, Removal, Sweeper, check_retention
+from transactional.values import ANY, Delete, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
@@ -46,9 +47,13 @@ if TYPE_CHECKING:
     from transactional.events.state import Position, Reducer, StateAt
     from transactional.events.subscription import Delivery, Parked
     from transactional.store import Store
-    from transactional.values import Compare, Expected, Write
+    from transactional.values import Compare, Expected, KeyValue, Write
 
 S = TypeVar("S")
+
+
+async def _all_of_them(old: Sequence[KeyValue], _before_us: int) -> list[Removal]:
+    return [Removal([Revision(e.key, e.revision)], [Delete(e.key)]) for e in old]
 
 
 class EventLog:
@@ -60,14 +65,20 @@ class EventLog:
         *,
         namespace: str = "log",
         upcasters: Mapping[str, Sequence[Callable[[Json], Json]]] | None = None,
+        retention_s: float = RETENTION_S,
     ) -> None:
         """Open the log.
+
+        What a caller's op_id appended is known for `retention_s`, at least 7 days, and is then
+        taken away in passing (`compact` does it at once); after that the same one appends anew.
 
         `upcasters` bring old data to the newest schema when it is read: by event type, function
         number n makes schema n + 2 of schema n + 1.
         """
         self.store = store
-        self.layout = LogLayout(namespace)
+        self.layout = layout = LogLayout(namespace)
+        check_retention(retention_s)
+        self._sweeper = Sweeper(store, layout.op(), layout.swept, _all_of_them, retention_s)
         self._reader = LogReader(store, self.layout, upcasters or {})
         self._appender = Appender(store, self.layout, BusinessClock(store))
 
@@ -89,7 +100,7 @@ class EventLog:
         writes: Sequence[Write] = (),
     ) -> Appended:
         """Append `events` to `stream`: all of them, in order, or none.  See `append_many`."""
-        return await self._appender.append_many(
+        return await self.append_many(
             {stream: events},
             expected={stream: expected},
             guards=guards,
@@ -97,7 +108,8 @@ class EventLog:
             causation=causation,
             correlation=correlation,
             op_id=op_id,
-            compares=(*compares, *fence),
+            compares=compares,
+            fence=fence,
             writes=writes,
         )
 
@@ -132,7 +144,7 @@ class EventLog:
             CorruptStoreError: something lies where the log is to go on; nothing was written.
             UnavailableError, OutcomeUnknownError: as for any commit.
         """
-        return await self._appender.append_many(
+        appended = await self._appender.append_many(
             events,
             expected=expected,
             guards=guards,
@@ -143,6 +155,13 @@ class EventLog:
             compares=(*compares, *fence),
             writes=writes,
         )
+        if op_id:
+            await self._sweeper.pass_by()
+        return appended
+
+    async def compact(self) -> int:
+        """Take away what is known of op_ids older than the retention; how many.  O(op_ids)."""
+        return await self._sweeper.sweep()
 
     # --- reading --------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ ReservationLayout, `R` being the resource's name, quoted::
     reservation/of/R/ended/ID      how the booking ended: expired, released, cancelled or moved
     reservation/made/REQUEST       what one request first made: its kind, and the bookings with
                                    their places, from where an id is followed to where it is now
+    reservation/swept/WHAT         how far the present round has come that takes away old ends
 
 A request for one booking gives it the request's name as id, one for several the name and a number
 (`NAME.0`, `NAME.1`).  The name follows from the idempotency_key, if there is one, so that a repeat
@@ -42,7 +43,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from transactional.errors import InvalidTimeError, NotNowError
 from transactional.reservations.interval import Interval
@@ -253,8 +254,21 @@ class ReservationLayout:
         """Key of how the booking ended; without an id the prefix of all."""
         return f"{self._of(resource)}ended/{booking_id}"
 
-    def made(self, request: str) -> str:
-        """Key of what a request first made."""
+    def all(self) -> str:
+        """Prefix of all bookings, live or ended."""
+        return f"{self.namespace}/of/"
+
+    def parts(self, key: str) -> tuple[str, str]:
+        """The resource of a booking's key, and what kind of key it is: `day` or `ended`."""
+        resource, what, *_ = key.removeprefix(self.all()).split("/")
+        return unquote(resource), what
+
+    def swept(self, what: str) -> str:
+        """Key of how far a round over old keys has come."""
+        return f"{self.namespace}/swept/{what}"
+
+    def made(self, request: str = "") -> str:
+        """Key of what a request first made; without a name the prefix of all."""
         return f"{self.namespace}/made/{request}"
 
     def copies(self, booking: Booking) -> list[str]:
@@ -264,7 +278,7 @@ class ReservationLayout:
         ]
 
     def _of(self, resource: str) -> str:
-        return f"{self.namespace}/of/{_quoted(resource)}/"
+        return f"{self.all()}{_quoted(resource)}/"
 
 
 @lru_cache(maxsize=8192)

@@ -46,6 +46,7 @@ from transactional.reservations.booking import (
     requests_of,
 )
 from transactional.reservations.booking_queue import BookingQueue, Request
+from transactional.reservations.ends import Ends
 from transactional.reservations.schedule import (
     FREE_SLOTS_MAX,
     DraftSchedule,
@@ -55,6 +56,7 @@ from transactional.reservations.schedule import (
     too_many_days,
 )
 from transactional.retry import Decision, check_guards, decided, settled_commit
+from transactional.sweeper import RETENTION_S, Sweeper, check_retention
 from transactional.tokens import fresh_token
 from transactional.values import Put, Revision
 
@@ -83,6 +85,10 @@ class Reservations:
     the first booking as it stands, or says that it is over; the others are idempotent by the
     booking's state.  All take `compares=`, and `fence=` of a lock, which hold in the same commit or
     refuse it.  All methods raise UnavailableError if the store could not decide.
+
+    How a booking ended, and what an idempotency key made, is kept for `retention_s` after the end,
+    at least 7 days, and is then taken away in passing (`compact` does it at once): its id is then
+    unknown, and its key makes a new booking.  Confirmed bookings of the past stay.
     """
 
     def __init__(
@@ -91,9 +97,16 @@ class Reservations:
         *,
         namespace: str = "reservation",
         new_id: Callable[[], str] = lambda: fresh_token()[:16],
+        retention_s: float = RETENTION_S,
     ) -> None:
+        check_retention(retention_s)
         self._store = store
-        self._layout = ReservationLayout(namespace)
+        self._layout = layout = ReservationLayout(namespace)
+        ends = Ends(store, layout)
+        self._sweepers = (
+            Sweeper(store, layout.all(), layout.swept("of"), ends.of_bookings, retention_s),
+            Sweeper(store, layout.made(), layout.swept("made"), ends.of_requests, retention_s),
+        )
         self._new_id = new_id
         self._schedule = Schedule(store, self._layout)
         self._queue = BookingQueue(store, self._schedule)
@@ -416,7 +429,24 @@ class Reservations:
         answer = asyncio.get_running_loop().create_future()
         made = self._layout.made(name)
         request = Request(wanted, name, made, holder, ttl_s, key, guards, answer)
-        return await self._queue.place(request)
+        placed = await self._queue.place(request)
+        await self._pass_by()
+        return placed
+
+    # --- taking away what is old ----------------------------------------------------------------
+
+    async def compact(self) -> int:
+        """Take away all ends, records and lapsed holds that are older than the retention.
+
+        How many; O(bookings and records), a page at a time.
+        """
+        return sum([await sweeper.sweep() for sweeper in self._sweepers])
+
+    async def _pass_by(self) -> None:
+        for sweeper in self._sweepers:
+            await sweeper.pass_by()
+
+    # --- changing -------------------------------------------------------------------------------
 
     async def _change(
         self,

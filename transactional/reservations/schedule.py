@@ -50,7 +50,7 @@ from transactional.reservations.booking import (
     encode_with_place,
 )
 from transactional.reservations.interval import Interval, day_of, free_slots, fullest_instant
-from transactional.store import scan_all
+from transactional.store import scan_all, scan_pages
 from transactional.values import Compare, Delete, KeyValue, Put, Unchanged, Write
 
 if TYPE_CHECKING:
@@ -456,8 +456,8 @@ class Schedule:
     async def ended(self, resource: str) -> tuple[Booking, ...]:
         """How entries ended, in order of start; holds that lapsed count as expired."""
         now = await self._store.now()
-        entries = await scan_all(self._store, self._layout.ended(resource))
-        ends = [decode(entry, resource) for entry in entries.items.values()]
+        prefix = self._layout.ended(resource)
+        ends = [decode(entry, resource) async for entry in scan_pages(self._store, prefix)]
         ends = [b for b in ends if b.state is not BookingState.MOVED]
         async for booking in self.live(resource):
             if booking.lapsed(now):

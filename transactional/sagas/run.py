@@ -4,6 +4,7 @@ Layout::
 
     saga/open/ID             a run that is not over: {saga, version, id, input, started_at, ...}
     saga/done/ID             the same, once COMPLETED or COMPENSATED
+    saga/swept               how far the present round has come that takes away old ones
     saga/worker/W            worker W lives; the key hangs on W's lease
     saga/owned/W/ID          worker W drives run ID
     saga/due/TIME/ID         nobody drives run ID, and from TIME on somebody should
@@ -100,6 +101,11 @@ class SagaLayout:
     def done(self, run_id: str = "") -> str:
         """Key of a run that is over; without an id the prefix of all."""
         return f"{self.namespace}/done/{quote(run_id, safe='')}"
+
+    @property
+    def swept(self) -> str:
+        """Key of how far a round over runs that are over has come."""
+        return f"{self.namespace}/swept"
 
     def worker(self, worker: str = "") -> str:
         """Key that lives as long as a worker; without a name the prefix of all."""

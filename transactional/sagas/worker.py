@@ -58,12 +58,13 @@ from transactional.sagas.run import (
     writes_of,
 )
 from transactional.shield import shielded
-from transactional.store import next_change, scan_all
+from transactional.store import next_change, scan_all, scan_pages
+from transactional.sweeper import RETENTION_S, Removal, Sweeper, check_retention
 from transactional.tokens import fresh_token
 from transactional.values import Absent, Delete, DeletePrefix, Exists, Put, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -89,6 +90,9 @@ class Sagas:
     that only wait not counted; `start` waits for room.  A worker that dies is noticed after at most
     `lease_ttl_s`; whoever has the definitions takes its runs over within `recover_every_s` (half of
     that, if not given).
+
+    A run that is over is kept for `retention_s`, at least 7 days, and is then taken away in passing
+    (`compact` does it at once): its id is then free for a new run.
     """
 
     def __init__(
@@ -101,9 +105,12 @@ class Sagas:
         lease_ttl_s: float = 10.0,
         recover_every_s: float | None = None,
         runs_max: int = 1000,
+        retention_s: float = RETENTION_S,
     ) -> None:
+        check_retention(retention_s)
         self.store = store
-        self.layout = SagaLayout(namespace)
+        self.layout = layout = SagaLayout(namespace)
+        self._sweeper = Sweeper(store, layout.done(), layout.swept, self._old_runs, retention_s)
         self.name = f"{worker}~{secrets.token_hex(4)}"
         self._definitions = {(saga.name, saga.version): saga for saga in definitions}
         self._lease_ttl_s = lease_ttl_s
@@ -295,7 +302,9 @@ class Sagas:
             ConflictError: a compare did not hold; nothing was begun.
             UnknownSagaError: there is no definition of that name.
         """
-        return await self._start(saga, run_id, given, (*compares, *fence))
+        run = await self._start(saga, run_id, given, (*compares, *fence))
+        await self._sweeper.pass_by()
+        return run
 
     async def signal_with_start(
         self,
@@ -474,14 +483,23 @@ class Sagas:
             yield run
 
     async def _runs(self, prefix: str) -> AsyncIterator[SagaRun]:
-        after = None
-        while True:
-            page = await self.store.scan(prefix, after=after)
-            for entry in page.items.values():
-                after = entry.key
-                yield read_run(entry)
-            if not page.more:
-                return
+        async for entry in scan_pages(self.store, prefix):
+            yield read_run(entry)
+
+    async def compact(self) -> int:
+        """Take away all runs that were over before the retention; how many.  O(finished runs)."""
+        return await self._sweeper.sweep()
+
+    async def _old_runs(self, old: Sequence[KeyValue], _before_us: int) -> list[Removal]:
+        """Of runs that have been over for long those whose parent, if they have one, is too."""
+        parents = {entry.key: read_run(entry).parent for entry in old}
+        names = {self.layout.open(parent) for parent in parents.values() if parent}
+        going_on = (await self.store.get_many(sorted(names))).items if names else {}
+        return [
+            Removal([Revision(entry.key, entry.revision)], [Delete(entry.key)])
+            for entry in old
+            if self.layout.open(parents[entry.key]) not in going_on
+        ]
 
     async def _look(self, run_id: str) -> tuple[SagaRun | None, int]:
         keys = [self.layout.open(run_id), self.layout.done(run_id)]

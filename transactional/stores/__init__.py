@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from transactional.errors import UnknownSchemeError
-from transactional.stores.retention import Retention
+from transactional.stores.retention import Compactable, Retention, Share
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transactional.store import Store
 
 
-__all__ = ["Retention", "backup", "connect", "open", "verify"]
+__all__ = ["Compactable", "Retention", "Share", "backup", "connect", "open", "stats", "verify"]
 
 
 async def connect(
@@ -114,6 +114,13 @@ def backup(source: Path, target: Path) -> str:
     from transactional.stores import sqlite_file  # noqa: PLC0415 lazy engine
 
     return sqlite_file.backup(source, target)
+
+
+def stats(path: Path) -> list[Share]:
+    """Return what takes how much in a database file.  See ``sqlite_file.stats``."""
+    from transactional.stores import sqlite_file  # noqa: PLC0415 lazy engine
+
+    return sqlite_file.stats(path)
 
 
 def verify(path: Path) -> list[str]:

@@ -131,6 +131,8 @@ LARGE_BYTES: Final = 64 << 10
 """A larger commit is hashed in the writer's thread."""
 FORGET_ROWS: Final = 256
 """Most old values that one group removes, or twice as many as it adds."""
+COMPACT_ROWS: Final = 4096
+"""The same for one step of ``compact``."""
 FORGET_LIGHT: Final = 4
 """How many times as many of the rows without values."""
 SLACK: Final = 64
@@ -448,6 +450,17 @@ class SQLiteStore:
         async for event in self._feed.follow(prefix, after, older):
             yield event
 
+    async def compact(self) -> int:
+        """Remove all that is beyond the limits and give back the free pages; how many rows went.
+
+        A piece at a time: other commits go on in between.
+        """
+        rows, more = 0, True
+        while more:
+            removed, more = await self._writer.ask(lambda state: state.compact())
+            rows += removed
+        return rows
+
     async def now(self) -> datetime:
         """Return the business time."""
         if self._closing is not None:
@@ -609,7 +622,7 @@ class State:
         self._flush()
         if self.revision != self._before.revision:
             self._note_moment()
-            self._forget()
+            self._forget(max(FORGET_ROWS, 2 * self._pending.rows))
         if self._standing() != self._before:
             schema.Meta(self.epoch, *self._standing()[:-1], self._time.last_us, self._totals).write(
                 self._db
@@ -764,6 +777,27 @@ class State:
 
     # --- forgetting ---
 
+    def compact(self) -> tuple[int, bool]:
+        """Remove a piece of what is old, or else free pages; how many rows, and whether to go on.
+
+        It leaves no slack, unlike what is done in passing.
+        """
+        self._flush()
+        before = self._rows
+        self._forget(COMPACT_ROWS, slack=False)
+        if removed := before - self._rows:
+            return removed, True
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        for _ in range(min(free, VACUUM_PAGES)):  # each cuts one, see `_cut`; allowed in here
+            self._db.execute("PRAGMA incremental_vacuum(1)")
+        return 0, free > VACUUM_PAGES
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the tables that are forgotten from; one that is moved counts twice, then once."""
+        rows = {name: totals[0] for name, totals in self._totals.items()}
+        return 2 * rows["history"] + rows["changes"] + rows["operations"]
+
     def _note_moment(self) -> None:
         """Write down, now and then, when which revision was the last."""
         if self._moments.due(self._time.last_us):
@@ -773,12 +807,11 @@ class State:
             self._count("moments", (1, row[-1], 0))
             self._delete("moments", "revision < ?", self._moments.forget(self._time.last_us))
 
-    def _forget(self) -> None:
+    def _forget(self, most: int, *, slack: bool = True) -> None:
         """Remove what is beyond the limits; not much more than this group has added."""
         now_us, limits = self._time.last_us, self._retention
         old = self._moments.before(now_us - int(limits.index_retention_s * 1e6))
-        most = max(FORGET_ROWS, 2 * self._pending.rows)
-        self._forget_history(most, old)
+        self._forget_history(most, old, slack=slack)
         self._indexed = max(self._indexed, min(old, self.compacted))
         past = self._moments.before(now_us - int(limits.minted_retention_s * 1e6))
         self._resolvable = max(self._resolvable, past)
@@ -790,14 +823,15 @@ class State:
         second = (now_us - self._retention_us) // 1_000_000 * 1_000_000
         self._forget_rows("operations", "minted < 0 AND time_us", "time_us, op_id", second, most)
 
-    def _forget_history(self, most: int, old: int) -> None:
+    def _forget_history(self, most: int, old: int, *, slack: bool) -> None:
         """Drop the oldest values; which keys they were of is kept, unless it is as old as that."""
         limits = self._retention
         rows, _, size = self._totals["history"]
         over = size + ROW_BYTES * rows - limits.history_bytes_max
         horizon = self.revision - limits.history_commits_max
-        slack = min(SLACK, limits.history_commits_max // 8)
-        if horizon - self.compacted <= slack and over <= limits.history_bytes_max // SLACK:
+        spare = min(SLACK, limits.history_commits_max // 8) if slack else 0
+        spare_bytes = limits.history_bytes_max // SLACK if slack else 0
+        if horizon - self.compacted <= spare and over <= spare_bytes:
             return
         end = self.compacted
         oldest = self._db.execute(

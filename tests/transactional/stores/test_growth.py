@@ -225,3 +225,47 @@ async def test_the_floors_are_options_of_serve(tmp_path: Path) -> None:
         await write(store, 30)
     await authority.stop()
     assert rows(tmp_path / "s.db", "history") <= 10
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+async def test_compact_removes_all_that_is_beyond_the_limits(tmp_path: Path) -> None:
+    """Opened with smaller limits than before: one call, and the file is as small as it can be."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    for number in range(rounds(4000, 300)):
+        await store.commit([], [t.Put(f"n{number % 7}", b"x" * 20_000)])
+    await store.close()
+    large = path.stat().st_size
+    store = await SQLiteStore.open(path, history_bytes_max=0)
+    seen = await store.scan("")
+    assert await store.compact() > 0
+    assert await store.compact() == 0
+    assert (await store.scan("")).items == seen.items
+    await store.commit([t.Unchanged("n", seen.revision)], [t.Put("n0", b"")])
+    await store.close()
+    assert rows(path, "history") <= 1
+    assert path.stat().st_size < large / 10
+    assert sqlite_file.verify(path) == []
+
+
+async def test_stats_say_what_takes_how_much(tmp_path: Path) -> None:
+    """Tables by their pages, keys by kind: half of the file is one recipe's ends."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    for number in range(50):
+        name = f"reservation/of/room%20{number % 3}/ended/{number}"
+        await store.commit([], [t.Put(name, b"x" * 100), t.Put(f"saga/done/{number}", b"x" * 10)])
+    await store.commit([], [t.Put("alone", b""), t.Put("top/one", b"")])
+    found = {share.what: share for share in sqlite_file.stats(path)}  # while it is in use
+    assert found["table keys"].rows == 102
+    assert found["table history"].rows == 102
+    assert found["table operations"].rows == 51
+    assert found["keys reservation/of/*/ended/"].rows == 50
+    assert 50 * 130 < found["keys reservation/of/*/ended/"].bytes < 50 * 150
+    assert found["keys saga/done/"].rows == 50
+    assert found["keys top/"].rows == found["keys (no name before a /)"].rows == 1
+    await store.close()
+    tables = sum(s.bytes for s in sqlite_file.stats(path) if s.what.startswith("table "))
+    assert 0 < tables < path.stat().st_size
