@@ -61,6 +61,7 @@ from transactional.caller import OWNER, Caller
 from transactional.clock import BusinessTime, Clock, utc
 from transactional.errors import (
     ConflictError,
+    CorruptStoreError,
     DamagedRowError,
     InvalidRequestError,
     LeaseExpiredError,
@@ -204,11 +205,14 @@ class SQLiteStore:
         retention: Retention | None = None,
         by: str | None = None,
         accept_clock: bool = False,
+        check_s_max: float = sqlite_file.CHECK_S_MAX,
         **limits: float,
     ) -> SQLiteStore:
         """Open or create the store in ``path``; ``by`` writes where a commit does not say who.
 
         How long it remembers is told by ``retention``, or by some of its fields as ``limits``.
+        The file is checked for what the disk has changed, for no longer than ``check_s_max``; what
+        there was no time for is logged, and in ``unchecked``.
         ``accept_clock`` says that the wall clock is right, however far it is from the store's last
         time.  If it is behind by more than an hour, time is taken back, and that is another life of
         the store: it has another epoch.
@@ -227,16 +231,28 @@ class SQLiteStore:
         opening = asyncio.get_running_loop().run_in_executor(
             None,
             partial(
-                sqlite_file.OpenFile.open, Path(path), clock.wall_us, accept_clock=accept_clock
+                sqlite_file.OpenFile.open,
+                Path(path),
+                clock.wall_us,
+                accept_clock=accept_clock,
+                check_s_max=check_s_max,
             ),
         )
         file = await shielded(opening, undo=lambda file: asyncio.to_thread(file.close))
         try:
             state = State(file.writer, clock, time, retention)
-        except sqlite3.Error as error:
+        except sqlite_file.COMPLAINTS as error:
             file.close()
             raise sqlite_file.translate(error) from error
+        except BaseException:
+            file.close()
+            raise
         return cls(file, state, time, clock, by)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """What there was no time to check when the file was opened: pages, tables."""
+        return self._file.unchecked
 
     @property
     def epoch(self) -> str:
@@ -266,6 +282,10 @@ class SQLiteStore:
             return [Failure(error) for _ in jobs]
         except Exception as error:  # noqa: BLE001 one poisoned operation must not take 511 along
             state.abandon()
+            if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):
+                told = sqlite_file.translate(error)
+                if isinstance(told, CorruptStoreError):
+                    return [Failure(told) for _ in jobs]
             return self._isolate(jobs, error)
         try:
             pending = state.finish()
@@ -274,6 +294,7 @@ class SQLiteStore:
             self._rest_after(failed=True)
             return [Failure(_commit_failed(error, job)) for job in jobs]
         self._rest_after(failed=False)
+        self._file.lock.note(state.revision)
         self._rebuild()
         if pending.commits:
             self._news.append(pending)
@@ -335,7 +356,7 @@ class SQLiteStore:
             try:
                 pages.begin()
                 return [_read(job, pages) for job in jobs]
-            except sqlite3.Error as error:
+            except sqlite_file.COMPLAINTS as error:
                 return [Failure(sqlite_file.translate(error)) for _ in jobs]
             finally:
                 pages.end()
@@ -507,7 +528,7 @@ def _read(job: Job[Pages], pages: Pages) -> object:
     """Answer one read; what is wrong with it does not concern its neighbours."""
     try:
         return job.run(pages)
-    except sqlite3.Error as error:
+    except sqlite_file.COMPLAINTS as error:
         return Failure(sqlite_file.translate(error))
     except Exception as error:  # noqa: BLE001 a bug must reach its caller, not 511 others
         return Failure(error)
@@ -976,10 +997,11 @@ class State:
         if (forgotten := rules.forgotten(writes)) is not None:
             self._forget_values(forgotten)
             self._pending.forgotten.append((revision, forgotten))
-        self.revision = revision
-        for change in changes:
+        for change in changes:  # before anything is changed: one may turn out to be damaged
             if change.key not in self._in_file:
                 self._look_up(change.key)
+        self.revision = revision
+        for change in changes:
             self._pending.keys[change.key] = change.current
         rows = tuple([row_of(change, revision, by, time_us) for change in changes])
         self._pending.history_rows += rows

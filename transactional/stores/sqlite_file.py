@@ -57,12 +57,18 @@ from transactional.stores.retention import Share
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+CHECK_S_MAX: Final = 5.0
+"""How long opening a file may check it; what there is no time for is told."""
+CHECKED_BYTES_MAX: Final = 1 << 30
+"""The pages of a larger file are not checked when it is opened: SQLite does it all at once."""
 BUSY_TIMEOUT_S: Final = 1.0
 """How long a foreign lock is waited for before the group is refused as unavailable."""
 PRIVATE: Final = 0o600
 """Values are not encrypted: what is made here is for its owner's eyes."""
 WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
+COMPLAINTS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What is raised if the file cannot be read or written; see ``translate``."""
 _log = logging.getLogger(__name__)
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
 REVISION_GAP: Final = 1 << 32
@@ -73,10 +79,15 @@ NETWORK_FILESYSTEMS: Final = re.compile(
 )
 
 
-def translate(error: sqlite3.Error) -> TransactionalError:
-    """Return SQLite's complaint as ours.  For errors *before* or *instead of* a commit."""
+def translate(error: sqlite3.Error | UnicodeDecodeError) -> TransactionalError:
+    """Return SQLite's complaint as ours.  For errors *before* or *instead of* a commit.
+
+    A text that is none is damage, and Python's ``sqlite3`` meets it in rows and in messages.
+    """
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     text = f"SQLite: {error}"
+    if isinstance(error, UnicodeDecodeError) or text.startswith("SQLite: Could not decode"):
+        return CorruptStoreError(text)
     if code == sqlite3.SQLITE_FULL:
         return StoreFullError(text)
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -97,17 +108,29 @@ class FileLock:
                 if os.path.samestat(os.fstat(self._fd), name.stat()):
                     break
             os.close(self._fd)  # removed before it was locked: it locks nothing
-        _, _, self.epoch_before = _owner(self._fd).partition(" ")
-        self.note(self.epoch_before)
+        _, self.epoch_before, self.revision_before = _witness(self._fd)
+        self._path = name
+        self._epoch = self.epoch_before
+        self.note(self.revision_before)
 
-    def note(self, epoch: str) -> None:
-        """Write down who owns the file, and whose log may lie beside it should this owner die."""
-        os.truncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()} {epoch}".encode(), 0)
+    def owned(self, epoch: str, revision: int) -> None:
+        """Write down whose log may lie beside the file should this owner die."""
+        self._epoch = epoch
+        self.note(revision)
 
-    def close(self) -> None:
-        """Free the file."""
+    def note(self, revision: int) -> None:
+        """Write down that the file, with its log, has come to this revision.
+
+        It is not synced: a power cut may leave a number too small, never one too great.
+        """
+        text = f"{os.getpid():010} {self._epoch or '-':<16} {revision:020}\n"
+        os.pwrite(self._fd, text.encode(), 0)
+
+    def close(self, *, remove: bool = False) -> None:
+        """Free the file; `remove` leaves no trace."""
         if self._fd >= 0:
+            if remove:  # while it is locked: who waits for it sees that it is not the one any more
+                self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
 
@@ -124,15 +147,17 @@ def _locked(name: Path, path: Path) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        owner = _owner(fd).partition(" ")[0] or "unknown"
+        owner, *_ = _witness(fd)
         os.close(fd)
-        raise StoreLockedError(f"{path} belongs to process {owner}") from error
+        raise StoreLockedError(f"{path} belongs to process {owner or 'unknown'}") from error
     return fd
 
 
-def _owner(fd: int) -> str:
-    """Return what a lock file says: the owner's process, and the epoch that it opened."""
-    return os.pread(fd, 40, 0).decode(errors="replace").strip()
+def _witness(fd: int) -> tuple[int, str, int]:
+    """Return what a lock file says: the owner's process, the epoch, and how far he had come."""
+    pid, epoch, revision, *_ = [*os.pread(fd, 80, 0).decode(errors="replace").split(), "", "", ""]
+    numbers = [int(text) if text.isdecimal() else 0 for text in (pid, revision)]
+    return numbers[0], epoch, numbers[1]
 
 
 def set_strange_log_aside(path: Path, epoch_before: str) -> None:
@@ -162,7 +187,7 @@ def _epoch(path: Path, how: str, *, check: bool) -> str | None:
             if check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return None
             row = connection.execute("SELECT epoch FROM meta").fetchone()
-    except sqlite3.Error:
+    except COMPLAINTS:
         return None
     return str(row[0]) if row else None
 
@@ -215,7 +240,7 @@ def check_filesystem(path: Path) -> None:
 
 
 def connect_writer(
-    path: Path, *, synchronous: str = "FULL", create: bool = True
+    path: Path, *, synchronous: str = "FULL", create: bool = True, convert: bool = True
 ) -> sqlite3.Connection:
     """Open (create, recover) the file for its owner, who holds the FileLock.
 
@@ -234,7 +259,7 @@ def connect_writer(
     try:
         new = schema.is_new(connection)  # before the first change: it may be somebody else's
         if new and not create:
-            raise CorruptStoreError("the file is empty, not a store")
+            raise CorruptStoreError(f"{path} is empty, not a store")
         if new:  # now or, with VACUUM, never: the switch to WAL writes the first page
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         _set_wal(connection)
@@ -248,7 +273,7 @@ def connect_writer(
         schema.register(connection)
         if new:
             schema.set_up(connection)
-        elif create and schema.version_of(connection) != schema.FORMAT:
+        elif convert and schema.version_of(connection) != schema.FORMAT:
             _log.warning("%s is converted to format %d", path, schema.FORMAT)
             schema.convert(connection)
     except BaseException:
@@ -293,27 +318,36 @@ class OpenFile:
     writer: sqlite3.Connection
     points: sqlite3.Connection
     ranges: sqlite3.Connection
+    unchecked: tuple[str, ...]
+    """What there was no time to check when it was opened."""
 
     @classmethod
-    def open(cls, path: Path, wall_us: Callable[[], int], *, accept_clock: bool) -> OpenFile:
+    def open(
+        cls, path: Path, wall_us: Callable[[], int], *, accept_clock: bool, check_s_max: float
+    ) -> OpenFile:
         """Take the file, or leave it as it was and raise; see ``SQLiteStore.open``."""
         path = real_path(path)
         check_filesystem(path)
         lock = FileLock(path)
+        writer = None
+        there = path.exists()
         try:
             set_strange_log_aside(path, lock.epoch_before)
             behind_s = _behind(path, wall_us(), accept=accept_clock)
             make_private(path)
-            writer = connect_writer(path)
+            writer = connect_writer(path, create=not (there and lock.revision_before))
+            unchecked = _check(path, lock, writer, check_s_max)
             if behind_s > JUMP_S_MAX and accept_clock:
                 _take_back(writer, wall_us())
-            lock.note(writer.execute("SELECT epoch FROM meta").fetchone()[0])
-            return cls(lock, writer, connect_reader(path), connect_reader(path))
-        except sqlite3.Error as error:
+            meta = schema.Meta.read(writer)
+            lock.owned(meta.epoch, meta.revision)
+            return cls(lock, writer, connect_reader(path), connect_reader(path), unchecked)
+        except BaseException as error:
+            if writer is not None:
+                writer.close()
             lock.close()
-            raise translate(error) from error
-        except BaseException:
-            lock.close()
+            if isinstance(error, COMPLAINTS):
+                raise translate(error) from error
             raise
 
     def close(self) -> None:
@@ -323,6 +357,37 @@ class OpenFile:
         self.lock.close()
 
 
+def _check(
+    path: Path, lock: FileLock, connection: sqlite3.Connection, limit_s: float
+) -> tuple[str, ...]:
+    """Look whether the disk still has what was written; return what there was no time for.
+
+    Raises:
+        CorruptStoreError: it has not.
+    """
+    problems = _lost_commits(lock, connection)
+    found = schema.check(connection, limit_s=limit_s, bytes_max=CHECKED_BYTES_MAX)
+    if problems := [*problems, *found.problems]:
+        raise CorruptStoreError(f"{path}: {'; '.join(problems[:5])}")
+    if found.unchecked:
+        left = ", ".join(found.unchecked)
+        _log.warning("%s: in %g s there was no time to check: %s", path, limit_s, left)
+    return found.unchecked
+
+
+def _lost_commits(lock: FileLock, connection: sqlite3.Connection) -> list[str]:
+    """Return what is wrong if file and log have not come as far as their last owner had."""
+    meta = schema.Meta.read(connection)
+    if meta.epoch != lock.epoch_before or meta.revision >= lock.revision_before:
+        return []
+    text = (
+        f"commits up to {lock.revision_before} were made durable, and file and log come to"
+        f" {meta.revision}: the log is damaged or gone, or an older file was put here"
+        " (`backup` it to its place, so that it is another life of the store)"
+    )
+    return [text]
+
+
 def _behind(path: Path, wall_us: int, *, accept: bool) -> float:
     """Return how far the wall clock is behind the store's last time; 0.0 if that has none yet.
 
@@ -330,7 +395,7 @@ def _behind(path: Path, wall_us: int, *, accept: bool) -> float:
         ClockJumpedError: they are too far apart, and that is not accepted.
     """
     last_us = 0
-    with contextlib.suppress(sqlite3.Error):  # no store yet, or no sound one: opening it will tell
+    with contextlib.suppress(*COMPLAINTS):  # no store yet, or no sound one: opening it will tell
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             (last_us,) = connection.execute("SELECT time_us FROM meta").fetchone()
@@ -360,6 +425,7 @@ def backup(source: Path, target: Path) -> str:
     target = Path(os.path.realpath(target.parent)) / target.name  # no link in its own name
     _check_free(target)
     epoch = secrets.token_hex(4)
+    trace = _has_lock_file(target)
     lock = FileLock(target)  # it may be removed, and in use none the less
     try:
         with _private_directory(target) as directory:
@@ -367,12 +433,12 @@ def backup(source: Path, target: Path) -> str:
             make_private(part)
             try:
                 _copy(source, part, epoch)
-            except sqlite3.Error as error:
+            except COMPLAINTS as error:
                 raise translate(error) from error
             move_aside(target)
             _link(part, target)
     finally:
-        lock.close()
+        lock.close(remove=not trace)
     parent = os.open(target.parent, os.O_RDONLY)
     os.fsync(parent)
     os.close(parent)
@@ -425,17 +491,19 @@ def make_private(path: Path) -> None:
 
 
 def _copy(source: Path, part: Path, epoch: str) -> None:
-    with _any_connection(source) as reading, contextlib.closing(sqlite3.connect(part)) as writing:
+    with (
+        _any_connection(source) as (reading, lost),
+        contextlib.closing(sqlite3.connect(part)) as writing,
+    ):
         reading.backup(writing)
         writing.execute("PRAGMA journal_mode=DELETE")
         writing.isolation_level = None
         schema.register(writing)
         if schema.version_of(writing) != schema.FORMAT:
             schema.convert(writing)
+        if problems := [*lost, *schema.check(writing).problems]:
+            raise CorruptStoreError(f"{source} is damaged: {'; '.join(problems[:5])}")
         _begin_another_life(writing, epoch)
-        (verdict,) = writing.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise CorruptStoreError(f"{source} is damaged: {verdict}")
     with part.open("rb") as written:
         os.fsync(written.fileno())
 
@@ -458,21 +526,30 @@ def _begin_another_life(
 
 
 @contextlib.contextmanager
-def _any_connection(path: Path) -> Iterator[sqlite3.Connection]:
-    """Connect as a reader beside the authority, or as the owner when there is none."""
+def _any_connection(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
+    """Connect as a reader beside the authority, or as the owner when there is none.
+
+    Also what the last owner's lock file says against it.
+    """
     path = real_path(path)
+    trace = _has_lock_file(path)
     try:
         lock = FileLock(path)
     except StoreLockedError:
         with contextlib.closing(connect_reader(path)) as connection:
-            yield connection
+            yield connection, []
         return
     try:
         set_strange_log_aside(path, lock.epoch_before)
-        with contextlib.closing(connect_writer(path, create=False)) as connection:
-            yield connection
+        with contextlib.closing(connect_writer(path, create=False, convert=False)) as connection:
+            now = schema.version_of(connection) == schema.FORMAT
+            yield connection, _lost_commits(lock, connection) if now else []
     finally:
-        lock.close()
+        lock.close(remove=not trace)
+
+
+def _has_lock_file(path: Path) -> bool:
+    return path.with_name(path.name + "-lock").exists()
 
 
 def stats(path: Path) -> list[Share]:
@@ -486,10 +563,10 @@ def stats(path: Path) -> list[Share]:
     """
     if not path.exists():
         raise InvalidRequestError(f"{path} does not exist")
-    with _any_connection(path) as connection:
+    with _any_connection(path) as (connection, _):
         try:
             return list(_shares(connection, path))
-        except sqlite3.Error as error:
+        except COMPLAINTS as error:
             raise translate(error) from error
 
 
@@ -560,18 +637,15 @@ def verify(path: Path) -> list[str]:
         raise InvalidRequestError(f"{path} does not exist")
     problems: list[str] = []
     try:
-        with _any_connection(path) as connection:
+        with _any_connection(path) as (connection, lost):
             schema.register(connection)
-            for (line,) in connection.execute("PRAGMA integrity_check(20)"):
-                if line != "ok":
-                    problems.append(f"SQLite: {line}")
             if schema.version_of(connection) != schema.FORMAT:
-                return [*problems, f"format {schema.FORMAT_BEFORE}: `serve` it once to convert it"]
-            problems += schema.damages(connection)
+                return [f"format {schema.FORMAT_BEFORE}: `serve` it once to convert it"]
+            problems += [*lost, *schema.check(connection).problems]
             for what, query in _CHECKS.items():
                 problems += [
                     f"{what}: {name}" for (name,) in connection.execute(query + " LIMIT 5")
                 ]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         problems.append(f"SQLite: {error}")
     return problems

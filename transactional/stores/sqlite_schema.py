@@ -24,7 +24,12 @@ opens it, in one transaction, so that a crash leaves one or the other (docs/oper
 from __future__ import annotations
 
 import json
+import math
 import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
@@ -32,10 +37,11 @@ from transactional.errors import CorruptStoreError, DamagedRowError
 from transactional.values import KeyValue
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
     from typing import Any
 
+CHECK_STEPS: Final = 10_000
+"""After so many instructions of SQLite's a check looks at the time."""
 FORMAT: Final = 3
 FORMAT_BEFORE: Final = 2
 APPLICATION_ID: Final = 0x436F6E76  # "Conv"
@@ -142,6 +148,8 @@ CHECKSUMS: Final[dict[str, tuple[str, Callable[..., int], str]]] = {
     "moments": ("revision, time_us", moment_checksum, "0"),
 }
 """The tables that are counted: their columns, the checksum of those, the bytes of a row."""
+_CHECK_ORDER: Final = ("leases", "moments", "keys", "operations", "history", "changes")
+"""What comes first if there is no time for all."""
 Totals = tuple[int, int, int]
 """Of a table: rows, sum of their checksums, bytes in them."""
 NOTHING: Final[Totals] = (0, 0, 0)
@@ -334,27 +342,75 @@ def _or_none(checksum: Callable[..., int]) -> Callable[..., int | None]:
 # --- what is wrong with it -----------------------------------------------------------------------
 
 
-def damages(connection: sqlite3.Connection) -> list[str]:
-    """Return which rows are not what was written, and which tables lost or gained some; O(file).
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a check found wrong, and what it did not get to."""
 
-    The connection knows the checksums (``register``).
+    problems: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+def check(
+    connection: sqlite3.Connection, *, limit_s: float = math.inf, bytes_max: float = math.inf
+) -> Findings:
+    """Look at every page and row: is it what was written, and is any missing?  O(file).
+
+    It stops after about `limit_s`; the pages are looked at in one go, if they are no more than
+    `bytes_max`.  The connection knows the checksums (``register``).
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
     """
-    found: list[str] = []
+    problems: list[str] = []
+    stages: dict[str, Callable[[], list[str]]] = {
+        "pages": lambda: _check_pages(connection),
+        **{table: partial(_check_table, connection, table) for table in _CHECK_ORDER},
+    }
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    unchecked: list[str] = []
+    if pages * page > bytes_max:
+        del stages["pages"]
+        unchecked.append("pages")
+    end_s = time.monotonic() + limit_s
+    connection.set_progress_handler(lambda: time.monotonic() > end_s, CHECK_STEPS)
+    connection.execute("BEGIN")  # rows and what is noted of them, as of one commit
     try:
-        noted = Meta.read(connection).totals
-    except CorruptStoreError as error:
-        return [error.reason]
-    for table, (columns, checksum, _) in CHECKSUMS.items():
-        name = {"operations": "op_id", "leases": "lease", "moments": "revision"}.get(table, "key")
+        while stages and time.monotonic() < end_s:
+            name = next(iter(stages))
+            problems += stages[name]()
+            del stages[name]
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_INTERRUPT:
+            raise
+    finally:
+        connection.set_progress_handler(None, 0)
+        connection.execute("ROLLBACK")
+    unchecked += stages
+    return Findings(tuple(problems), tuple(unchecked))
+
+
+def _check_pages(connection: sqlite3.Connection) -> list[str]:
+    found = connection.execute("PRAGMA integrity_check(20)").fetchall()
+    return [f"SQLite: {line}" for (line,) in found if line != "ok"]
+
+
+def _check_table(connection: sqlite3.Connection, table: str) -> list[str]:
+    """Compare each row with its checksum, and all of them with what is noted of the table."""
+    columns, checksum, _ = CHECKSUMS[table]
+    name = {"operations": "op_id", "leases": "lease", "moments": "revision"}.get(table, "key")
+    try:
         bad = connection.execute(
-            f"SELECT {name} FROM {table}"
+            f"SELECT CAST({name} AS BLOB) FROM {table}"
             f" WHERE checksum IS NOT {checksum.__name__}({columns}) LIMIT 5"
         ).fetchall()
-        found += [f"a row of {table} is not what was written: {name}" for (name,) in bad]
-        totals = totals_of(connection, table)
-        if totals != noted.get(table):
-            found.append(
-                f"{table}: {totals[0]} rows of {totals[2]} bytes, sum {totals[1]};"
-                f" noted are rows, sum, bytes {noted.get(table)}"
-            )
+    except sqlite3.OperationalError as error:
+        if "user-defined function" not in str(error):
+            raise
+        return [f"a row of {table} holds bytes for a text"]
+    names = [(found or b"").decode(errors="replace") for (found,) in bad]
+    found = [f"a row of {table} is not what was written: {name!r}" for name in names]
+    totals, noted = totals_of(connection, table), Meta.read(connection).totals.get(table)
+    if totals != noted:
+        found.append(f"rows of {table} are lost: rows, sum, bytes are {totals}, not {noted}")
     return found

@@ -240,7 +240,7 @@ def test_sagas_by_hand(run):
 
 
 def test_old_things_are_counted_and_taken_away_by_hand(run, tmp_path, capsys):
-    """`stats` says what takes how much; `compact` takes away nothing that is younger than a week."""
+    """`stats` says what takes how much; `compact` takes nothing that is younger than a week."""
     run("room", "book", "turing", "2030-01-01T09:00Z", "2030-01-01T10:00Z", "--holder", "ann")
     told = {row["what"]: row["removed"] for row in run("compact")}
     assert told == {"reservations": 0, "sagas": 0, "event log": 0, "engine": 0}
