@@ -56,6 +56,13 @@ if TYPE_CHECKING:
 LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 PRIVATE = 0o600
 COMPANIONS = ("-wal", "-shm", "-journal")
+COUNTS = {
+    "rows": "SELECT count(*) FROM rows",
+    "rows_sum": "SELECT coalesce(sum(checksum), 0) FROM rows",
+    "origins": "SELECT count(*) FROM vector",
+    "vector_sum": "SELECT coalesce(sum(checksum), 0) FROM vector",
+}
+"""What a journal's facts say of its tables, and how to ask those."""
 WAL_VERSION = 2
 WAL_VERSION_AT = slice(18, 20)
 """Read and write version of a SQLite file; 2 while it may have a log (file format, 1.3.3)."""
@@ -228,10 +235,13 @@ def nonce_in(path: Path, *, alone: bool) -> str | None:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as db:
             if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return None
-            row = db.execute("SELECT value FROM facts WHERE name = 'nonce'").fetchone()
-    except sqlite3.Error:
+            facts = dict(db.execute("SELECT name, value FROM facts"))
+            counted = {name: facts[name] for name in COUNTS if name in facts}
+            if any(db.execute(COUNTS[name]).fetchone() != (n,) for name, n in counted.items()):
+                return None  # each page is sound, but they are not of one moment
+    except (sqlite3.Error, UnicodeDecodeError):
         return None
-    return str(row[0]) if row else ""
+    return str(facts.get("nonce", ""))
 
 
 def log_is_strange(path: Path, witnessed: str) -> bool:

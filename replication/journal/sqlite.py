@@ -14,6 +14,12 @@ moved file, a restored backup, be it written *into* the original file, all fail 
 continuity is broken until somebody writes under a new incarnation. A machine that is rolled back as
 a whole takes the lock file with it (see docs/guarantees.md).
 
+*At rest.* Each row, the snapshot and each entry of the vector lie beside a CRC-32 of theirs, and
+the facts beside one of all of them, which include the number and the sum of the vector's. A row
+that the disk has changed is given as one that cannot be read, so that its origin alone is kept out,
+as for any row (see `base`); a row that is gone is missed by the vector. Of the rest nothing may be
+wrong: a start refuses it. SQLite's own check of its pages comes first, for `CHECK_S_MAX` at most.
+
 The nonce is written before WAL is switched on, and WAL is switched off by a clean close: so a file
 names the boot whose log may lie beside it. Whoever only wants to know (`look`) reads a copy of what
 is there, or the file itself when it was closed; nothing is written and no boot is counted.
@@ -24,33 +30,49 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import secrets
 import sqlite3
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from replication.errors import ConfigError, JournalFailedError, JournalUnreadableError
 from replication.journal import files
 from replication.journal.base import Entry, KeptOut, Recovered, check_vector, rebuild
-from replication.protocol import MemberClaim, Row, Status
+from replication.protocol import DELTA, MemberClaim, Row, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 logger = logging.getLogger("replication")
 
-FORMAT = 2
+FORMAT = 3
+FORMAT_BEFORE = 2
+CHECK_S_MAX = 5.0
+"""How long opening a journal may check its pages; a check that is not finished is told."""
+CHECK_STEPS = 10_000
+"""After so many instructions of SQLite's a check looks at the time."""
 PORT_MAX = 65_535
 APPLICATION_ID = 0x434E5643  # "CNVC": tells our files from other SQLite databases
-IDENTITY = "'nonce', 'nonce_before', 'inode', 'commits'"
+IDENTITY = ("nonce", "nonce_before", "inode", "commits")
+
+RESTORE = "restore a backup, or start without the file: peers bring back what they have"
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE rows (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, data BLOB NOT NULL);
-CREATE TABLE vector (origin TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), data BLOB NOT NULL);
+CREATE TABLE rows (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, data BLOB NOT NULL, checksum INTEGER NOT NULL
+);
+CREATE TABLE vector (
+    origin TEXT PRIMARY KEY, seq INTEGER NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE snapshot (
+    id INTEGER PRIMARY KEY CHECK (id = 1), data BLOB NOT NULL, checksum INTEGER NOT NULL
+);
 """
 
 
@@ -67,6 +89,16 @@ class Facts:
     commits: int = 0
     broken: int = 0
     book: str = "[]"
+    origins: int = 0
+    """How many entries the vector has."""
+    vector_sum: int = 0
+    """The sum of their checksums."""
+    rows: int = 0
+    """How many rows there are."""
+    rows_sum: int = 0
+    """The sum of their checksums."""
+    checksum: int = 0
+    """Of all the others."""
 
 
 class SqliteJournal:
@@ -84,6 +116,7 @@ class SqliteJournal:
         self._hold: files.Hold | None = None
         self._db: sqlite3.Connection | None = None
         self._vector: dict[str, int] = {}
+        self._facts = Facts()
         self._nonce = ""
         self._commits = 0
         self._replica = ""
@@ -115,7 +148,7 @@ class SqliteJournal:
             self._set_strange_log_aside()
             continuous = self._open_database()
             return self._read(continuous=continuous)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self._let_go()
             raise JournalUnreadableError(f"{self._path} cannot be read: {error}") from error
         except BaseException:
@@ -146,13 +179,16 @@ class SqliteJournal:
             db.execute(f"PRAGMA application_id={APPLICATION_ID}")
             db.execute(f"PRAGMA user_version={FORMAT}")
             db.execute("COMMIT")
+        elif _format(db) != FORMAT:
+            _convert(db)
+        _check_pages(db, self._path, limit_s=CHECK_S_MAX)
         continuous = self._begin_boot()
         db.execute("PRAGMA journal_mode=WAL")
         return continuous
 
     def _begin_boot(self) -> bool:
         """Read the facts, decide on continuity, write this boot's nonce to both files."""
-        facts = _facts(self._connection())
+        facts = self._facts = _facts(self._connection())
         inode = _inode(self._path)
         witness = _testimony(os.pread(self._held(), 64, 0))
         continuous = _continuous(facts, witness, inode)
@@ -172,8 +208,9 @@ class SqliteJournal:
         """Write facts in a transaction of their own."""
         db = self._connection()
         db.execute("BEGIN IMMEDIATE")
-        db.executemany("REPLACE INTO facts VALUES (?, ?)", facts.items())
+        known = _write_facts(db, self._facts, facts)
         db.execute("COMMIT")
+        self._facts = known
 
     def _testify(self) -> None:
         """Tell the lock file; after the database, so that a crash between them accuses nobody.
@@ -187,7 +224,7 @@ class SqliteJournal:
         """Everything durable, once more."""
         try:
             return self._read(continuous=True)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise JournalUnreadableError(f"{self._path} cannot be read: {error}") from error
 
     def _read(self, *, continuous: bool) -> Recovered:
@@ -204,17 +241,28 @@ class SqliteJournal:
         try:
             db.execute("BEGIN IMMEDIATE")
             check_vector(entry, self._vector)
+            before = (0, 0) if entry.snapshot else (self._facts.rows, self._facts.rows_sum)
+            rows = [(row.kind, row.data, _row_sum(row.kind, row.data)) for row in entry.rows]
             if entry.snapshot:
+                rows.clear()
                 db.execute("DELETE FROM rows")
-                db.execute("REPLACE INTO snapshot VALUES (1, ?)", (entry.snapshot,))
+                snapshot = (entry.snapshot, crc32(entry.snapshot))
+                db.execute("REPLACE INTO snapshot VALUES (1, ?, ?)", snapshot)
             else:
-                pairs = [(row.kind, row.data) for row in entry.rows]
-                db.executemany("INSERT INTO rows (kind, data) VALUES (?, ?)", pairs)
-            db.executemany("REPLACE INTO vector VALUES (?, ?)", changed.items())
+                db.executemany("INSERT INTO rows (kind, data, checksum) VALUES (?, ?, ?)", rows)
+            sums = {origin: _vector_sum(origin, seq) for origin, seq in changed.items()}
+            vector = [(origin, seq, sums[origin]) for origin, seq in changed.items()]
+            db.executemany("REPLACE INTO vector VALUES (?, ?, ?)", vector)
+            old = {origin: self._vector[origin] for origin in changed if origin in self._vector}
+            less = sum([_vector_sum(origin, seq) for origin, seq in old.items()])
             facts: dict[str, str | int] = {
                 "replica": entry.replica,
                 "lease": entry.lease,
                 "commits": self._commits + 1,
+                "origins": self._facts.origins + len(changed) - len(old),
+                "vector_sum": self._facts.vector_sum + sum(sums.values()) - less,
+                "rows": before[0] + len(rows),
+                "rows_sum": before[1] + sum([row[2] for row in rows]),
             }
             if entry.replica != self._replica:
                 facts["broken"] = 0
@@ -225,7 +273,7 @@ class SqliteJournal:
                         for c in entry.book
                     ]
                 )
-            db.executemany("REPLACE INTO facts VALUES (?, ?)", facts.items())
+            known = _write_facts(db, self._facts, facts)
             db.execute("COMMIT")
         except sqlite3.Error as error:
             _roll_back(db)
@@ -234,6 +282,7 @@ class SqliteJournal:
             _roll_back(db)
             raise
         self._vector.update(changed)
+        self._facts = known
         self._commits += 1
         self._replica, self._written = entry.replica, entry
         with contextlib.suppress(OSError):  # the commit stands; a count too small accuses nobody
@@ -337,7 +386,11 @@ def back_up(
         with _reading(path) as (db, _), contextlib.closing(sqlite3.connect(part)) as copy:
             db.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
-            copy.execute(f"DELETE FROM facts WHERE name IN ({IDENTITY})")  # noqa: S608 - a constant
+            if _format(copy) != FORMAT:
+                copy.isolation_level = None
+                _convert(copy)
+            nobody = {name: getattr(Facts(), name) for name in IDENTITY}
+            _write_facts(copy, _facts(copy), nobody)
             copy.commit()
         with _reading(part) as (db, _):  # as a start would
             recovered = _recovered(db, continuous=False)
@@ -366,11 +419,9 @@ def _reading(path: str | Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
             with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
                 if _is_fresh(db, real):
                     raise JournalUnreadableError(f"{real} is empty", hint="check the path")
-                (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-                if verdict != "ok":
-                    raise JournalUnreadableError(f"{real} is damaged: {verdict}")
+                _check_pages(db, real)
                 yield db, real
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise JournalUnreadableError(f"{real} cannot be read: {error}") from error
 
 
@@ -389,31 +440,167 @@ def _is_fresh(db: sqlite3.Connection, path: Path) -> bool:
         return True
     if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise JournalUnreadableError(f"{path} is a database, but not a journal")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT:
+    if (version := _format(db)) not in {FORMAT, FORMAT_BEFORE}:
         raise JournalUnreadableError(
             f"{path} has journal format {version}; this build reads {FORMAT}"
         )
     return False
 
 
-def _facts(db: sqlite3.Connection) -> Facts:
+def _format(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _convert(db: sqlite3.Connection) -> None:
+    """Bring a journal of the format before to this one; O(its size), all of it or nothing."""
+    db.create_function("crc32", 1, crc32, deterministic=True)
+    db.create_function("row_sum", 2, _row_sum, deterministic=True)
+    db.create_function("vector_sum", 2, _vector_sum, deterministic=True)
     known = dict(db.execute("SELECT name, value FROM facts"))
-    return Facts(**{name: known[name] for name in Facts.__slots__ if name in known})
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for table, computed in (
+            ("rows", "row_sum(kind, data)"),
+            ("vector", "vector_sum(origin, seq)"),
+            ("snapshot", "crc32(data)"),
+        ):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0")
+            db.execute(f"UPDATE {table} SET checksum = {computed}")  # noqa: S608 - ours
+        origins, total = db.execute("SELECT count(*), total(checksum) FROM vector").fetchone()
+        rows, sums = db.execute("SELECT count(*), total(checksum) FROM rows").fetchone()
+        counted = {
+            "origins": origins,
+            "vector_sum": int(total),
+            "rows": rows,
+            "rows_sum": int(sums),
+        }
+        _write_facts(db, Facts(**known), counted)
+        db.execute(f"PRAGMA user_version={FORMAT}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+# ------------------------------------------------------------------------------ at rest
+
+
+def _row_sum(kind: str, data: bytes) -> int:
+    return crc32(data, crc32(kind.encode()))
+
+
+def _vector_sum(origin: str, seq: int) -> int:
+    return crc32(f"{origin}\0{seq}".encode())
+
+
+def _facts_sum(facts: Facts) -> int:
+    said = [getattr(facts, name) for name in Facts.__slots__ if name != "checksum"]
+    return crc32("\0".join(map(str, said)).encode())
+
+
+def _write_facts(db: sqlite3.Connection, known: Facts, changes: Mapping[str, str | int]) -> Facts:
+    """Write facts, with their checksum, into the open transaction; what they all are then."""
+    facts = replace(known, **changes)  # type: ignore[arg-type]  # each by its own type
+    facts = replace(facts, checksum=_facts_sum(facts))
+    written = [*changes, "checksum"]
+    pairs = [(name, getattr(facts, name)) for name in written]
+    db.executemany("REPLACE INTO facts VALUES (?, ?)", pairs)
+    return facts
+
+
+def _check_pages(db: sqlite3.Connection, path: Path, *, limit_s: float = math.inf) -> None:
+    """Have SQLite look at the pages of the file, for about that long. O(size).
+
+    Raises:
+        JournalUnreadableError: it found something.
+    """
+    end_s = time.monotonic() + limit_s
+    db.set_progress_handler(lambda: time.monotonic() > end_s, CHECK_STEPS)
+    try:
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        facts = {"journal": str(path), "limit_s": limit_s}
+        logger.warning("pages-not-checked", extra={"facts": facts})
+    else:
+        if verdict != "ok":
+            raise JournalUnreadableError(f"{path} is damaged: {verdict}", hint=RESTORE)
+    finally:
+        db.set_progress_handler(None, 0)
+
+
+def _damaged(what: str) -> JournalUnreadableError:
+    return JournalUnreadableError(f"the journal's {what} is not what was written", hint=RESTORE)
+
+
+def _facts(db: sqlite3.Connection) -> Facts:
+    """The facts of a journal that were written.
+
+    Raises:
+        JournalUnreadableError: they are not these.
+    """
+    known = dict(db.execute("SELECT name, value FROM facts"))
+    if not known:
+        return Facts()
+    if not known.keys() <= set(Facts.__slots__):
+        raise _damaged("identity")
+    facts = Facts(**known)
+    if _format(db) == FORMAT and _facts_sum(facts) != facts.checksum:
+        raise _damaged("identity")
+    return facts
+
+
+def _vector(db: sqlite3.Connection, facts: Facts) -> dict[str, int]:
+    found = db.execute("SELECT origin, seq, checksum FROM vector").fetchall()
+    sums = [_vector_sum(origin, seq) for origin, seq, _ in found]
+    if sums != [row[2] for row in found]:
+        raise _damaged("vector")
+    if (len(sums), sum(sums)) != (facts.origins, facts.vector_sum):
+        raise _damaged("vector")
+    return {origin: seq for origin, seq, _ in found}
+
+
+def _rows(db: sqlite3.Connection) -> list[Row]:
+    """The rows; in the place of one that the disk has changed stands one that nobody can read."""
+    found = db.execute("SELECT kind, data, checksum FROM rows ORDER BY number").fetchall()
+    return [
+        Row(kind, data) if _is_whole(kind, data, checksum) else Row(DELTA, b"")
+        for kind, data, checksum in found
+    ]
+
+
+def _is_whole(kind: object, data: object, checksum: object) -> bool:
+    if not (isinstance(kind, str) and isinstance(data, bytes)):
+        return False
+    return _row_sum(kind, data) == checksum
+
+
+def _snapshot(db: sqlite3.Connection) -> bytes:
+    found = db.execute("SELECT data, checksum FROM snapshot").fetchall()
+    if not found:
+        return b""
+    ((data, checksum),) = found
+    if not isinstance(data, bytes) or crc32(data) != checksum:
+        raise _damaged("snapshot")
+    return data
 
 
 def _recovered(db: sqlite3.Connection, *, continuous: bool) -> Recovered:
+    if _format(db) != FORMAT:
+        raise JournalUnreadableError(
+            f"the journal has format {FORMAT_BEFORE}", hint="a start of its agent converts it"
+        )
     facts = _facts(db)
-    snapshot = db.execute("SELECT data FROM snapshot").fetchone()
     return Recovered(
         replica=facts.replica,
         boots=facts.boots,
         continuous=continuous,
         descends=continuous,
         lease=facts.lease,
-        snapshot=snapshot[0] if snapshot else b"",
-        rows=[Row(*row) for row in db.execute("SELECT kind, data FROM rows ORDER BY number")],
-        vector=dict(db.execute("SELECT origin, seq FROM vector")),
+        snapshot=_snapshot(db),
+        rows=_rows(db),
+        vector=_vector(db, facts),
         book=_book(facts.book),
     )
 
