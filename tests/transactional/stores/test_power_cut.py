@@ -27,7 +27,7 @@ from transactional.store import Put
 from transactional.stores import sqlite, sqlite_file
 sqlite.CHECKPOINT_BYTES = 20_000  # checkpoints and a log that starts over are part of the record
 real = sqlite_file.connect_writer
-sqlite_file.connect_writer = lambda path: real(path, synchronous=sys.argv[2])
+sqlite_file.connect_writer = lambda path, **how: real(path, synchronous=sys.argv[2], **how)
 async def main(directory):
     store = await sqlite.SQLiteStore.open(directory + "/s.db")
     said = open(directory + "/acknowledged", "ab", buffering=0)

@@ -127,10 +127,10 @@ async def test_an_opening_that_was_cancelled_leaves_the_file_free(
     inside, go_on = threading.Event(), threading.Event()
     real = sqlite_file.connect_writer
 
-    def slow(path: Path) -> sqlite3.Connection:
+    def slow(path: Path, **how: bool) -> sqlite3.Connection:
         inside.set()
         go_on.wait()
-        return real(path)
+        return real(path, **how)
 
     monkeypatch.setattr(sqlite_file, "connect_writer", slow)
     opening = asyncio.create_task(SQLiteStore.open(tmp_path / "a.db"))
