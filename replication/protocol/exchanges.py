@@ -65,8 +65,8 @@ class Exchanges:
     _open: dict[int, Opened] = field(default_factory=dict)
     last: int = 0
     """The number of the exchange opened last."""
-    _brief: int = 0
-    """How many of the open ones are brief."""
+    brief: int = 0
+    """How many of the open ones are."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -82,8 +82,8 @@ class Exchanges:
     def ready(self, *, brief: bool = False) -> int:
         """How many more may be opened now; of brief ones, or of others."""
         if brief:
-            return max(0, BRIEF_MAX - self._brief)
-        return max(0, self.config.outbound_exchanges_max - len(self._open) + self._brief)
+            return max(0, BRIEF_MAX - self.brief)
+        return max(0, self.config.outbound_exchanges_max - len(self._open) + self.brief)
 
     def open(
         self,
@@ -139,7 +139,7 @@ class Exchanges:
     ) -> None:
         frame = self.wire.seal(self.members.me.replica, request, to=agent_of(replica))
         self.last += 1
-        self._brief += is_brief(request)
+        self.brief += is_brief(request)
         self._open[self.last] = Opened(
             address,
             replica,
@@ -175,7 +175,7 @@ class Exchanges:
         """Close an exchange; None if it was closed before."""
         opened = self._open.pop(exchange, None)
         if opened is not None:
-            self._brief -= is_brief(opened.request)
+            self.brief -= is_brief(opened.request)
         return opened
 
     def expired(self, now_s: float) -> Iterator[tuple[int, Opened]]:

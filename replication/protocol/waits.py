@@ -23,6 +23,10 @@ if it is small: no answer comes sooner. Others are asked at once, and again as t
     was asked for one page       at once for the next, `ORIGINS_ASKED_MAX` names each
     is dead                      one of them per probe interval: it is tried, not flooded
 
+Each refusal leaves an eighth less to be under way at a time, each answer one more (`_window`, as of
+TCP): a crowd that asks a busy crowd slows down to what can be answered. An agent whose own loop was
+away takes nobody's silence for an answer, and waits anew.
+
 A new wait begins anew with all who are not silent. Pauses are spread, so that those who ask one
 peer do not march in step. Nobody is asked what is known, and without a wait nobody is asked at all.
 
@@ -37,6 +41,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from replication.protocol.exchanges import BRIEF_MAX
 from replication.protocol.messages import (
     ORIGINS_ASKED_MAX,
     PositionsWanted,
@@ -58,6 +63,7 @@ SPARE = 2
 """So many more are asked than are needed."""
 PAUSE_S = 0.1
 PAUSE_S_MAX = 1.0
+WINDOW_LEAST = 8
 JITTER = 0.25
 """Share of a pause by which it is spread."""
 LOOK_S = 0.05
@@ -174,6 +180,10 @@ class Waits:
     _asked: dict[str, _Asked] = field(default_factory=dict)
     _news: bool = False
     """Whether something happened that is worth a question now."""
+    _window: int = BRIEF_MAX
+    """So many questions and small pushes may be under way: as many as were answered lately."""
+    _doubles: bool = True
+    _now_s: float = -inf
     _dead_s: float = -inf
     """No dead member is asked before."""
 
@@ -250,11 +260,20 @@ class Waits:
 
     def step(self, mine: Mapping[str, int], now_s: float) -> None:
         """Ask whom it is time to ask; O(members + what they lack), if anybody."""
+        self._now_s = now_s
         if not self._waits or not (self._news or now_s >= self.wake_s):
             return
         for look in [wait for wait in self._waits.values() if now_s >= wait.until_s]:
             self.end(look)
         self._news = False
+        away_s = now_s - self.wake_s
+        if away_s > PAUSE_S:  # the loop was away: answers may have come, and wait to be taken
+            for asked in self._asked.values():
+                asked.due_s += away_s
+        # Frames get lost one by one, and are doubled; where half of the peers are silent it is the
+        # load, or this agent, and more frames would not help.
+        silent = sum(asked.silent > 0 and now_s >= asked.due_s for asked in self._asked.values())
+        self._doubles = 2 * silent <= len(self._asked)
         # Whoever joins meanwhile is found by the second.
         self.wake_s = min((w.until_s for w in self._waits.values()), default=inf)
         if self._waits:
@@ -265,7 +284,7 @@ class Waits:
             if now_s < due_s and (dead or asked.asking or names <= asked.names):
                 self.wake_s = min(self.wake_s, due_s)
                 continue
-            if not self.exchanges.ready(brief=True):
+            if self.exchanges.brief >= self._window:
                 self.wake_s = now_s
                 break
             if dead:
@@ -333,7 +352,7 @@ class Waits:
         if member.reach:
             if lost and own in names:
                 self._bring(member.reach, replica, asked, (own,), now_s, brief=True)
-            frames = 2 if lost and own not in names else 1
+            frames = 2 if lost and self._doubles and own not in names else 1
             self._page(member.reach, replica, asked, mine, now_s, frames=frames)
         asked.silent += 1
         self._put_off(asked, now_s)
@@ -421,6 +440,7 @@ class Waits:
         """Its answer ends the silence of a peer."""
         asked = self._asked.get(replica)
         if asked is not None:
+            self._window = min(BRIEF_MAX, self._window + 1)
             asked.silent = asked.failures = 0
             asked.asking = asked.asking and isinstance(opened.request, Push)
             took_s = self.exchanges.since_s(opened, now_s)
@@ -437,6 +457,8 @@ class Waits:
         """A question or a push came to nothing: it is not silence, so it is not doubled. O(1)."""
         asked = self._asked.get(opened.replica)
         if asked is not None:
+            if self.exchanges.since_s(opened, self._now_s) < PAUSE_S_MAX:  # refused, and not lost
+                self._window = max(WINDOW_LEAST, self._window * 7 // 8)
             asked.failures += 1
             asked.silent = max(0, asked.silent - 1)
             asked.asking = asked.asking and isinstance(opened.request, Push)

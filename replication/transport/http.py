@@ -3,9 +3,10 @@
 Theory of operation. Addresses are `host:port` with an optional path behind it (`/_replica` by
 default), so that many agents can share one server. The server reads at most `body_bytes_max`,
 refuses Content-Encoding (aiohttp would inflate without a declared size), and answers 503 with
-Retry-After when `inbound_exchanges_max` are under way. The client bounds every wait, and opens a
-circuit (`circuit`) around an address that keeps failing: a hung peer costs a few waiting exchanges
-instead of all.
+Retry-After when `inbound_exchanges_max` are under way, or `BRIEF_PLACES` times as many of at most
+`BRIEF_BYTES`: many may ask at once, and to refuse a question costs as much as the answer. The
+client bounds every wait, and opens a circuit (`circuit`) around an address that keeps failing: a
+hung peer costs a few waiting exchanges instead of all.
 
 What the HTTP server has to say goes to the logger `replication.http`, and only as the kind of an
 error: a stranger's bytes belong in no log, and what strangers send is not worth a line at all.
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 Application = web.Application
 PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
+BRIEF_BYTES = 2048
+BRIEF_PLACES = 16
 logger = logging.getLogger("replication.http")
 
 
@@ -150,7 +153,7 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._serve: Serve | None = None
         self._line_news: LineNews = lambda *_: None
-        self._inbound = 0
+        self._inbound = {False: 0, True: 0}  # those under way: of any size, and the brief ones
         self._circuits = Circuits(config.gossip_interval_s / 2)
 
     # ------------------------------------------------------------------------------ serving
@@ -231,11 +234,14 @@ class HttpTransport:
         refused = _not_from_a_peer(request)
         if refused is not None:
             return web.Response(status=refused)
-        if self._serve is None or self._inbound >= self._config.inbound_exchanges_max:
+        size = request.content_length
+        brief = size is not None and size <= BRIEF_BYTES
+        places = self._config.inbound_exchanges_max * (BRIEF_PLACES if brief else 1)
+        if self._serve is None or self._inbound[brief] >= places:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
         if not self._may_send(request):
             return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        self._inbound += 1
+        self._inbound[brief] += 1
         try:
             async with asyncio.timeout(self._config.total_timeout_s):
                 frame = await request.read()
@@ -245,7 +251,7 @@ class HttpTransport:
         except TimeoutError:
             return web.Response(status=HTTPStatus.REQUEST_TIMEOUT)
         finally:
-            self._inbound -= 1
+            self._inbound[brief] -= 1
         self.traffic.sent += len(answer)
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, body=answer, content_type=MEDIA_TYPE, headers=headers)

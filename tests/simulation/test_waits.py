@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crdt import LWWRegister, PNCounter
+from crdt import LWWRegister, ORSet, PNCounter
 from replication import Config, Faults, Simulation
+from replication.errors import BusyError
+from replication.protocol.gossip import Gossip
 from replication.protocol.messages import (
     BRIEF_BYTES_MAX,
     ORIGINS_ASKED_MAX,
@@ -23,6 +25,7 @@ from replication.protocol.messages import (
     Status,
 )
 from replication.protocol.policy import agent_of
+from replication.protocol.waits import WINDOW_LEAST
 from replication.protocol.wire import Wire
 from tests.scale import SOAK, rounds
 from tests.simulation.clusters import poison
@@ -412,3 +415,65 @@ def test_who_cannot_apply_it_is_not_pushed_it_for_ever(meter, monkeypatch):
     assert 10 <= meter.messages["n0", PositionsWanted] <= 20
     gossip = sim.now_s / sim.config.gossip_interval_s
     assert meter.messages["n0", Push] <= 3 + gossip
+
+
+# ------------------------------------------------------------------------------ who profits
+
+
+def test_records_of_removals_are_forgotten_when_everybody_has_them_and_not_by_chance():
+    """Counterexample: of what 20 had, the last was heard of after a minute, and kept until then."""
+    sim = team(20, 21, config=Config(removal_records_bytes_stable=0))
+    tags = sim["n0"].document("tags", ORSet)
+    for number in range(10):
+        tags.add(number)
+    sim.run(0.5)
+    for number in range(10):
+        tags.remove(number)
+    assert sim["n0"].stats()["records"] > 0
+    sim.run(5)  # news: two rounds, of which the first asks
+    assert sim["n0"].stats()["records"] == 0
+
+
+def test_an_agent_that_was_away_takes_no_silence_for_an_answer(meter):
+    """Its loop was held for two seconds: the answers are there, and are taken before it asks on."""
+    sim = team(10, 22)
+    wanted = {sim.replica(name).id: 1 for name in sim.up()}
+    for name in sim.up():
+        write(sim, name)
+    sim.run(1)
+    sim.replica("n0").peers.peers.clear()
+    meter.clear()
+    wait = sim.replica("n0").waits.begin(wanted, None)
+    sim.step("n0")
+    sim.run(0.001)
+    sim.stall("n0", 2.0)
+    sim.run(2.1)
+    assert sim.replica("n0").waits.over(wait)
+    assert meter.messages["n0", PositionsWanted] <= 12, "and some for what was lacking"
+
+
+def test_a_crowd_that_is_refused_asks_ever_fewer_at_a_time(meter, monkeypatch):
+    """Each refusal leaves an eighth less, each answer one more; all are asked in the end."""
+    sim = team(30, 23)
+    write(sim, "n0")
+    sim.run(1)
+    ada = sim.replica("n0")
+    ada.peers.peers.clear()
+    busy, sound = [True], Gossip.positions
+
+    def positions(self: Gossip, asked: Push | PositionsWanted, sender: str) -> Ack:
+        if busy[0]:
+            raise BusyError("a crowd")
+        return sound(self, asked, sender)
+
+    monkeypatch.setattr(Gossip, "positions", positions)
+    meter.clear()
+    wait = ada.waits.begin(ada.kernel.vector, None)
+    sim.step("n0")
+    sim.run(5)
+    few = meter.messages["n0", PositionsWanted]
+    assert few <= 29 * 8
+    assert ada.waits._window == WINDOW_LEAST
+    busy[0] = False
+    sim.run(3)
+    assert ada.waits.over(wait)
