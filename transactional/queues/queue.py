@@ -284,6 +284,10 @@ class WorkQueue:
 
         request = self._request(judge, self._info)
         request.keys = (layout.job(id), layout.ended(id), layout.followed(id))
+        for other in waits_for:
+            request.keys += (layout.job(other), layout.ended(other))
+        if lane is not None:
+            request.keys += (layout.lane(lane),)
         request.guards = (*compares, *fence)
         request.timely = True
         request.operations = 4 + 3 * len(waits_for) + len(request.guards)
@@ -367,8 +371,8 @@ class WorkQueue:
 
         request = self._request(judge, finish)
         assert session.key is not None, "it was opened"
-        request.known = (session.key,)
-        request.operations = 3 * count
+        request.known, request.keys = (session.key,), (session.key.key,)
+        request.operations = 2 * count
         request.claims, request.wanted = session, count
         found: tuple[Looked, list[Job]] = await self._place(request)
         return found
@@ -455,9 +459,14 @@ class WorkQueue:
             await deed(draft, record)
 
         request = self._request(judge, lambda judged, _: judged)
+        layout = self._layout
         request.known = self._known_of(job)
+        request.keys = (layout.claimed(job.id), layout.worker(claim.session))
+        request.keys += (layout.followed(job.id),)
+        if job.lane is not None:
+            request.keys += (layout.lane(job.lane),)
         request.guards = tuple(compares)
-        request.operations = 4 + max(len(writes), len(compares))
+        request.operations = 3 + 2 * (job.lane is not None) + max(len(writes), len(compares))
         request.bytes = 400 + bytes_more
         request.bytes += sum(len(write.value) for write in writes if isinstance(write, Put))
         try:
@@ -757,6 +766,8 @@ class WorkQueue:
     async def _read_for(self, draft: Draft, requests: Sequence[Request]) -> None:
         """Read together what all of them will look at."""
         wanted = sum(request.wanted for request in requests)
+        if wanted and self._crowded and self._share is None:
+            self._share = await self._fair_share(requests)
         keys = [key for request in requests for key in request.keys]
         reads: list[Awaitable[object]] = []
         if keys:
@@ -764,8 +775,6 @@ class WorkQueue:
         if any(request.timely for request in requests):
             reads.append(self._tell_time(draft))
         if wanted:
-            if self._crowded and self._share is None:
-                self._share = await self._fair_share(requests)
             reads.append(draft.look_ahead(wanted, self._share, self._dice))
         await asyncio.gather(*reads)
 

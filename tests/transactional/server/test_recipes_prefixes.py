@@ -82,6 +82,21 @@ async def reservations(store: Store) -> None:
     await ours.cancel(booking)
 
 
+async def work_queue(store: Store) -> None:
+    ours = t.WorkQueue(store, NAME, lanes={"*": 1})
+    await ours.put("first", lane="one")
+    await ours.put("second", lane="one", after=["first"])
+    (job,) = await ours.claim("ann")
+    await job.checkpoint(1)
+    await job.retry("again")
+    for wanted in ("first", "second"):
+        (job,) = await ours.claim("ann", wait_s=10)
+        assert job.id == wanted
+        await job.done()
+    assert len([done.id async for done in ours.jobs("done")]) == 2
+    await ours.close()
+
+
 RECIPES: dict[str, Callable[[Store], Awaitable[None]]] = {
     "Register(store, KEY)": register,
     "Lock(store, NAME)": lock,
@@ -89,6 +104,7 @@ RECIPES: dict[str, Callable[[Store], Awaitable[None]]] = {
     "EventLog": audit,
     "Sagas(store, namespace=NAMESPACE)": sagas,
     "Reservations(store, namespace=NAMESPACE)": reservations,
+    "WorkQueue(store, NAME)": work_queue,
 }
 
 
