@@ -274,6 +274,20 @@ def test_no_error_of_a_url_tells_its_secret(url: str, capsys: pytest.CaptureFixt
     assert SECRET not in capsys.readouterr().err
 
 
+def test_no_command_line_holds_a_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--store with a token is refused and says what to use; in the environment it is as before."""
+    url = f"http://127.0.0.1:9?token={SECRET}"
+    assert transactional_main(["get", "a", "--store", url]) == 1
+    said = capsys.readouterr().err
+    assert "--token-file" in said
+    assert SECRET not in said
+    monkeypatch.setenv("CONVOCA_STORE", url)
+    assert transactional_main(["get", "a"]) == 3
+    assert SECRET not in capsys.readouterr().err
+
+
 def test_help_does_not_tell_what_the_environment_holds() -> None:
     """`--help` names the variable, not what is in it; nor does any option take a secret itself."""
     environment = os.environ | {

@@ -156,7 +156,12 @@ def parsed(text: str) -> object:
 @asynccontextmanager
 async def opened(options: argparse.Namespace) -> AsyncIterator[Store]:
     """Open the store that ``--store`` names."""
-    async with open_(options.store, token=token_of(options.token_file)) as store:
+    url: str = options.store
+    if "token=" in url.partition("?")[2] and url != os.environ.get("CONVOCA_STORE"):
+        raise InvalidRequestError(
+            "--store takes no token, for a command line is for all eyes; use --token-file"
+        )
+    async with open_(url, token=token_of(options.token_file)) as store:
         yield store
 
 

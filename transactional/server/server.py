@@ -42,6 +42,7 @@ from transactional.errors import (
     StoreClosedError,
     TooManyRequestsError,
     TransactionalError,
+    UnauthorizedError,
 )
 from transactional.server.admission import Listen
 from transactional.server.bodies import OFF_LOOP_BYTES, parse, written, written_batch
@@ -124,6 +125,8 @@ class Authority:
         self._listen = listen or Listen()
         if self._listen.clients is not None and not isinstance(store, ServesRoles):
             raise InvalidRequestError("this engine cannot tell its clients apart")
+        self._refused = 0
+        self._refusal_told_s = -1.0
         self._busy: Counter[str] = Counter()
         self._watches: Counter[str] = Counter()
         self._revision = 0
@@ -215,6 +218,8 @@ class Authority:
                 await _send(request, response)
                 return response
         except TransactionalError as error:
+            if isinstance(error, UnauthorizedError):
+                self._note_refusal(request)
             response = _as_error(error)
             if caller is None:
                 response.force_close()  # a stranger's next request begins at the door again
@@ -230,6 +235,14 @@ class Authority:
         finally:
             if caller is not None:
                 caller.release()
+
+    def _note_refusal(self, request: web.Request) -> None:
+        """Leave a trace of who was not let in: a line a second, and how many there were."""
+        self._refused += 1
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._refusal_told_s >= 1.0:
+            told, self._refused, self._refusal_told_s = self._refused, 0, now_s
+            _log.warning("%d requests were not let in, the last from %s", told, request.remote)
 
     @contextmanager
     def _held_open(self, request: web.Request) -> Iterator[None]:

@@ -367,6 +367,22 @@ async def test_who_is_not_let_in_is_closed_and_takes_no_place(tmp_path: Path) ->
         assert await ann.get("a") is None
 
 
+async def test_who_is_not_let_in_is_on_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From where, and how many: a line a second at most, and no token in it."""
+    request = b"GET /v1/status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer gu355\r\n\r\n"
+    async with serve(tmp_path, {"a": ([""], [""])}, {"ann": "a"}) as served:
+        for _ in range(20):
+            assert (await raw(served.authority, request))[0] == 401
+        served.authority._refusal_told_s = -1.0
+        assert (await raw(served.authority, request))[0] == 401
+    lines = [record.getMessage() for record in caplog.records if "let in" in record.getMessage()]
+    assert lines[0] == "1 requests were not let in, the last from 127.0.0.1"
+    assert sum(int(line.split()[0]) for line in lines) == 21
+    assert "gu355" not in caplog.text
+
+
 async def test_a_body_is_not_unpacked(authority: Authority) -> None:
     """Content-Encoding is refused before anything is inflated."""
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
