@@ -61,7 +61,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
 BY_LEASE: Final = "lease"
@@ -287,6 +287,15 @@ async def scan_pages(store: Store, prefix: str) -> AsyncIterator[KeyValue]:
             yield item
         if not page.more:
             return
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that tells of itself in numbers; names that end with ``_total`` only grow."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Return them by name; costs next to nothing."""
+        ...
 
 
 @runtime_checkable

@@ -49,9 +49,10 @@ from transactional.server.bodies import OFF_LOOP_BYTES, parse, written, written_
 from transactional.server.calls import call, fault, reply_all
 from transactional.server.clients import Client
 from transactional.server.door import Door
+from transactional.server.metrics import CONTENT_TYPE, exposition
 from transactional.server.scoped import ScopedStore
 from transactional.server.watches import COMMAND_BYTES_MAX, Watches
-from transactional.store import ServesRoles, Shareable, Store
+from transactional.store import Measured, ServesRoles, Shareable, Store
 from transactional.values import VALUE_BYTES_MAX, Absent, Delete, Exists, Put, Revision
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Authority:
         self._refusal_told_s = -1.0
         self._busy: Counter[str] = Counter()
         self._watches: Counter[str] = Counter()
+        self._answers: Counter[str] = Counter()
         self._revision = 0
         self._stopping = asyncio.Event()
         self._in_flight = Pool(IN_FLIGHT_BYTES_MAX, "of requests and answers are in flight")
@@ -152,6 +154,7 @@ class Authority:
             [
                 web.get("/openapi.json", self._openapi),
                 web.get("/v1/status", self._status),
+                web.get("/metrics", self._metrics),
                 web.post("/v1/batch", self._batch),
                 web.post("/v1/commit", self._one("commit")),
                 web.get("/v1/keys", self._scan),
@@ -216,10 +219,12 @@ class Authority:
             with _place(places, client), self._held_open(request):
                 response = await handler(request)
                 await _send(request, response)
+                self._answers["ok"] += request.path != "/v1/batch"  # whose calls are counted
                 return response
         except TransactionalError as error:
             if isinstance(error, UnauthorizedError):
                 self._note_refusal(request)
+            self._answers[error.code] += 1
             response = _as_error(error)
             if caller is None:
                 response.force_close()  # a stranger's next request begins at the door again
@@ -227,8 +232,10 @@ class Authority:
         except web.HTTPException as error:
             reason = f"{request.method} {request.path}: {error.reason}"
             kind = NotFoundError if error.status == 404 else InvalidRequestError
+            self._answers[kind.code] += 1
             return _as_error(kind(reason), error.status)
         except Exception:  # noqa: BLE001 a fault must reach its caller as what it is
+            self._answers["fault"] += 1
             _log.exception("a fault in %s %r", request.method, request.path)
             op_id = request.headers.get("Idempotency-Key")
             return _as_error(fault(op_id, reads=request.method in {"GET", "HEAD"}))
@@ -302,6 +309,9 @@ class Authority:
             raise InvalidRequestError(f"{len(requests)} requests are more than {wire.BATCH_MAX}")
         replies, seen = await reply_all(request[_STORE], requests)
         self._revision = max(self._revision, seen)
+        self._answers.update(
+            [reply["error"]["code"] if "error" in reply else "ok" for reply in replies]
+        )
         body = await written_batch(self._revision, replies, request[_CALLER].bytes_read)
         return web.Response(body=body, content_type="application/json")
 
@@ -331,6 +341,20 @@ class Authority:
                 "client": {"name": client.name, "role": client.role},
             }
         )
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        figures: dict[str, float] = {
+            "revision": self._revision,
+            "connections": len(self._door.connections) if self._door is not None else 0,
+            "requests": self._busy.total(),
+            "bytes_in_flight": self._in_flight.held,
+            "watch_connections": self._watches.total(),
+            "shared_watches": Watches.taken,
+        }
+        if isinstance(self._store, Measured):
+            figures |= self._store.figures()
+        text = exposition(figures, self._answers).encode()
+        return web.Response(body=text, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
 
     async def _scan(self, request: web.Request) -> web.Response:
         query = request.query

@@ -102,6 +102,11 @@ class Feed:
         self._erasures = 0
         self._closed = False
 
+    @property
+    def watches(self) -> int:
+        """How many wait for the next commit."""
+        return sum(map(len, self._waiters.values()))
+
     def publish(self, commits: Iterable[tuple[int, Rows]]) -> None:
         """Take in commits, oldest first, and wake the watchers whose prefix they touch."""
         for revision, rows in commits:

@@ -47,7 +47,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from datetime import datetime
 
 RETENTION: Final = Retention(history_bytes_max=64 << 20, history_commits_max=100_000)
@@ -173,6 +173,14 @@ class MemoryStore:
     def elapsed_s(self) -> float:
         """Return seconds since boot."""
         return self._clock.elapsed_s()
+
+    def figures(self) -> Mapping[str, float]:
+        """Return what there is to watch; see ``Measured``."""
+        return {
+            "leases": len(self._leases),
+            "watches": self._feed.watches,
+            "clock_refused_total": self._time.refused,
+        }
 
     def mint_op_id(self) -> str:
         """Return a fresh op_id."""

@@ -104,7 +104,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
 RECENT_COMMITS_MAX: Final = 4096
@@ -177,6 +177,7 @@ class SQLiteStore:
         self._shared = False
         self._by = by or this_user()
         self._file = file
+        self._path = Path(file.points.execute("PRAGMA database_list").fetchone()[2])
         self._state = state
         self._time = time
         self._clock = clock
@@ -492,6 +493,19 @@ class SQLiteStore:
         """Return seconds since boot."""
         return self._clock.elapsed_s()
 
+    def figures(self) -> Mapping[str, float]:
+        """Return what there is to watch; see ``Measured``."""
+        files = [self._path, self._path.with_name(self._path.name + "-wal")]
+        file, log = [path.stat().st_size if path.exists() else 0 for path in files]
+        return {
+            "leases": self._state.leases,
+            "file_bytes": file,
+            "log_bytes": log,
+            "waiting_commits": self._writer.waiting,
+            "watches": self._feed.watches,
+            "clock_refused_total": self._time.refused,
+        }
+
     def mint_op_id(self) -> str:
         """Return a fresh op_id."""
         return mint_op_id(self._epoch, self._feed.revision)
@@ -674,6 +688,11 @@ class State:
                 self._leases.start(lease, ttl_s, started_s)
             else:
                 self._leases.end(lease)
+
+    @property
+    def leases(self) -> int:
+        """How many leases are alive."""
+        return len(self._leases)
 
     def next_deadline_s(self) -> float | None:
         """Return when the next lease ends, on the boot-time clock."""

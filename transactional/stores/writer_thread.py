@@ -101,6 +101,11 @@ class WriterThread(Generic[Resource]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """About how many jobs wait."""
+        return self._queue.qsize()
+
     async def ask(self, run: Callable[[Resource], R], *, op_id: str | None = None) -> R:
         """Have ``run`` done in the thread and return its result.
 
