@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import subprocess
+import sys
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ import aiohttp
 import pytest
 
 import transactional as t
+from transactional.cli import main
 from transactional.lock import key_of
 from transactional.server import Authority, ClientList, Listen
 from transactional.server import server as serving
@@ -397,3 +401,44 @@ async def test_the_fence_of_a_role_holds_over_a_restart(tmp_path: Path) -> None:
             await bob.renew(lease.id)
         assert (await colleague.renew(lease.id)).id == lease.id
     assert os.access(path, os.R_OK)
+
+
+def test_the_command_serves_a_list_and_draws_tokens(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`token` draws one and tells its hash; `serve --tokens` knows it; every verb may show it."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        status = main(arguments)
+        return status, "".join(capfd.readouterr())
+
+    drawn = json.loads(run("token", "-o", "json")[1])
+    token, digest = drawn["token"], drawn["sha256"]
+    assert hashlib.sha256(token.encode()).hexdigest() == digest
+    (tmp_path / "token").write_text(token + "\n")
+    listed = tmp_path / "clients.toml"
+    listed.write_text('[roles.r]\nread=["a/"]\nwrite=["a/"]\n[clients.c]\nrole="r"\n')
+    assert run("serve", "memory:", "--listen", "127.0.0.1:0", "--tokens", str(listed))[0] == 1
+    with listed.open("a") as file:
+        file.write(f'sha256 = "{digest}"\n')
+    server = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "transactional", "serve", "memory:"),
+            *("--listen", "127.0.0.1:0", "--tokens", str(listed)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    url = server.stdout.readline().split()[2]
+    with_token = ("--store", url, "--token-file", str(tmp_path / "token"))
+    assert run("put", "a/1", "x", *with_token)[0] == 0
+    assert run("get", "a/1", *with_token, "-o", "plain")[1].startswith("a/1\tx\t")
+    status, words = run("get", "b/1", *with_token)
+    assert (status, "may not read" in words) == (1, True)
+    assert run("get", "a/1", "--store", url)[0] == 1
+    server.terminate()
+    _, errors = server.communicate()
+    assert "not let in" in errors
+    assert token not in errors

@@ -8,6 +8,8 @@ import gc
 import io
 import json
 import random
+import socket
+import ssl
 import threading
 import time
 import tracemalloc
@@ -20,6 +22,7 @@ import pytest
 
 import transactional as t
 from tests.scale import rounds, seeds
+from tests.test_papers import make_certificate
 from tests.transactional.server.test_clients import serve
 from tests.transactional.server.test_http_hostile import raw
 from transactional import caller, values
@@ -381,6 +384,71 @@ async def test_who_is_not_let_in_is_on_record(
     assert lines[0] == "1 requests were not let in, the last from 127.0.0.1"
     assert sum(int(line.split()[0]) for line in lines) == 21
     assert "gu355" not in caplog.text
+
+
+async def test_who_does_not_read_his_answer_is_cut_off(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes that nobody takes, of a batch and of a watch, are held for a while only."""
+    monkeypatch.setattr(serving, "ANSWER_S", 0.3)
+    monkeypatch.setattr(serving, "HEARTBEAT_S", 0.05)
+    store = await HTTPStore.open(authority.url)
+    for number in range(12):
+        await store.commit([], [t.Put(f"big/{number}", b"x" * (1 << 20))])
+    body = json.dumps({"requests": [{"do": "get", "key": f"big/{n}"} for n in range(12)]}).encode()
+    heads = [
+        b"POST /v1/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        b"GET /v1/watch?prefix=big/&after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ]
+    sockets = []
+    for head in heads:
+        held = socket.create_connection(("127.0.0.1", authority.port))
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        held.sendall(head)
+        sockets.append(held)
+    async with asyncio.timeout(20):
+        while not authority._busy.total():  # noqa: ASYNC110 it arrives through a socket
+            await asyncio.sleep(0.001)
+        while authority._in_flight.held or authority._busy or authority._watches:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    for held in sockets:
+        held.close()
+    assert await store.get("big/0") is not None
+    await store.close()
+
+
+async def test_a_handshake_that_never_ends_holds_a_place_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under TLS a connection is counted before its handshake, and cut when it takes too long."""
+    monkeypatch.setattr(door, "STRANGERS_PER_ADDRESS_MAX", 4)
+    monkeypatch.setattr(door, "HEADER_S", 1.0)
+    make_certificate(tmp_path, "localhost")
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")
+    trusting = ssl.create_default_context(cafile=tmp_path / "tls.pem")
+    authority = Authority(MemoryStore(), Listen(port=0, tls=served))
+    await authority.start()
+    known = await HTTPStore.open(authority.url, tls=trusting)
+    waiting = [await _open(authority.port, b"\x16\x03\x01" if n % 2 else b"") for n in range(4)]
+    refused, writer = await _open(authority.port, b"")
+    with contextlib.suppress(ConnectionError):
+        assert not await asyncio.wait_for(refused.read(), 10)
+    writer.close()
+    with pytest.raises(t.UnavailableError):
+        await HTTPStore.open(authority.url, tls=trusting)
+    await known.commit([], [t.Put("a", b"")])
+    for reader, writer in waiting:
+        with contextlib.suppress(ConnectionError):
+            assert not await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+    again = await HTTPStore.open(authority.url, tls=trusting)
+    assert authority._door is not None
+    assert not authority._door.strangers
+    await again.close()
+    await known.close()
+    await authority.stop()
 
 
 async def test_a_body_is_not_unpacked(authority: Authority) -> None:
