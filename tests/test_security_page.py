@@ -29,17 +29,14 @@ AT_STAKE = (
 
 PENDING = {
     ("A stranger", "shares"),
-    ("A stranger", "doors"),
     ("A stranger", "frames"),
     ("A stranger", "members"),
     ("A stranger", "names and rules"),
     ("An eavesdropper without TLS", "shares"),
-    ("An eavesdropper without TLS", "doors"),
     ("An eavesdropper without TLS", "frames"),
     ("An eavesdropper without TLS", "members"),
     ("An eavesdropper without TLS", "names and rules"),
     ("An eavesdropper without TLS", "time"),
-    ("A leaf", "doors"),
     ("A leaf", "frames"),
     ("A leaf", "members"),
 }

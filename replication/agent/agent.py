@@ -758,7 +758,14 @@ class Agent:
 
     def counts(self) -> dict[str, int]:
         """How often what happened: exchanges, deltas by outcome, refusals by code."""
-        return dict(self._running().replica.counts)
+        counts, traffic = dict(self._running().replica.counts), self._transport.traffic
+        for kind, more in (
+            ("refused:unauthenticated", traffic.unauthenticated),
+            ("refused-by-peer:unauthenticated", traffic.turned_away),
+        ):
+            if more:
+                counts[kind] = counts.get(kind, 0) + more
+        return counts
 
 
 def _journal_of(given: Any) -> Journal:

@@ -85,23 +85,38 @@ class Keyring:
             return signed[:-KEY_ID_BYTES], name
         raise AuthenticationError("the frame does not carry a MAC of a key that is known here")
 
-    def proof(self, statement: str) -> str:
+    def sealed(self, frame: bytes) -> bool:
+        """Whether a key known here sealed the frame (always, without keys). O(size)."""
+        if not self:
+            return True
+        try:
+            self.opened(frame)
+        except AuthenticationError:
+            return False
+        return True
+
+    def proof(self, statement: str, to: str = "") -> str:
         """Shows the knowledge of a key, bound to a statement; "" without keys.
+
+        To an agent with an own key it is that key whose knowledge is shown.
 
         Whoever repeats one proves that statement again and no other: it may open the door to a
         larger body, never to the state, because the frame in it has to authenticate itself.
         """
-        return next(_proofs(statement, (self.own or self.cluster)[:1]), "")
+        keys = self.own or self.principals.get(to, ()) or self.cluster
+        return next(_proofs(statement, keys[:1]), "")
 
     def proves(self, statement: str, shown: str) -> bool:
         """Whether `shown` is the proof of a key known here (always, without keys). O(keys)."""
-        if not self:
-            return True
-        keys = (*self.cluster, *(key for _, key in self._by_id.values()))
-        return any(
-            hmac.compare_digest(proof.encode(), shown.encode())
-            for proof in _proofs(statement, keys)
-        )
+        return not self or self.prover(statement, shown) is not None
+
+    def prover(self, statement: str, shown: str) -> str | None:
+        """The name whose key `shown` proves, "" for a key of anybody's; None: of none. O(keys)."""
+        named = [("", key) for key in self.cluster] + list(self._by_id.values())
+        for (name, _), proof in zip(named, _proofs(statement, [k for _, k in named]), strict=True):
+            if hmac.compare_digest(proof.encode(), shown.encode()):
+                return name
+        return None
 
 
 def _proofs(statement: str, keys: Iterable[bytes]) -> Iterator[str]:

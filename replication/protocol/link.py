@@ -37,11 +37,14 @@ class PeerConnection:
 
     Attributes:
         via: while it stays connected, requests to it may be sent there; "" for nowhere.
-        names: that its client certificate proves; empty without one.
+        names: that its certificate proves; empty without one.
+        principal: whose key opened it, "" for the secret's; None if none did. Frames of another
+            principal have no business there.
     """
 
     via: str = ""
     names: frozenset[str] = frozenset()
+    principal: str | None = None
 
 
 ANONYMOUS = PeerConnection()

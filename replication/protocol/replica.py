@@ -20,8 +20,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from replication.errors import (
+    AuthenticationError,
     BusyError,
     FaultError,
+    ForbiddenError,
     FrameError,
     IdentityConflictError,
     MalformedFrameError,
@@ -221,6 +223,8 @@ class Replica:
             envelope = self._wire.open(frame)
             number, principal = envelope.number, envelope.principal
             self.identity.vouch(envelope.replica, principal, self.policy.names_of(connection))
+            if connection.principal not in {None, principal}:
+                raise ForbiddenError("another key opened the connection that this frame came over")
             if self._mute or self.exchanges.is_blocked(envelope.replica):
                 raise BusyError("this peer is blocked here, or the journal failed")
             answer = self._answer(envelope, now_s, exchange, connection.via)
@@ -228,6 +232,9 @@ class Replica:
             self.counts[f"refused:{error.code}"] += 1
             status = error.status
             answer = Refused(error.status, error.code, str(error))
+            if isinstance(error, AuthenticationError):  # nothing sealed, and nothing of ours
+                self._pending.answer(b"", exchange, status)
+                return self._take(now_s)
         except Exception as error:  # noqa: BLE001 - no frame may end a step half way
             fault = self._fault(error)
             status, answer = fault.status, Refused(fault.status, fault.code, str(fault))

@@ -293,7 +293,9 @@ class Simulation:
 
     def _answer(self, target: str, send: Send) -> None:
         asker = self.agents[target].asked.pop(send.exchange, None)
-        if asker is not None:
+        if asker is not None and not send.frame:  # turned away, as a transport does it
+            self._later(0, partial(self._gave_up, *asker))
+        elif asker is not None:
             for frame, delay_s in self._travel(send.frame):
                 self._later(delay_s, partial(self._answered, *asker, frame))
 

@@ -39,6 +39,10 @@ class Traffic:
     received: int = 0
     stalled: int = 0
     """Kept connections that were dropped because their other end took nothing any more."""
+    unauthenticated: int = 0
+    """Frames that no key sealed that is known here."""
+    turned_away: int = 0
+    """Frames of ours that were told so elsewhere."""
 
 
 PATH = "/_replica"

@@ -1,12 +1,15 @@
 """Frames over HTTP: one exchange is one POST, or travels over a kept WebSocket (`websocket`).
 
 Theory of operation. Addresses are `host:port` with an optional path behind it (`/_replica` by
-default), so that many agents can share one server. The server reads at most `body_bytes_max`,
-refuses Content-Encoding (aiohttp would inflate without a declared size), and answers 503 with
-Retry-After when `inbound_exchanges_max` are under way, or `BRIEF_PLACES` times as many of at most
-`BRIEF_BYTES`: many may ask at once, and to refuse a question costs as much as the answer. The
-client bounds every wait, and opens a circuit (`circuit`) around an address that keeps failing: a
-hung peer costs a few waiting exchanges instead of all.
+default), so that many agents can share one server. Connections are let in, and timed, by `door`. A
+body is read within `read_timeout_s`, at most `body_bytes_max` of it, and its seal is checked; only
+then does it take one of `inbound_exchanges_max` places, or of `BRIEF_PLACES` times as many with at
+most `BRIEF_BYTES` (503 with Retry-After if there is none): many may ask at once, and to refuse a
+question costs as much as the answer. So whoever proves nothing takes no place; he is told 401, and
+nothing else. Content-Encoding is refused: aiohttp would inflate without a declared size.
+
+The client bounds every wait, and opens a circuit (`circuit`) around an address that keeps failing:
+a hung peer costs a few waiting exchanges instead of all.
 
 What the HTTP server has to say goes to the logger `replication.http`, and only as the kind of an
 error: a stranger's bytes belong in no log, and what strangers send is not worth a line at all.
@@ -15,6 +18,7 @@ error: a stranger's bytes belong in no log, and what strangers send is not worth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import Iterable
@@ -30,6 +34,7 @@ from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
 from replication.transport.base import (
+    PATH,
     LineNews,
     Serve,
     Traffic,
@@ -37,11 +42,12 @@ from replication.transport.base import (
     split_address,
 )
 from replication.transport.circuit import Circuits
-from replication.transport.websocket import Lines
+from replication.transport.door import IDLE_S, Door
+from replication.transport.websocket import Lines, names_in
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
@@ -52,6 +58,8 @@ PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
 BRIEF_BYTES = 2048
 BRIEF_PLACES = 16
+UNAUTHENTICATED = "no key that is known here sealed this frame\n"
+"""What a frame that proves nothing is told: nothing of ours."""
 logger = logging.getLogger("replication.http")
 
 
@@ -102,17 +110,18 @@ def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:
     return None
 
 
-def _certified_names(request: web.Request) -> frozenset[str]:
-    """Names that the client's certificate proves: its common name and DNS names."""
-    transport = request.transport
+def _turned_away(status: HTTPStatus) -> web.Response:
+    """An answer without a frame."""
+    if status is HTTPStatus.UNAUTHORIZED:
+        return web.Response(status=status, text=UNAUTHENTICATED)
+    busy = status is HTTPStatus.SERVICE_UNAVAILABLE
+    return web.Response(status=status, headers={"Retry-After": "1"} if busy else None)
+
+
+def _certified_names(transport: asyncio.BaseTransport | None) -> frozenset[str]:
+    """Names that the certificate of the other end proves: its common name and DNS names."""
     certificate = transport.get_extra_info("peercert") if transport is not None else None
-    if not certificate:
-        return frozenset()
-    subject = [field for part in certificate.get("subject", ()) for field in part]
-    alternatives = certificate.get("subjectAltName", ())
-    return frozenset(
-        name for kind, name in (*subject, *alternatives) if kind in {"commonName", "DNS"}
-    )
+    return names_in(certificate) if certificate else frozenset()
 
 
 class HttpTransport:
@@ -155,6 +164,11 @@ class HttpTransport:
         self._line_news: LineNews = lambda *_: None
         self._inbound = {False: 0, True: 0}  # those under way: of any size, and the brief ones
         self._circuits = Circuits(config.gossip_interval_s / 2)
+        self._large = 0
+        """Bodies being read that are larger than what anybody may send."""
+        self._door: Door | None = None
+        self._server: asyncio.Server | None = None
+        self._path = PATH
 
     # ------------------------------------------------------------------------------ serving
 
@@ -170,7 +184,9 @@ class HttpTransport:
         if not self._listen:
             return ""
         host, wanted, path = split_address(self._listen)
-        app = web.Application(client_max_size=self._config.body_bytes_max)
+        app = web.Application(
+            client_max_size=self._config.body_bytes_max, middlewares=[self._timed]
+        )
         self._route(app, path)
         if self._admin is not None:
             self._admin.add_to(app.router)
@@ -180,31 +196,31 @@ class HttpTransport:
             access_log=None,
             auto_decompress=False,
             shutdown_timeout=0.5,
-            keepalive_timeout=75,
+            keepalive_timeout=IDLE_S,
         )
         self._runner = runner  # a start that is cancelled from here on closes it
         kept_from_children(self)
         await runner.setup()
+        assert runner.server is not None
+        needed = self._config.outbound_exchanges_max
+        self._path, self._door = path, Door(runner.server, self._server_tls, needed=needed)
         try:
-            await self._bind(runner, host, wanted or port, wanted)
+            self._server = await self._bind(self._door, host, wanted or port, wanted)
         except OSError as error:
-            await runner.cleanup()
-            self._runner = None
+            await self._stop_serving()
             why = "the port is busy" if error.errno == errno.EADDRINUSE else error.strerror
             raise ListenError(f"cannot listen on {host}:{wanted}: {why}") from error
-        bound = runner.addresses[0][1]
+        bound = self._server.sockets[0].getsockname()[1]
         return joined_address(host, bound, path)
 
-    async def _bind(self, runner: web.AppRunner, host: str, port: int, fallback: int) -> None:
+    @staticmethod
+    async def _bind(door: Door, host: str, port: int, fallback: int) -> asyncio.Server:
         """Serve at a port, or, if somebody else has it, at another one."""
-        for number in dict.fromkeys((port, fallback)):
-            try:
-                await web.TCPSite(runner, host, number, ssl_context=self._server_tls).start()
-            except OSError:
-                if number == fallback:
-                    raise
-            else:
-                return
+        loop = asyncio.get_running_loop()
+        if port != fallback:
+            with contextlib.suppress(OSError):
+                return await loop.create_server(door, host, port)
+        return await loop.create_server(door, host, fallback)
 
     def mount(
         self, app: Application, path: str, agent: AbstractAsyncContextManager[object]
@@ -225,36 +241,81 @@ class HttpTransport:
     async def handle_line(self, request: web.Request) -> web.StreamResponse:
         """The handler of a GET that asks for a WebSocket."""
         if self._serve is None:
-            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
-        names = _certified_names(request)
-        return await self._lines.accept(request, names, self._serve, self._line_news)
+            return _turned_away(HTTPStatus.SERVICE_UNAVAILABLE)
+        names = _certified_names(request.transport)
+        return await self._lines.accept(
+            request, names, self._serve, self._line_news, self._admit_line
+        )
+
+    def _admit_line(self, request: web.Request) -> None:
+        if self._door is not None:
+            self._door.admitted(request.protocol)
 
     async def handle(self, request: web.Request) -> web.Response:
         """The handler of one POST; also what `mount` adds to an existing application."""
-        refused = _not_from_a_peer(request)
-        if refused is not None:
-            return web.Response(status=refused)
-        size = request.content_length
-        brief = size is not None and size <= BRIEF_BYTES
+        frame = await self._sealed_frame(request)
+        if isinstance(frame, HTTPStatus):
+            return _turned_away(frame)
+        brief = len(frame) <= BRIEF_BYTES
         places = self._config.inbound_exchanges_max * (BRIEF_PLACES if brief else 1)
         if self._serve is None or self._inbound[brief] >= places:
-            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
-        if not self._may_send(request):
-            return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return _turned_away(HTTPStatus.SERVICE_UNAVAILABLE)
+        if self._door is not None:
+            self._door.admitted(request.protocol)
         self._inbound[brief] += 1
         try:
             async with asyncio.timeout(self._config.total_timeout_s):
-                frame = await request.read()
-                self.traffic.received += len(frame)
-                connection = PeerConnection(names=_certified_names(request))
+                connection = PeerConnection(names=_certified_names(request.transport))
                 status, answer = await self._serve(frame, connection)
         except TimeoutError:
-            return web.Response(status=HTTPStatus.REQUEST_TIMEOUT)
+            return _turned_away(HTTPStatus.REQUEST_TIMEOUT)
         finally:
             self._inbound[brief] -= 1
         self.traffic.sent += len(answer)
         headers = {"Retry-After": "1"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
         return web.Response(status=status, body=answer, content_type=MEDIA_TYPE, headers=headers)
+
+    async def _sealed_frame(self, request: web.Request) -> bytes | HTTPStatus:
+        """The body, sealed by a key that is known here; or why it is not taken."""
+        refused = _not_from_a_peer(request)
+        if refused is not None:
+            return refused
+        if not self._may_send(request):
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        large = (request.content_length or 0) > self._config.unauthenticated_bytes_max
+        if large and self._large >= self._config.inbound_exchanges_max:
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        self._large += large
+        try:
+            async with asyncio.timeout(self._config.read_timeout_s):
+                frame = await request.read()
+        except TimeoutError:
+            return HTTPStatus.REQUEST_TIMEOUT
+        finally:
+            self._large -= large
+        self.traffic.received += len(frame)
+        if self._keys.sealed(frame):
+            return frame
+        self.traffic.unauthenticated += 1
+        return HTTPStatus.UNAUTHORIZED
+
+    @web.middleware
+    async def _timed(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Tell the door when a page is worked on, and when a request is over."""
+        door = self._door
+        if door is None or request.protocol is None:
+            return await handler(request)
+        if request.path != self._path:
+            door.working(request.protocol)
+        try:
+            response = await handler(request)
+            if not door.knows(request.protocol):
+                response.force_close()  # the next request of a stranger begins at the door again
+            return response
+        finally:
+            door.answered(request.protocol)
 
     def _may_send(self, request: web.Request) -> bool:
         """Whether a body of the announced size is worth reading; chunked ones announce none."""
@@ -336,22 +397,31 @@ class HttpTransport:
                     raise PeerUnreachableError(f"the answer of {url} is over the limit")
                 pieces.append(piece)
             self.traffic.received += size
-            if not size:
+            if not size or response.content_type != MEDIA_TYPE:
+                self.traffic.turned_away += response.status == HTTPStatus.UNAUTHORIZED
                 raise PeerUnreachableError(f"{url} answered {response.status} without a frame")
             return b"".join(pieces)
 
     def forget(self) -> None:
         """In a forked child: the port is the parent's."""
-        sites: Iterable[object] = () if self._runner is None else self._runner.sites
-        servers = [getattr(site, "_server", None) for site in sites]
-        blind(sock.fileno() for server in servers if server is not None for sock in server.sockets)
+        if self._server is not None:
+            blind(sock.fileno() for sock in self._server.sockets)
+
+    async def _stop_serving(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     async def close(self) -> None:
         """Stop accepting, finish or cut what is under way, close connections."""
         await self._lines.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._stop_serving()
         if self._session is not None:
             await self._session.close()
             self._session = None

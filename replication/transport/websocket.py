@@ -12,8 +12,15 @@ pushes to it coalesce, and when one piece waited `stalled_s` the line is dropped
 while the outbox is half full or `inbound_exchanges_max` requests of the other end are under way:
 backpressure.
 
-To open a line a header has to prove the knowledge of a key, and each message is at most one piece
-long; every frame authenticates itself as always, and the first that fails ends the line.
+A line is opened by challenge and response, so that nothing that was overheard opens another one:
+
+    hub    --nonce----------------------------------------> agent
+    hub    <-its nonce, and a proof over both of a key----- agent
+    hub    --a proof over both of the same key------------> agent
+
+Until then the connection is a stranger's, has a few seconds, and takes no place of `lines_max`.
+From then on it carries frames of that key's principal and no other, each message is at most one
+piece long, every frame authenticates itself as always, and the first that fails ends the line.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ import logging
 import random
 import secrets
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
@@ -34,7 +41,7 @@ from replication.protocol import HEAD_BYTES, PIECE_BYTES, Came, Link, PeerConnec
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from replication.config import Config
     from replication.protocol import Keyring
@@ -42,7 +49,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("replication")
 
-PROOF = "X-Convoca-Line"
+NONCE_BYTES = 16
+CHALLENGE_S = 5.0
+TRY_LATER = 1013
 PIECE_MAX = HEAD_BYTES + PIECE_BYTES
 MESSAGE_MAX = PIECE_MAX + 1  # aiohttp refuses a message *of* its limit
 REDIAL_S = 0.25
@@ -52,6 +61,23 @@ would be added to every heal."""
 CLOSE_S = 1.0
 HEARTBEAT_S = 20.0
 """Of the end that dialled: keeps a NAT's table warm and finds out about half-open connections."""
+
+
+def names_in(certificate: Mapping[str, Any]) -> frozenset[str]:
+    """The names that a certificate proves: its common name and DNS names."""
+    subject = [field for part in certificate.get("subject", ()) for field in part]
+    alternatives = certificate.get("subjectAltName", ())
+    return frozenset(
+        name for kind, name in (*subject, *alternatives) if kind in {"commonName", "DNS"}
+    )
+
+
+def _dialled(nonce: bytes, theirs: bytes) -> str:
+    return f"line {nonce.hex()} {theirs.hex()} dialled"
+
+
+def _accepted(nonce: bytes, theirs: bytes) -> str:
+    return f"line {nonce.hex()} {theirs.hex()} accepted"
 
 
 class Line:
@@ -210,16 +236,16 @@ class Lines:
         return self._lines.get(via)
 
     async def accept(
-        self, request: web.Request, names: frozenset[str], serve: Serve, line_news: LineNews
+        self,
+        request: web.Request,
+        names: frozenset[str],
+        serve: Serve,
+        line_news: LineNews,
+        admitted: Callable[[web.Request], None],
     ) -> web.StreamResponse:
         """The handler of a GET that asks for a WebSocket; it returns when the line ends."""
         if "Origin" in request.headers:  # a web page, wherever it runs
             return web.Response(status=HTTPStatus.FORBIDDEN)
-        nonce, _, proof = request.headers.get(PROOF, "").partition(":")
-        if not self._keys.proves(f"line {nonce}", proof):
-            return web.Response(status=HTTPStatus.UNAUTHORIZED)
-        if len(self._lines) >= self._config.lines_max:
-            return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "1"})
         socket = web.WebSocketResponse(
             max_msg_size=MESSAGE_MAX,
             compress=False,
@@ -227,14 +253,53 @@ class Lines:
             receive_timeout=3 * HEARTBEAT_S,
         )
         await socket.prepare(request)
+        principal = await self._challenge(socket) if self._keys else ""
+        if principal is None:
+            await socket.close()
+            return socket
+        if len(self._lines) >= self._config.lines_max:
+            await socket.close(code=TRY_LATER)
+            return socket
+        admitted(request)
         transport = request.transport
         abort = transport.abort if transport is not None else lambda: None
         self._accepted += 1
-        connection = PeerConnection(f"line:{self._accepted}", names)
+        connection = PeerConnection(f"line:{self._accepted}", names, principal)
         await self._run(
             Line(socket, self._config, self._traffic, abort), connection, serve, line_news
         )
         return socket
+
+    async def _challenge(self, socket: web.WebSocketResponse) -> str | None:
+        """The principal of the key that the other end proved, "" for the secret's; None: none."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        try:
+            async with asyncio.timeout(CHALLENGE_S):
+                await socket.send_bytes(nonce)
+                message = await socket.receive()
+                if message.type is not aiohttp.WSMsgType.BINARY:
+                    return None
+                theirs, proof = message.data[:NONCE_BYTES], message.data[NONCE_BYTES:]
+                principal = self._keys.prover(_dialled(nonce, theirs), proof.decode("latin-1"))
+                if principal is None or len(theirs) != NONCE_BYTES:
+                    return None
+                ours = self._keys.proof(_accepted(nonce, theirs), principal)
+                await socket.send_bytes(ours.encode())
+                return principal
+        except (TimeoutError, OSError, aiohttp.ClientError):
+            return None
+
+    async def _respond(self, socket: aiohttp.ClientWebSocketResponse) -> bool:
+        """Answer the challenge of a hub, and see that it knows the key, too."""
+        nonce = (await socket.receive()).data
+        if not isinstance(nonce, bytes) or len(nonce) != NONCE_BYTES:
+            return False
+        ours = secrets.token_bytes(NONCE_BYTES)
+        await socket.send_bytes(ours + self._keys.proof(_dialled(nonce, ours)).encode())
+        shown = (await socket.receive()).data
+        if not isinstance(shown, bytes):
+            return False
+        return self._keys.prover(_accepted(nonce, ours), shown.decode("latin-1")) is not None
 
     def keep(
         self, address: str, url: str, tls: ssl.SSLContext | None, serve: Serve, line_news: LineNews
@@ -254,21 +319,24 @@ class Lines:
         session, pause_s = self._session, REDIAL_S
         most_s = max(REDIAL_S, REDIAL_INTERVALS_MAX * self._config.gossip_interval_s)
         while True:
-            nonce = secrets.token_hex(8)
-            headers = {PROOF: f"{nonce}:{self._keys.proof(f'line {nonce}')}"} if self._keys else {}
             try:
                 async with asyncio.timeout(self._config.total_timeout_s):
                     socket = await session.ws_connect(
                         url,
                         ssl=tls or True,
-                        headers=headers,
                         heartbeat=HEARTBEAT_S,
                         max_msg_size=MESSAGE_MAX,
                         timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                     )
-                pause_s = REDIAL_S
-                line = Line(socket, self._config, self._traffic, lambda: None)
-                await self._run(line, PeerConnection(address), serve, line_news)
+                    trusted = not self._keys or await self._respond(socket)
+                if trusted:
+                    pause_s = REDIAL_S
+                    line = Line(socket, self._config, self._traffic, lambda: None)
+                    names = names_in(socket.get_extra_info("peercert") or {})
+                    await self._run(line, PeerConnection(address, names), serve, line_news)
+                else:
+                    logger.warning("line-not-opened", extra={"facts": {"peer": address}})
+                    await socket.close()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 facts = {"peer": address, "why": type(error).__name__}
                 logger.debug("no-line", extra={"facts": facts})

@@ -14,7 +14,7 @@ import pytest
 
 from crdt import Delta, Kernel, LWWRegister, ORSet
 from replication.config import Config
-from replication.protocol import AccessPolicy, comparison
+from replication.protocol import DELTA, AccessPolicy, Row, comparison
 from replication.testing import Faults, Simulation
 from tests.crdt.kernel.block_schedules import without_kills
 from tests.scale import rounds
@@ -42,7 +42,8 @@ def asked(sim: Simulation, name: str, kind: str) -> int:
 def plant(sim: Simulation, name: str, delta: Delta) -> None:
     """An agent takes a delta in and journals it, unseen by the checks at its door."""
     machine = sim.replica(name)
-    machine._pending.merge(delta.encode(), machine.kernel.apply(delta))
+    row = Row(DELTA, delta.encode(), delta.ranges)
+    machine._pending.merge(row, machine.kernel.apply(delta))
     machine.on_write()
 
 

@@ -57,7 +57,8 @@ def test_a_disk_that_forgets_is_caught_shrunk_and_drawn(monkeypatch):
     sound = MemoryJournal.append
 
     def forget(self, entry):
-        sound(self, replace(entry, rows=[]))
+        sound(self, entry)
+        self._state = replace(self._state, rows=())
 
     monkeypatch.setattr(MemoryJournal, "append", forget)
     run = next(
@@ -68,9 +69,7 @@ def test_a_disk_that_forgets_is_caught_shrunk_and_drawn(monkeypatch):
     small = shrink_cluster(run, attempts_max=150)
     assert len(small.steps) <= 15
     again = ClusterHistory(ORSet, small, run.seed)
-    with pytest.raises(
-        HistoryError, match=r"(?s)(rows are missing|ahead of the rows).*●.*(crashes|disk)"
-    ):
+    with pytest.raises(HistoryError, match=r"(?s)●.*(crashes|disk)"):
         assert_right(again)
     monkeypatch.setattr(MemoryJournal, "append", sound)
     assert_right(ClusterHistory(ORSet, small, run.seed))

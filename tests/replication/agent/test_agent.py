@@ -86,6 +86,7 @@ async def test_the_same_secret_is_needed_to_take_part(until):
     ):
         bob.counter("n").increment(1)
         await until(lambda: ada.counts().get("refused:unauthenticated", 0) > 0)
+        await until(lambda: bob.counts().get("refused-by-peer:unauthenticated", 0) > 0)
         assert ada.members() == []
         assert bob.members() == []
         assert ada.counter("n").value == 0

@@ -8,6 +8,7 @@ from crdt import Kernel, LWWRegister
 from replication import Agent
 from replication.cli import doctor
 from replication.config import Config
+from replication.protocol.effects import DELTA, Row
 from replication.transport import AdminClient
 from replication.transport.memory import Switchboard
 
@@ -18,7 +19,7 @@ def tell(agent: Agent, value: str) -> None:
     """What a leaf would tell this agent, and no other, under its first number."""
     delta = Kernel("leaf~01").document("order", LWWRegister).set(value)
     machine = agent._running().replica
-    machine._pending.merge(delta.encode(), machine.kernel.apply(delta))
+    machine._pending.merge(Row(DELTA, delta.encode(), delta.ranges), machine.kernel.apply(delta))
     machine.on_write()
 
 

@@ -12,17 +12,19 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from replication import Agent, Config
+from replication import AccessPolicy, Agent, Config
 from replication.journal.memory import MemoryJournal
+from replication.protocol.digest import full
 from replication.protocol.keyring import Keyring
 from replication.protocol.link import ASK, LAST, Link
-from replication.protocol.messages import Ack, Probe, Push
+from replication.protocol.messages import Ack, Probe, Push, Sync
 from replication.protocol.wire import Wire
-from replication.transport.websocket import PIECE_MAX, PROOF
+from replication.transport.websocket import PIECE_MAX
 
 SECRET = "a secret of this test"
 CALM = Config(gossip_interval_s=8.0, probe_interval_s=30.0)
 """So slow that what comes soon was pushed."""
+RESPONSE = b"by hand, 16 byte"
 
 
 def piece(kind: int, number: int, part: bytes) -> bytes:
@@ -84,24 +86,35 @@ class SlowConsumer:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.socket.setblocking(False)
         await loop.sock_connect(self.socket, (self.host, int(self.port)))
-        proof = KEYS.proof("line 01")
         head = (
             "GET /_replica HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-            f"{PROOF}: 01:{proof}\r\n\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         await loop.sock_sendall(self.socket, head.encode())
-        answer = await loop.sock_recv(self.socket, 1024)
+        answer = b""
+        while len(answer.partition(b"\r\n\r\n")[2]) < 18:
+            answer += await loop.sock_recv(self.socket, 1024)
         assert b" 101 " in answer, answer
+        nonce = answer.partition(b"\r\n\r\n")[2][2:]
+        await self.send(
+            RESPONSE + KEYS.proof(f"line {nonce.hex()} {RESPONSE.hex()} dialled").encode()
+        )
+        await loop.sock_recv(self.socket, 1024)
         await self.ask_for_attention()
+
+    async def send(self, message: bytes) -> None:
+        size = len(message)
+        length = (
+            bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
+        )
+        data = b"\x82" + length + bytes(4) + message
+        with contextlib.suppress(ConnectionError):
+            await asyncio.get_running_loop().sock_sendall(self.socket, data)
 
     async def ask_for_attention(self) -> None:
         """A probe: it is alive, as everybody can see, and still reads nothing."""
         frame = self.wire.seal("slow~0000000000000001", Probe())
-        message = piece(ASK | LAST, self.wire.last_number, frame)
-        head = bytes([0x82, 0x80 | 126]) + len(message).to_bytes(2, "big") + b"\0\0\0\0"
-        with contextlib.suppress(ConnectionError):
-            await asyncio.get_running_loop().sock_sendall(self.socket, head + message)
+        await self.send(piece(ASK | LAST, self.wire.last_number, frame))
 
 
 KEYS = Keyring((SECRET.encode(),))
@@ -179,26 +192,62 @@ async def test_what_waits_for_a_slow_peer_is_one_diff_however_much_was_written(u
         assert nat.register("last").value == 300
 
 
-async def upgraded(session: aiohttp.ClientSession, address: str, **headers: str) -> int:
-    try:
-        async with session.ws_connect(f"http://{address}/_replica", headers=headers) as opened:
-            await opened.close()
-            return 101
-    except aiohttp.WSServerHandshakeError as error:
-        return error.status
+async def opened_by(
+    opened: aiohttp.ClientWebSocketResponse, keys: Keyring, *, recorded: bytes = b""
+) -> bytes:
+    """Answer the challenge of a hub; what was answered, b"" if the hub hung up then."""
+    nonce = await opened.receive_bytes(timeout=10)
+    proof = keys.proof(f"line {nonce.hex()} {RESPONSE.hex()} dialled").encode()
+    answer = recorded or RESPONSE + proof
+    await opened.send_bytes(answer)
+    shown = await opened.receive(timeout=10)
+    if shown.type is not aiohttp.WSMsgType.BINARY:
+        return b""
+    assert keys.proves(f"line {nonce.hex()} {RESPONSE.hex()} accepted", shown.data.decode())
+    return answer
 
 
-async def test_a_line_is_opened_to_those_who_know_a_key():
-    """A browser's page, a stranger and a wrong key are refused at the door."""
+async def test_a_line_is_opened_to_those_who_know_a_key_now():
+    """A page, a wrong key, and the very bytes that opened a line a moment ago are refused."""
     async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
-        proof = KEYS.proof("line abc")
-        for status, headers in (
-            (101, {PROOF: f"abc:{proof}"}),
-            (403, {PROOF: f"abc:{proof}", "Origin": "https://evil.example"}),
-            (401, {PROOF: f"other:{proof}"}),
-            (401, {}),
-        ):
-            assert await upgraded(session, hub.address, **headers) == status
+        url, lines = f"http://{hub.address}/_replica", hub._runtime._transport._lines._lines
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(url, headers={"Origin": "https://evil.example"})
+        assert refused.value.status == 403
+        async with session.ws_connect(url) as opened:
+            recorded = await opened_by(opened, KEYS)
+            assert recorded
+            assert len(lines) == 1
+            for keys, bytes_ in ((KEYS, recorded), (Keyring((b"another secret",)), b"")):
+                async with session.ws_connect(url) as again:
+                    assert not await opened_by(again, keys, recorded=bytes_)
+            async with session.ws_connect(url) as silent:
+                await silent.receive_bytes(timeout=10)
+                assert len(lines) == 1  # whoever proves nothing takes no place
+
+
+async def test_a_line_carries_frames_of_whoever_opened_it_and_of_nobody_else():
+    """Counterexample: a frame of another agent over it, and what is for that one came here."""
+    leaf_key, rules = "a key of the leaf", AccessPolicy(relays={"hub", "boss"})
+    wire = Wire(
+        cluster="convoca",
+        namespace="default",
+        keys=KEYS,
+        boot=b"the boss",
+        config=CALM,
+        rules=rules.digest,
+    )
+    async with (
+        Agent("hub", secret=SECRET, principals={"leaf": leaf_key}, rules=rules) as hub,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://{hub.address}/_replica") as opened,
+    ):
+        assert await opened_by(opened, Keyring(own=(leaf_key.encode(),)))
+        overheard = wire.seal("boss~1", Sync(full({})))
+        await opened.send_bytes(piece(ASK | LAST, 1, overheard))
+        came = Link(1 << 20, 1 << 22).receive(await opened.receive_bytes(timeout=10))
+        assert wire.open(came.frame).message.code == "forbidden"
+        assert all(member.name != "boss" for member in hub.members())
 
 
 @pytest.mark.parametrize("what", ["oversize", "no piece", "no frame"])
@@ -210,10 +259,8 @@ async def test_a_line_ends_with_the_first_thing_that_is_not_ours(what):
         "no frame": piece(ASK | LAST, 1, b"not a frame"),
     }
     async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
-        proof = KEYS.proof("line abc")
-        async with session.ws_connect(
-            f"http://{hub.address}/_replica", headers={PROOF: f"abc:{proof}"}
-        ) as opened:
+        async with session.ws_connect(f"http://{hub.address}/_replica") as opened:
+            assert await opened_by(opened, KEYS)
             with contextlib.suppress(ConnectionError):
                 await opened.send_bytes(messages[what])
             async with asyncio.timeout(10):
@@ -229,16 +276,17 @@ async def test_a_line_ends_with_the_first_thing_that_is_not_ours(what):
 async def test_a_line_of_an_own_key_carries_the_same_frames():
     """The same bytes as in a POST: an Ack to a Push, sealed for its asker."""
     wire = Wire(cluster="convoca", namespace="default", keys=KEYS, boot=b"by hand!", config=CALM)
-    async with Agent("hub", secret=SECRET) as hub, aiohttp.ClientSession() as session:
-        proof = KEYS.proof("line abc")
-        async with session.ws_connect(
-            f"http://{hub.address}/_replica", headers={PROOF: f"abc:{proof}"}
-        ) as opened:
-            hub.counter("n").increment(1)
-            delta = hub.kernel.delta_since({}).encode()
-            frame = wire.seal("mal~0000000000000009", Push(delta, ()))
-            await opened.send_bytes(piece(ASK | LAST, 5, frame))
-            link = Link(1 << 20, 1 << 22)
-            came = link.receive(await opened.receive_bytes(timeout=10))
-            assert came.number == 5
-            assert wire.open(came.frame).message == Ack({hub.id: 1})
+    async with (
+        Agent("hub", secret=SECRET) as hub,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://{hub.address}/_replica") as opened,
+    ):
+        assert await opened_by(opened, KEYS)
+        hub.counter("n").increment(1)
+        delta = hub.kernel.delta_since({}).encode()
+        frame = wire.seal("mal~0000000000000009", Push(delta, ()))
+        await opened.send_bytes(piece(ASK | LAST, 5, frame))
+        link = Link(1 << 20, 1 << 22)
+        came = link.receive(await opened.receive_bytes(timeout=10))
+        assert came.number == 5
+        assert wire.open(came.frame).message == Ack({hub.id: 1})

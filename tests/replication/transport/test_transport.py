@@ -144,10 +144,14 @@ async def test_a_stranger_may_send_sixteen_kibibytes_and_a_member_more():
     member, other = (HttpTransport("127.0.0.1:0", Config(), keys=keys) for _ in range(2))
     await other.listen(echo, unheard)
     address = await member.listen(echo, unheard)
-    assert len(await other.exchange(address, b"x" * 100_000)) == 100_005
+    large = b"x" * 100_000
+    large += keys.trailer(large)
+    assert len(await other.exchange(address, large)) == len(large) + 5
     url = f"http://{address}/_replica"
     async with aiohttp.ClientSession() as session:
-        assert await status_of(session, url, b"x" * 16_384) == 200
+        assert await status_of(session, url, large[-16_384:]) == 401
+        sealed = b"x" * 16_368 + keys.trailer(b"x" * 16_368)
+        assert await status_of(session, url, sealed) == 200
         assert await status_of(session, url, b"x" * 16_385) in {413, None}
     await member.close()
     await other.close()
