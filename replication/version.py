@@ -12,12 +12,16 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 def covers(have: Mapping[str, int], want: Mapping[str, int]) -> bool:
     """Whether `have` includes every event of `want`; O(len(want))."""
+    if isinstance(want, VersionVector):
+        return want <= have
     return all(have.get(origin, 0) >= seq for origin, seq in want.items())
 
 
@@ -33,7 +37,7 @@ class Version:
     def beyond(self, other: Version) -> dict[str, int]:
         """Origin -> how many of its events this names and `other` does not; O(origins)."""
         have = other.vector
-        return {o: s - have.get(o, 0) for o, s in self.vector.items() if s > have.get(o, 0)}
+        return {o: s - have.get(o, 0) for o, s in VersionVector(self.vector).above(have).items()}
 
     def encode(self) -> str:
         """As text, to be sent along with a message; O(origins)."""

@@ -35,6 +35,7 @@ from crdt.kernel.context import Range, VersionVector
 from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.join import span_of
 from crdt.kernel.limits import SEQ_BITS, SEQ_MAX
+from crdt.kernel.set_hash import HASH_BYTES, element, hash_of
 from crdt.kernel.transfer import cut_spans
 from crdt.kernel.wire import Span
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from crdt.kernel.chunk import ChunkSet
     from crdt.kernel.state import State
 
-HASH_BYTES = 16
 _SEQS = 1 << BLOCK_BITS
 
 # (origin, number of the block): its seqs are number * 1024 .. number * 1024 + 1023.
@@ -52,8 +52,12 @@ Block = tuple[str, int]
 
 
 def is_fresh(state: State) -> bool:
-    """Whether no hash is out of date. O(origins)."""
-    return not state.live.dirty and state.blocks.reached == state.applied.seqs
+    """Whether no hash is out of date. O(what changed)."""
+    vector = state.applied.vector
+    if state.live.dirty or state.blocks.at != vector:
+        return False
+    state.blocks.at = vector  # the same, and perhaps in other parts: next time it is seen at once
+    return True
 
 
 def refresh(state: State, blocks_max: int) -> bool:
@@ -62,15 +66,21 @@ def refresh(state: State, blocks_max: int) -> bool:
         return True
     for key in islice(_outdated(state), blocks_max):
         _hash(state, key)
-    return is_fresh(state)
+    vector, reached = state.applied.vector, state.blocks.reached
+    if state.live.dirty or any(
+        reached.get(o, 0) < s for o, s in vector.above(state.blocks.at).items()
+    ):
+        return False
+    state.blocks.at = vector
+    return True
 
 
 def _outdated(state: State) -> Iterator[int]:
-    """The blocks to hash. One that was handed out counts as hashed. O(origins) beside them."""
+    """The blocks to hash. One that was handed out counts as hashed. O(what changed) beside them."""
     live, reached = state.live, state.blocks.reached
     while live.dirty:
         yield live.dirty.pop()
-    for origin, last in state.applied.seqs.items():
+    for origin, last in state.applied.vector.above(state.blocks.at).items():
         log = live.history(origin)
         while reached.get(origin, 0) < last:
             seq = log.next_seq(reached.get(origin, 0))
@@ -82,12 +92,18 @@ def _outdated(state: State) -> Iterator[int]:
 
 
 def _hash(state: State, key: int) -> None:
-    found = _hash_of(state, key)
-    if found is None:
-        state.blocks.of.pop(key, None)
-    else:
-        state.blocks.of[key] = found
-    state.blocks.total = None
+    blocks = state.blocks
+    found, before = _hash_of(state, key), blocks.of.pop(key, None)
+    if before is not None:
+        blocks.total -= _counted(state, key, before)
+    if found is not None:
+        blocks.of[key] = found
+        blocks.total += _counted(state, key, found)
+
+
+def _counted(state: State, key: int, found: bytes) -> int:
+    """What a block adds to the hash over all."""
+    return element(pack([*_block_of(state, key), found]))
 
 
 def _hash_of(state: State, key: int) -> bytes | None:
@@ -122,13 +138,10 @@ def hashes(state: State) -> dict[Block, bytes]:
 
 
 def digest(state: State) -> bytes:
-    """The hash over all blocks; b"" if there is none now. O(origins), once more O(blocks)."""
+    """The hash over all blocks; b"" if there is none now. O(what changed since it was asked)."""
     if state.context is not state.applied or state.applied.clouds or not is_fresh(state):
         return b""
-    if state.blocks.total is None:
-        listed = [part for block, found in hashes(state).items() for part in (*block, found)]
-        state.blocks.total = blake2b(pack(listed), digest_size=HASH_BYTES).digest()
-    return state.blocks.total
+    return hash_of(state.blocks.total)
 
 
 def cut_blocks(state: State, blocks: Iterable[Block], bytes_max: int) -> ChunkSet:

@@ -400,7 +400,9 @@ def _rows_at(containers: list[Container], steps: list[Step]) -> tuple[list[Row],
         rows = [place.rows[step] for place, step in zip(containers, steps, strict=True)]
         return rows, [place.path for place in containers]
     only = containers[0]
-    if list(only.rows) == steps:  # one origin wrote all of it, in this order: no look-ups
+    if (
+        len(only.rows) == len(steps) and list(only.rows) == steps
+    ):  # one origin wrote all of it, in this order: no look-ups
         rows = list(only.rows.values())
     else:
         rows = list(map(only.rows.__getitem__, steps))

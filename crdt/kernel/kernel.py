@@ -140,14 +140,14 @@ class Kernel:
 
     @property
     def vector(self) -> VersionVector:
-        """The applied vector: the digest to show to peers. O(origins).
+        """The applied vector: the digest to show to peers. O(what changed since the last look).
 
         While a batch is open it is the one before: what may be rolled back is known to nobody.
         """
         vector = self._state.applied.vector
         if self._writer.open_batch is None:
             return vector
-        return VersionVector({**vector, self.replica: self._writer.published()})
+        return vector.replaced({self.replica: self._writer.published()})
 
     @property
     def context(self) -> CausalContext:
@@ -165,13 +165,17 @@ class Kernel:
         """Live entries. O(origins)."""
         return self._state.live.count()
 
+    @property
+    def records_bytes(self) -> int:
+        """What removal records take. O(origins)."""
+        return RECORD_BYTES * sum(log.kills.slots for log in self._state.live.logs)
+
     def stats(self) -> dict[str, int]:
         """What the kernel holds: entries, origins, cloud, doomed, chunks, records, encodings.
 
         O(origins).
         """
         state = self._state
-        slots = sum(log.kills.slots for log in state.live.logs)
         return {
             "entries": self.entries,
             "containers": len(state.live.containers),
@@ -182,7 +186,7 @@ class Kernel:
             "chunks_aside_bytes": sum(came.memory_bytes for came in state.chunk_sets.values()),
             "chunks_forgotten": state.chunks_forgotten,
             "records": sum(log.kills.ranges for log in state.live.logs),
-            "records_bytes": slots * RECORD_BYTES,
+            "records_bytes": self.records_bytes,
             "skewed_stamps": state.clock.skewed,
             "encodings_bytes": state.live.encodings.bytes_held,
             "encodings_made": state.live.encodings.made,

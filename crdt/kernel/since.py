@@ -46,20 +46,19 @@ those that follow them."""
 def delta_since(
     state: State, seen: Mapping[str, int], bytes_max: int | None, *, pieces: bool = False
 ) -> Delta:
-    """The events that a replica with this vector lacks. O(answer + origins).
+    """The events that a replica with this vector lacks. O(answer + origins that differ).
 
     With `bytes_max` it ends early, between batches; it holds at least one batch, so asking again
     always makes progress. Own events come first: they include the removals that perhaps nobody else
     has heard of, and a piece covers what they removed without saying so.
     """
-    for origin, log, last in _histories(state):
+    lacking = _histories(state, seen)
+    for origin, log, _ in lacking:
         asked = seen.get(origin, 0)
-        if asked < log.floor and asked < last:
+        if asked < log.floor:
             raise BelowFloorError(origin, log.floor, asked)
     answer = _Answer(state, bytes_max, pieces=pieces)
-    for origin, log, last in sorted(
-        _histories(state), key=lambda each: (each[0] != state.replica, each[0])
-    ):
+    for origin, log, last in sorted(lacking, key=lambda each: (each[0] != state.replica, each[0])):
         after = seen.get(origin, 0)
         while after < last:
             end = answer.add(origin, log, after, last)
@@ -167,13 +166,14 @@ def _fill(
     return kept, end, ends[-1] if ends else 0
 
 
-def _histories(state: State) -> Iterator[tuple[str, OriginLog, int]]:
-    """Every origin that was heard, what is left of its history, and how far it was applied.
+def _histories(state: State, seen: Mapping[str, int]) -> list[tuple[str, OriginLog, int]]:
+    """Every origin with more than was seen, what is left of it, and how far it was applied.
 
     By the applied vector, not by the logs: of an origin whose every entry is dead nothing may be
     left to retell, and that is what its events have come to.
     """
-    return ((origin, state.live.history(origin), seq) for origin, seq in state.applied.seqs.items())
+    vector, history = state.applied.vector, state.live.history
+    return [(origin, history(origin), seq) for origin, seq in vector.above(seen).items()]
 
 
 def _cut_before(log: OriginLog, seq: int, after: int, *, at_least_one: bool) -> int:

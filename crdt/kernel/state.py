@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crdt.errors import require
-from crdt.kernel.context import CausalContext, Cloud, Range, Swept
+from crdt.kernel.context import CausalContext, Cloud, Range, Swept, VersionVector
 from crdt.kernel.doomed import BLOCK_BITS, BLOCKS_MAX, Doomed
 from crdt.kernel.hlc import HLC, check_now
 from crdt.kernel.limits import SEQ_BITS
@@ -45,12 +45,13 @@ CHUNKS_ASIDE_BYTES_MAX = 1 << 30  # of memory, all of them together: some three 
 class BlockHashes:
     """Hashes of the live content, block by block (`blocks`), and how far they are up to date."""
 
-    __slots__ = ("of", "reached", "total")
+    __slots__ = ("at", "of", "reached", "total")
 
     def __init__(self) -> None:
         self.of: dict[int, bytes] = {}  # dot >> BLOCK_BITS -> hash, of blocks that hold something
         self.reached: dict[str, int] = {}  # the applied vector when it was last hashed up to there
-        self.total: bytes | None = None  # over all of them, once asked for
+        self.at = VersionVector()  # the applied vector when nothing was left to hash
+        self.total = 0  # the sum of all of them (`set_hash`)
 
 
 class State:

@@ -319,8 +319,9 @@ class Writer:
         """An own event happened: it is seen and applied."""
         state = self.state
         self.last = seq
-        state.applied.seqs[state.replica] = seq
-        if state.context is not state.applied:
+        applied = state.applied
+        applied.seqs[state.replica] = applied.news[state.replica] = seq
+        if state.context is not applied:
             state.context.add_range(state.replica, seq, seq)
 
     def publish(self, delta: Delta, undo: Iterable[Mark]) -> None:

@@ -455,7 +455,7 @@ class Agent:
 
     def version(self) -> Version:
         """A token for everything this agent has seen, its own writes included."""
-        return Version(dict(self._settled().vector))
+        return Version(self._settled().vector)
 
     async def durable(self, token: Version | None = None, timeout_s: float | None = None) -> None:
         """Wait until the events of `token` (default: of now) are on this disk.

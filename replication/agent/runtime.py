@@ -84,9 +84,9 @@ from replication.transport import port_of
 from replication.version import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from crdt import Kernel
+    from crdt import Kernel, VersionVector
     from replication.agent.assembly import ReplicaSettings
     from replication.config import Config
     from replication.journal import Booted, Journal, KeptOut
@@ -154,7 +154,7 @@ class AgentRuntime:
         self._exchange = 0
         self._deliveries: set[asyncio.Task[None]] = set()
         self._unsaved: list[Row] = []
-        self._vector: Mapping[str, int] = replica.durable
+        self._vector: VersionVector = replica.durable
         self._unpublished: list[Published] = []
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._stopping = False
@@ -284,7 +284,7 @@ class AgentRuntime:
         """What a close does for others: save, push, say goodbye."""
         replica, half_s = self.replica, CLOSE_TIMEOUT_S / 2
         with contextlib.suppress(ReplicationError):
-            await self.until(lambda: replica.durable == dict(replica.kernel.vector), half_s)
+            await self.until(lambda: replica.durable == replica.kernel.vector, half_s)
         self.call(replica.part)
         await self._exchanges_over(half_s / 2)
         self.call(replica.leave)
@@ -504,9 +504,8 @@ class AgentRuntime:
             self._send(send)
         if self.failure is None:
             changes, self._unpublished = self._unpublished, []
-            reached = dict(self._vector) if changes else {}
             for change in changes:
-                self.watchers.publish(change, reached)
+                self.watchers.publish(change, self._vector)
 
     async def _degrade(self, error: JournalFailedError) -> None:
         """Go read-only; from now on peers learn what the journal holds, and nothing more."""

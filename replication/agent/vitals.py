@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -109,12 +111,11 @@ class Vitals:
         self.heartbeat = Heartbeat(self.now_s)
 
     def committed(self, own: str, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        """A transaction took the durable vector from `before` to `after`; O(origins)."""
+        """A transaction took the durable vector from `before` to `after`; O(what changed)."""
         wall_ms = self.wall_ms()
-        for origin, seq in after.items():
-            if before.get(origin) != seq:
-                known = self._arrivals.setdefault(origin, deque(maxlen=ARRIVALS_MAX))
-                known.append((seq, wall_ms))
+        for origin, seq in VersionVector(after).changed(before).items():
+            known = self._arrivals.setdefault(origin, deque(maxlen=ARRIVALS_MAX))
+            known.append((seq, wall_ms))
         if after.get(own, 0) > before.get(own, 0):
             now_s = self.now_s()
             self._converging.append((own, after[own], now_s))

@@ -25,7 +25,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from crdt import BoundedCounter, Chunk, Delta, Kernel
+from crdt import BoundedCounter, Chunk, Delta, Kernel, VersionVector
 from replication.errors import JournalUnreadableError, VectorAheadError
 from replication.protocol import CHUNK, OWN, AccessPolicy, Row, agent_of, record_end
 
@@ -201,7 +201,7 @@ def check_vector(entry: Entry, known: Mapping[str, int]) -> None:
     """
     if entry.snapshot:
         return
-    risen = [origin for origin, seq in entry.vector.items() if seq > known.get(origin, 0)]
+    risen = list(VersionVector(entry.vector).above(known))
     if not risen:
         return
     reach = {origin: known.get(origin, 0) for origin in risen}

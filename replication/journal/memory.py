@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from crdt import VersionVector
 from replication.errors import JournalFailedError, JournalHeldError
 from replication.journal.base import Entry, Recovered, check_vector
 
@@ -45,7 +46,7 @@ class MemoryJournal:
             lease=entry.lease,
             snapshot=entry.snapshot or old.snapshot,
             rows=rows,
-            vector=dict(entry.vector),
+            vector=VersionVector(entry.vector),
             book=old.book if entry.book is None else entry.book,
         )
         self.appends += 1

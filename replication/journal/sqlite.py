@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from crdt import VersionVector
 from replication.errors import ConfigError, JournalFailedError, JournalUnreadableError
 from replication.journal import files
 from replication.journal.base import Entry, KeptOut, Recovered, check_vector, rebuild
@@ -115,7 +116,7 @@ class SqliteJournal:
         self._path = journal_path(path)
         self._hold: files.Hold | None = None
         self._db: sqlite3.Connection | None = None
-        self._vector: dict[str, int] = {}
+        self._vector = VersionVector()
         self._facts = Facts()
         self._nonce = ""
         self._commits = 0
@@ -229,7 +230,7 @@ class SqliteJournal:
 
     def _read(self, *, continuous: bool) -> Recovered:
         recovered = _recovered(self._connection(), continuous=continuous)
-        self._replica, self._vector = recovered.replica, dict(recovered.vector)
+        self._replica, self._vector = recovered.replica, VersionVector(recovered.vector)
         return recovered
 
     # ------------------------------------------------------------------------------ writing
@@ -237,7 +238,8 @@ class SqliteJournal:
     def append(self, entry: Entry) -> None:
         """One transaction; durable when it returns."""
         db = self._connection()
-        changed = {o: s for o, s in entry.vector.items() if self._vector.get(o) != s}
+        vector = VersionVector(entry.vector)
+        changed = vector.changed(self._vector)
         try:
             db.execute("BEGIN IMMEDIATE")
             check_vector(entry, self._vector)
@@ -251,8 +253,8 @@ class SqliteJournal:
             else:
                 db.executemany("INSERT INTO rows (kind, data, checksum) VALUES (?, ?, ?)", rows)
             sums = {origin: _vector_sum(origin, seq) for origin, seq in changed.items()}
-            vector = [(origin, seq, sums[origin]) for origin, seq in changed.items()]
-            db.executemany("REPLACE INTO vector VALUES (?, ?, ?)", vector)
+            stands = [(origin, seq, sums[origin]) for origin, seq in changed.items()]
+            db.executemany("REPLACE INTO vector VALUES (?, ?, ?)", stands)
             old = {origin: self._vector[origin] for origin in changed if origin in self._vector}
             less = sum([_vector_sum(origin, seq) for origin, seq in old.items()])
             facts: dict[str, str | int] = {
@@ -281,7 +283,8 @@ class SqliteJournal:
         except BaseException:
             _roll_back(db)
             raise
-        self._vector.update(changed)
+        whole = len(vector) >= len(self._vector)
+        self._vector = vector if whole else self._vector.replaced(changed)
         self._facts = known
         self._commits += 1
         self._replica, self._written = entry.replica, entry

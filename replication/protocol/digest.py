@@ -24,6 +24,7 @@ from replication.protocol.wire import vector_hash
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from crdt import VersionVector
     from replication.protocol.peers import Peer
 
 
@@ -31,9 +32,7 @@ FROZEN_LEAST = 16
 """Fewer unnamed origins are named: a hash of them would save nothing."""
 
 
-def opening(
-    mine: Mapping[str, int], peer: Peer, full_every: int, current: Collection[str]
-) -> Digest:
+def opening(mine: VersionVector, peer: Peer, full_every: int, current: Collection[str]) -> Digest:
     """The digest that opens an exchange with `peer`; `current` members' ids. O(origins)."""
     if peer.greeted() % full_every == 1:
         return whole(mine, peer, current)
@@ -43,32 +42,29 @@ def opening(
     return Digest(vector_hash(mine), Tier.CHANGED, changed)
 
 
-def answering(
-    mine: Mapping[str, int], peer: Peer, request: Digest, current: Collection[str]
-) -> Digest:
+def answering(mine: VersionVector, peer: Peer, request: Digest, current: Collection[str]) -> Digest:
     """The digest that answers `request`: a hash if equal, else what the peer needs to compare."""
     digest = vector_hash(mine)
     if digest == request.hash or request.tier is Tier.WANTED:
         return Digest(digest)
     if request.tier is Tier.HASH:
         return whole(mine, peer, current)
-    if request.tier is Tier.CHANGED or _rest(request, mine) is not None:
+    if request.tier is Tier.CHANGED or _is_rest_equal(request, mine):
         named = {o: mine.get(o, 0) for o in request.vector}
         return Digest(digest, Tier.CHANGED, named | _changed(mine, peer))
     return full(mine)
 
 
-def whole(mine: Mapping[str, int], peer: Peer, current: Collection[str]) -> Digest:
-    """The whole vector, with what is not of now as one hash, if they met. O(origins)."""
+def whole(mine: VersionVector, peer: Peer, current: Collection[str]) -> Digest:
+    """The whole vector, with what is not of now as one hash, if they met. O(what is of now)."""
     named = _changed(mine, peer) | {o: mine[o] for o in current if o in mine}
     if len(mine) - len(named) < FROZEN_LEAST or not peer.introduced:
         return full(mine)
-    rest = {o: s for o, s in mine.items() if o not in named}
-    return Digest(vector_hash(mine), Tier.CURRENT, named, vector_hash(rest))
+    return Digest(vector_hash(mine), Tier.CURRENT, named, mine.digest_without(named))
 
 
-def _changed(mine: Mapping[str, int], peer: Peer) -> dict[str, int]:
-    return {o: s for o, s in mine.items() if peer.shown.get(o, 0) != s}
+def _changed(mine: VersionVector, peer: Peer) -> dict[str, int]:
+    return mine.changed(peer.shown)
 
 
 def full(mine: Mapping[str, int]) -> Digest:
@@ -76,23 +72,23 @@ def full(mine: Mapping[str, int]) -> Digest:
     return Digest(vector_hash(mine), Tier.FULL, dict(mine))
 
 
-def reported(request: Digest, mine: Mapping[str, int]) -> dict[str, int]:
+def reported(request: Digest, mine: VersionVector) -> Mapping[str, int]:
     """What `request` says of the vector of its sender, with what its hash of the rest proves."""
-    return {**(_rest(request, mine) or {}), **request.vector}
+    return mine.replaced(request.vector) if _is_rest_equal(request, mine) else request.vector
 
 
-def lower_bound(request: Digest, mine: Mapping[str, int], peer: Peer) -> dict[str, int]:
-    """What the sender of `request` certainly has, for origins that I have events of; O(origins)."""
+def lower_bound(request: Digest, mine: VersionVector, peer: Peer) -> Mapping[str, int]:
+    """What the sender of `request` certainly has, for origins that I have events of.
+
+    O(origins that it names).
+    """
     if request.tier is Tier.FULL:
-        return dict(request.vector)
-    if request.tier is Tier.WANTED:
-        return {**mine, **request.vector}
-    return {**peer.known, **(_rest(request, mine) or {}), **request.vector}
+        return request.vector
+    if request.tier is Tier.WANTED or _is_rest_equal(request, mine):
+        return mine.replaced(request.vector)
+    return peer.known.replaced(request.vector)
 
 
-def _rest(request: Digest, mine: Mapping[str, int]) -> dict[str, int] | None:
-    """What the request left out, if that is equal here."""
-    if request.tier is not Tier.CURRENT:
-        return None
-    rest = {o: s for o, s in mine.items() if o not in request.vector}
-    return rest if vector_hash(rest) == request.rest else None
+def _is_rest_equal(request: Digest, mine: VersionVector) -> bool:
+    """Whether all that the request left out is here, and the same."""
+    return request.tier is Tier.CURRENT and mine.digest_without(request.vector) == request.rest

@@ -16,6 +16,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -99,7 +101,7 @@ class Effects:
     """After persist, in this order; the agent does it last."""
     notices: tuple[Notice, ...] = ()
     """At any time."""
-    vector: Mapping[str, int] = field(default_factory=dict)
+    vector: VersionVector = field(default_factory=VersionVector)
     """With persist: what the rows of this and all earlier steps add up to. It is part of the
     effects because the kernel may be ahead by the time a shell gets to its disk."""
 
@@ -211,7 +213,7 @@ class Pending:
             (*self._answers, *requests),
             tuple(self._published),
             tuple(self._notices),
-            dict(kernel.vector) if self._rows else {},
+            kernel.vector if self._rows else VersionVector(),
         )
         self._rows, self._answers, self._published, self._notices = [], [], [], []
         self.written = None

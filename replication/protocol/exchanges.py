@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
 from replication.protocol.effects import Send
 from replication.protocol.messages import Probe, Sync, is_brief
 from replication.protocol.policy import agent_of
@@ -49,7 +50,7 @@ class Opened:
     request: Message
     number: int
     deadline_s: float
-    shown: Mapping[str, int]
+    shown: VersionVector
 
 
 @dataclass(slots=True)
@@ -146,7 +147,7 @@ class Exchanges:
             request,
             self.wire.last_number,
             now_s + self.config.total_timeout_s,
-            dict(shown),
+            VersionVector(shown),
         )
         self._sends.append(Send(address, frame, self.last))
 

@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from replication.protocol.waits import Waits
 
 
+WEIGHED_EVERY = 8
+"""In one of so many rounds removal records are weighed, which takes a look at every origin."""
+
+
 @dataclass(slots=True)
 class Gossip:
     """One per replica; a second one, `durable_only`, while its journal fails."""
@@ -74,7 +78,8 @@ class Gossip:
     comparison: Comparison = field(init=False)
     read_only: bool = False
     """What peers bring is left with them: the journal cannot take it."""
-    _stable: dict[str, int] = field(default_factory=dict)
+    _rounds: int = 0
+    _stable: VersionVector = field(default_factory=VersionVector)
     """Up to which removals were forgotten when there last were too many."""
 
     def __post_init__(self) -> None:
@@ -85,7 +90,7 @@ class Gossip:
 
     def durable_only(self, kernel: Kernel) -> Gossip:
         """One that tells peers of what `kernel` holds, and takes nothing in; same quarantine."""
-        twin = replace(self, kernel=kernel, read_only=True, _stable={})
+        twin = replace(self, kernel=kernel, read_only=True, _stable=VersionVector())
         twin.intake.quarantine = self.intake.quarantine
         return twin
 
@@ -101,8 +106,10 @@ class Gossip:
             self.greet_stranger(address, now_s)
         if whom[0]:
             self.comparison.forget({member.replica for member in self.members.current()})
-        records_max = self.config.removal_records_bytes_stable
-        if whom[0] and self.kernel.stats()["records_bytes"] > records_max:
+        self._rounds += bool(whom[0])
+        if not whom[0] or self._rounds % WEIGHED_EVERY:
+            return
+        if self.kernel.records_bytes > self.config.removal_records_bytes_stable:
             stable = Acknowledgements(self.members, self.peers).stable(self.kernel.vector)
             self.waits.look(self.kernel.vector, now_s)
             if stable != self._stable:
@@ -128,13 +135,13 @@ class Gossip:
         every = self.config.digest_full_every
         digest = digests.opening(self.kernel.vector, peer, every, self.members.writing())
         full = digest.whole or not peer.introduced
-        few = sum(self.kernel.vector.values()) <= self.config.chunks_above_events
+        few = self.kernel.vector.events <= self.config.chunks_above_events
         lately_s = now_s - REPLACED_AFTER * self.config.gossip_interval_s
         lost = peer.pushing and self.exchanges.waiting(member.reach, Push, lately_s)
         data = b""
         if (peer.known or few) and (lost or not peer.pushing):
             fresh = peer.compared_since(widespread)
-            since = peer.believed if fresh else VersionVector(peer.believed) | widespread
+            since = peer.believed if fresh else peer.believed | widespread
             target = self.config.greeting_bytes_target
             data = self._encoded(since, target, now_s, whole=not fresh)
         claims = self.members.gossip(full=full, many=True)
@@ -193,19 +200,19 @@ class Gossip:
         """Whether this replica brings others' events, too; a leaf does not."""
         return self.policy.may_relay(agent_of(self.kernel.replica))
 
-    def _offered(self, theirs: Mapping[str, int]) -> dict[str, int]:
+    def _offered(self, theirs: Mapping[str, int]) -> Mapping[str, int]:
         """A peer's vector, as if it had whatever a leaf may not bring it."""
         if self._relays:
-            return dict(theirs)
+            return theirs
         me = agent_of(self.kernel.replica)
         mine = self.kernel.vector
         return {o: theirs.get(o, 0) if agent_of(o) == me else s for o, s in mine.items()}
 
-    def _lacks_much(self, theirs: Mapping[str, int], mine: Mapping[str, int]) -> bool:
+    def _lacks_much(self, theirs: Mapping[str, int], mine: VersionVector) -> bool:
         """Whether the whole state is cheaper than a retelling: columns instead of rows."""
-        if self.receiver.behind or any(theirs.values()):
+        if self.receiver.behind or VersionVector(theirs):
             return False
-        return sum(mine.values()) > self.config.chunks_above_events
+        return mine.events > self.config.chunks_above_events
 
     def synced(self, opened: Opened, replica: str, answer: Synced, now_s: float) -> None:
         """Take what the peer gave, ask for what it still has, push what it lacks.
@@ -240,7 +247,7 @@ class Gossip:
         if answer.reset:
             for wanted in self.receiver.reset(opened.address, answer.digest.vector, now_s):
                 self.open(opened.address, replica, wanted, now_s)
-        lacking = {o: mine.get(o, 0) for o, s in peer.known.items() if s > mine.get(o, 0)}
+        lacking = {o: mine.get(o, 0) for o in peer.known.above(mine)}
         if not self.policy.may_relay(agent_of(replica)):  # of a leaf only its own events
             lacking = {o: s for o, s in lacking.items() if agent_of(o) == agent_of(replica)}
         unasked = request.digest.tier is not Tier.WANTED and not answer.delta and not answer.reset
@@ -471,7 +478,7 @@ class Gossip:
         else:
             self._push_bytes(plan.peer.reach, replica, push, now_s, plan.since)
 
-    def _news(self, since: Mapping[str, int], applied: Mapping[str, int], now_s: float) -> bytes:
+    def _news(self, since: Mapping[str, int], applied: VersionVector, now_s: float) -> bytes:
         """What a peer lacks that has all but what is above `since`; the journal's bytes, if it can.
 
         A write that this step made, and nothing else, is encoded already: for the journal.
@@ -479,7 +486,7 @@ class Gossip:
         written = self.pending.written
         if written is not None and written.covers(since, applied):
             return written.data
-        return self._encoded({**applied, **since}, self.config.delta_bytes_target, now_s)
+        return self._encoded(applied.replaced(since), self.config.delta_bytes_target, now_s)
 
     def _push(
         self,
@@ -532,8 +539,8 @@ class Gossip:
         """
         mine = self.kernel.vector
         delta = self.kernel.delta_since(since, bytes_max=room, pieces=True) if room else Delta()
-        after = {**since, **{origin: last for origin, _, last in delta.ranges}}
-        return delta, any(seq > after.get(origin, 0) for origin, seq in mine.items())
+        after = VersionVector(since).replaced({origin: last for origin, _, last in delta.ranges})
+        return delta, not mine <= after
 
     def _encoded(
         self, since: Mapping[str, int], bytes_target: int, now_s: float, *, whole: bool = False

@@ -31,6 +31,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
 from replication.protocol.messages import Sync
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class GossipScheduler:
     _spreading: Mapping[str, int] = field(init=False)
     rounds: int = 0
     """How many began."""
-    _before: dict[str, int] = field(default_factory=dict)
+    _before: VersionVector = field(default_factory=VersionVector)
     _asked: frozenset[str] = frozenset()
     _silent: set[str] = field(default_factory=set)
     """Partners of this round that did not answer yet."""
@@ -119,13 +120,13 @@ class GossipScheduler:
         self.seeds = tuple(seed for seed in self.seeds if seed != address)
 
     def begin(
-        self, vector: Mapping[str, int], members: Membership, now_s: float
+        self, vector: VersionVector, members: Membership, now_s: float
     ) -> tuple[list[Member], list[str]]:
         """Who to sync with now: members, and while there are none, seeds; empty if not due."""
         if now_s < self.due_s:
             return self._replacements(members, now_s), []
         idle = vector == self._before and not self._silent
-        self._before = dict(vector)
+        self._before = vector
         if self.rounds % WIDESPREAD_ROUNDS == 0:
             self.widespread, self._spreading = self._spreading, self._before
         self.rounds += 1

@@ -35,9 +35,9 @@ there is one principal -; what a leaf says of others is dropped (`prober`). So e
 directly or is vouched for by somebody who may bring others' events, too, and `stable` waits for
 nobody else's inventions; of one leaf's ids, met or not, `ROWS_PER_LEAF_MAX` are kept.
 
-*An address is a hint to dial.* It is `proved` when its owner answered there, to a question of ours;
-until then nothing but a bare probe is sent to it (`exchanges`), whoever told it. A member that
-tells another address has to prove that anew.
+*An address is a hint to dial.* It is `proved` when its owner answered there, to a question of ours,
+or told it first hand and may speak for others, too; until then nothing but a bare probe is sent to
+it (`exchanges`). A member that is said to have another address has to prove that anew.
 
 An address of our own is nobody else's: who was known there is gone from it (another agent took its
 port, or this one had another id), so it keeps its row and its verdict, and is not dialled there. An
@@ -235,11 +235,13 @@ class Membership:
 
         `sender` made them, in that boot; without one they are our own, as of the last run.
         """
-        return [
-            row
-            for claim in claims
-            if (row := self._learn_one(claim, now_s, sender, boot)) is not None
-        ]
+        told = list(claims)
+        rows = [self._learn_one(claim, now_s, sender, boot) for claim in told]
+        for claim in told if self.policy.may_relay(agent_of(sender)) else ():
+            row = self._rows.get(claim.replica)
+            if row is not None and claim.replica == sender and claim.address == row.address:
+                row.proved = True  # its own word, first hand
+        return [row for row in rows if row is not None]
 
     def believed(self, sender: str, claims: Iterable[MemberClaim]) -> list[MemberClaim]:
         """Those of its claims that a sender is to be believed: of itself, or as a relay."""

@@ -29,12 +29,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
 from replication.protocol.policy import agent_of
 from replication.protocol.shares import Shares
 from replication.protocol.wire import ORIGINS_MAX, told_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from replication.config import Config
     from replication.protocol.membership import Dice, Member, Membership
@@ -51,6 +52,9 @@ WITHHELD_MAX = 3
 """So often a newcomer is not pushed to, because it is about to ask for chunks itself."""
 
 
+NOTHING_KNOWN = VersionVector()
+
+
 @dataclass(slots=True)
 class Peer:
     """What is known about one peer's state.
@@ -59,14 +63,15 @@ class Peer:
     an origin to the hashes of the replicas that were told of its news already.
     """
 
-    known: dict[str, int] = field(default_factory=dict)
-    believed: dict[str, int] = field(default_factory=dict)
+    known: VersionVector = field(default_factory=VersionVector)
+    guessed: dict[str, int] = field(default_factory=dict)
+    """Where the belief is above `known`; few, since what a peer says ends a guess."""
     dirty: dict[str, set[int]] = field(default_factory=dict)
     pushing: bool = False
     """One push is in flight at a time."""
     brief: bool = False
     """Whether it is dirty only for a push that is small."""
-    shown: dict[str, int] = field(default_factory=dict)
+    shown: VersionVector = field(default_factory=VersionVector)
     """My vector as of the last exchange with it: what changed since is the CHANGED digest."""
     introduced: bool = False
     """Whether we ever compared vectors, in this boot."""
@@ -75,29 +80,40 @@ class Peer:
     """The digests of its table of members and of mine when it was given the whole of mine."""
     _withheld: int = 0
 
+    @property
+    def believed(self) -> VersionVector:
+        """What it has as far as we can guess. O(guesses)."""
+        above = {o: s for o, s in self.guessed.items() if s > self.known.get(o, 0)}
+        return self.known.replaced(above) if above else self.known
+
+    def believes(self, origin: str) -> int:
+        """Up to which event of an origin we think it stands."""
+        return max(self.known.get(origin, 0), self.guessed.get(origin, 0))
+
     def reported(self, vector: Mapping[str, int], *, exact: bool = False) -> None:
-        """The peer said what it has. `exact` forgets beliefs about the origins named."""
-        room = VECTOR_MAX - len(self.known)
-        for origin, seq in vector.items():
-            if origin not in self.known:
-                if room <= 0:
-                    continue
-                room -= 1
-            if seq > self.known.get(origin, 0):
-                self.known[origin] = seq
-            if exact or seq > self.believed.get(origin, 0):
-                self.believed[origin] = max(seq, self.known.get(origin, 0))
+        """The peer said what it has. `exact` forgets guesses about the origins named."""
+        known = self.known | vector
+        if len(known) > VECTOR_MAX:
+            fresh = [origin for origin in vector if origin not in self.known]
+            room = max(0, VECTOR_MAX - len(self.known))
+            beyond = set(fresh[room:])
+            known = self.known | {o: s for o, s in vector.items() if o not in beyond}
+        self.known = known
+        self.guessed = {
+            origin: seq
+            for origin, seq in self.guessed.items()
+            if seq > known.get(origin, 0) and not (exact and origin in vector)
+        }
 
     def compared(self, theirs: Mapping[str, int], shown: Mapping[str, int]) -> None:
         """Both ends know each other's vector now: theirs as reported, mine as it was `shown`."""
         self.reported(theirs, exact=True)
-        self.shown = dict(shown)
+        self.shown = VersionVector(shown)
         self.introduced = True
 
     def compared_since(self, vector: Mapping[str, int]) -> bool:
-        """Whether we compared vectors when mine had reached `vector` already; O(origins)."""
-        shown = self.shown
-        return self.introduced and all(shown.get(origin, 0) >= s for origin, s in vector.items())
+        """Whether we compared vectors when mine had reached `vector` already."""
+        return self.introduced and self.shown >= vector
 
     def greeted(self) -> int:
         """One more exchange is opened with it; how many there were by now."""
@@ -107,9 +123,9 @@ class Peer:
     def raise_belief(self, ranges: Ranges) -> None:
         """Somebody pushed these ranges to the peer; if they arrived, it knows them."""
         for origin, first, last in sorted(ranges):
-            believed = self.believed.get(origin, 0)
+            believed = self.believes(origin)
             if first <= believed + 1 and last > believed:
-                self.believed[origin] = last
+                self.guessed[origin] = last
 
     def withhold(self) -> bool:
         """Whether not to push now, since it will ask for chunks - unless it cannot reach us."""
@@ -152,10 +168,10 @@ class Peers:
             known = self.peers[replica] = Peer()
         return known
 
-    def known(self, replica: str) -> Mapping[str, int]:
+    def known(self, replica: str) -> VersionVector:
         """What a peer said that it has, if it said anything."""
         record = self.peers.get(replica)
-        return {} if record is None else record.known
+        return NOTHING_KNOWN if record is None else record.known
 
     def hash_of(self, replica: str) -> int:
         """`told_hash`, remembered."""
@@ -220,7 +236,7 @@ class Peers:
             peer = self.peers.get(member.replica)
             if peer is None or peer.pushing or not peer.dirty or len(planned) >= ready:
                 continue
-            since = {origin: peer.believed.get(origin, 0) for origin in peer.dirty}
+            since = {origin: peer.believes(origin) for origin in peer.dirty}
             told = sorted(set().union(*peer.dirty.values()))[: self._config.told_max]
             peer.dirty = {}
             if all(seq >= applied.get(origin, 0) for origin, seq in since.items()):
@@ -266,7 +282,7 @@ class Peers:
         behind = [
             origin
             for origin, stands in vector.items()
-            if stands != peer.believed.get(origin, 0) and stands < applied.get(origin, 0)
+            if stands != peer.believes(origin) and stands < applied.get(origin, 0)
         ]
         peer.reported(vector, exact=True)
         peer.brief = peer.brief and not behind
@@ -309,33 +325,29 @@ class Acknowledgements:
     peers: Peers
 
     def lag(self, mine: Mapping[str, int]) -> dict[str, int]:
-        """Per current member: events of `mine` not known to be there; O(members x origins)."""
-        behind = {}
+        """Per current member: events of `mine` not known to be there; O(members x those)."""
+        behind, vector = {}, VersionVector(mine)
         for member in self.members.current():
             known = self.peers.known(member.replica)
-            behind[member.replica] = sum(max(0, s - known.get(o, 0)) for o, s in mine.items())
+            lacked = vector.above(known)
+            behind[member.replica] = sum(s - known.get(o, 0) for o, s in lacked.items())
         return behind
 
     def reached(self, wanted: Mapping[str, int]) -> Reached:
-        """How many current members said that they have these; O(members x origins)."""
-        there = [
-            member.journalled
-            for member in self.members.current()
-            if next(self.lacking(member, wanted), None) is None
-        ]
+        """How many current members said that they have these; O(members x len(wanted))."""
+        known = self.peers.known
+        there = [m.journalled for m in self.members.current() if known(m.replica) >= wanted]
         return Reached(there.count(True), there.count(False))
 
-    def lacking(self, member: Member, wanted: Mapping[str, int]) -> Iterator[str]:
-        """Origins of which a member did not say that it has the events up to these; O(origins)."""
-        known = self.peers.known(member.replica)
-        return (origin for origin, seq in wanted.items() if known.get(origin, 0) < seq)
+    def lacking(self, member: Member, wanted: Mapping[str, int]) -> Iterable[str]:
+        """Origins of which a member did not say that it has the events up to these."""
+        return VersionVector(wanted).above(self.peers.known(member.replica))
 
-    def stable(self, mine: Mapping[str, int]) -> dict[str, int]:
+    def stable(self, mine: Mapping[str, int]) -> VersionVector:
         """The events of `mine` that every current member, dead ones included, has durably."""
-        vector = dict(mine)
+        vector = VersionVector(mine)
         for member in self.members.current():
-            known = self.peers.known(member.replica)
-            vector = {origin: min(seq, known.get(origin, 0)) for origin, seq in vector.items()}
+            vector &= self.peers.known(member.replica)
         return vector
 
 

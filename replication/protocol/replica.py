@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
+from crdt import VersionVector
 from replication.errors import (
     AuthenticationError,
     BusyError,
@@ -127,7 +128,7 @@ class Replica:
         self._pending = Pending()
         self.counts = self._pending.counts
         # What the journal brought back is durable; nothing else may be shown to peers.
-        self.durable: dict[str, int] = dict(kernel.vector)
+        self.durable: VersionVector = kernel.vector
 
         # Who there is. The book comes before the seeds are asked, so that a cluster that restarts
         # as a whole finds itself. A hub is a seed, too: it is dialled, and then greeted by `line`.
@@ -154,7 +155,7 @@ class Replica:
         detector = FailureDetector(config, dice, next_s=now_s + config.probe_interval_s)
         self.prober = Prober(detector, self.members, self.exchanges, self.peers)
         seeds = tuple(sorted({*seeds, *self._hubs} - {address}))
-        self.scheduler = GossipScheduler(config, dice, seeds, now_s, dict(kernel.vector))
+        self.scheduler = GossipScheduler(config, dice, seeds, now_s, kernel.vector)
 
         self.waits = Waits(
             config,
@@ -299,7 +300,7 @@ class Replica:
 
     def persisted(self, vector: Mapping[str, int]) -> None:
         """Everything up to `vector` is on disk: from now on it may be called durable."""
-        self.durable = dict(vector)
+        self.durable = VersionVector(vector)
 
     def degrade(self, durable: Kernel | None) -> None:
         """The journal failed: until `recover`, tell peers of `durable` state only, take nothing.
@@ -345,9 +346,8 @@ class Replica:
 
     def check(self) -> None:
         """Assert the invariants between steps; the simulator calls it after every one."""
-        applied = self.kernel.vector
-        for origin, seq in self.durable.items():
-            assert seq <= applied.get(origin, 0), f"durable {origin} ahead of the state"
+        ahead = self.durable.above(self.kernel.vector)
+        assert not ahead, f"durable is ahead of the state: {ahead}"
         assert self.members.me.replica == self.id, "membership and kernel disagree on who we are"
         self.lives.check()
         assert not self.counts["fault"], "a step raised what nobody foresaw"

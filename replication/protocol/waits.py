@@ -41,6 +41,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from crdt import VersionVector
 from replication.protocol.exchanges import BRIEF_MAX
 from replication.protocol.messages import (
     ORIGINS_ASKED_MAX,
@@ -191,7 +192,7 @@ class Waits:
 
     def begin(self, wanted: Mapping[str, int], copies: int | None, until_s: float = inf) -> Wait:
         """Somebody begins to wait; the next step asks. O(origins + peers)."""
-        wait = Wait(dict(wanted), copies, until_s)
+        wait = Wait(VersionVector(wanted), copies, until_s)
         self._waits[id(wait)] = wait
         self._groups.setdefault(copies, _Group()).add(wait)
         self._news = True

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from replication.journal import Booted
 
 EPOCH_MS = 1_700_000_000_000
+SNAPSHOT_BYTES_PER_ROW = 1024  # the larger it was, the more rows it waits for, as on a real disk
 SNAPSHOT_ABOVE_ROWS = 16  # small, so that most restarts go through the bytes of a kernel
 
 
@@ -101,6 +102,7 @@ class SimulatedAgent:
     leased_to: str = ""
     log_rows: int = 0
     """Rows of its journal since the last snapshot."""
+    snapshot_bytes: int = 0
     waiting: list[Effects] = field(default_factory=list)
     committing: bool = False
     published: list[Published] = field(default_factory=list)
@@ -386,8 +388,10 @@ class Simulation:
         book = agent.replica.members.address_book()
         agent.log_rows += len(rows)
         snapshot = b""
-        if agent.log_rows > SNAPSHOT_ABOVE_ROWS and dict(agent.replica.kernel.vector) == vector:
+        least = max(SNAPSHOT_ABOVE_ROWS, agent.snapshot_bytes // SNAPSHOT_BYTES_PER_ROW)
+        if agent.log_rows > least and agent.replica.kernel.vector == vector:
             snapshot, agent.log_rows = agent.replica.kernel.to_bytes(), 0
+            agent.snapshot_bytes = len(snapshot)
         entry = Entry(rows, vector, agent.replica.id, lease, snapshot, book)
         agent.committing = True
         wait_s = self.dice.uniform(*self.faults.disk_s)
@@ -495,6 +499,6 @@ class Simulation:
     def equal(self) -> bool:
         """Whether all running replicas have equal vectors and equal canonical state."""
         kernels = [self[name] for name in self.up()]
-        if any(dict(k.vector) != dict(kernels[0].vector) for k in kernels):
+        if any(k.vector != kernels[0].vector for k in kernels):
             return False
         return len({k.digest() for k in kernels}) <= 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from crdt import Kernel, ORSet
+import sys
+
+from crdt import Kernel, ORSet, PNCounter, VersionVector
 from replication import Config, Simulation
 from replication.journal.base import Entry
 from replication.journal.memory import MemoryJournal
@@ -72,3 +74,40 @@ def test_agents_restarted_many_times_still_converge():
     assert len(sim["ada"].vector) > 2 * FROZEN_LEAST
     wanted = {*range(2 * FROZEN_LEAST), *(f"ada {life}" for life in range(2 * FROZEN_LEAST))}
     assert sim["bob"].document("set", ORSet).value == wanted
+
+
+def steps_of_writes(closed: int, monkeypatch) -> tuple[int, int]:
+    """Calls and resumed generators of twelve writes, and how often a whole long vector is read."""
+    sim = cluster(closed)
+    for number in range(3 * 40):  # past the first snapshots, which tell all there is
+        sim[("ada", "bob", "cyd")[number % 3]].document("n", PNCounter).increment(1)
+        sim.run(0.3)
+    steps, whole = 0, 0
+    read = VersionVector._whole
+
+    def counted(vector: VersionVector) -> dict[str, int]:
+        nonlocal whole
+        whole += len(vector) > closed > 0
+        return read(vector)
+
+    def step(frame: object, event: str, arg: object) -> None:
+        nonlocal steps
+        steps += event == "call"
+
+    monkeypatch.setattr(VersionVector, "_whole", counted)
+    for number in range(12):
+        sim[("ada", "bob", "cyd")[number % 3]].document("n", PNCounter).increment(1)
+        sys.setprofile(step)
+        try:
+            sim.run(0.3)
+        finally:
+            sys.setprofile(None)
+    return steps, whole
+
+
+def test_a_write_costs_the_same_beside_a_thousand_former_lives(monkeypatch):
+    """Counterexample: each write copied, compared and hashed the whole vector, in every agent."""
+    without, _ = steps_of_writes(0, monkeypatch)
+    beside, whole = steps_of_writes(1000, monkeypatch)
+    assert whole <= 2, "of a shared vector only the news are looked at"
+    assert beside <= 1.2 * without + 1000, f"{beside} steps against {without}"

@@ -153,8 +153,13 @@ def test_an_address_is_a_hint_until_its_owner_answered_there():
     assert members.is_hint("bob~1", "h:bob~1")
     members.answered("bob~1", "h:bob~1", 1.0)
     assert not members.is_hint("bob~1", "h:bob~1")
-    members.learn([MemberClaim("bob~1", "h:new", 11, Status.ALIVE)], 2.0, "bob~1")
+    members.learn([MemberClaim("bob~1", "h:new", 11, Status.ALIVE)], 2.0, "eve~1")
     assert members.is_hint("bob~1", "h:new")
+    members.learn([MemberClaim("bob~1", "h:new", 11, Status.ALIVE)], 2.0, "bob~1")
+    assert not members.is_hint("bob~1", "h:new"), "a relay's own word, first hand"
+    hub = leaves()
+    hub.learn([claim("leaf~1", 1)], 1.0, "leaf~1")
+    assert hub.is_hint("leaf~1", "h:leaf~1")
 
 
 def test_a_closed_life_is_no_member_and_claims_do_not_make_it_one():
