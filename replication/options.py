@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from replication.errors import ConfigError, SecretRequiredError
-from replication.protocol import Keyring
+from replication.protocol import AccessPolicy, Keyring
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -113,6 +113,27 @@ def keys_of(secret: Secret | None) -> tuple[bytes, ...]:
             f"a secret has at least {SECRET_BYTES_MIN} bytes", hint="openssl rand -hex 32"
         )
     return keys
+
+
+def check_leaves(rules: AccessPolicy, keys: Keyring) -> None:
+    """Refuse rules under which an agent with an own key would be believed about others.
+
+    Raises:
+        ConfigError: nothing was started.
+    """
+    if not (keys.own or keys.principals):
+        return
+    if rules.relays is None:
+        raise ConfigError(
+            "an own key proves one name, and without `relays` every agent speaks for all",
+            hint="AccessPolicy(relays={...}) with the agents that hold the secret, on every agent",
+        )
+    both = sorted(set(rules.relays) & set(keys.principals))
+    if both:
+        raise ConfigError(
+            f"{', '.join(both)}: an agent with an own key is a leaf, and no relay",
+            hint="a relay holds the cluster's secret; or leave it out of `relays`",
+        )
 
 
 def keyring_of(

@@ -66,6 +66,7 @@ from replication.errors import (
 )
 from replication.journal import MemoryJournal, SqliteJournal
 from replication.options import (
+    check_leaves,
     check_reach,
     checked_count,
     checked_kind,
@@ -170,6 +171,7 @@ class Agent:
         self.config = config or Config()
         self.rules = rules or AccessPolicy()
         keys = keyring_of(secret, key, principals)
+        check_leaves(self.rules, keys)
         kept = checked_addresses(hubs)
         if transport is None:
             hosts = [split_address(place)[0] if place else "" for place in (listen, address)]

@@ -79,7 +79,15 @@ from replication.errors import (
     WrongThreadError,
 )
 from replication.journal import HOW_TO_GO_ON, Entry, boot, leased, rebuild
-from replication.protocol import BOOT_BYTES, NOTHING, Effects, Published, Row, Send
+from replication.protocol import (
+    BOOT_BYTES,
+    NOTHING,
+    Effects,
+    PeerConnection,
+    Published,
+    Row,
+    Send,
+)
 from replication.transport import port_of
 from replication.version import Version
 
@@ -90,7 +98,7 @@ if TYPE_CHECKING:
     from replication.agent.assembly import ReplicaSettings
     from replication.config import Config
     from replication.journal import Booted, Journal, KeptOut
-    from replication.protocol import MemberClaim, PeerConnection, Replica
+    from replication.protocol import MemberClaim, Replica
     from replication.transport import Transport
 
 T = TypeVar("T")
@@ -631,7 +639,9 @@ class AgentRuntime:
             logger.log(level, "no-answer", extra={"facts": facts})
             self.call(lambda now_s: self.replica.failed(exchange, now_s))
         else:
-            self.call(lambda now_s: self.replica.answered(exchange, answer, now_s))
+            names = self._transport.names_at(send.address) if self.replica.policy.certified else ()
+            came = PeerConnection(names=frozenset(names))
+            self.call(lambda now_s: self.replica.answered(exchange, answer, now_s, came))
         finally:
             self.vitals.queued["outbound"] -= len(send.frame)
 

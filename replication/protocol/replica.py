@@ -244,14 +244,17 @@ class Replica:
             self._pending.answer(sealed, exchange, status)
         return self._take(now_s)
 
-    def answered(self, exchange: int, frame: bytes, now_s: float) -> Effects:
+    def answered(
+        self, exchange: int, frame: bytes, now_s: float, connection: PeerConnection = ANONYMOUS
+    ) -> Effects:
         """The answer to an exchange of ours; one that is unknown by now is ignored."""
         opened = self.exchanges.take(exchange)
         if opened is None:
             return self._take(now_s)
         try:
             envelope = self._wire.open(frame)
-            self.identity.vouch(envelope.replica, envelope.principal)
+            names = self.policy.names_of(connection)
+            self.identity.vouch(envelope.replica, envelope.principal, names)
             if envelope.answers != opened.number and type(envelope.message) is not Refused:
                 raise MalformedFrameError("the answer belongs to another request")
             if self.gossip.read_only or self.exchanges.is_blocked(envelope.replica, opened.address):

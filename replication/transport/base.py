@@ -110,6 +110,9 @@ class Transport(Protocol):
             PeerUnreachableError: no answer; the request may or may not have arrived.
         """
 
+    def names_at(self, address: str) -> frozenset[str]:
+        """The names that a certificate proved there when it answered last; none without one."""
+
     def mount(self, app: Any, path: str, agent: AbstractAsyncContextManager[object]) -> None:
         """Serve from an application that somebody else runs, and let it run the agent.
 

@@ -58,6 +58,7 @@ PROOF = "X-Convoca-Proof"
 MEDIA_TYPE = "application/x-convoca-frame"
 BRIEF_BYTES = 2048
 BRIEF_PLACES = 16
+NAMES_MAX = 4096
 UNAUTHENTICATED = "no key that is known here sealed this frame\n"
 """What a frame that proves nothing is told: nothing of ours."""
 logger = logging.getLogger("replication.http")
@@ -169,6 +170,8 @@ class HttpTransport:
         self._door: Door | None = None
         self._server: asyncio.Server | None = None
         self._path = PATH
+        self._names: dict[str, frozenset[str]] = {}
+        """URL -> names in the certificate that it showed last."""
 
     # ------------------------------------------------------------------------------ serving
 
@@ -372,6 +375,17 @@ class HttpTransport:
             self._circuits.end(address, answered=answered)
         return answer
 
+    def _note_names(self, url: str, transport: asyncio.BaseTransport | None) -> None:
+        self._names.pop(url, None)
+        if len(self._names) >= NAMES_MAX:
+            del self._names[next(iter(self._names))]
+        self._names[url] = _certified_names(transport)
+
+    def names_at(self, address: str) -> frozenset[str]:
+        """The names that a certificate proved there when it answered last; none without one."""
+        names = self._lines.names_at(address)
+        return self._names.get(self._url_of(address), frozenset()) if names is None else names
+
     def _url_of(self, address: str) -> str:
         host, port, path = split_address(address)
         scheme = "https" if self._client_tls else "http"
@@ -385,6 +399,9 @@ class HttpTransport:
         async with session.post(
             url, data=frame, ssl=tls, headers=proof, allow_redirects=False
         ) as response:
+            if self._client_tls is not None:  # as long as the connection is this answer's
+                connection = response.connection
+                self._note_names(url, connection.transport if connection is not None else None)
             self.traffic.sent += len(frame)
             limit = self._config.body_bytes_max
             if (response.content_length or 0) > limit:

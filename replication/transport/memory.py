@@ -74,6 +74,10 @@ class MemoryTransport:
         self.traffic.received += len(answer)
         return answer
 
+    def names_at(self, address: str) -> frozenset[str]:  # noqa: ARG002 - the port's
+        """There are no certificates."""
+        return frozenset()
+
     def mount(self, app: object, path: str, agent: object) -> None:  # noqa: ARG002 - the port's
         """There is nothing to mount."""
         raise ConfigError(f"a switchboard cannot be mounted at {path}")

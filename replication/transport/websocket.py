@@ -226,6 +226,7 @@ class Lines:
         self._keys = keys
         self._traffic = traffic
         self._lines: dict[str, Line] = {}
+        self._names: dict[str, frozenset[str]] = {}
         self._accepted = 0
         self._dialers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
@@ -234,6 +235,12 @@ class Lines:
     def get(self, via: str) -> Line | None:
         """The line to a place, if there is one now."""
         return self._lines.get(via)
+
+    def names_at(self, via: str) -> frozenset[str] | None:
+        """The names that the certificate at the other end of a line proves; None: no line."""
+        if via.startswith("line:"):
+            return self._names.get(via, frozenset())
+        return self._names.get(via)
 
     async def accept(
         self,
@@ -346,12 +353,12 @@ class Lines:
     async def _run(
         self, line: Line, connection: PeerConnection, serve: Serve, line_news: LineNews
     ) -> None:
-        self._lines[connection.via] = line
+        self._lines[connection.via], self._names[connection.via] = line, connection.names
         line_news(connection.via, True)
         try:
             await line.run(serve, connection)
         finally:
-            del self._lines[connection.via]
+            del self._lines[connection.via], self._names[connection.via]
             line_news(connection.via, False)
 
     async def close(self) -> None:

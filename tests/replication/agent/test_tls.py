@@ -34,7 +34,7 @@ async def test_agents_talk_over_mutual_tls(tmp_path, tls_contexts):
 async def test_a_certificate_speaks_for_the_agent_that_it_names(tmp_path, tls_contexts):
     """`AccessPolicy.certified`: a principal is the certificate's name, by POST and WebSocket."""
     rules = AccessPolicy(certified=True, relays={"hub"})
-    server, client = tls_contexts("leaf")
+    server, client = meet(tmp_path, tls_contexts, "hub", "leaf")
     away = {"listen": "", "client_tls": client, "rules": rules}
     async with Agent("hub", server_tls=server, rules=rules) as hub:
         async with Agent("leaf", hubs=[hub.address], **away) as leaf:
@@ -48,3 +48,31 @@ async def test_a_certificate_speaks_for_the_agent_that_it_names(tmp_path, tls_co
                 await hub.seen(hob.version(), timeout_s=1)
             assert hub.counts()["refused:forbidden"] > 0
             assert {m.name for m in hub.members()} == {"leaf"}
+
+
+def meet(tmp_path, tls_contexts, one, other):
+    """The server's context of one, and the client's of the other, which trust each other."""
+    server, client = tls_contexts(one)[0], tls_contexts(other)[1]
+    server.load_verify_locations(tmp_path / f"{other}.pem")
+    client.load_verify_locations(tmp_path / f"{one}.pem")
+    return server, client
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("way", ["peers", "hubs"])
+async def test_an_answer_is_believed_of_whoever_its_certificate_names(tmp_path, tls_contexts, way):
+    """Counterexample: certificates were asked of questions alone; any of them answered as hub."""
+    rules = AccessPolicy(certified=True, relays={"hub"})
+    server, client = meet(tmp_path, tls_contexts, "mallory", "leaf")
+    async with (
+        Agent("hub", server_tls=server, rules=rules) as impostor,
+        Agent(
+            "leaf", listen="", client_tls=client, rules=rules, **{way: [impostor.address]}
+        ) as leaf,
+    ):
+        impostor.counter("n").increment(100)
+        with pytest.raises(NotYetError):
+            await leaf.seen(impostor.version(), timeout_s=2)
+        assert leaf.counter("n").value == 0
+        assert leaf.counts()["refused:forbidden"] > 0
+        assert leaf.members() == []

@@ -201,6 +201,29 @@ async def test_an_agent_with_its_own_key_speaks_for_itself_and_nobody_else(until
         Agent("leaf", key="leaf's own key", secret=SECRET)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        AccessPolicy(),
+        AccessPolicy(writers={"admin/": {"boss"}}),
+        AccessPolicy(certified=True),
+        AccessPolicy(relays={"hub", "leaf"}),
+    ],
+    ids=["none", "writers alone", "certificates alone", "the leaf relays"],
+)
+def test_rules_that_let_a_leaf_speak_for_others_are_refused_at_the_start(rules):
+    """Counterexample: without `relays` an own-key leaf wrote in the name of its boss."""
+    for hub in ({"secret": SECRET, "principals": {"leaf": "leaf's own key"}},):
+        with pytest.raises(ConfigError, match="own key"):
+            Agent("hub", rules=rules, **hub)
+    if rules.relays is None:
+        with pytest.raises(ConfigError, match="own key"):
+            Agent("leaf", key="leaf's own key", rules=rules)
+    Agent(
+        "hub", rules=AccessPolicy(relays={"hub"}), secret=SECRET, principals={"leaf": "a key 123"}
+    )
+
+
 def test_an_id_names_its_agent():
     """The name before the incarnation; it is what rules and keys speak of."""
     assert agent_of("leaf~01") == "leaf"
