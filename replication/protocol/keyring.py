@@ -114,7 +114,8 @@ class Keyring:
         """The name whose key `shown` proves, "" for a key of anybody's; None: of none. O(keys)."""
         named = [("", key) for key in self.cluster] + list(self._by_id.values())
         for (name, _), proof in zip(named, _proofs(statement, [k for _, k in named]), strict=True):
-            if hmac.compare_digest(proof.encode(), shown.encode()):
+            # Bytes of a header that are no text come as surrogates, and prove nothing.
+            if hmac.compare_digest(proof.encode(), shown.encode(errors="surrogateescape")):
                 return name
         return None
 

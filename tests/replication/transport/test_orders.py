@@ -238,6 +238,14 @@ async def test_bytes_that_are_no_text_are_a_refusal(
     async with Agent("ada", secret=SECRET) as ada:
         for path in ("/documents", "/orders", "/changes"):
             assert await ask(ada, path, Authorization=value) == 403
+        host, _, port = ada.address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /_replica HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 20000\r\n"
+            b"Content-Type: application/x-convoca-frame\r\nX-Convoca-Proof: " + value + b"\r\n\r\n"
+        )
+        assert int((await asyncio.wait_for(reader.readline(), 10)).split()[1]) in {401, 403, 413}
+        writer.close()
     assert "Traceback" not in caplog.text
 
 
