@@ -281,6 +281,17 @@ class Kernel:
             found.add(None)
         return found
 
+    def places_at(self, dots: Range) -> list[tuple[int, str]]:
+        """(seq, document) of each live entry among some dots of one origin, ascending. O(range)."""
+        origin, first, last = _range(dots)
+        live = self._state.live
+        log = live.history(origin)
+        return [
+            (seq, container.path[0])
+            for seq, container, step in log.slots(first, last)
+            if live.entry(container, step, log.base + seq) is not None
+        ]
+
     # ------------------------------------------------------------------------------- writes
 
     def batch(self, bytes_max: int | None = None) -> Batch:

@@ -319,6 +319,9 @@ class Gossip:
         pending.counts["bytes:delta"] += len(data)
         pending.counts["redundant"] += taken.redundant
         self.peers.credit(taken.ranges, sender, self.members.live(), told)
+        for origin, why in taken.barred.items():
+            pending.counts[f"refused:{ForbiddenError.code}"] += 1
+            pending.notice("origin-refused", origin=origin, why=why, **{"from": sender})
         if taken.outcome is Outcome.POISON:
             pending.notice("quarantined", **{"from": sender, "why": taken.why})
         for row, change in taken.applied:

@@ -11,7 +11,8 @@ quarantined there. Its vector stops, its later events wait at their owners, all 
 until the batch applies - it is tried whenever it comes again - or an operator gives it up: what was
 given up is left out on the way in.
 
-Before any of this the rules of the cluster are asked: one refused event refuses the whole delta.
+Before any of this the rules of the cluster are asked: one refused event keeps its range out, and
+the others of the delta go on (`AccessPolicy.judged`).
 
 A *skip*, the giving up of a quarantined event, is meant for the whole cluster, so it is an event
 itself, of the agent where it was made, recorded and gossiped like any write: it adds (origin,
@@ -39,7 +40,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from crdt import CRDTError, Delta, DoomedFullError, GSet, Run
-from replication.errors import BusyError, FrameTooLargeError, MalformedFrameError
+from replication.errors import BusyError, ForbiddenError, FrameTooLargeError, MalformedFrameError
 from replication.protocol.effects import DELTA, Row
 from replication.protocol.policy import SKIPPED, agent_of
 from replication.protocol.wire import ORIGINS_MAX
@@ -98,6 +99,8 @@ class Taken:
     why: str = ""
     redundant: int = 0
     """Events that were here already: what the guesses of gossip cost."""
+    barred: Mapping[str, str] = field(default_factory=dict)
+    """Origins whose range the rules kept out, and why."""
 
 
 Applied = list[tuple[Row, "Change"]]
@@ -143,7 +146,11 @@ class Intake:
         with _what_comes():
             data = Delta.news_in(data, mine)
             delta = Delta.decode(data, self.weight_max)
-        self.policy.check_events(delta, self.kernel.documents_at)
+        kept, barred = self.policy.judged(delta, self.kernel.documents_at, self.kernel.places_at)
+        if barred and not any(last > mine.get(o, 0) for o, _, last in kept.ranges):
+            raise ForbiddenError(next(iter(barred.values())))
+        if kept is not delta:
+            delta, data = kept, kept.encode()
         if self.given_up:
             kept = without(delta, self.given_up, mine)
             delta, data = kept, data if kept is delta else kept.encode()
@@ -151,7 +158,7 @@ class Intake:
             try:
                 known = _known(ranges, mine)
                 applied = ((Row(DELTA, data, delta.ranges), self.kernel.apply(delta)),)
-                return Taken(Outcome.NEW, ranges, applied, redundant=known)
+                return Taken(Outcome.NEW, ranges, applied, redundant=known, barred=barred)
             except DoomedFullError as error:
                 raise BusyError(str(error)) from error
             except Exception:  # noqa: BLE001, S110 - nothing changed: find out which batch it was

@@ -9,11 +9,16 @@ questions decide whether an event may enter:
 
 The rules hold because every agent checks them on its own, so they have to be the same everywhere:
 their digest stands in every frame, and agents of different rules exchange nothing. One refused
-event refuses its whole range; the vector stays before it, so it cannot slip in with a later one.
+event keeps its whole range out; the vector of its origin stays before it, so it cannot slip in with
+a later one. Ranges of other origins go on.
 
-What a removal did to a dot that is unknown here cannot be judged. From an origin that some prefix
-excludes it is refused until the dot is known; such an agent removes only what it saw, so its relay
-knows the dot, too.
+What is refused must not depend on what an agent holds at the moment: one would take an event that
+another refuses, and whatever builds on it would stop there. Where an event writes, it says itself.
+What it removes it names by dots, of which one agent may know that they are dead and another what
+they stand for: so a removal that hits a document which is not its origin's to write is *void*, and
+not refused. A dot that is unknown here cannot be judged; from an origin that some prefix excludes
+it waits until the dot is known. Such an agent removes only what it saw, so that its relay knows the
+dot, and sooner or later everybody does.
 
 Names are as good as the keys behind them: with the cluster secret alone whoever holds it may take
 any name, and the rules guard against mistakes, not against malice (docs/security.md).
@@ -25,6 +30,7 @@ import hashlib
 import json
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from operator import is_
 from typing import TYPE_CHECKING
 
 from replication.errors import ForbiddenError
@@ -32,12 +38,11 @@ from replication.errors import ForbiddenError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from crdt import Delta
+    from crdt import Delta, Run
     from replication.protocol.link import PeerConnection
 
 Dots = tuple[str, int, int]
 DIGEST_BYTES = 8
-SEQ_MAX = 1 << 62
 RESERVED = "_convoca/"
 """Documents of these names are the library's own: nobody is shown them or writes them by name."""
 SKIPPED = RESERVED + "skipped"
@@ -112,55 +117,130 @@ class AccessPolicy:
             if agent_of(origin) != agent_of(sender):
                 raise ForbiddenError(f"{sender} is a leaf and brought events of {origin}")
 
-    def check_events(self, delta: Delta, documents_of: Callable[[Dots], set[str | None]]) -> None:
-        """Raise ForbiddenError if an event touches a document that its origin may not write.
+    def judged(
+        self,
+        delta: Delta,
+        documents_of: Callable[[Dots], set[str | None]],
+        places_of: Callable[[Dots], Iterable[tuple[int, str]]],
+    ) -> tuple[Delta, dict[str, str]]:
+        """What of a delta may enter, and the origins that have to wait or may not, with the reason.
 
-        To touch is to write an entry there or to kill one. O(events + killed ranges x log events).
+        An event that writes where its origin may not, or that removes what is not known here yet,
+        keeps its whole run out, and no other. A removal is void where it hits a document that its
+        origin may not write: so it is at every agent, whatever each holds of it at the moment.
+        O(events + killed ranges x log events).
 
         Args:
             delta: what came.
             documents_of: the documents of the live entries among some dots; None stands for dots
                 that were never seen.
+            places_of: (seq, document) of each of these entries.
         """
-        if not self.writers:
-            return
-        # A removal says which dots it kills, not of which document they were. Each dot is in one of
-        # two places, and both have to be asked, since neither knows what the other holds:
-        #
-        #     covered by this delta     the run of its origin says what it wrote, if it lives
-        #     anywhere else             the state says what it holds, and whether it saw the dot
-        #
-        # A dot of the delta must not be looked up in the state: it is not applied yet, and "never
-        # seen" would refuse a delta that brings an entry and its removal together.
-        written = {
-            run.origin: [(event.seq, event.path[0]) for event in run.events if event.path]
-            for run in delta.runs
-        }
-        covered = {run.origin: (run.first, run.last) for run in delta.runs}
-        for run in delta.runs:
-            name = agent_of(run.origin)
-            if not self.is_bound(name):
-                continue  # it may write everything: nothing to look up
-            for event in run.events:
-                touched: set[str | None] = {event.path[0]} if event.path else set()
-                touched.discard(LIVES)  # to add to it; whoever kills there, kills what others said
-                for origin, first, last in event.kills:
-                    # Within the delta: seqs ascend, so the killed ones are one slice. Beyond its
-                    # origins `low` and `high` lie above any seq: all dots are anywhere else.
-                    seqs = written.get(origin, [])
-                    start, stop = bisect_left(seqs, (first,)), bisect_left(seqs, (last + 1,))
-                    touched.update(document for _, document in seqs[start:stop])
-                    # Anywhere else: what of first..last lies below the run, and what lies above.
-                    low, high = covered.get(origin, (SEQ_MAX, SEQ_MAX))
-                    below, above = (first, min(last, low - 1)), (max(first, high + 1), last)
-                    for begin, end in (below, above):
-                        if begin <= end:
-                            touched |= documents_of((origin, begin, end))
-                self._check(run.origin, event.seq, touched)
+        names = map(agent_of, (run.origin for run in delta.runs))
+        bound = [index for index, name in enumerate(names) if self.writers and self.is_bound(name)]
+        if not bound:
+            return delta, {}
+        runs, refused = list(delta.runs), dict[str, str]()
+        while True:
+            count, left = len(refused), [run for run in runs if run.origin not in refused]
+            brought = _Brought(left)
+            for index in bound:
+                run = delta.runs[index]  # as it came, whatever was made of it before
+                origin = run.origin
+                if origin in refused:
+                    continue
+                try:
+                    runs[index] = self._of_run(run, brought, documents_of, places_of)
+                except ForbiddenError as error:
+                    refused[origin] = str(error)
+            if len(refused) == count:  # else what one of them brought is not known any longer
+                break
+        left = [run for run in runs if run.origin not in refused]
+        same = len(left) == len(delta.runs) and all(map(is_, left, delta.runs))
+        return delta if same else type(delta)(tuple(left)), refused
 
-    def _check(self, origin: str, seq: int, documents: Iterable[str | None]) -> None:
-        for document in documents:
-            if document is None:
-                raise ForbiddenError(f"{origin}:{seq} removed what is not known here yet")
-            if not self.may_write(agent_of(origin), document):
-                raise ForbiddenError(f"{origin}:{seq} touches {document[:80]!r}, not its to write")
+    def _of_run(
+        self,
+        run: Run,
+        brought: _Brought,
+        documents_of: Callable[[Dots], set[str | None]],
+        places_of: Callable[[Dots], Iterable[tuple[int, str]]],
+    ) -> Run:
+        """The run without its void removals, itself if there are none; ForbiddenError."""
+        name, rows, thinned = agent_of(run.origin), [], False
+        for row in run.rows:
+            seq, path, kills = row[0], row[1], row[5]
+            if path is not None and path[0] != LIVES and not self.may_write(name, path[0]):
+                raise ForbiddenError(f"{run.origin}:{seq} writes {path[0][:80]!r}, not its own")
+            left: list[Dots] = []
+            for kill in kills:
+                void = [s for s, d in brought.written(kill) if not self.may_write(name, d)]
+                for part in brought.elsewhere(kill):
+                    documents = documents_of(part)
+                    if None in documents:
+                        raise ForbiddenError(
+                            f"{run.origin}:{seq} removed what is not known here yet"
+                        )
+                    if not all(self.may_write(name, d) for d in documents if d is not None):
+                        void += [s for s, d in places_of(part) if not self.may_write(name, d)]
+                left += _without(kill, void)
+            if tuple(left) == kills:
+                rows.append(row)
+                continue
+            thinned = True
+            if path is not None or left:
+                rows.append((*row[:5], tuple(left)))
+        if not thinned:
+            return run
+        return type(run)(run.origin, run.first, run.last, tuple(rows), run.batches)
+
+
+class _Brought:
+    """What the runs of a delta bring.
+
+    A removal says which dots it kills, not of which document they were. Each dot is in one of two
+    places, and both have to be asked, since neither knows what the other holds:
+
+        covered by this delta     the run of its origin says what it wrote, if it lives
+        anywhere else             the state says what it holds, and whether it saw the dot
+
+    A dot of the delta must not be looked up in the state: it is not applied yet, and "never seen"
+    would refuse a delta that brings an entry and its removal together.
+    """
+
+    __slots__ = ("_covered", "_written")
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._covered: dict[str, list[tuple[int, int]]] = {}
+        self._written: dict[str, list[tuple[int, str]]] = {}
+        for run in sorted(runs, key=lambda run: (run.origin, run.first)):
+            self._covered.setdefault(run.origin, []).append((run.first, run.last))
+            entries = [(row[0], row[1][0]) for row in run.rows if row[1] is not None]
+            self._written.setdefault(run.origin, []).extend(entries)
+
+    def written(self, kill: Dots) -> list[tuple[int, str]]:
+        """(seq, document) of what is brought among some dots."""
+        origin, first, last = kill
+        seqs = self._written.get(origin, [])
+        return seqs[bisect_left(seqs, (first,)) : bisect_left(seqs, (last + 1,))]
+
+    def elsewhere(self, kill: Dots) -> Iterable[Dots]:
+        """The parts of some dots that are not covered."""
+        origin, first, last = kill
+        for low, high in self._covered.get(origin, ()):
+            if first < low:
+                yield origin, first, min(last, low - 1)
+            first = max(first, high + 1)
+        if first <= last:
+            yield origin, first, last
+
+
+def _without(kill: Dots, void: list[int]) -> list[Dots]:
+    """A range of dots without some of its seqs."""
+    origin, first, last = kill
+    left = []
+    for seq in sorted(set(void)):
+        if first < seq:
+            left.append((origin, first, seq - 1))
+        first = seq + 1
+    return [*left, (origin, first, last)] if first <= last else left

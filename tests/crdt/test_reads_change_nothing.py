@@ -80,6 +80,7 @@ def kernel_reads(kernel: Kernel, kind: Any) -> dict[str, Callable[[], object]]:
         "documents": lambda: list(kernel.documents()),
         "documents_since": lambda: kernel.documents_since({}),
         "documents_at": lambda: [kernel.documents_at(each) for each in dots],
+        "places_at": lambda: [kernel.places_at(each) for each in dots],
         "document": lambda: kernel.document("nobody wrote this", kind),
         "explain": lambda: [explain(kernel, name) for name in ("doc", "no such")],
         "fork": lambda: kernel.fork("twin"),

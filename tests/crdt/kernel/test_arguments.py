@@ -54,6 +54,7 @@ CALLS: dict[str, tuple[Callable[[Kernel, Any], object], tuple[Any, ...]]] = {
     "chunks": (Kernel.chunks, (*(junk for junk in JUNK if junk != 5), 0, -1, 1.5)),
     "documents_since": (Kernel.documents_since, JUNK),
     "documents_at": (Kernel.documents_at, (*JUNK, ("a", 1), ("a", "1", 2))),
+    "places_at": (Kernel.places_at, (*JUNK, ("a", 1), ("a", "1", 2))),
     "drop_records": (Kernel.drop_records, JUNK[1:]),
     "batch": (Kernel.batch, (0, -1, True, 5.0, "5", b"5")),
     "void": (Kernel.void, (None, True, 5.0, "5")),

@@ -175,6 +175,8 @@ def test_the_documents_of_a_range_are_those_of_its_live_entries():
     kernel.document("s", ORSet).add(3)
     kernel.document("s", ORSet).remove(3)
     assert kernel.documents_at(("a", 1, 1)) == {"s"}
+    assert {document for _, document in kernel.places_at(("a", 1, 4))} == {"s", "m"}
+    assert kernel.places_at(("stranger", 1, 2)) == []
     assert kernel.documents_at(("a", 1, 4)) == {"s", "m"}
     assert kernel.documents_at(("a", 3, 4)) == set()
     assert kernel.documents_at(("a", 4, 5)) == {None}

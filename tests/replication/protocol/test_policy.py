@@ -99,22 +99,59 @@ def test_a_range_that_holds_one_refused_event_is_refused_whole(sim):
 
 
 def test_a_removal_is_judged_by_the_document_that_it_touches(sim):
-    """A kill names dots: those alive here, those that the same delta brings, and unknown ones."""
+    """A kill names dots: of what is not its to write it is void; for unknown ones it waits."""
     sim["ada"].document("prices/widget", LWWRegister).set(5)
     sim["ada"].document("note", LWWRegister).set(5)
     ada = sim.replica("ada").id
-    removal = Event(1, None, "", 0, None, ((ada, 1, 1),))
-    refused = pushed(sim, "leaf~01", Delta((Run("leaf~01", 1, 1, (removal,)),)))
-    assert refused.status == 403
     unknown = Event(1, None, "", 0, None, (("cyd~01", 1, 1),))
     assert pushed(sim, "leaf~01", Delta((Run("leaf~01", 1, 1, (unknown,)),))).status == 403
     brought = (*wrote("cyd~01", 1, "x").runs, Run("leaf~01", 1, 1, (unknown,)))
     assert pushed(sim, "bob~99", Delta(brought)) == Ack({"cyd~01": 1, "leaf~01": 1})
-    allowed = Event(2, None, "", 0, None, ((ada, 2, 2),))
+    allowed = Event(2, None, "", 0, None, ((ada, 1, 2),))
     answer = pushed(sim, "leaf~01", Delta((Run("leaf~01", 2, 2, (allowed,)),)))
     assert answer == Ack({"leaf~01": 2})
     assert sim["ada"].document("note", LWWRegister).value is None
     assert sim["ada"].document("prices/widget", LWWRegister).value == 5
+
+
+def test_a_removal_that_one_hub_could_not_judge_stops_nobody():
+    """Counterexample: what ada knew to be dead, bob held alive: he refused the event she had taken.
+
+    From then on he refused whatever she brought, and the removals of honest leaves that had seen
+    what the liar wrote. Now it is void at both, and they end equal.
+    """
+    rules = AccessPolicy(relays={"ada", "bob"}, writers={"prices/": {"ada", "bob"}})
+    sim = Simulation(["ada", "bob"], 5, rules=rules)
+    sim.run(5)
+    sim["ada"].document("prices/widget", LWWRegister).set(5)
+    assert sim.settle(30)
+    ada = sim.replica("ada").id
+    sim.partition(["ada"], ["bob"])
+    sim["ada"].document("prices/widget", LWWRegister).set(6)  # here the first price is dead
+    lie = Run("mal~01", 1, 1, (Event(1, ("note", "ORSet"), "x", 0, None, ((ada, 1, 1),)),))
+    Stranger(sim, "mal~01").ask("ada", Push(Delta((lie,)).encode()))
+    honest = Run("leaf~01", 1, 1, (Event(1, None, "", 0, None, (("mal~01", 1, 1),)),))
+    Stranger(sim, "leaf~01").ask("ada", Push(Delta((honest,)).encode()))
+    told = Stranger(sim, "mal~01").ask("bob", Push(Delta((lie,)).encode()))
+    assert told == Ack({"mal~01": 1})
+    assert sim["bob"].document("prices/widget", LWWRegister).value == 5
+    sim.heal()
+    assert sim.settle(60)
+    for name in ("ada", "bob"):
+        assert sim[name].document("prices/widget", LWWRegister).value == 6
+        assert dict(sim[name].vector) | {"mal~01": 1, "leaf~01": 1} == dict(sim[name].vector)
+        assert not list(sim[name].document("note", ORSet))
+
+
+def test_a_refused_range_keeps_out_its_own_origin_and_no_other(sim):
+    """A relay that brings it with others is not refused for it; it is counted and named."""
+    runs = (*wrote("leaf~01", 1, "prices/widget").runs, *wrote("cyd~01", 1, "note").runs)
+    late = Event(1, None, "", 0, None, (("leaf~01", 1, 1),))  # of what was not let in
+    runs = (*runs, Run("dan~01", 1, 1, (late,)))
+    answer = pushed(sim, "bob~99", Delta(runs))
+    assert answer == Ack({"leaf~01": 0, "cyd~01": 1, "dan~01": 0})
+    assert sim.replica("ada").counts["refused:forbidden"] == 2
+    assert sim["ada"].document("prices/widget", LWWRegister).value is None
 
 
 def test_a_leaf_gives_no_chunks(sim):
