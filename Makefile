@@ -1,6 +1,7 @@
 # One command each; every target makes its own virtual environment first.
 #
 #   make demo        five agents schedule a real conference (set-up included)
+#   make demo-gossip five replicas write while their network breaks and heals
 #   make demo-teams  a dozen workers share a queue of jobs and are killed all the time
 #   make test        every test               make test-fast   laws, units and simulation only
 #   make check       style, types, rooms      make soak        the full counts of every random test
@@ -16,7 +17,7 @@ WORKERS ?= 2
 SEED   ?= $(shell date -u +%Y%m%d)
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
-.PHONY: setup demo demo-teams test test-fast check bench soak format clean
+.PHONY: setup demo demo-gossip demo-teams test test-fast check bench soak format clean
 
 setup: $(STAMP)
 
@@ -37,6 +38,9 @@ $(DEMO_STAMP): pyproject.toml
 
 demo: $(DEMO_STAMP)
 	@$(BIN)/python -m demos meetings $(ARGS)
+
+demo-gossip: $(DEMO_STAMP)
+	@$(BIN)/python -m demos gossip $(ARGS)
 
 demo-teams: $(DEMO_STAMP)
 	@$(BIN)/python -m demos teams $(ARGS)

@@ -11,8 +11,9 @@ import sys
 from rich.console import Console
 
 DEMOS = {
-    "meetings": "five agents in five processes schedule a real conference (make demo)",
-    "teams": "a dozen workers share 500 jobs and are killed all the time (make demo-teams)",
+    "gossip": "five replicas write while their network breaks and heals; 35 s (make demo-gossip)",
+    "meetings": "five agents in five processes schedule a real conference; 50 s (make demo)",
+    "teams": "a dozen workers share 500 jobs and are killed all the time; 20 s (make demo-teams)",
 }
 
 

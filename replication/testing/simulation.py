@@ -147,6 +147,7 @@ class Simulation:
         self.bytes_sent = 0
         self.frames_sent = 0
         self._cuts: set[tuple[str, str]] = set()
+        self._slow: dict[frozenset[str], float] = {}
         self._keys = Keyring((secret,) if secret else ())
         self.rules = rules or AccessPolicy()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -263,9 +264,14 @@ class Simulation:
                 if side is not other:
                     self._cuts.update((a, b) for a in side for b in other)
 
+    def slow(self, one: str, other: str, delay_s: float) -> None:
+        """Each frame between the two takes so much longer."""
+        self._slow[frozenset((one, other))] = delay_s
+
     def heal(self) -> None:
-        """End all cuts."""
+        """End all cuts and delays."""
         self._cuts.clear()
+        self._slow.clear()
 
     def _request(self, name: str, life: int, send: Send) -> None:
         """Deliver a request, perhaps; whatever happens to it, its sender is told in the end."""
@@ -276,7 +282,7 @@ class Simulation:
             return
         agent.out[number] = send.address
         self._later(self.config.read_timeout_s, given_up)
-        for frame, delay_s in self._travel(send.frame):
+        for frame, delay_s in self._travel(send.frame, name, send.address):
             self._later(delay_s, partial(self._arrive, name, life, number, send.address, frame))
 
     def _arrive(self, name: str, life: int, number: int, target: str, frame: bytes) -> None:
@@ -298,7 +304,7 @@ class Simulation:
         if asker is not None and not send.frame:  # turned away, as a transport does it
             self._later(0, partial(self._gave_up, *asker))
         elif asker is not None:
-            for frame, delay_s in self._travel(send.frame):
+            for frame, delay_s in self._travel(send.frame, target, asker[0]):
                 self._later(delay_s, partial(self._answered, *asker, frame))
 
     def _answered(self, name: str, life: int, number: int, frame: bytes) -> None:
@@ -315,9 +321,10 @@ class Simulation:
         if agent is not None and agent.life == life and number in agent.out:
             agent.circuits.end(agent.out.pop(number), answered=answered)
 
-    def _travel(self, frame: bytes) -> Iterable[tuple[bytes, float]]:
+    def _travel(self, frame: bytes, one: str, other: str) -> Iterable[tuple[bytes, float]]:
         """The copies of a frame that arrive, and when."""
         faults, dice = self.faults, self.dice
+        more_s = self._slow.get(frozenset((one, other)), 0.0) if self._slow else 0.0
         self.frames_sent += 1
         self.bytes_sent += len(frame)
         lost, more = dice.random() < faults.loss, dice.random() < faults.duplicate % 1
@@ -325,7 +332,7 @@ class Simulation:
             delay_s = dice.uniform(*faults.delay_s)
             if dice.random() < faults.slow:
                 delay_s *= 100
-            yield self._damaged(frame) if dice.random() < faults.damage else frame, delay_s
+            yield self._damaged(frame) if dice.random() < faults.damage else frame, delay_s + more_s
 
     def _damaged(self, frame: bytes) -> bytes:
         place = self.dice.randrange(len(frame))

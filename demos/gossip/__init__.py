@@ -1,0 +1,183 @@
+"""Five replicas write all the time while their network breaks and heals; watch them converge.
+
+    python -m demos gossip [--nodes N] [--seed N] [--script FILE | --by-hand] [--simulate N]
+
+Each node is a process: an agent with its replica and journal, that writes counters, registers and
+sets, and gossips. Between them stands a network that is cut in two and heals, a link that becomes
+slow, a node that is killed with SIGKILL and returns on another port. In a terminal you see the
+replicas coloured by digest, every key on every replica with what differs marked, diverged keys and
+bytes over time; anywhere else, a line a second. `--script FILE` is a script of your own (its form
+stands in `demos/gossip/script.py`), `--by-hand` gives you the keys, and `--simulate 200` carries
+the same script out on virtual time. At the end it is judged what the nodes hold:
+
+    check                                              found                              verdict
+    replicas equal by digest                           5 of 5: ...                             ok
+    everybody knows who lives, and no former life      5 of 5 know 4 others                    ok
+    nothing acknowledged is lost                       ... writes acknowledged; 0 lost         ok
+    nothing counts twice, nothing is invented          ... writes made; 0 besides              ok
+    heal at 10 s: everybody has all                    after ... rounds of at most 10          ok
+    back: ... at 25 s: everybody has all               after ... rounds of at most 10          ok
+    deltas weigh less than full states                 ... KiB sent in all; ...                ok
+    5 nodes, 2 heals; all 7 checks hold (exit status 0)
+
+A full state for each delta is what agents would send that do not know what their peers have.
+
+Exit status: 0 every check holds; 1 a check failed; 2 usage, or a script that cannot be carried out;
+5 the run could not be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from demos.gossip.processes import Processes
+from demos.gossip.screen import Screen, curves
+from demos.gossip.script import ScriptError, names_of, read, rolled
+from demos.gossip.simulated import Simulated
+from demos.gossip.story import Outcome, Story, while_open
+from demos.gossip.verdict import judge
+from demos.stage import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from demos.gossip.cluster import Cluster
+    from demos.gossip.script import Step
+    from demos.gossip.verdict import Check
+
+FAILED, USAGE, BROKEN = 1, 2, 5
+NODES_MAX, SIMULATED_MAX = 20, 200
+WRITES_PER_S, SIMULATED_DELIVERIES_PER_S = 20.0, 400.0
+"""Of all nodes together; simulated ones write less the more they are: one thread carries it all."""
+BY_HAND_S_MAX = 600.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the demo; returns its exit status as the module's text says."""
+    complain = Console(stderr=True, highlight=False, soft_wrap=True)
+    options = _parser().parse_args(arguments)
+    names = names_of(options.simulate or options.nodes)
+    if options.by_hand and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        complain.print("error: --by-hand wants a terminal (hint: give it --script FILE instead)")
+        return USAGE
+    try:
+        script = _script(options, names)
+    except ScriptError as error:
+        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        return USAGE
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        complain.print(f"error: cannot read {options.script}: {why}", markup=False)
+        return USAGE
+    folder = Path(tempfile.mkdtemp(prefix="convoca-gossip-"))
+    try:
+        return asyncio.run(_run(options, names, script, folder))
+    except StageError as error:
+        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        return BROKEN
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        complain.print("interrupted: every process was stopped")
+        return BROKEN
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _script(options: argparse.Namespace, names: Sequence[str]) -> list[Step]:
+    if options.by_hand:
+        return read(f"{BY_HAND_S_MAX:g} end", names)
+    if options.script is None:
+        return rolled(names, options.seed)
+    return read(options.script.read_text(encoding="utf-8"), names, str(options.script))
+
+
+def _parser() -> argparse.ArgumentParser:
+    def count(least: int, most: int) -> Callable[[str], int]:
+        def checked(text: str) -> int:
+            if not text.isdecimal() or not least <= int(text) <= most:
+                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
+            return int(text)
+
+        return checked
+
+    parser = argparse.ArgumentParser(
+        prog="python -m demos gossip", description=(__doc__ or "").splitlines()[0]
+    )
+    add = parser.add_argument
+    add("--nodes", type=count(2, NODES_MAX), default=5, help="processes (default: 5)")
+    add("--seed", type=count(0, 2**32), default=1, help="of the script and of what is written")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--script", type=Path, help="a script of your own")
+    which.add_argument("--by-hand", action="store_true", help="you cut and heal, with keys")
+    add("--simulate", type=count(2, SIMULATED_MAX), help="so many nodes on virtual time instead")
+    add("--drop", type=int, default=0, help=argparse.SUPPRESS)  # acknowledged, and never made
+    return parser
+
+
+async def _run(
+    options: argparse.Namespace, names: Sequence[str], script: list[Step], folder: Path
+) -> int:
+    console = Console(highlight=False)
+    writes_per_s = WRITES_PER_S
+    if options.simulate:
+        writes_per_s = min(writes_per_s, SIMULATED_DELIVERIES_PER_S / len(names))
+    pause_s = len(names) / writes_per_s
+    title = f"gossip: {len(names)} processes"
+    cluster: Cluster
+    if options.simulate:
+        title = f"gossip: {len(names)} simulated nodes, virtual time"
+        cluster = Simulated(names, options.seed, pause_s, options.drop)
+    else:
+        cluster = Processes(names, options.seed, folder, pause_s, options.drop)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    with ExitStack() as stack:
+        if options.by_hand:
+            from demos.gossip.hands import HELP, Hands  # noqa: PLC0415 - terminals of Unix only
+
+            screen = stack.enter_context(Screen(console, title, HELP))
+            hands = stack.enter_context(Hands(names, lambda: story.down))
+            story = Story(cluster, screen.changed, hands.step)
+        else:
+            screen = stack.enter_context(Screen(console, title))
+            story = Story(cluster, screen.changed)
+        outcome = await while_open(cluster, story.play(script))
+    return _close(console, outcome)
+
+
+def _close(console: Console, outcome: Outcome) -> int:
+    curves(console, outcome)
+    checks = judge(outcome)
+    _print(console, checks)
+    held = all(check.ok for check in checks)
+    status = 0 if held else FAILED
+    verdict = f"all {len(checks)} checks hold" if held else "a check FAILED"
+    heals = len(outcome.heals)
+    console.print(
+        f"{len(outcome.names)} nodes, {heals} heal{'' if heals == 1 else 's'};"
+        f" {verdict} (exit status {status})",
+        style="bold",
+        soft_wrap=True,
+    )
+    return status
+
+
+def _print(console: Console, checks: Sequence[Check]) -> None:
+    table = Table("check", "found", "verdict", title="Checks", title_justify="left")
+    for check in checks:
+        verdict = "ok" if check.ok else "FAILED"
+        style = "green" if check.ok else "bold red"
+        table.add_row(Text(check.name), Text(check.found), verdict, style=style)
+    console.print(table)
