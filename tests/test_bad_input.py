@@ -38,7 +38,10 @@ MISTAKES = {
     "unreachable store": ("transactional get a --store http://127.0.0.1:1", "no authority at"),
     "unreachable agent": ("replication get a --peer 127.0.0.1:1", "127.0.0.1:1"),
     "wrong token": ("transactional get a --store {store}", "token is missing or wrong"),
-    "wrong secret": ("replication get a --peer {agent} --secret-file other", "refuses us"),
+    "wrong secret": (
+        "replication get a --peer {agent} --secret-file other",
+        "does not prove our secret",
+    ),
     "no secret": ("replication set a 1 --peer {agent}", "refuses us"),
     "busy port of an authority": (
         "transactional serve new.db --listen {busy}",
