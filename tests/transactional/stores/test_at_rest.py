@@ -172,7 +172,7 @@ async def test_random_bits(sound, tmp_path: Path) -> None:
         whole, mistakes = await outcome(bytes(damaged), tmp_path / "d.db", names, right)
         assert not mistakes, (seed, at, bit)
         refused += whole
-    assert refused > 50
+    assert refused > 10
 
 
 async def test_a_turned_bit_is_told_with_its_key(sound, tmp_path: Path) -> None:
