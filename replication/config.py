@@ -89,8 +89,10 @@ class Config:
     compress_above_bytes: int = 1 * KIB
     chunk_bytes: int = 256 * KIB
     chunks_in_flight: int = 8
+    """At most; fewer over a link that does not carry so many within the time of an exchange."""
     chunks_above_events: int = 20_000
-    """A newcomer that lacks more is given the state in chunks instead of its history."""
+    """A newcomer that lacks more is given the state in chunks instead of its history. Up to so many
+    events old, the cut of a donor does for the next one, too."""
 
     removal_records_bytes_stable: int = 4 * MIB
     """Records of removals: above it, those that every current member has are forgotten. At the

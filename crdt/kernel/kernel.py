@@ -41,7 +41,7 @@ from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, check_document_type, kind_of
 from crdt.kernel.live import entries_of
-from crdt.kernel.since import delta_since, documents_since
+from crdt.kernel.since import can_tell, delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
 from crdt.kernel.transfer import canonical_bytes, cut, take
@@ -440,6 +440,11 @@ class Kernel:
         self._writer.refuse_inside_batch()
         limit = _bytes_or_none(bytes_max)
         return delta_since(self._state, check_vector(vector), limit, pieces=pieces)
+
+    def can_tell(self, vector: Mapping[str, int]) -> bool:
+        """Whether `delta_since` would answer that vector, and not raise. O(origins)."""
+        self._writer.refuse_inside_batch()
+        return can_tell(self._state, check_vector(vector))
 
     def chunks(self, bytes_max: int) -> ChunkSet:
         """The state as chunks of about `bytes_max` bytes before compression. O(n)."""

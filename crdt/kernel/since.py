@@ -53,10 +53,9 @@ def delta_since(
     has heard of, and a piece covers what they removed without saying so.
     """
     lacking = _histories(state, seen)
-    for origin, log, _ in lacking:
-        asked = seen.get(origin, 0)
-        if asked < log.floor:
-            raise BelowFloorError(origin, log.floor, asked)
+    below = _below_floor(lacking, seen)
+    if below is not None:
+        raise below
     answer = _Answer(state, bytes_max, pieces=pieces)
     for origin, log, last in sorted(lacking, key=lambda each: (each[0] != state.replica, each[0])):
         after = seen.get(origin, 0)
@@ -66,6 +65,21 @@ def delta_since(
                 return Delta(tuple(answer.runs))
             after = end
     return Delta(tuple(answer.runs))
+
+
+def can_tell(state: State, seen: Mapping[str, int]) -> bool:
+    """Whether a replica with this vector can be told by events what it lacks. O(origins lacked)."""
+    return _below_floor(_histories(state, seen), seen) is None
+
+
+def _below_floor(
+    lacking: Iterable[tuple[str, OriginLog, int]], seen: Mapping[str, int]
+) -> BelowFloorError | None:
+    for origin, log, _ in lacking:
+        asked = seen.get(origin, 0)
+        if asked < log.floor:
+            return BelowFloorError(origin, log.floor, asked)
+    return None
 
 
 class _Answer:

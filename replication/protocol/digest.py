@@ -72,6 +72,11 @@ def full(mine: Mapping[str, int]) -> Digest:
     return Digest(vector_hash(mine), Tier.FULL, dict(mine))
 
 
+def joining(mine: Mapping[str, int]) -> Digest:
+    """The whole vector of one who is being given a state."""
+    return Digest(vector_hash(mine), Tier.JOINING, dict(mine))
+
+
 def reported(request: Digest, mine: VersionVector) -> Mapping[str, int]:
     """What `request` says of the vector of its sender, with what its hash of the rest proves."""
     return mine.replaced(request.vector) if _is_rest_equal(request, mine) else request.vector
@@ -82,7 +87,7 @@ def lower_bound(request: Digest, mine: VersionVector, peer: Peer) -> Mapping[str
 
     O(origins that it names).
     """
-    if request.tier is Tier.FULL:
+    if request.tier in {Tier.FULL, Tier.JOINING}:
         return request.vector
     if request.tier is Tier.WANTED or _is_rest_equal(request, mine):
         return mine.replaced(request.vector)

@@ -11,12 +11,13 @@ to every peer that lacks it (`crdt.kernel.encodings`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from crdt import BelowFloorError, Delta, VersionVector
 from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
 from replication.protocol import digest as digests
-from replication.protocol.bootstrap import Donor, Receiver
+from replication.protocol.bootstrap import JOINING_S, NEARLY_ALL, Donor, Receiver, lacks
 from replication.protocol.comparison import Comparison
 from replication.protocol.effects import CHUNK, Row
 from replication.protocol.gossip_scheduler import REPLACED_AFTER
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from replication.protocol.exchanges import Exchanges, Opened
     from replication.protocol.membership import Member, Membership
     from replication.protocol.messages import MemberClaim, Message
-    from replication.protocol.peers import Peers, Planned, Ranges
+    from replication.protocol.peers import Peer, Peers, Planned, Ranges
     from replication.protocol.policy import AccessPolicy
     from replication.protocol.token_bucket import TokenBucket
     from replication.protocol.waits import Waits
@@ -128,18 +129,25 @@ class Gossip:
                                                   history, whose extent only the answer tells
             a push to it is under way             nothing: the push brings it - unless it was silent
                                                   for as long as a partner of a round may be
-            it said nothing yet, and we have      nothing: it may have to ask for chunks, and scraps
+            it has next to nothing, and we have   nothing: it may have to ask for chunks, and scraps
             more than chunks are made for         of a large state would only delay that
+            it is being given a state             nothing: that brings them, too
         """
         peer = self.peers.peer(member.replica)
         every = self.config.digest_full_every
         digest = digests.opening(self.kernel.vector, peer, every, self.members.writing())
+        if self.receiver.is_joining(now_s):
+            digest = digests.joining(self.kernel.vector)
         full = digest.whole or not peer.introduced
-        few = self.kernel.vector.events <= self.config.chunks_above_events
         lately_s = now_s - REPLACED_AFTER * self.config.gossip_interval_s
         lost = peer.pushing and self.exchanges.waiting(member.reach, Push, lately_s)
         data = b""
-        if (peer.known or few) and (lost or not peer.pushing):
+        told = now_s >= peer.joining_until_s
+        if (
+            told
+            and not self._lacks_much(peer.known, self.kernel.vector)
+            and (lost or not peer.pushing)
+        ):
             fresh = peer.compared_since(widespread)
             since = peer.believed if fresh else peer.believed | widespread
             target = self.config.greeting_bytes_target
@@ -162,6 +170,9 @@ class Gossip:
         mine = self.kernel.vector
         theirs = digests.lower_bound(request.digest, mine, peer)
         answer = digests.answering(mine, peer, request.digest, self.members.writing())
+        if self.receiver.is_joining(now_s):
+            answer = digests.joining(mine)
+        self._is_joining(peer, request.digest, now_s)
         equal = answer.hash == request.digest.hash
         full = request.digest.whole or not peer.introduced
         peer.compared(mine if equal else digests.reported(request.digest, mine), shown=mine)
@@ -171,6 +182,9 @@ class Gossip:
             self.compared(replica, answer.state, request.digest.state)
         if equal or (request.digest.tier is Tier.HASH and not peer.known):
             return Synced(answer, members=claims)
+        if request.digest.tier is Tier.JOINING:
+            reset = self._relays and self._lacks_much(theirs, mine)
+            return Synced(answer, reset=reset, members=claims)
         theirs = self._offered(theirs)
         room = min(self.config.delta_bytes_target, self.bandwidth.room(now_s))
         try:
@@ -209,10 +223,16 @@ class Gossip:
         return {o: theirs.get(o, 0) if agent_of(o) == me else s for o, s in mine.items()}
 
     def _lacks_much(self, theirs: Mapping[str, int], mine: VersionVector) -> bool:
-        """Whether the whole state is cheaper than a retelling: columns instead of rows."""
-        if self.receiver.behind or VersionVector(theirs):
+        """Whether the whole state is cheaper than a retelling: they have next to nothing of it.
+
+        Next to nothing is what somebody who just came may have written, or was told by the way.
+        O(what they lack).
+        """
+        much = self.config.chunks_above_events
+        if self.receiver.behind or mine.events <= much:
             return False
-        return mine.events > self.config.chunks_above_events
+        lacking = lacks(mine, theirs)
+        return lacking > much and NEARLY_ALL * lacking > mine.events
 
     def synced(self, opened: Opened, replica: str, answer: Synced, now_s: float) -> None:
         """Take what the peer gave, ask for what it still has, push what it lacks.
@@ -235,6 +255,7 @@ class Gossip:
         peer = self.peers.peer(replica)
         equal = answer.digest.hash == request.digest.hash
         theirs = digests.reported(answer.digest, self.kernel.vector)
+        self._is_joining(peer, answer.digest, now_s)
         peer.compared(opened.shown if equal else theirs, shown=opened.shown)
         if equal:
             self.compared(replica, request.digest.state, answer.digest.state)
@@ -250,14 +271,24 @@ class Gossip:
         lacking = {o: mine.get(o, 0) for o in peer.known.above(mine)}
         if not self.policy.may_relay(agent_of(replica)):  # of a leaf only its own events
             lacking = {o: s for o, s in lacking.items() if agent_of(o) == agent_of(replica)}
-        unasked = request.digest.tier is not Tier.WANTED and not answer.delta and not answer.reset
+        unasked = request.digest.tier not in {Tier.WANTED, Tier.JOINING}
+        unasked = unasked and not (answer.delta or answer.reset)
+        unasked = unasked and not self.receiver.is_joining(now_s)
         if lacking and (unasked or (answer.more and mine != before)):
             digest = Digest(vector_hash(mine), Tier.WANTED, lacking)
             self.open(opened.address, replica, Sync(digest), now_s)
-        if answer.digest.tier is Tier.HASH or peer.pushing:
+        if answer.digest.tier in {Tier.HASH, Tier.JOINING} or peer.pushing:
             return
         if not (self._relays and self._lacks_much(peer.known, mine) and peer.withhold()):
             self._push(opened.address, replica, peer.believed, now_s)
+
+    @staticmethod
+    def _is_joining(peer: Peer, digest: Digest, now_s: float) -> None:
+        """Whether it said that it is being given a state; that is believed for a while."""
+        joining = digest.tier is Tier.JOINING
+        peer.joining_until_s = now_s + JOINING_S if joining else -inf
+        if joining:
+            peer.asked_for_chunks()
 
     # ------------------------------------------------------------------------------ comparing
 
@@ -394,6 +425,7 @@ class Gossip:
                 raise BusyError("this replica went on; compare again")
             return self.donor.give_blocks(wanted, now_s)
         self.peers.peer(replica).asked_for_chunks()
+        self.peers.peer(replica).joining_until_s = now_s + JOINING_S
         return self.donor.give(wanted, now_s)
 
     def chunk(self, opened: Opened, replica: str, given: ChunkGiven, now_s: float) -> None:
@@ -413,7 +445,7 @@ class Gossip:
         if not due:
             raise MalformedFrameError("a chunk came that was not asked for")
         mending, before, stood = self.receiver.mending, self._extent(), self.kernel.vector
-        change, wanted = self.receiver.take(given)
+        change, wanted = self.receiver.take(given, now_s)
         if self.receiver.contradicted:
             self._report(replica, self.receiver.contradicted)
         if mending and not self.receiver.active:
@@ -425,7 +457,7 @@ class Gossip:
             self.pending.counts["chunk:new"] += 1
         for request in wanted:
             if not self.open(opened.address, replica, request, now_s):
-                self._stop_receiving(replica)
+                self._lost_chunk(opened.address, replica, request, now_s)
 
     def _mended(self, replica: str, now_s: float, *, changed: bool) -> None:
         """The blocks that differed were joined."""
@@ -445,10 +477,16 @@ class Gossip:
             self.pending.counts["state:conflict"] += 1
             self.pending.notice("contradicted", peer=replica, dots=named)
 
-    def _stop_receiving(self, replica: str) -> None:
-        if self.receiver.mending:
+    def _lost_chunk(
+        self, address: str, replica: str, request: ChunkWanted | BlocksWanted, now_s: float
+    ) -> None:
+        """A chunk did not come, or could not be asked for: again, or the try is over."""
+        mending = self.receiver.mending
+        again = self.receiver.lost(address, request, now_s)
+        while again and not self.open(address, replica, again[0], now_s):
+            again = self.receiver.lost(address, again[0], now_s)
+        if again is None and mending:
             self.comparison.failed(replica)
-        self.receiver.stop()
 
     # ------------------------------------------------------------------------------ pushing
 
@@ -456,8 +494,8 @@ class Gossip:
         """Make the pushes that are due; peers that lack the same share one encoding."""
         if not self.peers.due():
             return
-        live = self.members.live()
         applied = self.kernel.vector
+        live = [m for m in self.members.live() if self._is_told(m.replica, applied, now_s)]
         encoded: dict[tuple[tuple[str, int], ...], bytes] = {}
         ready = max(self.exchanges.ready(), self.exchanges.ready(brief=True))
         while ready and self.bandwidth.room(now_s):
@@ -471,6 +509,17 @@ class Gossip:
                 if key not in encoded:
                     encoded[key] = self._news(plan.since, applied, now_s)
                 self._push_planned(plan, Push(encoded[key], plan.told), now_s)
+
+    def _is_told(self, replica: str, applied: VersionVector, now_s: float) -> bool:
+        """Whether news are pushed to a peer; one who is given a state will ask for the rest."""
+        peer = self.peers.peer(replica)
+        if not peer.dirty or peer.pushing:
+            return True
+        joins = self._relays and self._lacks_much(peer.believed, applied)
+        if joins or now_s < peer.joining_until_s:
+            peer.dirty.clear()
+            return False
+        return True
 
     def _push_planned(self, plan: Planned, push: Push, now_s: float) -> None:
         replica, brief = plan.peer.replica, is_brief(push)
@@ -523,7 +572,7 @@ class Gossip:
         self.peers.pushed(replica, stands, mine, told)
         self.waits.acknowledged(opened, replica, stands, now_s)
 
-    def failed(self, opened: Opened) -> None:
+    def failed(self, opened: Opened, now_s: float) -> None:
         """An exchange got no useful answer: forget what was assumed; gossip repairs the rest."""
         if isinstance(opened.request, Push):
             self.peers.push_failed(opened.replica)
@@ -532,7 +581,7 @@ class Gossip:
         if isinstance(opened.request, HashesWanted):
             self.comparison.failed(opened.replica)
         if isinstance(opened.request, ChunkWanted | BlocksWanted):
-            self._stop_receiving(opened.replica)
+            self._lost_chunk(opened.address, opened.replica, opened.request, now_s)
 
     def _delta(self, since: Mapping[str, int], room: int) -> tuple[Delta, bool]:
         """Events above a vector, cut at `room` bytes; and whether there are more.

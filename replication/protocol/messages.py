@@ -104,6 +104,8 @@ class Tier(IntEnum):
     """The origins that the sender lacks events of; it wants those and nothing else."""
     CURRENT = 4
     """Those of current members and whatever changed lately; of all others together a hash."""
+    JOINING = 5
+    """All of it, and the sender is being given a state: events would come twice, so none now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class Digest:
     @property
     def whole(self) -> bool:
         """Whether it speaks of every origin; such a one repairs what lost answers hid."""
-        return self.tier in {Tier.FULL, Tier.CURRENT}
+        return self.tier in {Tier.FULL, Tier.CURRENT, Tier.JOINING}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ module changes a `Peer`; others say what happened.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from crdt import VersionVector
@@ -76,6 +77,8 @@ class Peer:
     introduced: bool = False
     """Whether we ever compared vectors, in this boot."""
     exchanges: int = 0
+    joining_until_s: float = -inf
+    """Until then it is taken to be given a state by somebody, and is told no events."""
     tables: bytes = b""
     """The digests of its table of members and of mine when it was given the whole of mine."""
     _withheld: int = 0

@@ -262,10 +262,10 @@ class Replica:
             self._conclude(exchange, opened, envelope, now_s)
         except FrameError as error:
             self.counts[f"refused:{error.code}"] += 1
-            self._gave_up(exchange, opened)
+            self._gave_up(exchange, opened, now_s)
         except Exception as error:  # noqa: BLE001 - as in `receive`
             self._fault(error)
-            self._gave_up(exchange, opened)
+            self._gave_up(exchange, opened, now_s)
         return self._take(now_s)
 
     def _fault(self, error: Exception) -> FaultError:
@@ -283,7 +283,7 @@ class Replica:
         opened = self.exchanges.take(exchange)
         if opened is not None:
             self.counts["exchange:failed"] += 1
-            self._gave_up(exchange, opened)
+            self._gave_up(exchange, opened, now_s)
         return self._take(now_s)
 
     def tick(self, now_s: float) -> Effects:
@@ -291,7 +291,7 @@ class Replica:
         self.prober.detector.stalled(now_s - self._due_s)
         for exchange, opened in self.exchanges.expired(now_s):
             self.counts["exchange:timeout"] += 1
-            self._gave_up(exchange, opened)
+            self._gave_up(exchange, opened, now_s)
         for dead in self.prober.step(self.kernel.vector, now_s):
             self._pending.notice("dead", member=dead)
         whom = self.scheduler.begin(self.kernel.vector, self.members, now_s)
@@ -420,7 +420,7 @@ class Replica:
                 self._relayed(concluded)
             case Refused():
                 self._refused(opened, sender, message, now_s)
-                self._gave_up(exchange, opened)
+                self._gave_up(exchange, opened, now_s)
             case _:
                 raise MalformedFrameError("a request came where an answer was expected")
 
@@ -531,9 +531,9 @@ class Replica:
 
     # ------------------------------------------------------------------------------ sending
 
-    def _gave_up(self, exchange: int, opened: Opened) -> None:
+    def _gave_up(self, exchange: int, opened: Opened, now_s: float) -> None:
         """No useful answer: forget what was assumed about it; gossip will repair the rest."""
-        self.gossip.failed(opened)
+        self.gossip.failed(opened, now_s)
         self._relayed(self.prober.concluded(exchange, opened, answer=None))
 
     def _relayed(self, result: tuple[Relay, Probed] | None) -> None:

@@ -148,6 +148,8 @@ class Simulation:
         self.frames_sent = 0
         self._cuts: set[tuple[str, str]] = set()
         self._slow: dict[frozenset[str], float] = {}
+        self._rates: dict[tuple[str, str], float] = {}
+        self._busy_until_s: dict[tuple[str, str], float] = {}
         self._keys = Keyring((secret,) if secret else ())
         self.rules = rules or AccessPolicy()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -256,6 +258,12 @@ class Simulation:
         for agent in (b for b in self.agents.values() if {b.address, b.hub} == {one, other}):
             self._hang_up(agent)
 
+    def throttle(self, one: str, other: str, bytes_per_s: float) -> None:
+        """Let the link between two carry so much each way: frames queue up on it; 0: no limit."""
+        for link in ((one, other), (other, one)):
+            self._rates[link] = bytes_per_s
+            self._busy_until_s[link] = self.now_s
+
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut every link between members of different groups."""
         sides = [list(group) for group in groups]
@@ -323,8 +331,12 @@ class Simulation:
 
     def _travel(self, frame: bytes, one: str, other: str) -> Iterable[tuple[bytes, float]]:
         """The copies of a frame that arrive, and when."""
-        faults, dice = self.faults, self.dice
+        faults, dice, link = self.faults, self.dice, (one, other.removeprefix("line:"))
         more_s = self._slow.get(frozenset((one, other)), 0.0) if self._slow else 0.0
+        if rate := self._rates.get(link):
+            begin_s = max(self.now_s, self._busy_until_s[link])
+            self._busy_until_s[link] = begin_s + len(frame) / rate
+            more_s += self._busy_until_s[link] - self.now_s
         self.frames_sent += 1
         self.bytes_sent += len(frame)
         lost, more = dice.random() < faults.loss, dice.random() < faults.duplicate % 1

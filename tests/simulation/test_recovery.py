@@ -88,7 +88,7 @@ def test_a_join_cut_for_good_ends_equal_by_vectors_only(cut_after):
     while bob.counts["chunk:new"] < cut_after:
         sim.run(0.01)
     sim.cut("bob", "ada")
-    sim.run(6)
+    sim.run(4 * sim.config.read_timeout_s)
     assert not bob.gossip.receiver.active
     sim.replica("ada").gossip.config = Config()  # from now on it answers with deltas
     sim.heal()

@@ -166,8 +166,8 @@ KERNEL_MUTANTS: tuple[KernelMutant, ...] = (
     KernelMutant(
         "an answer is told below the floor",
         "ORSet",
-        "        if asked < log.floor and",
-        "        if asked < log.floor - 1 and",
+        "        if asked < log.floor:",
+        "        if asked < log.floor - 1:",
     ),
     KernelMutant(
         "the first of the records that a peer lacks is not told",
