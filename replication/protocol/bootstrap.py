@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from crdt import Chunk, Dot
+from crdt import Chunk, Dot, VersionVector
 from replication.errors import BusyError, MalformedFrameError
 from replication.protocol.messages import ChunkGiven, ChunkWanted
 
