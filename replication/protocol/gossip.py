@@ -79,6 +79,8 @@ class Gossip:
     comparison: Comparison = field(init=False)
     read_only: bool = False
     """What peers bring is left with them: the journal cannot take it."""
+    _asked: bool = False
+    """Whether those were asked who seem to lack what removals could be forgotten after."""
     _rounds: int = 0
     _stable: VersionVector = field(default_factory=VersionVector)
     """Up to which removals were forgotten when there last were too many."""
@@ -108,11 +110,13 @@ class Gossip:
         if whom[0]:
             self.comparison.forget({member.replica for member in self.members.current()})
         self._rounds += bool(whom[0])
-        if not whom[0] or self._rounds % WEIGHED_EVERY:
+        asked, self._asked = self._asked, self._asked and not whom[0]
+        if not whom[0] or (self._rounds % WEIGHED_EVERY and not asked):
             return
         if self.kernel.records_bytes > self.config.removal_records_bytes_stable:
             stable = Acknowledgements(self.members, self.peers).stable(self.kernel.vector)
-            self.waits.look(self.kernel.vector, now_s)
+            if not asked:  # who seems to lack some; a round later it is known
+                self._asked = self.waits.look(self.kernel.vector, now_s)
             if stable != self._stable:
                 self.kernel.drop_records(stable)
                 self._stable = stable
