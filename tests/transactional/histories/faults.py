@@ -16,7 +16,7 @@ class DropsWrites(SQLiteStore):
 
     dice = random.Random(1)
 
-    async def commit_all(self, requests):
+    async def commit_all(self, requests, **options):
         dropped = {
             n
             for n, asked in enumerate(requests)
@@ -26,7 +26,7 @@ class DropsWrites(SQLiteStore):
             CommitRequest(each.compares, [], [], self.mint_op_id()) if n in dropped else each
             for n, each in enumerate(requests)
         ]
-        made = await super().commit_all(asked)
+        made = await super().commit_all(asked, **options)
         return [
             replace(each, revision=each.revision + 1)
             if n in dropped and isinstance(each, Commit)
@@ -38,8 +38,8 @@ class DropsWrites(SQLiteStore):
 class TwoHold(SQLiteStore):
     """Shows of a lock's queue nobody but who came last, so that he thinks it is his."""
 
-    async def scan(self, prefix, *, after=None, limit=1000):
-        found = await super().scan(prefix, after=after, limit=limit)
+    async def scan(self, prefix, **options):
+        found = await super().scan(prefix, **options)
         if not prefix.startswith("lock/") or not found.items:
             return found
         last = max(found.items.values(), key=lambda item: item.created_revision)
@@ -49,16 +49,16 @@ class TwoHold(SQLiteStore):
 class NoPhantoms(SQLiteStore):
     """Does not look whether a range has changed since it was read."""
 
-    def _job(self, compares, writes, otherwise, op_id):
-        kept = [compare for compare in compares if not isinstance(compare, Unchanged)]
-        return super()._job(kept, writes, otherwise, op_id)
+    def _job(self, asked, caller):
+        kept = [compare for compare in asked.compares if not isinstance(compare, Unchanged)]
+        return super()._job(replace(asked, compares=kept), caller)
 
 
 class ForgetsOperations(SQLiteStore):
     """Records no op_id, so that of an answer that was lost it says: never applied."""
 
-    def _job(self, compares, writes, otherwise, op_id):
-        return super()._job(compares, writes, otherwise, None)
+    def _job(self, asked, caller):
+        return super()._job(replace(asked, op_id=None), caller)
 
 
 class OldStart(SQLiteStore):
@@ -70,15 +70,15 @@ class OldStart(SQLiteStore):
     async def open(cls, path, **options):
         old = Path(f"{path}.old")
         if old.exists():
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in ("", "-wal", "-shm", "-lock"):  # the last would tell
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             old.rename(path)
         store = await super().open(path, **options)
         store.path = Path(path)
         return store
 
-    async def commit_all(self, requests):
-        answer = await super().commit_all(requests)
+    async def commit_all(self, requests, **options):
+        answer = await super().commit_all(requests, **options)
         before, self.made = self.made, self.made + len(requests)
         if before < 10 <= self.made:
             with sqlite3.connect(self.path) as here, sqlite3.connect(f"{self.path}.old") as there:
