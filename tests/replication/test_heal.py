@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,10 +134,16 @@ async def team(network: Network) -> AsyncIterator[list[Agent]]:
         stack.push_async_callback(network.close)
         agents = []
         for name in NAMES:
-            agent = Agent(name, address=outside[name], peers=[outside[NAMES[0]]], config=QUICK)
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = network.ports[name] = free.getsockname()[1]
+            agent = Agent(
+                name,
+                listen=f"127.0.0.1:{port}",
+                address=outside[name],
+                peers=[outside[NAMES[0]]],
+                config=QUICK,
+            )
             await stack.enter_async_context(agent)
-            site = next(iter(agent._transport._runner.sites))
-            network.ports[name] = site._server.sockets[0].getsockname()[1]
             agents.append(agent)
         yield agents
 

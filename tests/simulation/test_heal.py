@@ -16,7 +16,6 @@ from replication import Config, Faults, Simulation
 from replication.protocol.messages import Status
 from replication.transport.circuit import FAILURES_MAX
 from tests.scale import rounds
-from tests.simulation.clusters import FIVE, add, elements, met
 
 LAN = Faults(delay_s=(0.001, 0.01), disk_s=(0.0, 0.005))
 INTERVALS_MAX = 10
@@ -157,22 +156,6 @@ def test_after_a_heal_everybody_is_alive_for_everybody_again(shape):
         sim.heal()
         sim.run(INTERVALS_MAX)
         assert all(len(sim.replica(name).members.live()) == 5 for name in names), f"seed {seed}"
-
-
-def test_a_heal_among_the_remains_of_many_earlier_lives():
-    """Each crash left a dead member on a port of its own; the partition's are tried in time."""
-    sim = met(Simulation(FIVE, 11, LAN))
-    for life in range(60):
-        sim.add(f"port{life}", name="worker")
-        sim.run(0.5)
-        sim.crash(f"port{life}")
-    sim.run(60)
-    sim.partition(FIVE[:2], FIVE[2:])
-    add(sim, "ada", "left")
-    add(sim, "eve", "right")
-    sim.run(60)
-    assert intervals_to_equal(sim) <= INTERVALS_MAX
-    assert elements(sim, "ada") >= {"left", "right"}
 
 
 def test_two_clusters_that_never_met_find_each_other_by_a_seed():
