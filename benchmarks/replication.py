@@ -176,7 +176,8 @@ async def bulk(directory: str) -> None:
 
 async def donor(journal: str) -> None:
     """Holds the entries; on each line of stdin changes 1 000 of them, tells how many bytes."""
-    async with Agent("donor", journal=journal, config=Config(batch_bytes_max=2**19)) as agent:
+    config = Config(batch_bytes_max=2**19, delta_bytes_max=2**20)
+    async with Agent("donor", journal=journal, config=config) as agent:
         for batch in range(JOIN_ENTRIES // BATCH):
             with agent.batch():
                 for number in range(BATCH):

@@ -39,13 +39,14 @@ LEAST_S = 0.001
 LEAST: Mapping[str, float] = {
     "members_max": 2,
     "delta_bytes_target": 128,
-    "delta_bytes_max": 128,
-    "batch_bytes_max": 128,
+    "delta_bytes_max": 512,
+    "batch_bytes_max": 256,
     "chunk_bytes": 128,
     "body_bytes_max": 4 * KIB,
     "outbox_bytes_max": 4 * KIB,
 }
-"""A frame is its vector and its members' claims, too: smaller ones would carry nothing else."""
+"""A frame is its vector and its members' claims, too: smaller ones would carry nothing else. One
+event that overwrites another weighs 135 bytes with the shortest of names, and an origin 160."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +78,13 @@ class Config:
     """A delta is cut near this: its decoding holds the loop for milliseconds."""
     delta_bytes_max: int = 512 * KIB
     """One that certainly weighs more is refused before it is built: ten thousand events hold the
-    loop for a tenth of a second. No batch of any agent may be larger, so it is equal everywhere."""
+    loop for a tenth of a second. At least twice `batch_bytes_max` of any agent: small events weigh
+    more than their bytes. So it is equal everywhere."""
     greeting_bytes_target: int = 32 * KIB
     """A sync carries so much of what its receiver is believed to lack; more is pushed after it."""
     batch_bytes_max: int = 256 * KIB
-    """A larger batch is refused at its exit; nothing changed."""
+    """A larger batch, or one that weighs more than twice that, is refused at its exit; nothing
+    changed. A single write is weighed only, and refused above it."""
     body_bytes_max: int = 4 * MIB
     """A larger frame is refused with 413 before it is read."""
     unauthenticated_bytes_max: int = 16 * KIB
@@ -158,8 +161,11 @@ class Config:
                 f"body_bytes_max must be at least twice the largest delta, {largest} bytes",
                 hint="chunks, deltas and batches travel in one body each",
             )
-        if self.delta_bytes_max < max(self.delta_bytes_target, self.batch_bytes_max):
-            raise ConfigError("delta_bytes_max must not be below a delta or a batch of our own")
+        if self.delta_bytes_max < max(self.delta_bytes_target, 2 * self.batch_bytes_max):
+            raise ConfigError(
+                "delta_bytes_max must not be below delta_bytes_target, nor twice batch_bytes_max",
+                hint="a batch may weigh twice its bytes, and peers would refuse it for good",
+            )
         if self.gossip_interval_s > self.gossip_interval_max_s:
             raise ConfigError("gossip_interval_s must not exceed gossip_interval_max_s")
         if self.gossip_jitter >= 1:

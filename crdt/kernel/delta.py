@@ -314,12 +314,17 @@ class Delta:
         With `weight_max`, also for one that certainly weighs more (as `delta_since` counts bytes):
         how many events, killed ranges and nested containers it has is told before any is built.
         """
-        limits = _Limits(weight_max)
-        opened = [_opened(part, limits) for part in _closed_parts(data, limits)]
-        weight = sum(_least_weight(part.paths, part.runs) for part in opened)
-        if weight_max is not None and weight > weight_max:
-            raise DecodeError(f"more events than can weigh {weight_max} bytes")
+        opened = _weighed(data, weight_max)
         return Delta(tuple([run for part in opened for run in _unpack_part(part)]))
+
+    @staticmethod
+    def is_within(data: bytes, weight_max: int) -> bool:
+        """Whether `decode` takes the bytes of a sound delta at that limit; O(size), none built."""
+        try:
+            _weighed(data, weight_max)
+        except DecodeError:
+            return False
+        return True
 
 
 def written(origin: str, event: Fields) -> Delta:
@@ -449,6 +454,16 @@ def _opened(part: _Closed, limits: _Limits) -> _Opened:
     if len(runs) != len(part.ranges):
         raise DecodeError("runs that are not those of its ranges")
     return _Opened(part, paths, runs)
+
+
+def _weighed(data: bytes, weight_max: int | None) -> list[_Opened]:
+    """The parts of the bytes of a delta, if they do not certainly weigh more than that."""
+    limits = _Limits(weight_max)
+    opened = [_opened(part, limits) for part in _closed_parts(data, limits)]
+    weight = sum(_least_weight(part.paths, part.runs) for part in opened)
+    if weight_max is not None and weight > weight_max:
+        raise DecodeError(f"more events than can weigh {weight_max} bytes")
+    return opened
 
 
 def _unpack_part(part: _Opened) -> list[Run]:

@@ -303,7 +303,8 @@ class Kernel:
 
         They take a contiguous run of dots and leave as one delta at the end of the outermost block.
         An exception, or more than `bytes_max` bytes (default `kernel.batch_bytes_max`), rolls back
-        everything; mutators inside return an empty delta, because nothing has left yet.
+        everything, as does what would weigh more than twice that where it is taken in (see
+        `Delta.decode`); mutators inside return an empty delta, because nothing has left yet.
         """
         return Batch(self._writer, _bytes_or_none(bytes_max))
 

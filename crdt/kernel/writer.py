@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from crdt.kernel.kind import Path
     from crdt.kernel.state import State
 
+WEIGHT_PER_BYTE_MAX = 2
+"""Bytes that a batch has may weigh so much, each, where they are unpacked: whoever takes batches
+from elsewhere takes twice their limit, and what is refused there is refused here."""
+
 NOTHING = Delta()  # what a mutator returns when nothing had to change, or inside a batch
 
 # A place whose entries a mutation kills, with the row as the writer saw it.
@@ -422,10 +426,10 @@ class Batch:
         (run,) = delta.runs
         weight = sum(map(weight_of, run.rows))
         if weight > bytes_max:
-            size = len(delta.encode())
-            if size > bytes_max:
+            data = delta.encode()
+            if len(data) > bytes_max or not Delta.is_within(data, WEIGHT_PER_BYTE_MAX * bytes_max):
                 self._roll_back(state)
-                raise BatchTooLargeError(size, bytes_max)
+                raise BatchTooLargeError(max(len(data), weight), bytes_max)
         if run.is_wide:
             base = state.live.base(run.origin)
             piece = Piece(base + run.first - 1, base + run.last, len(run.rows), weight)

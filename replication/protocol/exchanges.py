@@ -6,7 +6,9 @@ that its time is up; whichever comes first wins and the others find nothing. Pee
 addresses of our own, and exchanges over the limit are given up before a byte is sealed.
 
 A peer's address is a hint until it answered there. Whatever is to be said to it waits, and a bare
-probe goes there instead: to a stranger it tells nothing but that we are here.
+probe goes there instead: to a stranger it tells nothing but that we are here. Where a relay is said
+to be, it says where here is, too, so that the peer may dial us: that proves both addresses although
+the answer to the probe comes too late to be taken.
 
 A peer that hangs must not use up the limit for everybody else: rounds that somebody hurries would
 each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
@@ -100,9 +102,12 @@ class Exchanges:
             return False
         if self.is_blocked(replica, address) or self.members.is_own(address):
             return False
-        if type(request) is not Probe and self.members.is_hint(replica, address):
-            self._ask_proof(address, replica, now_s)
-            return False
+        if self.members.is_hint(replica, address):
+            if type(request) is not Probe:
+                self._ask_proof(address, replica, now_s)
+                return False
+            if not (request.target and self.members.policy.may_relay(agent_of(replica))):
+                request = self.members.bare_probe(replica)
         if type(request) is Sync and self.waiting(address, Sync, now_s) >= SYNCS_MAX:
             return False
         self._seal(address, replica, request, shown, now_s)
@@ -128,7 +133,7 @@ class Exchanges:
         lost = self.waiting(address, Probe, now_s - PROOF_AGAIN_S)
         if self.waiting(address, Probe, now_s) == lost <= PROOFS_MAX:
             row.asked_s = now_s
-            self._seal(address, replica, Probe(), {}, now_s)
+            self._seal(address, replica, self.members.bare_probe(replica), {}, now_s)
 
     def _seal(
         self,

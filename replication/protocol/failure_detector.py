@@ -184,13 +184,8 @@ class Prober:
         return row
 
     def call(self, address: str, replica: str, vector: Mapping[str, int], now_s: float) -> None:
-        """Try somebody who is out of reach; a member is told what it may have to refute.
-
-        Where nobody has answered yet, nothing is told.
-        """
-        claims = (*self.members.gossip(), *self.members.accusation(replica))
-        if self.members.is_hint(replica, address):
-            claims = ()
+        """Try somebody who is out of reach; a member is told what it may have to refute."""
+        claims = (*self._gossip(replica, address), *self.members.accusation(replica))
         self.exchanges.open(address, replica, Probe(members=claims), vector, now_s)
 
     def step(self, vector: Mapping[str, int], now_s: float) -> list[str]:
@@ -198,7 +193,7 @@ class Prober:
         live = self.members.live()
         target = self.detector.begin(live, now_s)
         if target is not None:
-            probe = Probe(members=self.members.gossip())
+            probe = Probe(members=self._gossip(target.replica, target.reach))
             self.exchanges.open(target.reach, target.replica, probe, vector, now_s)
         helpers = self.detector.helpers(live, now_s)
         if helpers and self.detector.probing is not None:
@@ -211,6 +206,10 @@ class Prober:
         for replica in self.members.forget_gone(now_s):
             self.peers.forget(replica)
         return [member.replica for member in self.members.expire(now_s)]
+
+    def _gossip(self, replica: str, address: str) -> tuple[MemberClaim, ...]:
+        """Claims for a probe; where it leaves as a bare one, none are counted as told."""
+        return () if self.members.is_hint(replica, address) else self.members.gossip()
 
     def relay(
         self, target: str, waiting: Relay, vector: Mapping[str, int], now_s: float

@@ -57,7 +57,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from replication.protocol.messages import INCARNATION_MAX, MemberClaim, Status
+from replication.protocol.messages import INCARNATION_MAX, MemberClaim, Probe, Status
 from replication.protocol.policy import AccessPolicy, agent_of
 
 if TYPE_CHECKING:
@@ -371,6 +371,13 @@ class Membership:
         """
         row = self._rows.get(replica)
         return row is not None and address == row.address != row.via and not row.proved
+
+    def bare_probe(self, replica: str) -> Probe:
+        """What is said where somebody has yet to answer: to a relay, where we are, too.
+
+        Nobody but a relay vouched for where a relay is. What a leaf says that it is may be anybody.
+        """
+        return Probe(members=(self.me.claim(),) * self.policy.may_relay(agent_of(replica)))
 
     def close(self, replica: str) -> bool:
         """The end of that life is on record: it is no member any more; whether it was one."""

@@ -8,7 +8,7 @@ import pytest
 
 from crdt import ORSet, PNCounter
 from replication import Config, ConfigError
-from replication.config import MAY_BE_ZERO, least_of
+from replication.config import LEAST, MAY_BE_ZERO, least_of
 from replication.testing import Simulation
 
 KIB = 1024
@@ -32,6 +32,7 @@ def test_the_defaults_agree_with_each_other():
         {"body_bytes_max": 511 * KIB},
         {"batch_bytes_max": 1024 * KIB},
         {"delta_bytes_max": 128 * KIB},
+        {"delta_bytes_max": 512 * KIB - 1},
         {"connect_timeout_s": 20.0},
         {"read_timeout_s": 20.0},
         {"probe_timeout_s": 2.0},
@@ -69,9 +70,9 @@ def test_no_knob_takes_what_agents_cannot_work_with(knob):
 
 
 SMALL = {
-    "delta_bytes_target": 128,
-    "batch_bytes_max": 128,
-    "chunk_bytes": 128,
+    "delta_bytes_target": LEAST["delta_bytes_target"],
+    "batch_bytes_max": LEAST["batch_bytes_max"],
+    "chunk_bytes": LEAST["chunk_bytes"],
 }
 PARTNERS = {
     "delta_bytes_max": SMALL,

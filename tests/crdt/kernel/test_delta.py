@@ -7,15 +7,18 @@ import random
 import pytest
 
 from crdt import (
+    BatchTooLargeError,
     BoundedCounter,
     Change,
     DecodeError,
     Delta,
+    GSet,
     Kernel,
     LWWMap,
     LWWRegister,
     ORMap,
     ORSet,
+    PNCounter,
     ValueTooLargeError,
 )
 from crdt.kernel.codec import freeze
@@ -230,6 +233,52 @@ def test_a_body_of_many_lists_is_refused_when_there_are_too_many(item):
     body = b"\x93\x90\x90\xdd" + (300_000).to_bytes(4, "big") + item * 300_000
     with pytest.raises(DecodeError, match="more lists and maps"):
         Delta.decode(seal("d", body), weight_max=512 * 1024)
+
+
+def adds(kernel: Kernel, count: int) -> None:
+    for number in range(count):
+        kernel.document("s", GSet).add(number)
+
+
+def lists(kernel: Kernel, count: int) -> None:
+    kernel.document("r", LWWRegister).set([[[]]] * count)
+
+
+def registers(kernel: Kernel, count: int) -> None:
+    for number in range(count):
+        kernel.document(f"r/{number}", LWWRegister).set("same")
+
+
+def removals(kernel: Kernel, count: int) -> None:
+    for number in range(count):
+        kernel.document("c", PNCounter).increment(number + 1)
+        kernel.document("o", ORSet).discard(number)
+
+
+@pytest.mark.parametrize("limit", [256, 4 * 1024, 64 * 1024])
+@pytest.mark.parametrize("write", [adds, lists, registers, removals])
+def test_a_batch_that_passes_is_one_that_receivers_take(write, limit):
+    """Counterexample: 11 000 small events took 23 KB, passed at their writer, and nowhere else."""
+    passed = refused = 0
+    for count in (1, 2, 4, 8, 32, 128, 512, 2048):
+        kernel, reader = Kernel("m~0123456789abcdef"), Kernel("r")
+        for number in range(count):
+            kernel.document("o", ORSet).add(number)
+        start = kernel.vector
+        reader.merge(kernel)
+        before = kernel.canonical_bytes()
+        try:
+            with kernel.batch(bytes_max=limit):
+                write(kernel, count)
+        except BatchTooLargeError:
+            refused += 1
+            assert kernel.canonical_bytes() == before
+            continue
+        passed += 1
+        reader.apply(Delta.decode(kernel.delta_since(start).encode(), weight_max=2 * limit))
+        assert reader.canonical_bytes() == kernel.canonical_bytes()
+    assert passed
+    assert refused or limit > 4 * 1024
 
 
 def test_what_the_local_limit_lets_pass_every_receiver_takes():

@@ -11,8 +11,9 @@ from replication.protocol.exchanges import Exchanges
 from replication.protocol.failure_detector import FailureDetector, Prober, Relay
 from replication.protocol.keyring import Keyring
 from replication.protocol.membership import Membership
-from replication.protocol.messages import MemberClaim, Probe, Probed, Status
+from replication.protocol.messages import MemberClaim, Probe, Probed, Push, Status
 from replication.protocol.peers import Peers
+from replication.protocol.policy import AccessPolicy
 from replication.protocol.wire import Wire
 
 CONFIG = Config()
@@ -87,6 +88,29 @@ def test_a_probe_without_answer_goes_to_helpers_and_ends_in_dead():
     assert ada.members.get(silent).status is Status.SUSPECT
     ada.met(other, (), 4.9)
     assert ada.step({}, 5.0) == [silent]
+
+
+@pytest.mark.parametrize("relays", [None, {"bob", "ada"}], ids=["a relay", "a leaf"])
+def test_a_hint_to_a_relay_is_asked_with_our_address_and_to_a_leaf_with_nothing(relays):
+    """Counterexample: answers came too late to be taken, and nobody ever proved anybody."""
+    ada = prober()
+    ada.members.policy = AccessPolicy(relays=relays)
+    said = () if relays else (ada.members.me.claim(),)
+    sent = ada.members.me.sent
+    ada.call("h:eve~1", "eve~1", {}, 0.0)
+    assert ada.relay("eve~1", Relay(7, 70, ""), {}, 0.0) is None
+    assert not ada.exchanges.open("h:eve~1", "eve~1", Push(b"x"), {}, 0.0), "it waits"
+    ada.exchanges.ask_proof("eve~1", 10.0)
+    requests = [opened.request for opened in ada.exchanges._open.values()]
+    assert len(requests) >= 3
+    assert set(requests) == {Probe(members=said)}
+    assert ada.members.me.sent == sent, "a bare probe counts no claim as told"
+    ada.exchanges.open("h:eve~1", "eve~1", Probe("bob~1"), {}, 20.0)
+    asked = ada.exchanges._open[ada.exchanges.last].request
+    assert asked == (Probe() if relays else Probe("bob~1"))
+    eve = Membership("eve~1", "h:eve~1", 1, CONFIG, 0.0, policy=ada.members.policy)
+    eve.learn(said, 1.0, "ada~1")
+    assert bool(said) == any(m.proved for m in eve.everyone())
 
 
 @pytest.mark.parametrize("answer", [Probed(), None], ids=["answered", "no answer"])
