@@ -154,8 +154,8 @@ KERNEL_MUTANTS: tuple[KernelMutant, ...] = (
     KernelMutant(
         "the meet of two vectors is their join",
         "kernel/test_context.py::test_vectors_and_contexts_are_values_with_an_order",
-        "{replica: min(seq, other.get(replica, 0)) for replica",
-        "{replica: max(seq, other.get(replica, 0)) for replica",
+        "        return self.replaced({r: other.get(r, 0) for r in self.above(other)})",
+        "        return self | other",
     ),
     KernelMutant(
         "an answer is cut inside of a batch",
