@@ -30,7 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from crdt.testing.histories import History, assert_right
 from crdt.testing.operation import Operation, draw, name_of
-from crdt.testing.scheduler import Plan, Step, dice_of
+from crdt.testing.scheduler import Plan, Step, dice_of, universe_after
 
 replicas_of = st.integers(0, 15)
 """Chooses a replica; taken modulo how many there are."""
@@ -63,10 +63,11 @@ class ReplicaMachine(RuleBasedStateMachine):
         """
         self._do("write", replica, operation=Operation(action, args))
 
-    @rule(replica=replicas_of, seed=_SEEDS, size=st.integers(1, 6))
-    def write(self, replica: int, seed: int, size: int) -> None:
-        """A random operation."""
-        operation, _ = draw(name_of(self.kind), dice_of(seed), size)
+    @rule(replica=replicas_of, seed=_SEEDS)
+    def write(self, replica: int, seed: int) -> None:
+        """A random operation, on a universe that grows with the history like any other's."""
+        written = len(self.run.expected.operations)
+        operation, _ = draw(name_of(self.kind), dice_of(seed), universe_after(written))
         self._do("write", replica, operation=operation)
 
     @rule(kind=st.sampled_from(("deliver", "repeat", "lose")), pick=_PICKS)

@@ -96,10 +96,10 @@ def plan(type_name: str, dice: random.Random, *, replicas: int = 3, mutations: i
     written = 0
     kinds = iter(dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=8 * mutations))
     while written < mutations:
-        step = draw_step(type_name, dice, count, size=2 + written // 4, kind=next(kinds))
+        step = draw_step(type_name, dice, count, size=universe_after(written), kind=next(kinds))
         written += len(step.operations) if step.kind != "rollback" else 0
         steps.append(step)
-    steps += draw_end(type_name, dice, count, size=2 + written // 4)
+    steps += draw_end(type_name, dice, count, size=universe_after(written))
     return Plan(type_name, count, dice.choice(TOPOLOGIES), skews, tuple(steps))
 
 
@@ -175,6 +175,11 @@ def linked(topology: str, count: int, one: int, other: int) -> bool:
     if topology == "mesh":
         return True
     return distance == 1 or (topology == "ring" and distance == count - 1)
+
+
+def universe_after(written: int) -> int:
+    """How many elements there are to draw from: few, so that writes meet; more as they go on."""
+    return 2 + written // 4
 
 
 def dice_of(seed: int) -> random.Random:

@@ -39,16 +39,20 @@ def test_a_state_machine_of_ones_own_passes_for_a_right_type():
 
 
 def test_a_state_machine_finds_a_wrong_set_and_draws_it():
-    """The same machine over a set that brings removed elements back."""
+    """The same machine over a set that brings removed elements back.
+
+    One example in some forty shows it, and the first that does is the last that runs. Which one is
+    no test's to say: even derandomized, Hypothesis draws constants of all modules that are loaded.
+    So the limit of examples is far beyond what luck needs.
+    """
 
     class Wrong(ReplicaMachine):
         kind = UnionSet
 
     finding = settings(
-        max_examples=60,
-        stateful_step_count=20,
-        database=None,
-        derandomize=True,
+        QUICK,
+        max_examples=2000,
+        stateful_step_count=40,
         phases=(Phase.generate,),  # shrinking is Hypothesis's own and takes its time
     )
     with pytest.raises(HistoryError, match=r"(?s)has to show.*│"):
