@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from tests.transactional.conftest import HandClock
+
 PREFIXES = ["", "a", "a/", "a/b", "a/b/", "b/", "b/a/a/", "c/", "c", "none/"]
 
 
@@ -41,11 +43,16 @@ def test_what_is_known_is_so_whatever_is_forgotten(monkeypatch: pytest.MonkeyPat
     assert told > 500
 
 
-async def test_a_quiet_range_costs_the_same_beside_a_hundred_changes_and_ten_thousand() -> None:
-    """In the memory engine, where a look is a call."""
+async def test_a_quiet_range_costs_the_same_beside_a_hundred_changes_and_ten_thousand(
+    hand_clock: HandClock,
+) -> None:
+    """In the memory engine, where a look is a call.
+
+    The clock stands: a commit after a while also notes the moment, which is work of its own.
+    """
     costs = []
     for changes in (100, 10_000):
-        store = MemoryStore()
+        store = MemoryStore(clock=hand_clock.clock())
         since = (await store.commit([], [t.Put("quiet/a", b"")])).revision
         for n in range(changes):
             await store.commit([], [t.Put(f"busy/{n % 100}", b"")])

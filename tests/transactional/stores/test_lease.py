@@ -70,11 +70,11 @@ async def test_a_lease_of_no_sensible_length_is_refused(store: t.Store, ttl_s: f
         await store.lease(ttl_s)
 
 
-async def test_the_end_of_a_lease_costs_its_own_keys() -> None:
+async def test_the_end_of_a_lease_costs_its_own_keys(hand_clock: HandClock) -> None:
     """In memory, too: beside ten keys of others and beside ten thousand."""
     costs = []
     for others in (10, 10_000):
-        store = MemoryStore()
+        store = MemoryStore(clock=hand_clock.clock())
         kept = await store.lease(60)
         for first in range(0, others, 100):
             many = range(first, min(first + 100, others))
