@@ -10,7 +10,9 @@ its standard output, one JSON object per line in both directions:
        | -- SIGKILL ------------------>  x        (a real one; the journal is what remains)
 
 An actor whose standard input ends stops by itself, so that nothing outlives a director that was
-killed. Lines are bounded (`LINE_BYTES_MAX`), and so is the time that the director waits for one.
+killed; at the latest after `STOP_S_MAX`, whatever it waits for. A program that does not read its
+standard input has a keeper for that (`python -m demos.stage PROGRAM`). Lines are bounded
+(`LINE_BYTES_MAX`), and so is the time that the director waits for one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -55,7 +59,8 @@ class Actor:
     Args:
         name: how the actor is called in messages.
         listener: is given each telling as it arrives; it must not block.
-        obeys: whether it reads commands and ends with them; others are ended by SIGTERM.
+        obeys: whether it reads commands and ends with them; others have a keeper who does, and
+            ends them by SIGTERM.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class Actor:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            *command,
+            *(command if self._obeys else ("demos.stage", *command)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,17 +170,18 @@ class Actor:
         """SIGKILL: no handler runs, nothing is flushed."""
         self._expected_end = True
         if self._process and self.running:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(
+                    self._process.pid, signal.SIGKILL
+                )  # one that is kept goes with its keeper
         await self._ended()
 
     async def stop(self) -> None:
-        """End its commands, or send SIGTERM, and wait; who does not stop in time is killed."""
+        """End its commands and wait; who does not stop in time is killed."""
         self._expected_end = True
         if self._process and self.running:
             if self._process.stdin:
                 self._process.stdin.close()
-            if not self._obeys:
-                self._process.send_signal(signal.SIGTERM)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), STOP_S_MAX)
         await self.kill()
@@ -201,6 +207,9 @@ async def commands() -> AsyncIterator[Told]:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async for line in reader:
         yield json.loads(line)
+    end = threading.Timer(STOP_S_MAX, os._exit, (1,))  # the director waits no longer, if he lives
+    end.daemon = True
+    end.start()
 
 
 def free_addresses(count: int) -> list[str]:
@@ -215,3 +224,20 @@ def free_addresses(count: int) -> list[str]:
 def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keep(command: list[str]) -> int:
+    """Run a program that reads nothing, and end it when our own standard input ends."""
+    child = subprocess.Popen([sys.executable, "-m", *command], stdin=subprocess.DEVNULL)
+
+    def until_told() -> None:
+        while sys.stdin.buffer.read(1024):
+            pass
+        child.terminate()
+
+    threading.Thread(target=until_told, daemon=True).start()
+    return child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(_keep(sys.argv[1:]))

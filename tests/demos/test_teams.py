@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,53 @@ def test_what_makes_no_sense_is_one_line(words: tuple[str, str]) -> None:
     with pytest.raises(SystemExit) as caught:
         demos.teams.main(list(words))
     assert caught.value.code == 2
+
+
+def descendants(of: int) -> list[int]:
+    """The processes that this one has started, and those that they have."""
+    told = subprocess.run(
+        ["/bin/ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True
+    )
+    pairs = [tuple(map(int, line.split())) for line in told.stdout.splitlines()[1:]]
+    found, ahead = [], [of]
+    while ahead:
+        parent = ahead.pop()
+        children = [pid for pid, ppid in pairs if ppid == parent]
+        found += children
+        ahead += children
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether the process is there and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in {"Z", "X"}
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="/proc tells who lives")
+def test_a_killed_demo_leaves_no_process() -> None:
+    """SIGKILL to the director: its workers and the authority that they share end by themselves."""
+    director = subprocess.Popen(
+        [sys.executable, "-m", "demos", "teams", "--jobs", "2000", "--workers", "3"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert director.stdout is not None
+    director.stdout.readline()  # it has begun: this is a remark of the first kill, or the end
+    started = descendants(director.pid)
+    assert len(started) >= 4
+    director.kill()
+    director.wait()
+    director.stdout.close()
+    for _ in range(200):
+        if not any(map(lives, started)):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"these live on: {[pid for pid in started if lives(pid)]}")
