@@ -94,7 +94,18 @@ def lives(pid: int) -> bool:
 def test_a_killed_demo_leaves_no_process() -> None:
     """SIGKILL to the director: its workers and the authority that they share end by themselves."""
     director = subprocess.Popen(
-        [sys.executable, "-m", "demos", "teams", "--jobs", "2000", "--workers", "3"],
+        [
+            sys.executable,
+            "-m",
+            "demos",
+            "teams",
+            "--jobs",
+            "240",
+            "--workers",
+            "3",
+            "--kills",
+            "24",
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
