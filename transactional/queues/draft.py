@@ -41,6 +41,7 @@ from transactional.queues.job import (
     QueueConfig,
     Record,
     UnknownJobError,
+    as_error,
     decode_content,
     decode_record,
     order_of,
@@ -197,6 +198,15 @@ class Draft:
         limit = self._operations_max
         own = len(self._compares) + len(self._given) + compares <= limit
         return own and len(self._writes) + len(self._given_writes) + writes <= limit
+
+    def _was_too_much(self, before: tuple[object, ...], *, first: bool) -> bool:
+        """Undo the last of several moves if the commit cannot hold it; not even the first: full."""
+        if self._fits(0, 0):
+            return False
+        if first:
+            raise CommitFull
+        self.back_to(before)
+        return True
 
     def give(self, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
         """Take along what a caller brings."""
@@ -496,7 +506,9 @@ class Draft:
         self._compares[layout.config] = self._config_revision
         places = await self._places(lane)
         places.pop(content.id, None)
-        free = LANE_AT_ONCE if limit is None else min(limit - len(places), LANE_AT_ONCE)
+        left = self._operations_max - len(self._writes) - len(self._given_writes)
+        room = min(LANE_AT_ONCE, max(1, left // 2 - 4))  # the others are for who leaves next
+        free = room if limit is None else min(limit - len(places), room)
         if free > 0:
             for key, value in (await self._first_queued(lane, free))[:free]:
                 job, order = layout.id_of(key), key.rsplit("/", 2)[1]
@@ -634,8 +646,8 @@ class Draft:
         """Let others take a job that a worker has; park it if it was tried often enough."""
         self._remove(self._layout.claimed(content.id))
         await self._leave(content)
+        self._compares[self._layout.config] = self._config_revision
         if record.attempts >= self._config.attempts_max:
-            self._compares[self._layout.config] = self._config_revision
             return await self._end_placeless(content, record, JobState.PARKED)
         record.until_us = self.now_us + in_us if in_us else 0
         return await self._enter(content, record)
@@ -735,6 +747,7 @@ class Draft:
             if not self._fits(4, 4):
                 return True
             content, waiting = self._value(layout.job(job)), self._value(layout.waiting(job))
+            before = self.savepoint()
             self._rely(key)
             self._remove(key)
             if content is None or waiting is None:
@@ -742,6 +755,8 @@ class Draft:
             self._rely_if_stored(layout.waiting(job))
             self._remove(layout.waiting(job))
             await self._enter(decode_content(job, content), decode_record(waiting))
+            if self._was_too_much(before, first=key == due[0]):
+                return True
         more = len(heads.due) > DUE_AT_ONCE
         heads.due.clear()
         return more
@@ -765,8 +780,8 @@ class Draft:
         for key in lost:
             job = layout.id_of(key)
             value = self._value(layout.job(job))
-            assert value is not None, "what has a place has a content"
-            heads.adopt(decode_content(job, value).order, key)
+            if value is not None:  # None: it was put between two readings
+                heads.adopt(decode_content(job, value).order, key)
 
     async def _take(
         self, heads: _Heads, ready: Sequence[tuple[str, str]], worker: str, session: str
@@ -782,8 +797,8 @@ class Draft:
                 break
             heads.drop(key)  # a place of a worker who is gone is no ready key, and dropped here
             content_value = self._value(layout.job(job))
-            assert value is not None, "a head is there, or it was dropped"
-            assert content_value is not None, "what has a place has a content"
+            if value is None or content_value is None:
+                continue  # it was put, or moved, between two readings: the next draft sees it
             record, content = decode_record(value), decode_content(job, content_value)
             self._rely_if_stored(key)
             if record.session:
@@ -805,8 +820,8 @@ class Draft:
         """The record of a job whose worker is gone; it is parked if it was tried often enough."""
         self._rely(self._layout.worker(record.session))  # still gone
         over = record.over("lost", f"{record.worker!r} let go of it without a word")
+        self._compares[self._layout.config] = self._config_revision
         if over.attempts >= self._config.attempts_max:
-            self._compares[self._layout.config] = self._config_revision
             self._remove(key)
             await self._leave(content)
             await self._end_placeless(content, over, JobState.PARKED)
@@ -841,12 +856,11 @@ class Draft:
         state = JobState(decode_record(value).state)
         self._rely_if_stored(told)
         for number, follower in enumerate(followers):
-            if not self._fits(6, 8):
-                if not number:
-                    raise CommitFull
-                return True
+            before = self.savepoint()
             self._remove(layout.waits(job, follower))
             await self._told(follower, job, state)
+            if self._was_too_much(before, first=not number):
+                return True
         if not page.more:
             self._remove(told)
         return page.more
@@ -885,7 +899,7 @@ class Draft:
             raise JobStateError(self._queue, job, place.state, "cancelled")
         await self._take_out(place)
         record = place.record.over("cancelled", reason)
-        record.error = reason
+        record.error = as_error(reason)
         return await self._end_placeless(place.content, record, JobState.CANCELLED)
 
     async def requeue(self, job: str) -> Place:
@@ -944,7 +958,7 @@ class Draft:
                 self._seen.setdefault(key, item)
             await self.load([k for _, job in old for k in (layout.job(job), layout.ended(job))])
             for key, job in old:
-                if key in self._writes or not self._fits(4, 6):
+                if key in self._writes or not self._fits(5, 6):
                     return True
                 self._forget_one(key, job)
             more = more or (len(old) == FORGOTTEN_AT_ONCE)
@@ -952,6 +966,7 @@ class Draft:
 
     def _forget_one(self, key: str, job: str) -> None:
         layout = self._layout
+        self._compares[layout.config] = self._config_revision  # how long it is kept
         self._rely_if_stored(layout.ended(job))
         ended, content = self._value(layout.ended(job)), self._value(layout.job(job))
         self._remove(key)
@@ -964,7 +979,7 @@ class Draft:
             return
         record = decode_record(ended)
         was = decode_content(job, content)
-        gone = Record(state=record.state, ended_us=record.ended_us)
+        gone = Record(state=record.state, ended_us=record.ended_us, token=record.token)
         gone.content, gone.put_us = was.fingerprint(), was.put_us
         self._put(layout.ended(job), gone.encode())
         self._put(f"{layout.all_kept}gone/{record.ended_us:016d}/{key.rpartition('/')[2]}", b"")
@@ -985,8 +1000,9 @@ class Draft:
             self._seen.setdefault(key, item)
         await self.load(ended)
         for key, marker in zip(old, ended, strict=True):
-            if not self._fits(2, 2):
+            if not self._fits(3, 2):
                 return True
+            self._compares[layout.config] = self._config_revision
             self._rely_if_stored(marker)
             value = self._value(marker)
             self._remove(key)
@@ -1012,7 +1028,7 @@ class _Heads:
     @property
     def more(self) -> bool:
         """Whether there is another one."""
-        return bool(self._keys or self._passed)
+        return bool(self._keys or self._passed or self._bound is not None)
 
     async def first(self, draft: Draft, count: int) -> list[tuple[str, str]]:
         """The first `count` of them, fewer if there are not so many."""

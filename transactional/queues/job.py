@@ -277,6 +277,11 @@ def as_bytes(value: Json) -> bytes:
     return _dump(value).encode()
 
 
+def as_error(error: str) -> str:
+    """A reason as it is kept: cut, and half characters (of file names that are no text) spelt."""
+    return error[:ERROR_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()
+
+
 def check_name(name: object, what: str) -> str:
     """Return a name as it lies in a key.
 
@@ -402,7 +407,7 @@ class Record:
 
     def over(self, how: str, error: str = "") -> Record:
         """The record when the present attempt is over."""
-        history, error = self.history, error[:ERROR_CHARACTERS_MAX]
+        history, error = self.history, as_error(error)
         if history and not history[-1][3]:
             history = [*history[:-1], [*history[-1][:3], how, error]]
         return Record(self.attempts, error or self.error, history)

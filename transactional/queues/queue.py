@@ -411,8 +411,9 @@ class WorkQueue:
         Raises:
             ClaimLostError: the claim is over.  UnknownJobError: there is no such job.
         """
+        check_name(id, "the id of a job")
         session, _, revision = token.rpartition(":")
-        if not session or not revision.isdecimal():
+        if not session or not revision.isdecimal() or len(revision) > 20:
             raise InvalidRequestError(f"{token!r} is not the token of a claim")
 
         async def judge(draft: Draft) -> Looked:
@@ -913,6 +914,8 @@ class _Bell:
         patience_s = min(wait_s, LOOK_AGAIN_S if watched else WITHOUT_WATCH_S)
         if next_us is not None:
             await self._set_alarm(next_us)
+            if self._news_at > revision:
+                return  # they came while the time was asked for, when nobody waited yet
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
@@ -932,7 +935,7 @@ class _Bell:
         if self._hang_up is not None:
             self._hang_up.cancel()
             self._hang_up = None
-        if self._watching is None or self._watching.done():
+        if self._watching is None or self._watching.done() or self._watching.cancelling():
             self._watching = asyncio.create_task(self._watch(revision), name="queue watch")
 
     def _linger(self) -> None:

@@ -222,3 +222,17 @@ async def test_cancelling_takes_a_job_out_from_wherever_it_is(store: t.Store) ->
     assert (await queue.requeue("waiting")).state is JobState.READY
     assert await claimed(queue) == ["waiting"]
     await queue.close()
+
+
+async def test_followers_that_wait_for_many_others_are_told_too(store: t.Store) -> None:
+    """Each takes forty writes to be parked, so a commit holds two or three of them."""
+    queue = WorkQueue(store, "q")
+    for n in range(5):
+        others = [f"x{n}-{m}" for m in range(39)]
+        await queue.put(f"f{n}", after=["p", *others], expected=True)
+    await queue.put("p")
+    await queue.cancel("p")
+    async with asyncio.timeout(10):
+        await settled(queue)
+    assert await states(queue, *(f"f{n}" for n in range(5))) == ["parked"] * 5
+    assert await queue.claim("ann") == []

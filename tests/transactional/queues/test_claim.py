@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -373,3 +374,53 @@ async def test_watching_tells_each_change_once(engine: Engine) -> None:
         ("j", JobState.DONE, None),
     ]
     await queue.close()
+
+
+async def test_all_who_wait_are_woken_by_one_commit(engine: Engine) -> None:
+    """Who is woken and takes one of several wakes the next."""
+    queue = WorkQueue(await engine.client(), "q")
+    putting = WorkQueue(await engine.client(), "q")
+    await putting.config()
+    async with asyncio.timeout(8):  # by themselves they look again after ten seconds
+        waiting = [asyncio.create_task(queue.claim(f"w{n}", wait_s=30)) for n in range(4)]
+        await asyncio.sleep(0.2)
+        await asyncio.gather(*(putting.put(f"j{n}") for n in range(4)))
+        found = await asyncio.gather(*waiting)
+    assert sorted(job.id for jobs in found for job in jobs) == ["j0", "j1", "j2", "j3"]
+
+
+async def test_a_put_while_the_time_is_asked_for_is_heard(
+    store: t.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The news come between the look and the wait."""
+    queue = WorkQueue(store, "q")
+    later = await store.now() + timedelta(hours=1)
+    await queue.put("later", not_before=later)
+    alarm = queue._bell._set_alarm
+
+    async def slowly(next_us: int) -> None:
+        await alarm(next_us)
+        if await queue.get("now") is None:
+            await queue.put("now")
+            await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(queue._bell, "_set_alarm", slowly)
+    async with asyncio.timeout(8):
+        (job,) = await queue.claim("ann", wait_s=30)
+    assert job.id == "now"
+
+
+async def test_an_error_with_half_a_character_is_kept(store: t.Store) -> None:
+    """As in the name of a file that is no text."""
+    queue = WorkQueue(store, "q")
+    await queue.put("j")
+    (job,) = await queue.claim("ann")
+    with pytest.raises(FileNotFoundError):
+        async with job:
+            raise FileNotFoundError("a\udcffb")
+    info = await queue.get("j")
+    assert info is not None
+    assert (info.state, info.error) == (JobState.READY, "FileNotFoundError: a\\udcffb")
+    assert (await queue.cancel("j", "\ud800")).error == "\\ud800"
+    with pytest.raises(t.InvalidRequestError):
+        await queue.resume("\ud800", job.token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,3 +154,35 @@ async def test_rules_that_make_no_sense_are_refused(
     """At once, where they are given."""
     with pytest.raises(t.InvalidRequestError):
         WorkQueue(store, **({"name": "q"} | arguments))  # type: ignore[arg-type]
+
+
+async def test_many_whose_time_has_come_take_the_places_of_others(
+    timed_store: t.Store, hand_clock: HandClock
+) -> None:
+    """Each takes six writes to be ready, so a commit does not hold all of them."""
+    queue = WorkQueue(timed_store, "q", lanes={"*": 1})
+    at = await timed_store.now()
+    await queue.put("first", not_before=at + timedelta(seconds=1))
+    for n in range(21):
+        lane = f"l{n}"
+        await queue.put(f"late{n}", lane=lane, priority=1, not_before=at + timedelta(seconds=2))
+        await queue.put(f"soon{n}", lane=lane)
+    await pass_time(timed_store, hand_clock, 3.0)
+    names = [job.id for job in await queue.claim("ann", n=30)]
+    assert names == [*(f"late{n}" for n in range(21)), "first"]
+
+
+async def test_a_raised_limit_leaves_room_for_what_comes_with_an_end(store: t.Store) -> None:
+    """Whoever leaves makes as many ready as his commit holds, the next does the rest."""
+    queue = WorkQueue(store, "q", lanes={"a": 1})
+    for n in range(40):
+        await queue.put(f"j{n}", lane="a")
+    (job,) = await queue.claim("ann")
+    queue = WorkQueue(store, "q", lanes={"a": 30})
+    job = await queue.resume(job.id, job.token)
+    await job.done(writes=[t.Put(f"w/{n}", b"") for n in range(110)])
+    jobs = await queue.claim("ann", n=30)
+    assert jobs, "the next of the lane"
+    await jobs[0].done()
+    jobs += await queue.claim("ann", n=30)
+    assert len(jobs) > 20

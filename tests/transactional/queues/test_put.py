@@ -216,3 +216,16 @@ async def test_a_put_may_rest_on_compares(store: t.Store) -> None:
     assert isinstance(bad, t.ConflictError)
     assert not isinstance(good, BaseException)
     assert await queue.get("T-2") is None
+
+
+async def test_what_is_removed_follows_the_rules_of_others(store: t.Store) -> None:
+    """An object that has not heard of the new rule yet does not remove by the old one."""
+    old = WorkQueue(store, "q", keep_ended_s=0)
+    await old.config()
+    new = WorkQueue(store, "q", keep_ended_s=3600)
+    await new.put("y")
+    (job,) = await new.claim("ann")
+    await job.done()
+    await store.now()
+    await old.forget()
+    assert await new.get("y") is not None
