@@ -27,8 +27,9 @@ Each refusal leaves an eighth less to be under way at a time, each answer one mo
 TCP): a crowd that asks a busy crowd slows down to what can be answered. An agent whose own loop was
 away takes nobody's silence for an answer, and waits anew.
 
-A new wait begins anew with all who are not silent. Pauses are spread, so that those who ask one
-peer do not march in step. Nobody is asked what is known, and without a wait nobody is asked at all.
+A new wait begins anew with all who are not silent; silence outlives the waits, so that many short
+ones do not each ask a peer that hangs. Pauses are spread, so that those who ask one peer do not
+march in step. Nobody is asked what is known, and without a wait nobody is asked at all.
 
 *What is believed.* A peer answers for itself, and for the origins named; whatever else it says is
 not taken. Unknown is not empty: as long as an agent that was told of others met none of them, it
@@ -202,7 +203,7 @@ class Waits:
         return wait
 
     def end(self, wait: Wait) -> None:
-        """It is over, one way or the other. O(1)."""
+        """It is over, one way or the other. O(1); the last of them, O(peers)."""
         if self._waits.pop(id(wait), None) is None:
             return
         group = self._groups[wait.copies]
@@ -210,7 +211,9 @@ class Waits:
         if not group.waits:
             del self._groups[wait.copies]
         if not self._waits:
-            self._asked.clear()
+            self._asked = {who: asked for who, asked in self._asked.items() if asked.silent}
+            for asked in self._asked.values():
+                asked.rest = []
             self.wake_s, self._news = inf, False
 
     def look(self, wanted: Mapping[str, int], now_s: float) -> bool:
@@ -422,8 +425,8 @@ class Waits:
         asked = self._asked.get(replica)
         first = asked is not None and asked.asking
         self._heard(opened, replica, now_s)
-        if asked is None or not first:  # the other frame of the same question was answered
-            return
+        if asked is None or not first or not self._waits:
+            return  # the other frame of the same question was answered, or nobody waits any more
         behind = [o for o, s in stands.items() if s < mine.get(o, 0) and asked.stuck.get(o) != s]
         if asked.rest:
             self._page(opened.address, replica, asked, mine, now_s)
