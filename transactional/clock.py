@@ -55,7 +55,11 @@ def as_utc(moment: datetime) -> datetime:
         return moment
     if moment.utcoffset() is None:
         raise InvalidTimeError(f"{moment.isoformat()} has no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        beyond = f"{moment.isoformat()} is beyond the years 1 to 9999 in UTC"
+        raise InvalidTimeError(beyond) from error
 
 
 def utc(time_us: int) -> datetime:

@@ -117,9 +117,10 @@ def check_op_id(op_id: object) -> None:
         raise InvalidRequestError(f"op_id {op_id!r} starts like a minted one but is not one")
 
 
-def check_ttl(ttl_s: float) -> None:
+def check_ttl(ttl_s: object) -> None:
     """Raise InvalidRequestError unless a lease may live this long."""
-    if not LEASE_TTL_S_MIN <= ttl_s <= LEASE_TTL_S_MAX:  # NaN fails both
+    number = isinstance(ttl_s, int | float) and not isinstance(ttl_s, bool)
+    if not number or not LEASE_TTL_S_MIN <= ttl_s <= LEASE_TTL_S_MAX:  # type: ignore[operator]
         raise InvalidRequestError(
             f"ttl_s is {LEASE_TTL_S_MIN:g} to {LEASE_TTL_S_MAX:g} seconds, not {ttl_s!r}"
         )

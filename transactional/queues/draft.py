@@ -47,7 +47,15 @@ from transactional.queues.job import (
     order_of,
 )
 from transactional.store import scan_all
-from transactional.values import SCAN_KEYS_MAX, Delete, DeletePrefix, KeyValue, Put, Revision
+from transactional.values import (
+    COMMIT_BYTES_MAX,
+    SCAN_KEYS_MAX,
+    Delete,
+    DeletePrefix,
+    KeyValue,
+    Put,
+    Revision,
+)
 
 if TYPE_CHECKING:
     import random
@@ -77,6 +85,10 @@ MARKER_S: Final = 7 * 86_400.0
 
 PAGE_JOBS: Final = 64
 """Fewest ready jobs that are read at once."""
+
+
+BYTES_MAX: Final = COMMIT_BYTES_MAX // 2
+"""Most bytes of values that a commit writes for the queue itself; the rest is for callers' own."""
 
 
 class CommitFull(Exception):  # noqa: N818 an answer to the queue, never to a caller
@@ -145,6 +157,8 @@ class Draft:
         self._config, self._config_revision = config
         self._operations_max = store.capabilities.max_operations
         self.now_us = now_us
+        self.put_us = now_us
+        """The authority's own time, which orders what is put; `now_us` may run a little ahead."""
         self._seen: dict[str, KeyValue | None] = {}
         for item in known:  # what callers remember; if it is old the commit will tell
             if isinstance(item, str):
@@ -197,7 +211,9 @@ class Draft:
     def _fits(self, compares: int, writes: int) -> bool:
         limit = self._operations_max
         own = len(self._compares) + len(self._given) + compares <= limit
-        return own and len(self._writes) + len(self._given_writes) + writes <= limit
+        if not own or len(self._writes) + len(self._given_writes) + writes > limit:
+            return False
+        return sum([len(value) for value in self._writes.values() if value]) <= BYTES_MAX
 
     def _was_too_much(self, before: tuple[object, ...], *, first: bool) -> bool:
         """Undo the last of several moves if the commit cannot hold it; not even the first: full."""
@@ -212,7 +228,8 @@ class Draft:
         """Take along what a caller brings."""
         for write in writes:
             key = write.prefix if isinstance(write, DeletePrefix) else write.key
-            if key.startswith(self._layout.prefix):
+            over = isinstance(write, DeletePrefix) and self._layout.prefix.startswith(key)
+            if over or key.startswith(self._layout.prefix):
                 raise InvalidRequestError(f"{key!r} belongs to the queue itself")
             if self._given_writes and (
                 isinstance(write, DeletePrefix) or key in self._given_writes
@@ -355,7 +372,7 @@ class Draft:
             return Place(layout.ended(job), JobState(record.state), known, record, at)
         self._rely(layout.job(job))
         self._rely(layout.ended(job))
-        content = replace(asked, order=order_of(asked.priority, self.now_us, self._puts))
+        content = replace(asked, order=order_of(asked.priority, self.put_us, self._puts))
         self._puts += 1
         self._put(layout.job(job), content.encode())
         return await self._begin(content, Record(), expected=expected)
@@ -795,6 +812,7 @@ class Draft:
                 if not taken:
                     raise CommitFull
                 break
+            before = self.savepoint()
             heads.drop(key)  # a place of a worker who is gone is no ready key, and dropped here
             content_value = self._value(layout.job(job))
             if value is None or content_value is None:
@@ -809,6 +827,8 @@ class Draft:
                 self._remove(key)
             begun = record.begun(worker, session, self.now_us)
             self._put(layout.claimed(job), begun.encode())
+            if self._was_too_much(before, first=not taken):
+                break
             checkpoint = self._seen.get(layout.checkpoint(job))
             has = checkpoint is not None
             checkpointed = json.loads(checkpoint.value) if checkpoint is not None else None
@@ -845,7 +865,11 @@ class Draft:
         told, ended = layout.told(job), layout.ended(job)
         await self.load([told, ended])
         value = self._value(ended)
-        if self._value(told) is None or value is None:
+        if self._value(told) is None:
+            return False
+        if value is None:  # requeued in the meantime, or long gone: there is nothing to be told
+            self._rely_if_stored(told)
+            self._remove(told)
             return False
         prefix = layout.waits(job)
         page = await self._store.scan(prefix, limit=FOLLOWERS_AT_ONCE)
@@ -956,12 +980,18 @@ class Draft:
             ]
             for key, item in page.items.items():
                 self._seen.setdefault(key, item)
-            await self.load([k for _, job in old for k in (layout.job(job), layout.ended(job))])
+            await self.load(
+                [k for _, j in old for k in (layout.job(j), layout.ended(j), layout.told(j))]
+            )
+            untold = [job for _, job in old if self._value(layout.told(job)) is not None]
+            self.told += untold  # who waits for it has to hear of its end first
             for key, job in old:
+                if job in untold:
+                    continue
                 if key in self._writes or not self._fits(5, 6):
                     return True
                 self._forget_one(key, job)
-            more = more or (len(old) == FORGOTTEN_AT_ONCE)
+            more = more or (len(old) == FORGOTTEN_AT_ONCE and not untold)
         return await self._forget_markers() or more
 
     def _forget_one(self, key: str, job: str) -> None:

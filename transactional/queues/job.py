@@ -34,16 +34,23 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from transactional.clock import as_utc, microseconds, utc
-from transactional.errors import InvalidRequestError, NotFoundError, NotNowError, WrongRequestError
+from transactional.errors import (
+    InvalidRequestError,
+    InvalidTimeError,
+    NotFoundError,
+    NotNowError,
+    WrongRequestError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
+
 
 ROOT: Final = "queue/"
 ID_BYTES_MAX: Final = 200
@@ -182,7 +189,8 @@ class Attempt:
     at: datetime
     """When it was claimed."""
     ended: str
-    """`done`, `retry`, `failed`, `released`, `lost` (the worker's lease ended); empty: it runs."""
+    """`done`, `retry`, `failed`, `released`, `cancelled`, `lost` (the worker's lease ended),
+    `dropped` (nobody had it any more in a process that lived on); empty: it runs."""
     error: str = ""
 
 
@@ -280,6 +288,17 @@ def as_bytes(value: Json) -> bytes:
 def as_error(error: str) -> str:
     """A reason as it is kept: cut, and half characters (of file names that are no text) spelt."""
     return error[:ERROR_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def check_error(error: object) -> None:
+    """Raise InvalidRequestError unless this can tell why."""
+    if not isinstance(error, str):
+        raise InvalidRequestError(f"a reason is a text, not {type(error).__name__}")
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number, which True is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_name(name: object, what: str) -> str:
@@ -501,6 +520,8 @@ def as_us(moment: datetime) -> int:
     Raises:
         InvalidTimeError: it has no time zone.
     """
+    if not isinstance(moment, datetime):
+        raise InvalidTimeError(f"a time is an aware datetime, not {moment!r}")
     return microseconds(as_utc(moment))
 
 

@@ -39,6 +39,7 @@ import logging
 import math
 import random
 from collections import deque
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -68,14 +69,17 @@ from transactional.queues.job import (
     QueueLayout,
     as_json,
     as_us,
+    check_error,
     check_name,
     decode_config,
     decode_content,
     decode_record,
     info_of,
+    is_number,
 )
 from transactional.queues.worker import Deed, Job, Session
 from transactional.retry import Decision, decided, settled_commit
+from transactional.shield import shielded
 from transactional.values import (
     COMMIT_BYTES_MAX,
     Compacted,
@@ -86,7 +90,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
     from transactional.queues.job import Json
@@ -262,7 +266,7 @@ class WorkQueue:
             InvalidRequestError: a name, the payload or a number is not fit.  Nothing was written.
         """
         check_name(id, "the id of a job")
-        if isinstance(after, str) or len(set(after)) > AFTER_MAX:
+        if not isinstance(after, list | tuple) or len(after) > AFTER_MAX:
             raise InvalidRequestError(f"after is a list of at most {AFTER_MAX} ids")
         for other in after:
             check_name(other, "the id of a job")
@@ -275,6 +279,8 @@ class WorkQueue:
         waits_for = tuple(dict.fromkeys(after))
         if id in waits_for:
             raise DependencyCycleError(self.name, [id, id])
+        _check_brought(compares, ())
+        _check_brought(fence, ())
         layout = self._layout
 
         async def judge(draft: Draft) -> Place:
@@ -307,8 +313,18 @@ class WorkQueue:
         """
         while True:
             jobs = await self.claim(worker, n=n, lease_s=lease_s, wait_s=None)
-            while jobs:
-                yield jobs.pop(0)
+            try:
+                while jobs:
+                    yield jobs.pop(0)
+            finally:
+                await shielded(self._release_all(jobs))
+
+    @staticmethod
+    async def _release_all(jobs: Sequence[Job]) -> None:
+        """Give back what nobody was handed: it was not tried."""
+        for job in jobs:
+            with suppress(TransactionalError):  # then it goes with the lease, or as dropped
+                await job.release()
 
     async def claim(
         self, worker: str, *, n: int = 1, lease_s: float = LEASE_S, wait_s: float | None = 0.0
@@ -327,8 +343,8 @@ class WorkQueue:
         if type(n) is not int or not 1 <= n <= CLAIMED_AT_ONCE_MAX:
             raise InvalidRequestError(f"a claim is of 1 to {CLAIMED_AT_ONCE_MAX} jobs, not {n!r}")
         rules.check_ttl(lease_s)
-        if wait_s is not None and not wait_s >= 0:  # NaN included
-            raise InvalidRequestError(f"wait_s is not negative: {wait_s}")
+        if wait_s is not None and not (is_number(wait_s) and wait_s >= 0):  # NaN included
+            raise InvalidRequestError(f"wait_s is a number that is not negative: {wait_s!r}")
         end_s = math.inf if wait_s is None else self._store.elapsed_s() + wait_s
         while True:
             session = await self._session(lease_s)
@@ -400,8 +416,15 @@ class WorkQueue:
             over = record.over("dropped", "the worker let go of it without a word")
             return await draft.give_back(content, over)
 
-        with suppress(ClaimLostError):
+        try:
             await self._place(self._request(judge, lambda judged, _: judged))
+        except ClaimLostError:
+            pass
+        except (UnavailableError, OutcomeUnknownError):
+            for mine in self._sessions.values():
+                if mine.name == session:
+                    mine.abandon()  # else it would be with nobody for as long as we live
+            raise
 
     async def resume(self, id: str, token: str) -> Job:  # noqa: A002 as everywhere
         """The job that was claimed under this token, perhaps by another process.
@@ -412,6 +435,7 @@ class WorkQueue:
             ClaimLostError: the claim is over.  UnknownJobError: there is no such job.
         """
         check_name(id, "the id of a job")
+        check_name(token, "the token of a claim")
         session, _, revision = token.rpartition(":")
         if not session or not revision.isdecimal() or len(revision) > 20:
             raise InvalidRequestError(f"{token!r} is not the token of a claim")
@@ -466,6 +490,7 @@ class WorkQueue:
         request.keys += (layout.followed(job.id),)
         if job.lane is not None:
             request.keys += (layout.lane(job.lane),)
+        _check_brought(compares, writes)
         request.guards = tuple(compares)
         request.operations = 3 + 2 * (job.lane is not None) + max(len(writes), len(compares))
         request.bytes = 400 + bytes_more
@@ -503,6 +528,7 @@ class WorkQueue:
         Raises:
             UnknownJobError: there is no such job.  JobStateError: it is done.
         """
+        check_error(reason)
         why = reason or "cancelled by a person"
         return await self._intervene(id, lambda draft: draft.cancel(id, why))
 
@@ -551,8 +577,8 @@ class WorkQueue:
 
         Each page of 1000 is read as it comes; what moves meanwhile may be seen twice or not at all.
         """
-        layout = self._layout
-        match JobState(state):
+        layout, state = self._layout, _state_of(state)
+        match state:
             case JobState.READY:
                 prefixes = [layout.all_ready, layout.all_queued]
             case JobState.WAITING:
@@ -565,7 +591,7 @@ class WorkQueue:
             after: str | None = None
             while True:
                 page = await self._store.scan(prefix, after=after)
-                for info in await self._infos(page.items, JobState(state)):
+                for info in await self._infos(page.items, state):
                     yield info
                 if not page.more:
                     break
@@ -788,7 +814,8 @@ class WorkQueue:
 
     async def _tell_time(self, draft: Draft) -> None:
         """Ask for the time; what is known of it otherwise lags by an answer's way."""
-        draft.now_us = max(draft.now_us, microseconds(await self._store.now()))
+        draft.put_us = microseconds(await self._store.now())
+        draft.now_us = max(draft.now_us, draft.put_us)
 
     def _answer(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
         for request, error in judged.refused:
@@ -806,7 +833,7 @@ class WorkQueue:
             self._undisturbed += 1
             if self._undisturbed >= ALONE_AFTER:
                 self._crowded, self._share, self._undisturbed = False, None, 0
-        for job in judged.draft.told if revision else ():
+        for job in judged.draft.told:
             self._start(self._tell(job))
         if revision and self._store.elapsed_s() - self._forgot_at_s > FORGET_EVERY_S:
             self._forgot_at_s = self._store.elapsed_s()
@@ -858,11 +885,29 @@ class WorkQueue:
                 return wanted, commit.revision
 
 
+def _check_brought(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+    """Raise InvalidRequestError unless a commit may take along what a caller brings."""
+    for brought in (compares, writes):
+        if not isinstance(brought, list | tuple):
+            raise InvalidRequestError(f"writes and compares are lists, not {brought!r}")
+    rules.check_commit(compares, writes, (), None)
+
+
+def _state_of(state: JobState | str) -> JobState:
+    try:
+        return JobState(state)
+    except ValueError as error:
+        states = ", ".join(each.value for each in JobState)
+        raise InvalidRequestError(f"{state!r} is no state of a job: {states}") from error
+
+
 def _wanted(
     lanes: Mapping[str, int] | None, attempts_max: int | None, keep_ended_s: float | None
 ) -> dict[str, Any]:
     wanted: dict[str, Any] = {}
     if lanes is not None:
+        if not isinstance(lanes, Mapping):
+            raise InvalidRequestError(f"lanes are a dict of limits by name, not {lanes!r}")
         for lane, limit in lanes.items():
             check_name(lane, "the name of a lane")
             if type(limit) is not int or not 1 <= limit <= LANE_MAX:
@@ -875,7 +920,7 @@ def _wanted(
             raise InvalidRequestError(f"attempts_max is 1 to {ATTEMPTS_MAX}, not {attempts_max!r}")
         wanted["attempts_max"] = attempts_max
     if keep_ended_s is not None:
-        if not 0 <= keep_ended_s <= KEEP_S_MAX:
+        if not is_number(keep_ended_s) or not 0 <= keep_ended_s <= KEEP_S_MAX:
             raise InvalidRequestError(f"keep_ended_s is 0 to {KEEP_S_MAX:g}, not {keep_ended_s!r}")
         wanted["keep_ended_s"] = float(keep_ended_s)
     return wanted

@@ -23,7 +23,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from transactional.errors import InvalidRequestError, LeaseExpiredError, TransactionalError
-from transactional.queues.job import ClaimLostError, JobState, as_bytes, as_json
+from transactional.queues.job import (
+    ClaimLostError,
+    JobState,
+    as_bytes,
+    as_json,
+    check_error,
+    is_number,
+)
 from transactional.retry import settled_commit
 from transactional.shield import shielded
 from transactional.store import RenewsFromThreads
@@ -168,7 +175,7 @@ class Job:
 
         Raises: as `done`.
         """
-        _check_error(error)
+        check_error(error)
         if not error:
             raise InvalidRequestError("a job fails for a reason")
         content, token = self.claim.claimed.content, self.claim.token
@@ -184,9 +191,9 @@ class Job:
 
         Raises: as `done`.
         """
-        _check_error(error)
+        check_error(error)
         pause_s = in_s.total_seconds() if isinstance(in_s, timedelta) else in_s
-        if not 0 <= pause_s <= RETRY_IN_S_MAX:  # NaN fails both
+        if not is_number(pause_s) or not 0 <= pause_s <= RETRY_IN_S_MAX:  # NaN fails both
             raise InvalidRequestError(f"a retry is in 0 to {RETRY_IN_S_MAX:g} s, not {pause_s!r}")
         content = self.claim.claimed.content
 
@@ -221,11 +228,6 @@ class Job:
                 await self.retry(f"{type(error).__name__}: {error}")
             else:
                 await shielded(self.release())
-
-
-def _check_error(error: object) -> None:
-    if not isinstance(error, str):
-        raise InvalidRequestError(f"an error is told as a text, not as {type(error).__name__}")
 
 
 @dataclass(frozen=True, slots=True)

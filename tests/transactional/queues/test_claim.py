@@ -343,6 +343,9 @@ async def test_closing_gives_back_at_once(engine: Engine) -> None:
         {"lease_s": float("nan")},
         {"wait_s": -1},
         {"wait_s": float("nan")},
+        {"wait_s": "x"},
+        {"lease_s": "x"},
+        {"lease_s": True},
         {"worker": ""},
     ],
     ids=lambda arguments: next(iter(arguments)),
@@ -354,6 +357,71 @@ async def test_a_claim_that_is_not_fit_is_refused(
     queue = WorkQueue(store, "q")
     with pytest.raises(t.InvalidRequestError):
         await queue.claim(**({"worker": "ann"} | arguments))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda job: job.retry(in_s="x"),
+        lambda job: job.retry(in_s=float("nan")),
+        lambda job: job.retry(5),
+        lambda job: job.fail(""),
+        lambda job: job.done({1, 2}),
+        lambda job: job.done(writes=5),
+        lambda job: job.done(writes=[5]),
+        lambda job: job.done(compares=[5]),
+        lambda job: job.done(writes=[t.DeletePrefix("queue/")]),
+        lambda job: job.done(writes=[t.DeletePrefix("")]),
+    ],
+)
+async def test_an_act_that_is_not_fit_is_refused_and_the_job_stays(store: t.Store, act) -> None:
+    """A typed error each; done as it should be the job is over."""
+    queue = WorkQueue(store, "q")
+    await queue.put("j")
+    (job,) = await queue.claim("ann")
+    with pytest.raises(t.InvalidRequestError):
+        await act(job)
+    await job.done()
+
+
+async def test_questions_that_are_not_fit_are_refused(store: t.Store) -> None:
+    """A state that is none, a token that is no text, a reason that is none."""
+    queue = WorkQueue(store, "q")
+    await queue.put("j")
+    with pytest.raises(t.InvalidRequestError):
+        [info async for info in queue.jobs("odd")]
+    with pytest.raises(t.InvalidRequestError):
+        await queue.resume("j", None)  # type: ignore[arg-type]
+    with pytest.raises(t.InvalidRequestError):
+        await queue.cancel("j", 5)  # type: ignore[arg-type]
+
+
+async def test_who_breaks_off_gives_back_what_he_was_not_handed(store: t.Store) -> None:
+    """Counterexample: each round counted an attempt of jobs that nobody had begun."""
+    queue = WorkQueue(store, "q", attempts_max=2)
+    for n in range(4):
+        await queue.put(f"j{n}", priority=-n)
+    for _ in range(3):
+        claims = queue.claims("ann", n=4)
+        job = await anext(claims)
+        assert job.attempt == 1
+        await job.release()
+        await claims.aclose()
+    jobs = await queue.claim("bob", n=4)
+    assert [job.attempt for job in jobs] == [1, 1, 1, 1]
+
+
+async def test_a_claim_takes_no_more_than_a_commit_holds(store: t.Store) -> None:
+    """Counterexample: 32 jobs with long histories were refused, again and again."""
+    queue = WorkQueue(store, "q", attempts_max=100)
+    await asyncio.gather(*(queue.put(f"j{n}") for n in range(32)))
+    for _ in range(20):  # each turn keeps another error, of control characters, which weigh most
+        jobs = [job for _ in range(4) for job in await queue.claim("ann", n=8)]
+        await asyncio.gather(*(job.retry("\x01" * 2000) for job in jobs))
+    taken: list[t.Job] = []
+    while jobs := await queue.claim("ann", n=32):
+        taken += jobs
+    assert sorted(job.id for job in taken) == sorted(f"j{n}" for n in range(32))
 
 
 async def test_watching_tells_each_change_once(engine: Engine) -> None:

@@ -144,6 +144,8 @@ async def test_what_all_agree_on_lies_in_the_store(engine: Engine) -> None:
         {"attempts_max": True},
         {"keep_ended_s": -1},
         {"keep_ended_s": float("nan")},
+        {"keep_ended_s": "x"},
+        {"lanes": [1]},
         {"name": ""},
     ],
     ids=lambda arguments: next(iter(arguments)),

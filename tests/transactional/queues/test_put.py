@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +38,24 @@ async def test_the_higher_priority_comes_first_then_who_was_put_first(store: t.S
     for job, priority in (("a", 0), ("b", 5), ("c", 0), ("d", -3), ("e", 5)):
         await queue.put(job, priority=priority)
     assert await claimed(queue) == ["b", "e", "a", "c", "d"]
+
+
+async def test_order_is_the_authority_s_time_whatever_a_process_thinks_it_is(
+    timed_store: t.Store, hand_clock: HandClock
+) -> None:
+    """Counterexample: a process whose idea of the time ran ahead put its job behind a later one."""
+    ahead, other = WorkQueue(timed_store, "tickets"), WorkQueue(timed_store, "tickets")
+    for n in range(
+        60
+    ):  # business time gets ahead of a clock that stands, and so does what is known
+        await timed_store.now()
+        await ahead.put(f"early{n}", priority=1)
+    await other.config()
+    hand_clock.forward(5)
+    ahead._clock.hear(await timed_store.now() + timedelta(seconds=1))
+    await ahead.put("first")
+    await other.put("second")
+    assert (await claimed(other))[60:] == ["first", "second"]
 
 
 async def test_the_same_job_put_again_changes_nothing(store: t.Store) -> None:
@@ -104,6 +122,29 @@ async def test_a_removed_job_is_remembered_by_its_marker(
     hand_clock.forward(8 * 86_400)
     await queue.forget()
     assert (await queue.put("T-1", {"a": 3})).state is JobState.READY
+
+
+async def test_who_was_not_told_is_told_before_the_job_is_removed(
+    timed_store: t.Store, hand_clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counterexample: its process died at the wrong moment; its follower waited for ever."""
+    queue = WorkQueue(timed_store, "tickets")
+    await queue.put("head")
+    await queue.put("follower", after=["head"])
+    (job,) = await queue.claim("ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "_tell", nothing)
+        await job.done()
+    hand_clock.forward(8 * 86_400)
+    other = WorkQueue(timed_store, "tickets")
+    await other.forget()
+    assert await claimed(other) == ["follower"]
+    await queue.close()
+    await other.close()
+
+
+async def nothing(_: str) -> None:
+    """Tell nobody."""
 
 
 async def test_what_is_removed_in_passing_leaves_nothing(
@@ -179,6 +220,13 @@ async def test_many_whose_time_has_come_are_all_claimed_in_order(
         {"lane": ""},
         {"lane": "x" * 300},
         {"not_before": datetime(2030, 1, 1)},  # noqa: DTZ001 that is what is refused
+        {"not_before": "tomorrow"},
+        {"not_before": datetime.max.replace(tzinfo=timezone(timedelta(hours=-5)))},
+        {"after": 5},
+        {"after": None},
+        {"after": [[1]]},
+        {"compares": 5},
+        {"compares": [5]},
     ],
     ids=lambda arguments: next(iter(arguments)),
 )
