@@ -7,6 +7,7 @@
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
 #   make sbom        bill of materials        make lock        renew requirements-dev.lock
+#   make docs        the pages of docs/ as a site, in out/docs
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -17,7 +18,7 @@ WORKERS ?= 2
 SEED   ?= $(shell date -u +%Y%m%d)
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
-.PHONY: setup demo demo-gossip demo-teams test test-fast check bench soak format clean
+.PHONY: setup demo demo-gossip demo-teams test test-fast check bench soak docs format clean
 
 setup: $(STAMP)
 
@@ -67,6 +68,11 @@ check: $(STAMP)
 # A bill of materials of what a user installs, in out/.
 sbom: $(STAMP)
 	@$(BIN)/python tools/sbom.py
+
+# The documentation as a site. A warning is an error; links out of it are tried where a network answers.
+docs: $(STAMP)
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs out/docs
+	@echo 'out/docs/index.html'
 
 # Renew the lock after pyproject.toml changed, or to take in newer releases.
 lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+
+NOTEBOOK = """
+import json, sys
+import nbclient, nbformat
+
+cells = [nbformat.v4.new_code_cell(cell) for cell in json.load(sys.stdin)]
+notebook = nbformat.v4.new_notebook(cells=cells)
+nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+for cell in cells:
+    for output in cell.outputs:
+        print(output.get("data", {}).get("text/plain", output.get("text", "")))
+"""
 
 
 def name_of(path: Path) -> str:
@@ -47,6 +60,41 @@ def test_the_snippets_of_a_page_run_in_order(
                 exec(code, namespace)  # noqa: S102 - our own pages
 
     asyncio.run(run())
+
+
+@pytest.mark.processes
+def test_the_tests_of_the_how_to_pass(tmp_path: Path) -> None:
+    """Its blocks define tests, which run nothing until pytest collects them."""
+    text = (ROOT / "docs" / "howto" / "testing-your-agents.md").read_text(encoding="utf-8")
+    source = "\n\n".join(SNIPPET.findall(text))
+    (tmp_path / "test_board.py").write_text(source, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_board.py"]
+    command += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert f"{source.count('def test_')} passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.processes
+def test_the_cells_of_the_notebook_run_in_a_kernel(tmp_path: Path) -> None:
+    """Each block that is called ipython is a cell; the agent lives from one to the next."""
+    cells = re.findall(
+        r"^```ipython\n(.*?)^```",
+        (ROOT / "docs" / "howto" / "frameworks.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    (tmp_path / "notebook.py").write_text(NOTEBOOK, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "notebook.py"],
+        cwd=tmp_path,
+        input=json.dumps(cells),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["1"], done.stdout + done.stderr
 
 
 @pytest.mark.processes
