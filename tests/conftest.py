@@ -32,3 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 MARKS = ("demo", "browser", "processes")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say last, and once for each engine, that its suite did not run and what brings it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = {report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}
+    for reason in sorted({r.removeprefix("Skipped: ") for r in reasons}):
+        if reason.startswith("engine "):
+            terminalreporter.write_line(f"NOT RUN: {reason}", yellow=True, bold=True)

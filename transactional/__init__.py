@@ -48,6 +48,7 @@ from transactional.errors import (
     UnavailableError,
     UnknownSchemeError,
     UnsafeFilesystemError,
+    WeakServerError,
     WrongRequestError,
 )
 from transactional.events import (
@@ -290,6 +291,7 @@ __all__ = [
     "ValueIs",
     "Wanted",
     "WatchEvent",
+    "WeakServerError",
     "WorkQueue",
     "Write",
     "WrongRequestError",

@@ -237,6 +237,24 @@ class UnsafeFilesystemError(WrongRequestError):
     hint = "put the file on a local disk and share it with `python -m transactional serve`"
 
 
+class WeakServerError(WrongRequestError):
+    """The server's settings keep less than a store promises: it was not opened.
+
+    ``settings`` names them as the option ``weak=`` of the URL takes them.
+    """
+
+    code = "weak_server"
+    hint = "set the server right, or name each setting in the URL: ?weak=NAME,NAME"
+
+    def __init__(self, settings: tuple[str, ...], reason: str) -> None:
+        super().__init__(reason)
+        self.settings = settings
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return the settings and the reason."""
+        return {"settings": ",".join(self.settings), "reason": self.reason}
+
+
 class ClockJumpedError(WrongRequestError):
     """The wall clock is more than 30 days from the store's time: the file was left as it was."""
 

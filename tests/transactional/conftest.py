@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.transactional.engines import ENGINES, PARAMETERS, Engine
+from tests.transactional.engines import ENGINES, TIMED, Engine, parameters
 from transactional.clock import Clock
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def hand_clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=PARAMETERS)
+@pytest.fixture(params=parameters(ENGINES))
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     """Every engine, on the real clocks."""
     engine = ENGINES[request.param](tmp_path)
@@ -44,11 +44,21 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await engine.stop()
 
 
-@pytest.fixture(params=PARAMETERS)
+@pytest.fixture(params=parameters(ENGINES))
+async def clocked_engine(
+    request: pytest.FixtureRequest, tmp_path: Path, hand_clock: HandClock
+) -> AsyncIterator[Engine]:
+    """Every engine, its business time on the hand clock; its leases perhaps on a server's."""
+    engine = ENGINES[request.param](tmp_path, hand_clock.clock())
+    yield engine
+    await engine.stop()
+
+
+@pytest.fixture(params=parameters(TIMED))
 async def timed_engine(
     request: pytest.FixtureRequest, tmp_path: Path, hand_clock: HandClock
 ) -> AsyncIterator[Engine]:
-    """Every engine, on the hand clock."""
+    """Every engine that can be on the hand clock with its leases, too."""
     engine = ENGINES[request.param](tmp_path, hand_clock.clock())
     yield engine
     await engine.stop()
@@ -61,6 +71,12 @@ async def store(engine: Engine) -> Store:
 
 
 @pytest.fixture
+async def clocked_store(clocked_engine: Engine) -> Store:
+    """A client of every engine, its business time on the hand clock."""
+    return await clocked_engine.client()
+
+
+@pytest.fixture
 async def timed_store(timed_engine: Engine) -> Store:
-    """A client of every engine, on the hand clock."""
+    """A client of every engine that can be on the hand clock with its leases, too."""
     return await timed_engine.client()

@@ -1,8 +1,9 @@
 """The engines under test, each behind one small port, so that a suite is written once.
 
 An ``Engine`` owns one set of data and opens any number of clients on it.  To put another engine
-under the whole suite, write its port here and add it to ``ENGINES``; one that needs a program that
-is not there calls ``pytest.skip`` with the reason.
+under the whole suite, write its port here and add it to ``ENGINES``; one that needs a program asks
+for it with ``servers.require``, which skips or fails.  One whose leases follow the clock that it
+is given, and not a server's own, goes into ``TIMED``, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from transactional.stores.memory import MemoryStore
 from transactional.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from _pytest.mark import ParameterSet
 
     from transactional.clock import Clock
     from transactional.store import Store
@@ -92,7 +96,17 @@ class HTTPEngine:
             await self.authority.stop()
 
 
-ENGINES = {"memory": MemoryEngine, "sqlite": SQLiteEngine, "http": HTTPEngine}
-PARAMETERS = [
-    pytest.param(name, marks=pytest.mark.processes if name == "http" else ()) for name in ENGINES
-]
+ENGINES: dict[str, Callable[..., Engine]] = {
+    "memory": MemoryEngine,
+    "sqlite": SQLiteEngine,
+    "http": HTTPEngine,
+}
+TIMED = ("memory", "sqlite", "http")
+"""Engines whose leases run out by the clock that they are given."""
+IN_PROCESS = ("memory", "sqlite")
+
+
+def parameters(names: Iterable[str]) -> list[ParameterSet]:
+    """Return the engines as parameters of a fixture; those with sockets are marked."""
+    mark = pytest.mark.processes
+    return [pytest.param(name, marks=() if name in IN_PROCESS else mark) for name in names]

@@ -75,13 +75,13 @@ async def test_a_question_about_the_past_has_one_answer(store):
         await log.position_at(now.replace(tzinfo=None))
 
 
-async def test_time_that_was_asked_about_stays_closed(timed_store, hand_clock):
+async def test_time_that_was_asked_about_stays_closed(clocked_store, hand_clock):
     """[transactional 28] After a question about T, events are later than T on any clock."""
-    log, other = EventLog(timed_store), EventLog(timed_store)
+    log, other = EventLog(clocked_store), EventLog(clocked_store)
     await log.append("s", added(1))
     await other.append("s", added(2))
     hand_clock.forward(10)
-    moment = await timed_store.now()
+    moment = await clocked_store.now()
     assert await log.position_at(moment) == 2
     await other.append("s", added(3))  # by a clock that was last heard before the question
     assert await log.position_at(moment) == 2

@@ -39,13 +39,13 @@ async def assert_one_owner(owner, thief, hold, answers) -> None:
     assert [booking.holder for booking in agenda] == [won[0].holder, "neighbour"]
 
 
-async def test_confirm_races_expiry(timed_store, hand_clock):
+async def test_confirm_races_expiry(clocked_store, hand_clock):
     """[transactional 43] Owner or thief, exactly one; a neighbour's booking is never touched.
 
     Twenty rooms race at once, so that confirming and stealing meet in all orders and groups.
     """
     dice = random.Random(seeds(1)[0])
-    owner, thief = Reservations(timed_store), Reservations(timed_store)
+    owner, thief = Reservations(clocked_store), Reservations(clocked_store)
     names = [f"room {number}" for number in range(20)]
     for day in range(1, rounds(10_000) // len(names) + 1):
         wanted = hours(9, 10, day)
@@ -81,9 +81,9 @@ async def test_confirm_races_expiry(timed_store, hand_clock):
         )
 
 
-async def test_confirm_after_the_time_was_sold_again(timed_store, hand_clock):
+async def test_confirm_after_the_time_was_sold_again(clocked_store, hand_clock):
     """[transactional 44] `HoldExpired` names the new owner; a late release has no effect."""
-    rooms = Reservations(timed_store)
+    rooms = Reservations(clocked_store)
     hold = await rooms.hold("turing", hours(9, 10), holder="ann", ttl_s=30)
     with pytest.raises(BookingConflict) as refused:
         await rooms.hold("turing", hours(9.5, 11), holder="bob", ttl_s=30)

@@ -17,9 +17,9 @@ from transactional import (
 )
 
 
-async def test_a_hold_repeated_after_its_time_says_that_it_lapsed(timed_store, hand_clock):
+async def test_a_hold_repeated_after_its_time_says_that_it_lapsed(clocked_store, hand_clock):
     """What lies in the store is an old hold; returning it would let its caller go on in vain."""
-    rooms = Reservations(timed_store)
+    rooms = Reservations(clocked_store)
     ask = {"holder": "ann", "ttl_s": 60, "idempotency_key": "cart"}
     held = await rooms.hold("lab", hours(9, 10), **ask)
     assert await rooms.hold("lab", hours(9, 10), **ask) == held
@@ -72,9 +72,9 @@ async def test_a_repeat_follows_what_was_moved(store):
     assert await rooms.book("lab", hours(9, 10), **ask) == moved
 
 
-async def test_an_id_leads_to_a_booking_wherever_it_is(timed_store, hand_clock):
+async def test_an_id_leads_to_a_booking_wherever_it_is(clocked_store, hand_clock):
     """Held, confirmed, moved to another room, given back, lapsed: `get` says how it stands."""
-    rooms, other = Reservations(timed_store), Reservations(timed_store)
+    rooms, other = Reservations(clocked_store), Reservations(clocked_store)
     held = await rooms.hold("lab", hours(9, 10), holder="ann", ttl_s=60)
     assert await other.get(held.id) == held
     made = await other.confirm(await other.get(held.id))
@@ -109,9 +109,9 @@ async def test_each_part_of_a_request_has_an_id_of_its_own(store):
         assert [await rooms.get(booking.id) for booking in made] == list(made)
 
 
-async def test_a_series_is_held_and_confirmed_as_a_whole(timed_store, hand_clock):
+async def test_a_series_is_held_and_confirmed_as_a_whole(clocked_store, hand_clock):
     """All in one commit, or none: one part that is taken or too late refuses the rest."""
-    rooms = Reservations(timed_store)
+    rooms = Reservations(clocked_store)
     weekly = [Wanted("lab", hours(9, 10, day)) for day in (1, 8, 15)]
     holds = await rooms.hold_many(weekly, holder="ann", ttl_s=60, idempotency_key="k")
     assert await rooms.hold_many(weekly, holder="ann", ttl_s=60, idempotency_key="k") == holds

@@ -20,37 +20,37 @@ if TYPE_CHECKING:
 
 
 async def test_business_time_never_goes_back_with_the_wall_clock(
-    timed_store: t.Store, hand_clock: HandClock
+    clocked_store: t.Store, hand_clock: HandClock
 ) -> None:
     """The wall clock goes back an hour: commits and now() still get later and later."""
-    first = await timed_store.commit([], [t.Put("a", b"")])
+    first = await clocked_store.commit([], [t.Put("a", b"")])
     hand_clock.wall_us -= 3_600_000_000
-    then = await timed_store.now()
-    second = await timed_store.commit([], [t.Put("a", b"")])
+    then = await clocked_store.now()
+    second = await clocked_store.commit([], [t.Put("a", b"")])
     assert first.time < then < second.time
     assert then.tzinfo is UTC
     assert second.time - first.time < datetime.resolution * 10
 
 
 async def test_business_time_goes_on_though_the_wall_clock_was_set_back(
-    timed_store: t.Store, hand_clock: HandClock
+    clocked_store: t.Store, hand_clock: HandClock
 ) -> None:
     """An hour back, or a wall clock that was years ahead once: a second still takes a second.
 
     Holds lapse by this time.  It stood still until the wall clock had caught up.
     """
-    first = await timed_store.commit([], [t.Put("a", b"")])
+    first = await clocked_store.commit([], [t.Put("a", b"")])
     hand_clock.wall_us -= 3_600_000_000
     for elapsed_s in (1, 30, 1800):
-        before = await timed_store.now()
+        before = await clocked_store.now()
         hand_clock.forward(elapsed_s)
-        ran_s = (await timed_store.now() - before).total_seconds()
+        ran_s = (await clocked_store.now() - before).total_seconds()
         assert elapsed_s - 0.001 <= ran_s <= elapsed_s + 0.001
-    second = await timed_store.commit([], [t.Put("a", b"")])
+    second = await clocked_store.commit([], [t.Put("a", b"")])
     assert timedelta(0) <= second.time - first.time - timedelta(seconds=1831) < timedelta(seconds=1)
     hand_clock.forward(7200)  # the wall clock overtakes it and is followed again
     hand_clock.wall_us += 7_200_000_000
-    third = await timed_store.commit([], [t.Put("a", b"")])
+    third = await clocked_store.commit([], [t.Put("a", b"")])
     assert abs(third.time.timestamp() - hand_clock.wall_us / 1e6) < 0.001
 
 
@@ -59,31 +59,31 @@ DAY_S = 86_400
 
 
 async def test_a_clock_that_jumps_ahead_takes_no_time_along(
-    timed_store: t.Store, hand_clock: HandClock, caplog: pytest.LogCaptureFixture
+    clocked_store: t.Store, hand_clock: HandClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One wrong answer of a time server: time runs on by boot time's pace, and the log says why."""
-    first = await timed_store.commit([], [t.Put("a", b"")])
+    first = await clocked_store.commit([], [t.Put("a", b"")])
     hand_clock.wall_us += YEARS_10_US
     hand_clock.forward(30)
-    second = await timed_store.commit([], [t.Put("a", b"")])
+    second = await clocked_store.commit([], [t.Put("a", b"")])
     assert second.time - first.time < timedelta(seconds=31)
-    assert (await timed_store.now()) - second.time < timedelta(seconds=1)
+    assert (await clocked_store.now()) - second.time < timedelta(seconds=1)
     assert caplog.text.count("--accept-clock") == 1
     hand_clock.wall_us -= YEARS_10_US
     hand_clock.forward(30)
-    third = await timed_store.commit([], [t.Put("a", b"")])
+    third = await clocked_store.commit([], [t.Put("a", b"")])
     assert third.time.timestamp() == hand_clock.wall_us / 1e6
 
 
 async def test_many_small_jumps_are_one_large_one(
-    timed_store: t.Store, hand_clock: HandClock
+    clocked_store: t.Store, hand_clock: HandClock
 ) -> None:
     """Half an hour is believed; half an hour a hundred times is not."""
-    first = await timed_store.commit([], [t.Put("a", b"")])
+    first = await clocked_store.commit([], [t.Put("a", b"")])
     for _ in range(100):
         hand_clock.wall_us += 1_800_000_000
-        await timed_store.commit([], [t.Put("a", b"")])
-    assert (await timed_store.now()) - first.time < timedelta(hours=1, seconds=1)
+        await clocked_store.commit([], [t.Put("a", b"")])
+    assert (await clocked_store.now()) - first.time < timedelta(hours=1, seconds=1)
 
 
 async def test_a_clock_that_was_behind_at_first_does_not_jump_ahead_later(
