@@ -2,13 +2,9 @@
 
 Theory of operation
 -------------------
-Calls that are made at the same time share a request: coalescing without a timer.  A call joins the
-queue of its kind; reads and writes have one each, so that a get never waits for somebody's fsync.
-A sender takes all that waits, up to ``BATCH_MAX`` calls, delivers it as one batch and comes back
-for the next.  Alone a call leaves at once; under load the next batch gathers while the senders are
-out, so batches grow with the load and with nothing else.  Two senders keep one batch on the wire
-while the authority works on the other.  A call whose caller was cancelled before a sender came is
-not sent.
+Calls that are made at the same time share a request: coalescing without a timer
+(``call_queue.py``).  Reads and writes have a queue each, so that a get never waits for somebody's
+fsync.
 
 What a broken connection means: if it could not be made, nothing was sent, and everybody is told
 ``UnavailableError``.  If it broke later, the authority may have read the request.  Reads are then
@@ -28,7 +24,7 @@ import logging
 from collections import deque
 from contextlib import aclosing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -38,7 +34,6 @@ from transactional.clock import Clock, utc
 from transactional.errors import (
     InvalidRequestError,
     OpIdExpiredError,
-    OutcomeUnknownError,
     StoreClosedError,
     TooManyRequestsError,
     TransactionalError,
@@ -46,6 +41,7 @@ from transactional.errors import (
 )
 from transactional.shield import shielded
 from transactional.store import mint_op_id
+from transactional.stores.call_queue import Call, CallQueue
 from transactional.values import (
     SCAN_KEYS_MAX,
     Applied,
@@ -65,7 +61,7 @@ from transactional.wire import BATCH_MAX
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from datetime import datetime
 
     from transactional.wire import Document
@@ -94,119 +90,8 @@ RECONNECT_S: Final = 30.0
 """How long a watch tries to connect anew before it raises UnavailableError."""
 
 
-SENDERS: Final = 2
-"""Batches of one kind on their way at once."""
-SMALL_BATCH: Final = 32
-"""So few calls are not worth dividing between senders."""
-BATCH_BYTES: Final = 1 << 15
-"""A batch is closed when it is about this large; a larger call travels alone.  One that exceeds the
-buffers of a loopback socket waits for acknowledgements, and takes several times as long."""
-WAITING_MAX: Final = 16_384
-"""Most calls in a queue; one more is refused."""
-
 _log = logging.getLogger(__name__)
 _READS: Final = frozenset({"get", "get_many", "scan", "now"})
-
-
-# --- calls that share a request ------------------------------------------------------------------
-
-
-class Call:
-    """One call on its way: the request, who waits, and what a lost answer means to him."""
-
-    __slots__ = ("body", "future", "op_id")
-
-    def __init__(self, body: str, *, op_id: str | None) -> None:
-        self.body = body
-        self.op_id = op_id  # of a commit; None: sending it twice is the same as once
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    @property
-    def cancelled(self) -> bool:
-        """Nobody waits for it any more."""
-        return self.future.done()
-
-    def answer(self, result: object) -> None:
-        """Hand over the result."""
-        if not self.future.done():
-            self.future.set_result(result)
-
-    def fail(self, error: TransactionalError) -> None:
-        """Hand over a definite error."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def lost(self, reason: str) -> None:
-        """Nobody knows whether the authority got it."""
-        if self.op_id is not None:
-            self.fail(OutcomeUnknownError(self.op_id, reason))
-        else:
-            self.fail(UnavailableError(reason))
-
-
-class CallQueue:
-    """The calls of one kind and the senders that carry them."""
-
-    def __init__(self, deliver: Callable[[list[Call]], Awaitable[None]]) -> None:
-        self._deliver = deliver
-        self._waiting: list[Call] = []
-        self._senders: set[asyncio.Task[None]] = set()
-
-    async def ask(self, call: Call) -> Any:
-        """Have the call carried and return its answer."""
-        if len(self._waiting) >= WAITING_MAX:
-            raise TooManyRequestsError(f"{WAITING_MAX} calls are waiting already")
-        self._waiting.append(call)
-        if len(self._senders) < SENDERS:
-            sender = asyncio.create_task(self._carry())
-            self._senders.add(sender)
-            sender.add_done_callback(self._ended)
-        return await call.future
-
-    async def _carry(self) -> None:
-        """Carry batches until nothing waits.
-
-        A sender signs off in the very turn in which it looked for the last time: a call that came
-        while it still counted, but no longer looked, would wait for ever.
-        """
-        try:
-            while self._waiting:
-                batch = self._take()
-                try:
-                    await self._deliver(batch)
-                except BaseException:  # a sender that dies must not leave anybody waiting
-                    for call in batch:
-                        call.lost("the client was stopped")
-                    raise
-        finally:
-            self._senders.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-
-    def _ended(self, sender: asyncio.Task[None]) -> None:
-        """Also of a sender that was cancelled before its first step; others take its place."""
-        self._senders.discard(sender)
-        if sender.cancelled() or sender.exception() is not None:
-            waiting, self._waiting = self._waiting, []
-            for call in waiting:
-                call.lost("the client was stopped")
-
-    def _take(self) -> list[Call]:
-        self._waiting = [call for call in self._waiting if not call.cancelled]
-        # Leave half for the other sender: callers answered together come back together, and in
-        # one batch they would wait for each other, client and authority working in turns.
-        fair = max(SMALL_BATCH, -(-len(self._waiting) // SENDERS))
-        size = count = 0
-        for call in self._waiting:
-            size += len(call.body)
-            if count == min(fair, BATCH_MAX) or (count and size > BATCH_BYTES):
-                break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
-
-    async def drain(self) -> None:
-        """Wait until every accepted call is answered."""
-        while self._senders:
-            await asyncio.wait(self._senders)
 
 
 # --- the connection ------------------------------------------------------------------------------
@@ -241,7 +126,7 @@ class _Post:
         self.saw(wire.whole(doc.get("revision")))
         return doc
 
-    async def deliver(self, batch: list[Call]) -> None:
+    async def deliver(self, batch: list[Call[str]]) -> None:
         """Post a batch and answer its calls; reads whose answer was lost go once more."""
         lost = await self._try(batch)
         if lost is None:
@@ -256,7 +141,7 @@ class _Post:
                 for call in again:
                     call.lost(lost)
 
-    async def _try(self, batch: list[Call]) -> str | None:
+    async def _try(self, batch: list[Call[str]]) -> str | None:
         """Post a batch; answer its calls and return None, or return why the answer was lost."""
         body = ('{"requests":[' + ",".join([call.body for call in batch]) + "]}").encode()
         data = body if len(body) <= PIECE_BYTES else io.BytesIO(body)
@@ -355,7 +240,7 @@ class _Post:
         self.revision = max(self.revision, revision)
 
 
-def _answer(call: Call, reply: Document) -> None:
+def _answer(call: Call[str], reply: Document) -> None:
     try:
         if "error" in reply:
             call.fail(wire.load_error(reply["error"]))
@@ -606,8 +491,8 @@ class HTTPStore:
         self._post = post
         self._capabilities = capabilities
         self._clock = clock
-        self._reads = CallQueue(post.deliver)
-        self._writes = CallQueue(post.deliver)
+        self._reads = CallQueue(post.deliver, batch_max=BATCH_MAX)
+        self._writes = CallQueue(post.deliver, batch_max=BATCH_MAX)
         self._line = _WatchLine(post, clock)
         self._closing: asyncio.Task[None] | None = None
 
@@ -652,7 +537,7 @@ class HTTPStore:
             raise StoreClosedError("the store is closed")
         body = wire.encode({"do": do, **fields})
         queue = self._reads if do in _READS else self._writes
-        return await queue.ask(Call(body, op_id=commit))
+        return await queue.ask(Call(body, len(body), op_id=commit))
 
     async def get(self, key: str) -> KeyValue | None:
         """Return the key as it stands, None if absent."""

@@ -15,6 +15,7 @@ from transactional.errors import TooManyRequestsError
 from transactional.server.admission import Listen
 from transactional.server.server import Authority
 from transactional.stores import http
+from transactional.stores.call_queue import Call
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
 
@@ -204,7 +205,7 @@ async def test_bodies_that_never_come_do_not_hold_a_place(
 
 async def test_an_answer_that_makes_no_sense_concerns_its_own_call_only() -> None:
     """An error of another version, without its data: its caller is told, nobody hangs or dies."""
-    calls = [http.Call("{}", op_id=op_id) for op_id in ("x", None, "y")]
+    calls = [Call("{}", 2, op_id=op_id) for op_id in ("x", None, "y")]
     for call, reply in zip(
         calls, [{"error": {"code": "unavailable"}}, {"no": 1}, {"ok": 1}], strict=True
     ):
