@@ -3,6 +3,8 @@
 #   make demo        five agents schedule a real conference (set-up included)
 #   make demo-gossip five replicas write while their network breaks and heals
 #   make demo-teams  a dozen workers share a queue of jobs and are killed all the time
+#   make demo-rooms  twenty agents book one room in five ways, two of them naive
+#   make demo-orders sixty orders are completed or compensated, whoever is killed
 #   make test        every test               make test-fast   laws, units and simulation only
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
@@ -18,7 +20,7 @@ WORKERS ?= 2
 SEED   ?= $(shell date -u +%Y%m%d)
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
-.PHONY: setup demo demo-gossip demo-teams test test-fast check bench soak docs format clean
+.PHONY: setup demo demo-gossip demo-orders demo-rooms demo-teams test test-fast check bench soak docs format clean
 
 setup: $(STAMP)
 
@@ -42,6 +44,12 @@ demo: $(DEMO_STAMP)
 
 demo-gossip: $(DEMO_STAMP)
 	@$(BIN)/python -m demos gossip $(ARGS)
+
+demo-orders: $(DEMO_STAMP)
+	@$(BIN)/python -m demos orders $(ARGS)
+
+demo-rooms: $(DEMO_STAMP)
+	@$(BIN)/python -m demos rooms $(ARGS)
 
 demo-teams: $(DEMO_STAMP)
 	@$(BIN)/python -m demos teams $(ARGS)

@@ -13,6 +13,8 @@ from rich.console import Console
 DEMOS = {
     "gossip": "five replicas write while their network breaks and heals; 35 s (make demo-gossip)",
     "meetings": "five agents in five processes schedule a real conference; 50 s (make demo)",
+    "orders": "sixty orders are completed or undone, whoever is killed; 25 s (make demo-orders)",
+    "rooms": "twenty agents book one room in five ways, two of them naive; 25 s (make demo-rooms)",
     "teams": "a dozen workers share 500 jobs and are killed all the time; 20 s (make demo-teams)",
 }
 

@@ -39,9 +39,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from demos.closing import close
 from demos.gossip.processes import Processes
 from demos.gossip.screen import Screen, curves
 from demos.gossip.script import ScriptError, names_of, read, rolled
@@ -55,9 +54,8 @@ if TYPE_CHECKING:
 
     from demos.gossip.cluster import Cluster
     from demos.gossip.script import Step
-    from demos.gossip.verdict import Check
 
-FAILED, USAGE, BROKEN = 1, 2, 5
+USAGE, BROKEN = 2, 5
 NODES_MAX, SIMULATED_MAX = 20, 200
 WRITES_PER_S, SIMULATED_DELIVERIES_PER_S = 20.0, 400.0
 """Of all nodes together; simulated ones write less the more they are: one thread carries it all."""
@@ -159,25 +157,6 @@ async def _run(
 
 def _close(console: Console, outcome: Outcome) -> int:
     curves(console, outcome)
-    checks = judge(outcome)
-    _print(console, checks)
-    held = all(check.ok for check in checks)
-    status = 0 if held else FAILED
-    verdict = f"all {len(checks)} checks hold" if held else "a check FAILED"
     heals = len(outcome.heals)
-    console.print(
-        f"{len(outcome.names)} nodes, {heals} heal{'' if heals == 1 else 's'};"
-        f" {verdict} (exit status {status})",
-        style="bold",
-        soft_wrap=True,
-    )
-    return status
-
-
-def _print(console: Console, checks: Sequence[Check]) -> None:
-    table = Table("check", "found", "verdict", title="Checks", title_justify="left")
-    for check in checks:
-        verdict = "ok" if check.ok else "FAILED"
-        style = "green" if check.ok else "bold red"
-        table.add_row(Text(check.name), Text(check.found), verdict, style=style)
-    console.print(table)
+    summary = f"{len(outcome.names)} nodes, {heals} heal{'' if heals == 1 else 's'}"
+    return close(console, judge(outcome), summary)

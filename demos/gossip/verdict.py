@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from demos.closing import Check
 
 if TYPE_CHECKING:
     from demos.gossip.story import Outcome
 
 ROUNDS_MAX = 10
 SHOWN = 3
-
-
-class Check(NamedTuple):
-    """A line of the closing table: what was checked, what was found, whether that is right."""
-
-    name: str
-    found: str
-    ok: bool
 
 
 def judge(outcome: Outcome) -> list[Check]:

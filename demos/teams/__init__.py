@@ -27,12 +27,12 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from demos.closing import Check, close, show
 from demos.stage import StageError
 from demos.teams.plan import LANES, STEPS, Task, plan
 from demos.teams.story import Options, Outcome, Story
@@ -41,15 +41,7 @@ from transactional import JobState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FAILED, BROKEN = 1, 5
-
-
-class Check(NamedTuple):
-    """One line of the closing table."""
-
-    name: str
-    found: str
-    ok: bool
+BROKEN = 5
 
 
 def main(arguments: list[str]) -> int:
@@ -116,18 +108,10 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
 
         outcome = await Story(options, tasks, progress).play()
     checks = judge(tasks, outcome)
-    _print(console, outcome, checks)
-    held = all(check.ok for check in checks)
-    verdict = f"all {len(checks)} checks hold" if held else "a check FAILED"
-    status = 0 if held else FAILED
+    _figures(console, outcome)
     killed = f"{outcome.killed} of them killed" if outcome.killed else "none of them killed"
-    console.print(
-        f"{outcome.depths[JobState.DONE]} jobs done by {arguments.workers} workers, {killed};"
-        f" {verdict} (exit status {status})",
-        style="bold",
-        soft_wrap=True,
-    )
-    return status
+    summary = f"{outcome.depths[JobState.DONE]} jobs done by {arguments.workers} workers, {killed}"
+    return close(console, checks, summary)
 
 
 def judge(tasks: Sequence[Task], outcome: Outcome) -> list[Check]:
@@ -187,21 +171,13 @@ def judge(tasks: Sequence[Task], outcome: Outcome) -> list[Check]:
     ]
 
 
-def _print(console: Console, outcome: Outcome, checks: Sequence[Check]) -> None:
+def _figures(console: Console, outcome: Outcome) -> None:
     attempts, jobs = sum(outcome.attempts.values()), len(outcome.attempts)
-    figures = [
+    rows = [
         ("jobs per second", f"{jobs / outcome.busy_s:.0f} ({outcome.busy_s:.1f} s)"),
         ("workers killed", str(outcome.killed)),
         ("attempts / jobs", f"{attempts} / {jobs}"),
         ("claims that went on where another had stopped", str(outcome.went_on)),
         ("changes of state, one commit each at most", str(len(outcome.history))),
     ]
-    table = Table("what", "how much", title="Figures", title_justify="left")
-    for row in figures:
-        table.add_row(*row)
-    console.print(table)
-    table = Table("check", "found", "verdict", title="Checks", title_justify="left")
-    for check in checks:
-        verdict = "ok" if check.ok else "FAILED"
-        table.add_row(*check[:2], verdict, style="green" if check.ok else "bold red")
-    console.print(table)
+    show(console, "Figures", ("what", "how much"), rows)
