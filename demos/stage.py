@@ -166,14 +166,24 @@ class Actor:
         self.say(do, **fields)
         return await self.hear(do, timeout_s=timeout_s)
 
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing more until `thaw`, so that what it is at can be looked at."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT: it goes on as if nothing had been."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process and self.running:
+            with suppress(ProcessLookupError):
+                # One that is kept goes with its keeper.
+                os.killpg(self._process.pid, number)
+
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed."""
         self._expected_end = True
-        if self._process and self.running:
-            with suppress(ProcessLookupError):
-                os.killpg(
-                    self._process.pid, signal.SIGKILL
-                )  # one that is kept goes with its keeper
+        self._signal(signal.SIGKILL)
         await self._ended()
 
     async def stop(self) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import transactional
-from demos.meetings.reading import read
-from demos.meetings.scheduling import stream_of
+from demos.meetings.programme import load
+from demos.meetings.scheduling import stream_of, turned_away
 from demos.stage import tell
 from transactional import EventLog, Sagas, SagaState, TransactionalError
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 READS_AT_ONCE = 64
 
 
-async def bookings(store: Store) -> tuple[list[list[Any]], int]:
+async def bookings(store: Store) -> tuple[list[list[Any]], list[list[Any]]]:
     """(confirmed bookings, holds that expired), from the raw records under `reservation/of/`."""
     now = (await store.now()).isoformat()
     confirmed: dict[str, list[Any]] = {}
-    expired: set[str] = set()
+    expired: dict[str, list[Any]] = {}
     after = None
     while True:
         page = await store.scan("reservation/of/", after=after)
@@ -45,16 +45,16 @@ async def bookings(store: Store) -> tuple[list[list[Any]], int]:
             if kind == "rules":
                 continue
             record = json.loads(entry.value)
+            place = [unquote(room), record["start"], record["end"]]
             if kind == "day" and record["state"] == "confirmed":
                 talk, _, attempt = record.get("note", "").rpartition("#")
-                place = [unquote(room), record["start"], record["end"]]
                 confirmed[record["id"]] = [talk, record["id"], *place, int(attempt)]
             elif record["state"] == "expired" or (
                 kind == "day" and record["state"] == "held" and record["expires_at"] <= now
             ):
-                expired.add(record["id"])
+                expired[record["id"]] = place
         if not page.more:
-            return list(confirmed.values()), len(expired)
+            return list(confirmed.values()), list(expired.values())
 
 
 async def runs(store: Store) -> list[SagaRun]:
@@ -67,6 +67,12 @@ async def runs(store: Store) -> list[SagaRun]:
 def reason_of(run: SagaRun) -> str:
     """Why a run was turned back, in the words of the step that refused."""
     return run.error.removeprefix("StepRefused: ")
+
+
+def wish_of(run: SagaRun, talk: Talk) -> tuple[str, str, str]:
+    """(talk, start, end) as that attempt wanted it."""
+    slot = run.input.get("slot") or [talk.start.isoformat(), talk.end.isoformat()]
+    return talk.id, slot[0], slot[1]
 
 
 async def streams(log: EventLog, names: Iterable[str]) -> dict[str, list[Any]]:
@@ -107,17 +113,24 @@ async def audit(store: Store, programme: Programme) -> dict[str, Any]:
         for run in compensated
         if (run.input["talk"], run.input["attempt"]) in announced
     ]
+    in_order = sorted(compensated, key=lambda run: int(run.input["attempt"]))
     booked = {row[0] for row in confirmed}
     return {
         "bookings": confirmed,
         "expired": expired,
         "refused": {
             run.input["talk"]: reason_of(run)
-            for run in sorted(compensated, key=lambda run: int(run.input["attempt"]))
+            for run in in_order
             if run.input["talk"] in talks and run.input["talk"] not in booked
         },
+        "yielded": [
+            [*wish_of(run, talks[run.input["talk"]]), reason_of(run)]
+            for run in in_order
+            if run.input["talk"] in booked and turned_away(run)
+        ],
         "cancelled": cancelled,
         "compensated": Counter(map(reason_of, compensated)),
+        "ended": [run.id for run in all_runs if run.over],
         "unfinished": len([run for run in all_runs if not run.over]),
         "notices": [[*notice, count] for notice, count in notices.items()],
         "finished_by": {run.id: run.results["confirm"]["by"] for run in completed},
@@ -127,14 +140,14 @@ async def audit(store: Store, programme: Programme) -> dict[str, Any]:
 async def play(arguments: argparse.Namespace) -> None:
     """Read, tell, end."""
     async with transactional.open(arguments.store) as store:
-        tell("audit", **await audit(store, read(arguments.input)))
+        tell("audit", **await audit(store, load(arguments.programme)))
 
 
 def main() -> int:
     """Entry of the process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", required=True)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--programme", type=Path, required=True)
     try:
         asyncio.run(play(parser.parse_args()))
     except TransactionalError as error:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from demos.meetings import verdict
-from demos.meetings.report import Account, write_calendar, write_report
+from demos.meetings.agendas import write_agendas, write_calendar
+from demos.meetings.report import Account, write_report
 from demos.stage import Actor, StageError
 
 if TYPE_CHECKING:
@@ -27,30 +29,39 @@ FAILED, MALFORMED, REFUSED = 1, 3, 4
 
 
 async def close(
-    story: Story, outcome: Outcome, programme: Programme, console: Console, out: Path
+    story: Story, outcome: Outcome, read: Programme, console: Console, out: Path
 ) -> int:
     """Audit, judge, print, write; returns the exit status.
+
+    `read` is the programme as the file has it; `story.programme` is what was scheduled.
 
     Raises:
         StageError: the auditor failed, or the files cannot be written.
     """
     auditor = Actor("auditor", lambda _name, _told: None)
-    command = ("demos.meetings.audit", "--store", story.store_url, "--input", str(story.input))
-    await auditor.start(*command, greeting="audit")
+    place = ("--store", story.store_url, "--programme", str(story.programme_file))
+    await auditor.start("demos.meetings.audit", *place, greeting="audit")
     try:
         found = await auditor.hear("audit", timeout_s=AUDIT_S_MAX)
     finally:
         await auditor.stop()
+    programme = replace(story.programme, malformed=read.malformed)
     account = judge(outcome, programme, found, story.replicas)
     _print(account, console)
     try:
-        write_calendar(out / "rooms.ics", account.bookings, datetime.now(UTC))
+        stamp = datetime.now(UTC)
+        write_calendar(out / "rooms.ics", account.bookings, stamp)
+        agendas = write_agendas(out / "agendas", account.bookings, stamp)
         write_report(out / "report.html", account)
     except OSError as error:
         raise StageError(
             f"cannot write to {out}: {error.strerror}", "give --out a folder that you may write"
         ) from error
-    console.print(f"written: {out / 'rooms.ics'}, {out / 'report.html'}", soft_wrap=True)
+    console.print(
+        f"written: {out / 'report.html'}, {out / 'rooms.ics'}, and {agendas} agendas of rooms and"
+        f" persons ({out / 'agendas' / 'index.tsv'} says whose)",
+        soft_wrap=True,
+    )
     status = status_of(account)
     console.print(f"{account.summary} (exit status {status})", style="bold", soft_wrap=True)
     return status
@@ -70,6 +81,19 @@ def judge(outcome: Outcome, programme: Programme, found: dict[str, Any], replica
     talks = {talk.id: talk for talk in programme.talks}
     bookings = _bookings(talks, found)
     refused = [verdict.Refused(talks[name], why) for name, why in found["refused"].items()]
+    yielded = [
+        verdict.Refused(
+            replace(
+                talks[name], start=datetime.fromisoformat(start), end=datetime.fromisoformat(end)
+            ),
+            why,
+        )
+        for name, start, end, why in found["yielded"]
+    ]
+    expired = [
+        (room, datetime.fromisoformat(start), datetime.fromisoformat(end))
+        for room, start, end in found["expired"]
+    ]
     implied = verdict.implied_notices(
         bookings, [(talks[name], attempt) for name, attempt in found["cancelled"]]
     )
@@ -84,8 +108,22 @@ def judge(outcome: Outcome, programme: Programme, found: dict[str, Any], replica
         }
         for name, entries in outcome.calendars.items()
     }
+    setbacks = Counter(found["compensated"])
+    setbacks -= Counter(item.reason for item in (*refused, *yielded))  # they have their own tables
+    ended = sum(run in found["ended"] for run in outcome.left_by_killed)
     checks = [
-        *verdict.booking_checks(programme.talks, bookings, refused),
+        *verdict.booking_checks(programme.talks, bookings, refused, yielded),
+        *([verdict.collision_check(programme.pairs, bookings, yielded)] if programme.pairs else []),
+        *(
+            [verdict.expiry_check(outcome.rivals_held, expired, bookings)]
+            if outcome.rivals_held
+            else []
+        ),
+        *(
+            [verdict.kill_check(outcome.killed, len(outcome.left_by_killed), ended)]
+            if outcome.trouble
+            else []
+        ),
         verdict.Check("sagas neither completed nor compensated", *_none(found["unfinished"])),
         verdict.notice_check(implied, sent),
         *verdict.replica_checks(bookings, dumps, outcome.digests, replicas),
@@ -101,10 +139,11 @@ def judge(outcome: Outcome, programme: Programme, found: dict[str, Any], replica
         checks=checks,
         bookings=bookings,
         refused=refused,
+        yielded=yielded,
         malformed=programme.malformed,
         clashes=clashes,
         story=outcome.story,
-        setbacks=[(str(count), why) for why, count in Counter(found["compensated"]).most_common()],
+        setbacks=[(str(count), why) for why, count in setbacks.most_common()],
     )
 
 
@@ -145,7 +184,7 @@ def _figures(
     figures = [
         ("talks booked / refused", f"{len(bookings)} / {len(refused)}"),
         ("bookings per second", f"{len(bookings) / outcome.busy_s:.0f} ({outcome.busy_s:.1f} s)"),
-        ("holds of rivals / holds expired", f"{outcome.rivals_held} / {found['expired']}"),
+        ("holds of rivals / holds expired", f"{outcome.rivals_held} / {len(found['expired'])}"),
         ("sagas completed / compensated", f"{len(bookings)} / {compensated}"),
         ("sagas per second over HTTP", f"{sagas / outcome.busy_s:.0f}"),
         ("sagas left by the killed organizer", by_whom if left else "none"),
@@ -165,6 +204,11 @@ def _print(account: Account, console: Console) -> None:
         ("Figures", ("what", "how much"), account.figures),
         ("Sagas compensated", ("sagas", "why"), account.setbacks[:SETBACKS_SHOWN]),
         ("Talks refused", ("talk", "why"), [(r.talk.id, r.reason) for r in account.refused]),
+        (
+            "Slots that two wanted",
+            ("talk", "why it was refused", "what it took"),
+            account.moves,
+        ),
         (
             "Rows not understood",
             ("line", "why"),

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import transactional
 from crdt import LWWRegister, MaxRegister
-from demos.meetings.reading import read
-from demos.meetings.scheduling import NAME, Scheduling, run_id
-from demos.meetings.story import shares
+from demos.meetings.collisions import Claims, shares
+from demos.meetings.programme import load
+from demos.meetings.scheduling import NAME, Scheduling, run_id, turned_away
 from demos.stage import commands, tell
 from replication import Agent, ReplicationError, Version
 from transactional import EventLog, Reservations, Sagas, SagaState, TransactionalError
 
 if TYPE_CHECKING:
-    from demos.meetings.programme import Talk
-    from transactional import SagaRun
+    from demos.meetings.programme import Programme, Talk
 
 SAGAS_AT_ONCE = 16
-ATTEMPTS_MAX = 5  # at one talk; each one ends because its hold expired or the store was away
+# At one talk: an attempt ends because a rival has the slot, its hold expired, the store was away.
+ATTEMPTS_MAX = 8
 REACTION_S = 0.25  # votes and answers come in bursts, each burst is one batch
 WORKER_LEASE_S = 2.0  # after that a dead organizer's sagas are free to be resumed
 
@@ -37,14 +37,19 @@ WORKER_LEASE_S = 2.0  # after that a dead organizer's sagas are free to be resum
 class Organizer:
     """Answers the director and drives sagas; one per process."""
 
-    def __init__(self, arguments: argparse.Namespace, work: Scheduling, sagas: Sagas) -> None:
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        programme: Programme,
+        work: Scheduling,
+        sagas: Sagas,
+    ) -> None:
         self._name: str = arguments.name
         self._back: bool = arguments.back
         self._work = work
         self._sagas = sagas
         self._agent = work.agent
-        share = shares(read(arguments.input), arguments.names)
-        self._share = share[self._name]
+        self._share = shares(programme, arguments.names)[self._name]
         self._gate = asyncio.Semaphore(SAGAS_AT_ONCE)
         self._jobs: list[asyncio.Task[None]] = []
         self._booked: list[Talk] = []  # whose audience has not reacted yet
@@ -82,15 +87,29 @@ class Organizer:
     # -- sagas
 
     async def _schedule(self, talk: Talk) -> None:
+        """Give the talk its room: attempt after attempt, elsewhere if it lost its slot to a rival.
+
+        A hold that expired under a slow saga, a deadline, a store that could not be reached: the
+        room may still be free, so the talk is tried anew. A booking in the way is the one end that
+        another attempt at the same slot would not change.
+        """
+        slot: list[str] | None = None
         async with self._gate:
             for attempt in range(1, ATTEMPTS_MAX + 1):
                 name = run_id(talk, attempt)
                 found = await self._sagas.get(name) if self._back else None
+                wish = {"talk": talk.id, "attempt": attempt, "slot": slot}
+                if found:
+                    wish = dict(found.input)
                 began = time.perf_counter()
-                run = await self._sagas.execute(NAME, name, {"talk": talk.id, "attempt": attempt})
+                run = await self._sagas.execute(NAME, name, wish)
                 ms = None if found else 1000 * (time.perf_counter() - began)
-                if run.state is not SagaState.COMPENSATED or _yielded(run):
+                if run.state is not SagaState.COMPENSATED:
                     break
+                if turned_away(run):
+                    slot = await self._work.elsewhere(talk) if talk.rival else None
+                    if slot is None:
+                        break
         if run.state is SagaState.COMPLETED:
             self._booked.append(talk)
         outcome = {SagaState.COMPLETED: "booked", SagaState.COMPENSATED: "refused"}
@@ -143,18 +162,9 @@ class Organizer:
         }
 
 
-def _yielded(run: SagaRun) -> bool:
-    """Whether a booking stood in the way: the one end that another attempt would not change.
-
-    A hold that expired under a slow saga, a deadline, a store that could not be reached: the room
-    may still be free, so the talk is tried anew.
-    """
-    return any(record.step == "hold" and record.kind.value == "refused" for record in run.history)
-
-
 async def play(arguments: argparse.Namespace) -> None:
     """Open the agent and the store, then obey."""
-    talks = {talk.id: talk for talk in read(arguments.input).talks}
+    programme = load(arguments.programme)
     agent = Agent(
         arguments.name,
         listen=arguments.listen,
@@ -169,7 +179,8 @@ async def play(arguments: argparse.Namespace) -> None:
             rooms=Reservations(store),
             log=EventLog(store),
             agent=agent,
-            talks=talks,
+            talks={talk.id: talk for talk in programme.talks},
+            claims=Claims(programme.talks),
             dice=random.Random(f"{arguments.name} {arguments.seed}"),
             stalls=arguments.stalls,
         )
@@ -178,7 +189,7 @@ async def play(arguments: argparse.Namespace) -> None:
         )
         async with worker as sagas:
             tell("ready", id=agent.id)
-            await Organizer(arguments, work, sagas).obey()
+            await Organizer(arguments, programme, work, sagas).obey()
 
 
 def main() -> int:
@@ -191,7 +202,7 @@ def main() -> int:
     add("--listen", required=True)
     add("--peers", nargs="*", default=[])
     add("--journal", type=Path, required=True)
-    add("--input", type=Path, required=True)
+    add("--programme", type=Path, required=True)
     add("--seed", type=int, required=True)
     add("--stalls", type=int, default=0)
     add("--back", action="store_true", help="restarted: some runs may be there already")

@@ -9,13 +9,15 @@ at all, or that is no programme, raises `ProgrammeError`. The readers of the two
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
+    from pathlib import Path
 
 PEOPLE_MAX = 50  # of one talk: their notifications are one commit
 FIELD_CHARS_MAX = 2_000  # titles and names; what is longer is refused by line, not truncated
@@ -35,7 +37,11 @@ class ProgrammeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A room wanted for a half-open interval, and the persons who appear."""
+    """A room wanted for a half-open interval, and the persons who appear.
+
+    `rival` is the talk that was made to want the same slot, if there is one: either of the two may
+    be given another time in the room.
+    """
 
     id: str
     room: str
@@ -44,6 +50,7 @@ class Talk:
     track: str
     title: str
     people: tuple[str, ...]
+    rival: str = ""
 
     @property
     def key(self) -> str:
@@ -80,6 +87,44 @@ class Programme:
     def appearances(self) -> int:
         """Pairs of talk and person: what notifications are counted against."""
         return sum(len(talk.people) for talk in self.talks)
+
+    @property
+    def pairs(self) -> tuple[tuple[Talk, Talk], ...]:
+        """The talks that were made to collide, each pair once."""
+        by_id = {talk.id: talk for talk in self.talks}
+        rivals = ((talk, by_id[talk.rival]) for talk in self.talks if talk.rival)
+        return tuple((one, two) for one, two in rivals if one.id < two.id)
+
+
+def save(path: Path, programme: Programme) -> None:
+    """Write the talks down for the actors of a run: they all work on what was read once."""
+    rows = [
+        [t.id, t.room, t.start.isoformat(), t.end.isoformat(), t.track, t.title, t.people, t.rival]
+        for t in programme.talks
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+
+
+def load(path: Path) -> Programme:
+    """The talks that `save` wrote."""
+    return Programme(
+        tuple(
+            Talk(
+                id=name,
+                room=room,
+                start=datetime.fromisoformat(start),
+                end=datetime.fromisoformat(end),
+                track=track,
+                title=title,
+                people=tuple(people),
+                rival=rival,
+            )
+            for name, room, start, end, track, title, people, rival in json.loads(
+                path.read_text(encoding="utf-8")
+            )
+        ),
+        (),
+    )
 
 
 class MalformedRow(Exception):  # noqa: N818 - control flow inside the two readers, never seen outside

@@ -1,8 +1,9 @@
-"""What a person keeps of a run: `rooms.ics` for a calendar program, an HTML report to read.
+"""What a person keeps of a run: an HTML report to read, on a screen of any width or on paper.
 
-The report is one file without scripts or fetches: a bar per room and day, a table behind each
-picture for those who read rather than see, light and dark. Both files are written whole or not at
-all (written beside, then renamed).
+It is one file without scripts or fetches: a bar per room and day, a table behind each picture for
+those who read rather than see, light and dark. A narrow screen and a printer get each bar as a list
+with its times, for neither can scroll sideways. What a colour says, a mark beside it says too, and
+a legend explains both; text stands out from its ground by 4.5 : 1 or more (WCAG 2.1, 1.4.3).
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from datetime import timedelta
 from html import escape
 from typing import TYPE_CHECKING
 
+from demos.meetings.agendas import write_whole
+from demos.meetings.verdict import is_moved
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date, datetime
@@ -22,30 +26,65 @@ if TYPE_CHECKING:
     from demos.meetings.verdict import Booked, Check, Refused
 
 STYLE = """
-:root { color-scheme: light dark;
-  --line: #8886; --bar: #2a6fbb; --bar2: #3d8b5f; --bad: #b3261e; --good: #2e7d32; }
-@media (prefers-color-scheme: dark) { :root { --bad: #f2857d; --good: #81c784; } }
-body { font: 15px/1.45 system-ui, sans-serif;
-  margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; }
+:root { color-scheme: light dark; --ground: #fff; --text: #1b1b1b; --line: #8886;
+  --bad: #b3261e; --good: #256b29; --wanted: #1f5fa8; --moved: #7b2d8e; --again: #7a4b00; }
+@media (prefers-color-scheme: dark) { :root { --ground: #161616; --text: #ececec;
+  --bad: #f2857d; --good: #81c784; } }
+body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: var(--ground);
+  margin: 1.5rem auto; max-width: 75rem; padding: 0 1rem; overflow-wrap: anywhere; }
 table { border-collapse: collapse; margin: .5rem 0; }
 th, td { border: 1px solid var(--line); padding: .2rem .6rem;
   text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .bad { color: var(--bad); font-weight: 600; }
 .good { color: var(--good); font-weight: 600; }
+.wanted { background: var(--wanted); border-color: var(--wanted); }
+.moved { background: var(--moved); border-color: var(--moved); }
+.again { background: var(--again); border-color: var(--again); }
+.legend { display: flex; flex-wrap: wrap; gap: .3rem 1rem; padding: 0; list-style: none; }
+.legend span { color: #fff; padding: .1rem .5rem; border-radius: 3px; }
 .day { overflow-x: auto; }
 .chart { min-width: 60rem; }
 .room { display: grid; grid-template-columns: 9rem 1fr; align-items: center;
   border-top: 1px solid var(--line); }
 .lane { position: relative; height: 1.6rem; }
 .lane span { position: absolute; top: .15rem; bottom: .15rem; overflow: hidden; white-space: nowrap;
-  font-size: .7rem; line-height: 1.3rem; padding: 0 .2rem; color: #fff; background: var(--bar);
+  font-size: .75rem; line-height: 1.3rem; padding: 0 .2rem; color: #fff;
   border-radius: 3px; box-sizing: border-box; }
-.lane span:nth-child(even) { background: var(--bar2); }
+.lane time { display: none; }
 .hours { position: relative; height: 1.2rem; font-size: .75rem; }
 .hours span { position: absolute; border-left: 1px solid var(--line); padding-left: .2rem; }
 details { margin: .5rem 0 1.5rem; }
+@media print, (max-width: 50rem) {
+  th, td { padding: .15rem .3rem; font-size: .85rem; }
+  .chart { min-width: 0; }
+  .hours { display: none; }
+  .room { display: block; break-inside: avoid; padding: .4rem 0; }
+  .room > :first-child { font-weight: 600; }
+  .lane { height: auto; }
+  .lane span { display: block; position: static; width: auto !important; white-space: normal;
+    font-size: .85rem; color: var(--text); background: none; border-radius: 0;
+    border-left: 6px solid; margin: .15rem 0; padding-left: .4rem; }
+  .lane .wanted { border-color: var(--wanted); }
+  .lane .moved { border-color: var(--moved); }
+  .lane .again { border-color: var(--again); }
+  .lane time { display: inline; font-variant-numeric: tabular-nums; }
+}
+@media print {
+  :root { color-scheme: light; --ground: #fff; --text: #000; --bad: #b3261e; --good: #256b29; }
+  body { margin: 0; max-width: none; font-size: 10pt; }
+  details { display: none; }
+  h2 { break-after: avoid; }
+  tr { break-inside: avoid; }
+  .legend span, .lane span { print-color-adjust: exact; }
+}
 """
+
+# How a booking came about: its class, the mark before its title, what the legend says.
+KINDS = (
+    ("wanted", "", "booked at the time wanted"),
+    ("moved", "\u2192 ", "moved: another talk has the slot that it wanted"),
+    ("again", "\u21bb ", "booked at a later attempt, for a hold timed out or a saga was undone"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +96,20 @@ class Account:
     checks: Sequence[Check]
     bookings: Sequence[Booked]
     refused: Sequence[Refused]
+    yielded: Sequence[Refused]  # refusals of talks that then took another slot
     malformed: Sequence[Malformed]
     clashes: Sequence[str]
     story: Sequence[tuple[float, str]]  # seconds since the start, what happened
     setbacks: Sequence[tuple[str, str]] = ()  # how many sagas were compensated, and why
+
+    @property
+    def moves(self) -> list[tuple[str, str, str]]:
+        """(talk, why it was refused, what it took) of each talk that took another slot."""
+        at = {
+            item.talk.id: f"{item.room}, {item.start:%Y-%m-%d %H:%M} to {item.end:%H:%M} UTC"
+            for item in self.bookings
+        }
+        return [(item.talk.id, item.reason, at.get(item.talk.id, "-")) for item in self.yielded]
 
     @property
     def summary(self) -> str:
@@ -72,33 +121,6 @@ class Account:
         if failed:
             return f"{told}; {len(failed)} of {len(self.checks)} checks FAILED: {', '.join(failed)}"
         return f"{told}; all {len(self.checks)} checks hold"
-
-
-def write_calendar(path: Path, bookings: Sequence[Booked], stamp: datetime) -> None:
-    """One VEVENT per booking (RFC 5545), in time order; `stamp` becomes their DTSTAMP.
-
-    Raises:
-        OSError: the file cannot be written; an earlier one stays as it was.
-    """
-    from icalendar import Calendar, Event  # noqa: PLC0415 - the extra `calendar` is optional
-
-    calendar = Calendar()
-    calendar.add("prodid", "-//convoca//meetings demo//EN")
-    calendar.add("version", "2.0")
-    for booked in sorted(bookings, key=lambda item: (item.start, item.room)):
-        event = Event()
-        event.add("uid", f"{booked.talk.key}.{booked.booking}@convoca.invalid")
-        event.add("dtstamp", stamp)
-        event.add("dtstart", booked.start)
-        event.add("dtend", booked.end)
-        event.add("location", booked.room)
-        event.add("summary", booked.talk.title)
-        event.add("categories", [booked.talk.track])
-        event.add("status", "CONFIRMED")
-        for person in booked.talk.people:
-            event.add("attendee", person if ":" in person else f"urn:person:{person}")
-        calendar.add_component(event)
-    _write_whole(path, calendar.to_ical())
 
 
 def write_report(path: Path, account: Account) -> None:
@@ -122,6 +144,9 @@ def write_report(path: Path, account: Account) -> None:
         "<h2>Figures</h2>",
         _table(("what", "how much"), account.figures),
     ]
+    if account.yielded:
+        parts += ["<h2>Slots that two wanted</h2>"]
+        parts += [_table(("talk", "why it was refused", "what it took"), account.moves)]
     if account.setbacks:
         parts += ["<h2>Sagas compensated</h2>", _table(("sagas", "why"), account.setbacks)]
     if account.refused:
@@ -139,21 +164,22 @@ def write_report(path: Path, account: Account) -> None:
     parts += ["<h2>What happened</h2>"]
     parts += [_table(("second", "event"), [(f"{at:.1f}", text) for at, text in account.story])]
     parts += _timelines(account.bookings)
-    _write_whole(path, "\n".join(parts).encode())
+    write_whole(path, "\n".join(parts).encode())
 
 
 def _timelines(bookings: Sequence[Booked]) -> list[str]:
+    names = "".join(
+        f"<li><span class={kind}>{mark or 'talk'}</span> {text}</li>" for kind, mark, text in KINDS
+    )
     days: dict[date, list[Booked]] = defaultdict(list)
     for booked in bookings:
         days[booked.start.date()].append(booked)
-    parts = []
+    parts = [f'<h2>The rooms</h2><ul class=legend aria-label="what the colours say">{names}</ul>']
     for day, booked_then in sorted(days.items()):
         first = min(item.start for item in booked_then).replace(minute=0, second=0, microsecond=0)
         last = max(item.end for item in booked_then)
         span = max(last - first, timedelta(hours=1))
-        parts.append(
-            f"<h2>Rooms on {day} (UTC)</h2><div class=day><div class=chart aria-hidden=true>"
-        )
+        parts.append(f"<h3>{day} (UTC)</h3><div class=day><div class=chart aria-hidden=true>")
         parts.append(
             f"<div class=room><div></div><div class=hours>{_hours(first, last, span)}</div></div>"
         )
@@ -197,8 +223,11 @@ def _block(item: Booked, first: datetime, span: timedelta) -> str:
     left, width = 100 * ((item.start - first) / span), 100 * ((item.end - item.start) / span)
     title = escape(item.talk.title)
     place = f"left:{left:.2f}%;width:{width:.2f}%"
+    kind, mark, _ = KINDS[1 if is_moved(item) else 2 if item.attempt > 1 else 0]
+    times = f"{item.start:%H:%M}-{item.end:%H:%M}"
     return (
-        f'<span style="{place}" title="{item.start:%H:%M}-{item.end:%H:%M} {title}">{title}</span>'
+        f'<span class={kind} style="{place}" title="{times} {title}">'
+        f"<time>{times} </time>{mark}{title}</span>"
     )
 
 
@@ -209,9 +238,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     body = "".join("<tr>" + "".join(cell(text) for text in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in head)}</tr>{body}</table>"
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(data)
-    beside.replace(path)

@@ -12,14 +12,14 @@ import random
 from pathlib import Path
 
 import transactional
-from demos.meetings.reading import read
+from demos.meetings.programme import load
 from demos.stage import commands, tell
 from transactional import BookingConflict, Interval, Reservations
 
 
 async def play(arguments: argparse.Namespace) -> None:
     """Grab on command until the standard input ends."""
-    talks = {talk.id: talk for talk in read(arguments.input).talks}
+    talks = {talk.id: talk for talk in load(arguments.programme).talks}
     dice = random.Random(f"rivals {arguments.seed}")
     async with transactional.open(arguments.store) as store:
         rooms = Reservations(store)
@@ -46,9 +46,9 @@ def main() -> None:
     """Entry of the process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", required=True)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--programme", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--hold-s", type=float, default=2.0)
+    parser.add_argument("--hold-s", type=float, required=True)
     asyncio.run(play(parser.parse_args()))
 
 

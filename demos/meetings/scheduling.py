@@ -6,6 +6,9 @@
     notifications  compensatable  `booked` in the talk's stream       `cancelled`, if it was booked
     confirm        pivot          the hold becomes a booking          -
 
+A talk that has a rival, and whose slot the rival got, is given another one: the refusal says what
+is free, and the next saga is started with it (`elsewhere`).
+
 The room is decided by the store. What follows from it is lazy, and carries the revision of its
 decision: a calendar entry is a `MaxRegister` of (revision, state, room, start, end), so that the
 later decision wins on every replica, whoever wrote it and in whatever order it arrives. An add-wins
@@ -15,7 +18,8 @@ set would keep what a killed organizer added unseen and a colleague compensated.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from crdt import LWWRegister, MaxRegister, ORSet, PNCounter
@@ -39,15 +43,18 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterable, Mapping
 
+    from demos.meetings.collisions import Claims
     from demos.meetings.programme import Talk
     from replication import Agent
-    from transactional import EventLog, Reservations, Store
+    from transactional import EventLog, Reservations, SagaRun, Store
 
 NAME = "schedule"
 HOLD_TTL_S = 20.0  # far longer than a saga takes, shorter than anyone would wait for a dead one
 STALLED_TTL_S = 0.3  # of the sagas that are told to oversleep
 LOOK_AGAIN_S = 0.5  # a hold in the way may end long before it expires
 DEADLINE_S = 60.0
+ELSEWHERE_DAYS = 2  # how far a talk that lost its slot may be moved
+FREE_SLOTS_ASKED = 50
 
 
 def calendar(person: str, talk: Talk) -> str:
@@ -65,6 +72,11 @@ def run_id(talk: Talk, attempt: int) -> str:
     return f"{talk.key}.{attempt}"
 
 
+def turned_away(run: SagaRun) -> bool:
+    """Whether a booking stood in the way of the run's hold."""
+    return any(record.step == "hold" and record.kind.value == "refused" for record in run.history)
+
+
 @dataclass(slots=True)
 class Scheduling:
     """The steps of one organizer; what they need is handed in, what they decide is in the store.
@@ -79,8 +91,10 @@ class Scheduling:
     log: EventLog
     agent: Agent
     talks: Mapping[str, Talk]
+    claims: Claims
     dice: random.Random
     stalls: int = 0
+    _offered: dict[str, tuple[Interval, ...]] = field(default_factory=dict)  # by talk: what is free
 
     def definition(self) -> Saga:
         """The saga; every organizer has the same one, so that each can resume the others' runs."""
@@ -96,7 +110,11 @@ class Scheduling:
         )
 
     def _talk(self, step: StepContext) -> Talk:
-        return self.talks[step.input["talk"]]
+        talk = self.talks[step.input["talk"]]
+        if slot := step.input.get("slot"):
+            start, end = map(datetime.fromisoformat, slot)
+            return replace(talk, start=start, end=end)
+        return talk
 
     # -- hold the room
 
@@ -119,11 +137,29 @@ class Scheduling:
             if not standing:
                 raise RetryLater(str(conflict), after_s=LOOK_AGAIN_S) from conflict
             (blocker, *_) = standing
+            self._offered[talk.id] = conflict.free
             raise StepRefused(
                 f"{talk.room} is booked {blocker.interval} for talk "
-                f"{blocker.note.rpartition('#')[0]} (booking {blocker.id} by {blocker.holder})"
+                f"{blocker.note.rpartition('#')[0]} (booking {blocker.id} by {blocker.holder});"
+                f" free: {', '.join(map(str, conflict.free)) or 'nothing this week'}"
             ) from conflict
         return {"booking": held.to_json(), "oversleep_s": 2 * STALLED_TTL_S if stalled else 0}
+
+    async def elsewhere(self, talk: Talk) -> list[str] | None:
+        """[start, end] of a free slot for a talk that lost its own: of what the refusal offered.
+
+        If all that is wanted by others, or somebody else was refused in its place and knows the
+        offer, the store is asked for more.
+        """
+        offered = self._offered.pop(talk.id, ())
+        found = self.claims.unclaimed(talk, ((slot.start, slot.end) for slot in offered))
+        if found is None:
+            days = Interval(talk.start, talk.end + timedelta(days=ELSEWHERE_DAYS))
+            free = await self.rooms.free(
+                talk.room, days, talk.end - talk.start, count=FREE_SLOTS_ASKED
+            )
+            found = self.claims.unclaimed(talk, ((slot.start, slot.end) for slot in free))
+        return None if found is None else [moment.isoformat() for moment in found]
 
     async def release(self, step: StepContext) -> None:
         """Give the room back, if it was held; a hold that expired meanwhile is given back."""

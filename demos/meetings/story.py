@@ -4,11 +4,12 @@ The order of events, all of it on real processes:
 
     authority, rivals, notifier, organizers start
     rivals hold a sample of slots                  they abandon them; the holds expire
-    go: every organizer drives its talks' sagas
+    go: every organizer drives its talks' sagas    those that collide: one is refused, and moved
     at a third: rivals grab again, among what is still open
     at two fifths: partition                       two organizers on one side, the rest on the other
     at three fifths: heal                          measured until everyone has what everyone had
-    at three quarters: SIGKILL to one organizer    its sagas are resumed by others, or by itself
+    at three quarters: SIGKILL to one organizer    while its sagas are in flight; they are resumed
+                                                   by others, or by itself
     all talks settled, inboxes drained, replicas equal
 
 What is true at the end is not asked of those who took part: `audit` recomputes it from the store.
@@ -17,6 +18,7 @@ What is true at the end is not asked of those who took part: `audit` recomputes 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from contextlib import suppress
@@ -24,30 +26,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import transactional
+from demos.meetings.collisions import made_to_collide, shares
+from demos.meetings.programme import save
 from demos.stage import Actor, StageError, Told, free_addresses
 from transactional import Sagas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from demos.meetings.programme import Programme, Talk
+    from demos.meetings.programme import Programme
 
 NAMES = ("ada", "bob", "cyd", "dee", "eve", "fay", "gus", "hal", "ida", "jon")
 READY_S_MAX = 30.0
 EQUAL_S_MAX = 30.0
 PARTITION_S_MIN = 2.0  # shorter is no partition: an exchange in flight would bridge it
 DEAD_S = 1.0  # between the kill and the restart; others may resume its sagas meanwhile
+RIVAL_HOLD_S = 2.0  # how long a rival keeps others waiting for what it will abandon
+LOOK_AGAIN_S = 0.02  # between two looks for an organizer with sagas in flight
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a run is told; every figure of it can be repeated from these."""
 
-    input: Path
     folder: Path
     agents: int
     seed: int
+    collisions: int
     rivals: int
     stalls: int
     trouble: bool
@@ -66,19 +72,9 @@ class Outcome:
     busy_s: float = 0.0
     converged_s: float | None = None
     rivals_held: int = 0
-    left_by_killed: list[str] = field(default_factory=list)
-
-
-def shares(programme: Programme, names: Sequence[str]) -> dict[str, list[Talk]]:
-    """Each track goes whole to one organizer: the largest first, to who has the least so far."""
-    tracks: dict[str, list[Talk]] = {}
-    for talk in programme.talks:
-        tracks.setdefault(talk.track, []).append(talk)
-    share: dict[str, list[Talk]] = {name: [] for name in names}
-    for track in sorted(tracks, key=lambda name: (-len(tracks[name]), name)):
-        least = min(names, key=lambda name: len(share[name]))
-        share[least] += tracks[track]
-    return share
+    trouble: bool = False  # whether the run was told to have some
+    killed: str = ""
+    left_by_killed: list[str] = field(default_factory=list)  # ids of its sagas in flight
 
 
 class Story:
@@ -86,8 +82,8 @@ class Story:
 
     Args:
         options: what the run is told.
-        programme: the talks, read once by the caller to say early what is malformed.
-        progress: is called with (settled, booked, refused, remark) whenever something happens.
+        programme: the talks as they were read; some of them are made to collide here.
+        progress: is called with (settled, remark) whenever something happens.
     """
 
     def __init__(
@@ -96,22 +92,24 @@ class Story:
         programme: Programme,
         progress: Callable[[int, str], None],
     ) -> None:
-        self.outcome = Outcome()
+        self.outcome = Outcome(trouble=options.trouble)
         self.store_url = ""
-        self.input = options.input
         self.replicas = options.agents
         self._options = options
-        self._programme = programme
         self._progress = progress
         self._names = NAMES[: options.agents]
         self._addresses = dict(zip(self._names, free_addresses(options.agents), strict=True))
-        self._share = shares(programme, self._names)
+        dice = random.Random(f"collisions {options.seed}")
+        share = shares(programme, self._names)
+        self.programme = made_to_collide(programme, share, options.collisions, dice)
+        self.programme_file = options.folder / "programme.json"
         self._organizers = {name: Actor(name, self._heard) for name in self._names}
         self._authority = Actor("authority", self._heard, obeys=False)
         self._rivals = Actor("rivals", self._heard)
         self._notifier = Actor("notifier", self._heard)
         self._started = time.monotonic()
         self._went = self._started
+        self._abandoned_at = self._started
         self._news = asyncio.Event()
 
     # -- hearing and telling
@@ -148,7 +146,7 @@ class Story:
                 await self._until_settled(1.0)
                 await self._close()
         except TimeoutError:
-            settled = f"{len(self.outcome.settled)} of {len(self._programme.talks)} talks settled"
+            settled = f"{len(self.outcome.settled)} of {len(self.programme.talks)} talks settled"
             raise StageError(
                 f"the run took longer than {self._options.run_s_max:g} s; {settled}"
             ) from None
@@ -160,22 +158,27 @@ class Story:
             await asyncio.gather(*(actor.stop() for actor in actors))
 
     async def _open(self) -> None:
+        save(self.programme_file, self.programme)
         (address,) = free_addresses(1)
         database = self._options.folder / "rooms.db"
         serve = ("transactional", "serve", str(database), "--listen", address)
         await self._authority.start(*serve, greeting="line")
         await self._authority.hear("line", timeout_s=READY_S_MAX)
         self.store_url = f"http://{address}"
-        common = ("--store", self.store_url, "--input", str(self._options.input))
-        seed = ("--seed", str(self._options.seed))
-        await self._rivals.start("demos.meetings.rivals", *common, *seed)
-        audience = str(max((len(talk.people) for talk in self._programme.talks), default=1) or 1)
+        await self._rivals.start(
+            "demos.meetings.rivals",
+            *("--store", self.store_url, "--programme", str(self.programme_file)),
+            *("--seed", str(self._options.seed), "--hold-s", str(RIVAL_HOLD_S)),
+        )
+        audience = str(max((len(talk.people) for talk in self.programme.talks), default=1) or 1)
         notifier = ("demos.meetings.notifier", "--store", self.store_url, "--audience", audience)
         await self._notifier.start(*notifier)
         await asyncio.gather(*(self._start_organizer(name) for name in self._names))
         for actor in (self._rivals, self._notifier):
             await actor.hear("ready", timeout_s=READY_S_MAX)
         self.remark(f"{len(self._names)} organizers, rivals, notifier and the authority are up")
+        if pairs := self.programme.pairs:
+            self.remark(f"{len(pairs)} pairs of talks of two organizers want one slot each")
         if self._options.rivals:
             await self._grab(self._options.rivals)
         self._went = time.monotonic()
@@ -190,7 +193,7 @@ class Story:
             *("--name", name, "--names", *self._names, "--store", self.store_url),
             *("--listen", self._addresses[name], "--peers", *peers),
             *("--journal", str(self._options.folder / f"{name}.db")),
-            *("--input", str(self._options.input), "--seed", str(self._options.seed)),
+            *("--programme", str(self.programme_file), "--seed", str(self._options.seed)),
             *("--stalls", str(self._options.stalls if name == self._names[0] else 0)),
             *more,
         )
@@ -198,11 +201,14 @@ class Story:
 
     async def _grab(self, count: int) -> None:
         open_talks = [
-            talk.id for talk in self._programme.talks if talk.id not in self.outcome.settled
+            talk.id for talk in self.programme.talks if talk.id not in self.outcome.settled
         ]
         told = await self._rivals.ask("grab", timeout_s=READY_S_MAX, among=open_talks, count=count)
         self.outcome.rivals_held += told["count"]
-        self.remark(f"rivals hold {told['count']} slots for 2 s and will abandon them")
+        self._abandoned_at = time.monotonic() + RIVAL_HOLD_S
+        self.remark(
+            f"rivals hold {told['count']} slots for {RIVAL_HOLD_S:g} s and will abandon them"
+        )
 
     # -- trouble
 
@@ -247,32 +253,47 @@ class Story:
         await self._ask_all("reach", vector=dict(union), within_s=EQUAL_S_MAX - 1)
 
     async def _kill_one(self) -> None:
-        remaining = {
-            name: sum(talk.id not in self.outcome.settled for talk in talks)
-            for name, talks in self._share.items()
-        }
-        victim = max(remaining, key=lambda name: (remaining[name], name))
-        await self._organizers[victim].kill()
-        self.outcome.left_by_killed = await self._runs_of(victim)
-        self.remark(
-            f"SIGKILL to {victim}: {len(self.outcome.left_by_killed)} sagas in mid-air,"
-            f" {remaining[victim]} of its talks open"
-        )
+        """SIGKILL to an organizer that has sagas in flight: the wait for one ends with the talks.
+
+        It is stopped before it is looked at: what is in flight then is in flight when it dies.
+        """
+        async with transactional.open(self.store_url) as store:
+            sagas = Sagas(store, [])
+            while len(self.outcome.settled) < len(self.programme.talks):
+                busy = await self._in_flight(sagas)
+                for victim in sorted(busy, key=lambda name: -len(busy[name]))[:1]:
+                    self._organizers[victim].freeze()
+                    left = (await self._in_flight(sagas)).get(victim, [])
+                    if left:
+                        await self._organizers[victim].kill()
+                        await self._bury(victim, left)
+                        return
+                    self._organizers[victim].thaw()
+                await asyncio.sleep(LOOK_AGAIN_S)
+        self.remark("nobody was killed: all talks were settled before a saga was seen in flight")
+
+    async def _bury(self, victim: str, left: list[str]) -> None:
+        self.outcome.killed, self.outcome.left_by_killed = victim, left
+        self.remark(f"SIGKILL to {victim}: {len(left)} sagas in flight")
         await asyncio.sleep(DEAD_S)
         await self._start_organizer(victim, "--back")
         self._organizers[victim].say("go")
         self.remark(f"{victim} is back on its journal")
 
-    async def _runs_of(self, organizer: str) -> list[str]:
-        async with transactional.open(self.store_url) as store:
-            open_runs = [run async for run in Sagas(store, []).unfinished()]
-        return [run.id for run in open_runs if run.owner.startswith(f"{organizer}~")]
+    async def _in_flight(self, sagas: Sagas) -> dict[str, list[str]]:
+        """The ids of the unfinished sagas of each organizer that has some."""
+        found: dict[str, list[str]] = {}
+        async for run in sagas.unfinished():
+            organizer = run.owner.partition("~")[0]
+            if organizer in self._organizers:
+                found.setdefault(organizer, []).append(run.id)
+        return found
 
     # -- waiting
 
     async def _until_settled(self, share: float) -> None:
         """Until this share of the talks has an end; a process that ended unasked ends the wait."""
-        goal = share * len(self._programme.talks)
+        goal = share * len(self.programme.talks)
         while len(self.outcome.settled) < goal:
             for actor in self._actors:
                 if actor.failure:
@@ -292,6 +313,7 @@ class Story:
 
     async def _close(self) -> None:
         """Drain the inboxes, let the replicas become equal, take what they hold."""
+        await asyncio.sleep(self._abandoned_at - time.monotonic())  # the last of their holds too
         await self._rivals.stop()
         await self._ask_all("finish")
         await self._notifier.ask("drain", timeout_s=EQUAL_S_MAX)

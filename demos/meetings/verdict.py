@@ -37,7 +37,7 @@ class Booked:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A talk that got no room, and the booking that stands in its way."""
+    """A talk that did not get the slot that it wanted, and the booking that stood in its way."""
 
     talk: Talk
     reason: str
@@ -147,20 +147,31 @@ def names_its_obstacle(refused: Refused, bookings: Iterable[Booked]) -> bool:
 
 
 def booking_checks(
-    talks: Sequence[Talk], bookings: Sequence[Booked], refused: Sequence[Refused]
+    talks: Sequence[Talk],
+    bookings: Sequence[Booked],
+    refused: Sequence[Refused],
+    yielded: Sequence[Refused] = (),
 ) -> list[Check]:
-    """Each talk has exactly one end, each booking is the talk's own wish, and no two overlap."""
+    """Each talk has exactly one end, each booking is the talk's own wish, and no two overlap.
+
+    `refused` got no room at all; `yielded` are the refusals of talks that then took another slot,
+    which only one that was made to collide may do, and only in the room that it wanted.
+    """
     booked_ids = Counter(booked.talk.id for booked in bookings)
     refused_ids = Counter(item.talk.id for item in refused)
     lost = [talk.id for talk in talks if booked_ids[talk.id] + refused_ids[talk.id] != 1]
+    turned_away = {item.talk.id for item in yielded}
+    moved = [booked for booked in bookings if is_moved(booked) and booked.talk.id in turned_away]
     wrong = [
         booked
         for booked in bookings
-        if (booked.room, booked.start, booked.end)
-        != (booked.talk.room, booked.talk.start, booked.talk.end)
+        if booked.room != booked.talk.room
+        or (is_moved(booked) and booked not in moved)
+        or booked.end - booked.start != booked.talk.end - booked.talk.start
     ]
     pairs = overlapping(bookings)
-    named = [item for item in refused if names_its_obstacle(item, bookings)]
+    named = [item for item in (*refused, *yielded) if names_its_obstacle(item, bookings)]
+    told = len(refused) + len(yielded)
     return [
         Check(
             "talks booked or refused, each once",
@@ -169,16 +180,55 @@ def booking_checks(
         ),
         Check(
             "bookings in the room and at the time wanted",
-            f"{len(bookings) - len(wrong)}",
+            f"{len(bookings) - len(wrong) - len(moved)}"
+            + (f"; {len(moved)} more at a free time, after a refusal" if moved else ""),
             not wrong,
         ),
         Check("overlapping bookings", str(len(pairs)), not pairs),
         Check(
             "refusals that name the booking in the way",
-            f"{len(named)} of {len(refused)}",
-            len(named) == len(refused),
+            f"{len(named)} of {told}",
+            len(named) == told,
         ),
     ]
+
+
+def is_moved(booked: Booked) -> bool:
+    """Whether it is booked at another time than the talk wanted."""
+    return (booked.start, booked.end) != (booked.talk.start, booked.talk.end)
+
+
+def collision_check(
+    pairs: Sequence[tuple[Talk, Talk]], bookings: Sequence[Booked], yielded: Sequence[Refused]
+) -> Check:
+    """Of each pair that wanted one slot, one has it; the other was refused and has another."""
+    by_talk = {booked.talk.id: booked for booked in bookings}
+    turned_away = {item.talk.id for item in yielded}
+    right = 0
+    for pair in pairs:
+        seated = [by_talk[talk.id] for talk in pair if talk.id in by_talk]
+        moved = [booked for booked in seated if is_moved(booked)]
+        right += len(seated) == 2 and len(moved) == 1 and moved[0].talk.id in turned_away
+    found = f"{right} of {len(pairs)}: one got it, the other took what was free"
+    return Check("pairs of talks that wanted one slot", found, right == len(pairs))
+
+
+def expiry_check(
+    abandoned: int, expired: Sequence[tuple[str, datetime, datetime]], bookings: Sequence[Booked]
+) -> Check:
+    """Every hold that rivals abandoned timed out; who wanted the time got it nevertheless."""
+    after = sum(
+        any(b.room == room and b.start < end and start < b.end for b in bookings)
+        for room, start, end in expired
+    )
+    found = f"{len(expired)}, {abandoned} of them rivals'; {after} of the times were booked after"
+    return Check("holds that timed out", found, len(expired) >= abandoned)
+
+
+def kill_check(killed: str, in_flight: int, ended: int) -> Check:
+    """The organizer that was killed had sagas in flight, and each of them came to an end."""
+    found = f"{in_flight} of {killed}, {ended} of them ended" if killed else "nobody was killed"
+    return Check("sagas in flight at the kill", found, 0 < in_flight == ended)
 
 
 def replica_checks(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import icalendar
 
 from demos.meetings import verdict
+from demos.meetings.agendas import file_names, write_agendas, write_calendar
 from demos.meetings.programme import Malformed, Talk
-from demos.meetings.report import Account, write_calendar, write_report
+from demos.meetings.report import Account, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +64,95 @@ def test_booking_checks_fail_on_a_lost_talk_a_wrong_room_and_an_overlap() -> Non
             [one.talk, two.talk, copy], [one, two], [verdict.Refused(copy, reason)]
         )
         assert [number for number, check in enumerate(checks) if not check.ok] == right
+
+
+def test_only_a_talk_that_was_refused_may_be_booked_at_another_time() -> None:
+    """A talk at a time that it did not want counts as wrong, unless its slot was refused to it."""
+    seat, loser = booked("1"), booked("2")
+    moved = replace(loser, start=loser.end, end=loser.end + timedelta(hours=1))
+    why = [verdict.Refused(loser.talk, "taken by booking b1")]
+    talks = [seat.talk, loser.talk]
+
+    def failed(*bookings: verdict.Booked, yielded: list[verdict.Refused]) -> list[int]:
+        checks = verdict.booking_checks(talks, bookings, (), yielded)
+        return [number for number, check in enumerate(checks) if not check.ok]
+
+    assert failed(seat, moved, yielded=why) == []
+    assert failed(seat, moved, yielded=[]) == [1]
+    assert failed(seat, replace(moved, room="S"), yielded=why) == [1]
+    longer = replace(moved, end=moved.end + timedelta(hours=1))
+    assert failed(seat, longer, yielded=why) == [1]
+    assert failed(seat, moved, yielded=[verdict.Refused(loser.talk, "taken")]) == [3]
+
+
+def test_a_pair_that_wanted_one_slot_has_one_winner_and_one_that_was_told() -> None:
+    """Both at other times, a loser that was never refused, a loser without a room: all are seen."""
+    seat, loser = booked("1"), booked("2")
+    moved = replace(loser, start=loser.end, end=loser.end + timedelta(hours=1))
+    pairs, why = [(seat.talk, loser.talk)], [verdict.Refused(loser.talk, "taken by booking b1")]
+    assert verdict.collision_check(pairs, [seat, moved], why).ok
+    assert not verdict.collision_check(pairs, [seat, moved], []).ok
+    assert not verdict.collision_check(pairs, [seat], why).ok
+    away = replace(seat, start=moved.end, end=moved.end + timedelta(hours=1))
+    assert not verdict.collision_check(pairs, [away, moved], why).ok
+
+
+def test_holds_that_did_not_time_out_and_a_kill_at_rest_are_failures() -> None:
+    """Fewer expired holds than were abandoned; nobody killed, nothing in flight, a saga open."""
+    hold = ("R", NINE, NINE + timedelta(hours=1))
+    assert verdict.expiry_check(1, [hold], [booked("1")]).ok
+    assert "1 of the times" in verdict.expiry_check(1, [hold], [booked("1")]).found
+    assert not verdict.expiry_check(2, [hold], [booked("1")]).ok
+    assert verdict.kill_check("bob", 3, 3).ok
+    assert not verdict.kill_check("bob", 3, 2).ok
+    assert not verdict.kill_check("bob", 0, 0).ok
+    assert not verdict.kill_check("", 0, 0).ok
+
+
+def test_each_room_and_person_has_an_agenda_of_its_own(tmp_path: Path) -> None:
+    """Whose file is whose stands in the index; what an earlier run left is gone, nothing else."""
+    bookings = [
+        booked("1", room="A/1", people=("ada", "Ada")),
+        booked("2", room="a 1", hour=1, people=("ada",)),
+    ]
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people" / "mine.ics").write_text("keep me")
+    assert write_agendas(tmp_path, bookings, NINE) == 4
+    rows = [line.split("\t") for line in (tmp_path / "index.tsv").read_text().splitlines()]
+    assert {(kind, name): int(count) for kind, _, name, count in rows} == {
+        ("rooms", "A/1"): 1,
+        ("rooms", "a 1"): 1,
+        ("people", "ada"): 2,
+        ("people", "Ada"): 1,
+    }
+    for kind, file, _, count in rows:
+        events = icalendar.Calendar.from_ical((tmp_path / kind / file).read_bytes()).walk("VEVENT")
+        assert len(events) == int(count)
+    write_agendas(tmp_path, bookings[:1], NINE)
+    assert len(list((tmp_path / "rooms").iterdir())) == 1
+    assert len(list((tmp_path / "people").iterdir())) == 3
+    assert (tmp_path / "people" / "mine.ics").read_text() == "keep me"
+
+
+def test_no_name_makes_a_file_that_a_disk_refuses_or_another_has() -> None:
+    """Slashes, dots, lengths and cases that many disks fold are told apart."""
+    names = [
+        "a",
+        "A",
+        "../x",
+        "a/b",
+        "a b",
+        "",
+        ".hidden",
+        "x" * 500,
+        "Saal Ü",
+        "\N{LATIN SMALL LETTER LONG S}",
+        "s",
+    ]
+    files = file_names(dict.fromkeys(names))
+    assert len({file.casefold() for file in files.values()}) == len(names)
+    assert all(len(file.encode()) <= 255 and not file.startswith(".") for file in files.values())
+    assert not any("/" in file for file in files.values())
 
 
 def test_calendars_must_hold_each_booking_and_nothing_else() -> None:
@@ -128,6 +218,7 @@ def test_the_calendar_file_and_the_report_tell_each_booking(tmp_path: Path) -> N
         checks=[verdict.Check("overlaps", "1", ok=False)],
         bookings=bookings,
         refused=[verdict.Refused(bookings[0].talk, "taken by booking 9")],
+        yielded=[],
         malformed=[Malformed(7, "no room")],
         clashes=["ada"],
         story=[(0.5, "heal")],
