@@ -14,6 +14,9 @@ must load nothing into every test run of a machine.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+__distribution__ = "convoca"
+
 if TYPE_CHECKING:
     from crdt.bounded_counter import BoundedCounter
     from crdt.codec import Codec
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         ChunksAsideFullError,
         ClockError,
         CodecError,
+        ConvocaError,
         CRDTError,
         DecodeError,
         DeletionRefusedError,
@@ -95,6 +99,7 @@ ROOMS = {
     "CodecError": "errors",
     "CodedType": "view",
     "CRDTError": "errors",
+    "ConvocaError": "errors",
     "decode_value": "kernel",
     "DecodeError": "errors",
     "DeletionRefusedError": "errors",
@@ -166,6 +171,7 @@ __all__ = [
     "Codec",
     "CodecError",
     "CodedType",
+    "ConvocaError",
     "DWFlag",
     "DecodeError",
     "DeletionRefusedError",

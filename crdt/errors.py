@@ -8,17 +8,38 @@ ValueError, KeyError), so that ordinary Python code around a replica needs no sp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
-class CRDTError(Exception):
+class ConvocaError(Exception):
+    """Root of all that convoca raises on purpose: in `crdt`, `replication`, `transactional`.
+
+    Every class says three things, so that a program need not read the text:
+
+    `code`   a word that stays the same across releases, and is used once in a package
+    `state`  what became of the state, one of `STATES`
+    `hint`   what to do next, for a person; the case may have a better one than its class
+    """
+
+    code: ClassVar[str] = "convoca"
+    state: ClassVar[str] = "unchanged"
+    hint: str = ""
+
+
+STATES: Final = {
+    "unchanged": "nothing was changed, written or started by the call",
+    "stands": "what was done before stands; only the wait for more of it ended",
+    "unknown": "it may have happened, or happen yet; the hint says how to find out",
+}
+
+
+class CRDTError(ConvocaError):
     """Root of everything this package raises on purpose.
 
     `hint` is that of the class, unless the case has a better one.
     """
 
     code: ClassVar[str] = "crdt"
-    hint: str = ""
 
     def __init__(self, *args: object, hint: str = "") -> None:
         super().__init__(*args)

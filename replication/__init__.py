@@ -11,6 +11,9 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+__distribution__ = "convoca"
+
 if TYPE_CHECKING:
     from replication.agent import (
         Agent,

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from crdt import ConvocaError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-class ReplicationError(Exception):
+class ReplicationError(ConvocaError):
     """Root of the tree. `code` is stable across releases; `hint` says what to do next."""
 
     code: ClassVar[str] = "replication"
@@ -223,6 +225,7 @@ class UnacknowledgedError(JournalFailedError):
     """
 
     code: ClassVar[str] = "unacknowledged"
+    state: ClassVar[str] = "stands"
     hint = "look at the disk; once the agent is writable again, the decrement counts"
 
     def __init__(self, amount: int, why: str) -> None:
@@ -386,6 +389,7 @@ class NotYetError(ReplicationError, TimeoutError):
     """
 
     code: ClassVar[str] = "not-yet"
+    state: ClassVar[str] = "stands"
     hint = "wait again with the same token; do not repeat the write"
 
     def __init__(
@@ -409,6 +413,7 @@ class NoAnswerError(ReplicationError, TimeoutError):
     """An agent did not answer an operator in time: whether it did what it was told is not known."""
 
     code: ClassVar[str] = "no-answer"
+    state: ClassVar[str] = "unknown"
     hint = "look at it (`status`, `get`) before you repeat an order"
 
 

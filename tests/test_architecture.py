@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 READING = (ROOT / "docs" / "reading-order.md").read_text(encoding="utf-8")
 SOURCES = sorted(
     path
-    for package in ("crdt", "replication", "transactional")
+    for package in ("convoca", "crdt", "replication", "transactional")
     for path in (ROOT / package).rglob("*.py")
 )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("crdt", "replication", "transactional")
+PACKAGES = ("convoca", "crdt", "replication", "transactional")
 SOURCES = sorted(
     path for package in (*PACKAGES, "demos") for path in (ROOT / package).rglob("*.py")
 )
@@ -203,7 +203,12 @@ def test_a_private_room_is_entered_from_its_own_wing_alone(package: str) -> None
 
 def test_a_type_crosses_no_floor_either() -> None:
     """The contracts order what runs; an import that only names a type stays below its floor too."""
-    floors = {"crdt": (), "replication": ("crdt",), "transactional": ("crdt",)}
+    floors = {
+        "crdt": (),
+        "replication": ("crdt",),
+        "transactional": ("crdt",),
+        "convoca": ("crdt", "replication", "transactional"),
+    }
     bad = [
         f"{name_of(path)}: {name}"
         for path in SOURCES
@@ -270,7 +275,7 @@ def test_the_repository_speaks_of_the_project_alone() -> None:
 
 
 @pytest.mark.processes
-def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> None:
     """Tests and demos stay out of the wheel; each package ships py.typed."""
     build = importlib.import_module("hatchling.builders.wheel")
     (artifact,) = build.WheelBuilder(str(ROOT)).build(directory=str(tmp_path))
@@ -283,6 +288,10 @@ def test_the_wheel_holds_the_three_packages_and_nothing_else(tmp_path: Path) -> 
 
 # A twin's original -> (the twin, names that it lacks on purpose, and why).
 TWINS = {
+    "convoca.Member": (
+        "convoca.BlockingMember",
+        {"page"},  # is served in the loop of its member
+    ),
     "replication.Agent": (
         "replication.BlockingAgent",
         {"mount"},  # is for the application of a loop

@@ -156,6 +156,9 @@ from transactional.values import (
     Write,
 )
 
+__version__ = "0.1.0"
+__distribution__ = "convoca"
+
 __all__ = [
     "ANY",
     "NO_STREAM",

@@ -21,17 +21,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from crdt import ConvocaError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transactional.values import Compare, KeyValue
 
 
-class TransactionalError(Exception):
-    """Root of the tree; says nothing about the state, its children do."""
+class TransactionalError(ConvocaError):
+    """Root of the tree."""
 
     code: ClassVar[str] = "error"
-    hint: ClassVar[str] = ""
+    hint: str = ""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
@@ -365,6 +367,7 @@ class OpIdExpiredError(_OpIdError):
     """
 
     code = "op_id_expired"
+    state = "unknown"
     hint = "read the keys to see whether the operation was applied"
     _reason = "op_id {op_id!r} is older than what the store remembers of operations"
 
@@ -384,6 +387,7 @@ class OutcomeUnknownError(TransactionalError):
     """
 
     code = "outcome_unknown"
+    state = "unknown"
     hint = "call store.resolve(op_id), or repeat the same commit with the same op_id"
 
     def __init__(self, op_id: str, reason: str) -> None:

@@ -390,9 +390,6 @@ def load_capabilities(doc: Document) -> Capabilities:
 
 # --- errors --------------------------------------------------------------------------------------
 
-_NOBODY_KNOWS: Final = (e.OutcomeUnknownError, e.OpIdExpiredError)
-"""After these an operation may have been applied, by this attempt or an earlier one."""
-
 _STATUS: Final[Mapping[type[e.TransactionalError], int]] = {
     e.ConflictError: 409,
     e.StoreFullError: 507,
@@ -423,7 +420,7 @@ def dump_error(error: e.TransactionalError) -> Document:
         "code": error.code,
         "message": str(error),
         "hint": error.hint,
-        "applied": None if isinstance(error, _NOBODY_KNOWS) else False,
+        "applied": None if error.state == "unknown" else False,
         "details": error.details(),
     }
     if isinstance(error, e.ConflictError):

@@ -634,6 +634,18 @@ class Agent:
         """Delays, queues and arrivals, as measured since the start."""
         return self._running().vitals
 
+    def meet(self, peers: Iterable[str]) -> None:
+        """Look for the cluster at these addresses as well, as at the `peers` it was made with.
+
+        Raises:
+            ConfigError: one is no address; nothing changed.
+        """
+        scheduler = self._running().replica.scheduler
+        more = set(checked_addresses(peers)) - {*scheduler.seeds, self.address}
+        if more:
+            scheduler.seeds += tuple(sorted(more))
+            scheduler.hurry(self._now_s())
+
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.
 

@@ -354,6 +354,7 @@ class BlockingAgent:
     lag = called(Agent.lag)
     behind = called(Agent.behind)
     stands = called(Agent.stands)
+    meet = called(Agent.meet)
     retire = called(Agent.retire)
     block = called(Agent.block)
     unblock = called(Agent.unblock)

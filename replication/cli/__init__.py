@@ -17,5 +17,6 @@ for what does not add up, and `logs` writes the log lines of `up`.
 """
 
 from replication.cli.command_line import main
+from replication.cli.commands import secret_of
 
-__all__ = ["main"]
+__all__ = ["main", "secret_of"]

@@ -55,7 +55,7 @@ async def _up(options: argparse.Namespace) -> None:
         server_tls=server_tls,
         client_tls=client_tls,
         journal=options.journal,
-        secret=_secret(options),
+        secret=secret_of(options),
         cluster=options.cluster,
         namespace=options.namespace,
     )
@@ -231,11 +231,11 @@ async def _diff(options: argparse.Namespace) -> Any:
 
 def _client(options: argparse.Namespace, peer: str = "") -> AdminClient:
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
-    keys = keys_of(_secret(options))
+    keys = keys_of(secret_of(options))
     return AdminClient(peer or options.peer, keys, options.timeout, tls, options.insecure)
 
 
-def _secret(options: argparse.Namespace) -> list[str] | None:
+def secret_of(options: argparse.Namespace) -> list[str] | None:
     """The secrets of the file or the environment, one per line, the one to seal with first.
 
     There is no option that takes a secret: what a process was started with is for all eyes.
@@ -282,7 +282,7 @@ async def _doctor(options: argparse.Namespace) -> Any:
         return diagnosis.of_journal(options.journal)
     if not options.peer:
         raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
-    keys = keys_of(_secret(options))
+    keys = keys_of(secret_of(options))
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
     return await diagnosis.of_cluster(options.peer, keys, options.timeout, tls)
 

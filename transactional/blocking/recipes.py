@@ -384,7 +384,7 @@ class BlockingWorkQueue:
     close = awaited(WorkQueue.close)
 
     def claims(
-        self, worker: str, *, lease_s: float = LEASE_S, n: int = 1
+        self, worker: str | None = None, *, lease_s: float = LEASE_S, n: int = 1
     ) -> BlockingIterator[BlockingJob]:
         """Claim jobs one after the other, for ever; wait while there is none."""
         items = self._carrier.call(self._inner.claims, worker, lease_s=lease_s, n=n)
@@ -396,7 +396,12 @@ class BlockingWorkQueue:
                 yield BlockingJob(self._carrier, job)
 
     def claim(
-        self, worker: str, *, n: int = 1, lease_s: float = LEASE_S, wait_s: float | None = 0.0
+        self,
+        worker: str | None = None,
+        *,
+        n: int = 1,
+        lease_s: float = LEASE_S,
+        wait_s: float | None = 0.0,
     ) -> list[BlockingJob]:
         """Claim up to `n` jobs; wait for the first up to `wait_s` seconds, None: for ever.
 

@@ -170,11 +170,11 @@ class JobStateError(NotNowError):
         super().__init__(f"job {job!r} of queue {queue!r} is {state.value}, and cannot be {wanted}")
         self.queue = queue
         self.job = job
-        self.state = state
+        self.job_state = state
 
     def details(self) -> dict[str, str | int | float]:
         """Return the queue, the job and the state that it is in."""
-        return {"queue": self.queue, "job": self.job, "state": self.state.value}
+        return {"queue": self.queue, "job": self.job, "job_state": self.job_state.value}
 
 
 # --- what people see -----------------------------------------------------------------------------

@@ -194,6 +194,7 @@ class WorkQueue:
     `lanes`, `attempts_max` and `keep_ended_s` are of the queue, not of this object: they lie in the
     store, all who use it follow them, and who passes one changes it for all.
 
+    worker: who claims, where a claim does not say.
     lanes: how many jobs of a lane run at once, `{"acme": 1}`; `*` is for lanes that are not named.
     A change holds for jobs that become ready from then on.  None: as before, at first no limits.
     attempts_max: after so many attempts that did not end it a job is parked (5 at first).
@@ -209,11 +210,13 @@ class WorkQueue:
         store: Store,
         name: str,
         *,
+        worker: str | None = None,
         lanes: Mapping[str, int] | None = None,
         attempts_max: int | None = None,
         keep_ended_s: float | None = None,
     ) -> None:
         self.name = name
+        self._worker = worker
         self._layout = QueueLayout(name)
         self._store = store
         self._wanted = _wanted(lanes, attempts_max, keep_ended_s)
@@ -304,7 +307,7 @@ class WorkQueue:
     # --- claiming -------------------------------------------------------------------------------
 
     async def claims(
-        self, worker: str, *, lease_s: float = LEASE_S, n: int = 1
+        self, worker: str | None = None, *, lease_s: float = LEASE_S, n: int = 1
     ) -> AsyncIterator[Job]:
         """Claim jobs one after the other, for ever; wait while there is none.
 
@@ -327,7 +330,12 @@ class WorkQueue:
                 await job.release()
 
     async def claim(
-        self, worker: str, *, n: int = 1, lease_s: float = LEASE_S, wait_s: float | None = 0.0
+        self,
+        worker: str | None = None,
+        *,
+        n: int = 1,
+        lease_s: float = LEASE_S,
+        wait_s: float | None = 0.0,
     ) -> list[Job]:
         """Claim up to `n` jobs; wait for the first up to `wait_s` seconds, None: for ever.
 
@@ -339,7 +347,7 @@ class WorkQueue:
             OutcomeUnknownError: it did so after the claim was sent; what was claimed goes back.
             InvalidRequestError: a name or a number is not fit.
         """
-        check_name(worker, "the name of a worker")
+        worker = self._named(worker)
         if type(n) is not int or not 1 <= n <= CLAIMED_AT_ONCE_MAX:
             raise InvalidRequestError(f"a claim is of 1 to {CLAIMED_AT_ONCE_MAX} jobs, not {n!r}")
         rules.check_ttl(lease_s)
@@ -367,6 +375,14 @@ class WorkQueue:
                 raise
             finally:
                 session.waiting -= 1
+
+    def _named(self, worker: str | None) -> str:
+        """Who claims: as the call says, or else this object."""
+        named = self._worker if worker is None else worker
+        if named is None:
+            raise InvalidRequestError("a claim names its worker: claim('ann'), WorkQueue(worker=)")
+        check_name(named, "the name of a worker")
+        return named
 
     async def _claim(self, worker: str, session: Session, count: int) -> tuple[Looked, list[Job]]:
         now_s = self._store.elapsed_s()

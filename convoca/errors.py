@@ -1,0 +1,76 @@
+"""What can go wrong between the halves; what goes wrong in one of them is that half's error.
+
+All of them are `ConvocaError`s, as those of the three packages are.
+"""
+
+from __future__ import annotations
+
+from crdt import ConvocaError
+
+
+class MemberError(ConvocaError):
+    """Root of the tree of this package. Nothing was changed, unless a class says otherwise."""
+
+    code = "member"
+    hint = "see docs/convoca.md"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        if hint:
+            self.hint = hint
+        self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
+
+
+class NoStoreError(MemberError):
+    """An eager call of a member that was given no store; nothing was decided or written."""
+
+    code = "no-store"
+    hint = (
+        "give it one: join(..., store='http://127.0.0.1:7700') for what `convoca serve FILE` "
+        "shares, or store='sqlite:team.db' for this process alone"
+    )
+
+
+class NameTakenError(MemberError):
+    """A living member of the team on this host has that name; nothing was started."""
+
+    code = "name-taken"
+    hint = "stop the other one, or join under another name"
+
+    def __init__(self, name: str, team: str, *, pid: int, address: str) -> None:
+        super().__init__(
+            f"{name!r} is a member of team {team!r} on this host already: "
+            f"process {pid}, at {address}"
+        )
+        self.name = name
+        self.team = team
+        self.pid = pid
+        self.address = address
+
+
+class WrongSecretError(MemberError):
+    """Every member that answered holds another secret; nothing was started."""
+
+    code = "wrong-secret"
+    hint = "give every member of the team the same secret"
+
+    def __init__(self, text: str, addresses: tuple[str, ...], *, hint: str = "") -> None:
+        super().__init__(text, hint=hint)
+        self.addresses = addresses
+
+
+class UnsafeDirectoryError(MemberError):
+    """The directory where members find each other is not this user's alone; nothing was read.
+
+    Whoever can write there could lead a member to an address of his choice.
+    """
+
+    code = "unsafe-directory"
+    hint = "remove it, or say whom to ask: join(..., peers=[...]); peers=[] asks nobody"
+
+
+class NoMemberError(MemberError):
+    """A command was not told which member to ask, and there is none to choose, or several teams."""
+
+    code = "no-member"
+    hint = "--peer HOST:PORT or NAME, $CONVOCA_PEER; or start one: convoca up NAME"
