@@ -370,7 +370,7 @@ ERASE_BATCHES: Final = 40
 ERASE_BYTES: Final = 2 << 20
 """A commit that erases stops at so many bytes; half of what a commit may hold."""
 ERASE_COMMITS: Final = 64
-"""How many of these commits are under way at once: SQLite then rebuilds its file once for all."""
+"""How many of these commits are under way at once: SQLite then scrubs its file once for all."""
 
 
 @dataclass(frozen=True, slots=True)

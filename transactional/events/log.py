@@ -273,8 +273,9 @@ class EventLog:
         """Erase the data of the stream's events (of `versions`, or all); the chain still holds.
 
         When it returns, the data is in no stream, snapshot, op_id's record or watch of the store,
-        and the SQLite file was rebuilt without it: O(file), during which commits wait.  The
-        envelopes stay: type, time, actor, and what their names say.  Copies outside of the store
+        and in no byte of its SQLite file: O(file), in steps between which commits go on.  If that
+        takes longer than 5 s, the rest is done afterwards (metric ``scrub_pages``).  The envelopes
+        stay: type, time, actor, and what their names say.  Copies outside of the store
         (backups, what consumers made of it, what was on its way to a watcher) are not reached.
         Returns how many events had data until now.
         """

@@ -31,10 +31,10 @@ What is older than the limits (``retention.py``) goes in passing: each group rem
 as much as it adds, so that no load outruns it, and a pause is no longer than what caused it.  Pages
 that become free are used again; if they are many, the file is cut shorter, a few at a time.
 
-Values that a commit makes ``forgotten`` are replaced in the history in the same transaction.  After
-its COMMIT, and before anybody is answered, the file is rebuilt (VACUUM) and the log cut to nothing:
-SQLite's pages keep old bytes in their gaps wherever rows were moved, ``secure_delete`` or not (it
-left 5 copies of 3200 values in an experiment), so nothing less than new pages is enough.
+Values that a commit makes ``forgotten`` are replaced in the history in the same transaction.  What
+SQLite leaves of them in the file is overwritten after it, in steps between the groups that follow
+(``sqlite_scrub.py``); who made it forget is answered when that is done, or after ``SCRUB_S`` while
+it goes on.  The lock file says that it is not done: a process that dies leaves it to the next one.
 
 What an error does to a group: before COMMIT everything is rolled back and all are told
 ``UnavailableError``.  If COMMIT itself meets an I/O error, the log may or may not hold the commit
@@ -49,11 +49,13 @@ import logging
 import secrets
 import sqlite3
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from transactional import rules
@@ -70,12 +72,13 @@ from transactional.errors import (
     OpIdFencedError,
     OutcomeUnknownError,
     StoreClosedError,
+    StoreIOError,
     StoreLockedError,
     TransactionalError,
 )
 from transactional.shield import shielded
 from transactional.store import BY_LEASE, mint_op_id, this_user
-from transactional.stores import sqlite_file
+from transactional.stores import sqlite_file, sqlite_scrub
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
 from transactional.stores.last_changes import LastChanges
@@ -111,16 +114,20 @@ RECENT_COMMITS_MAX: Final = 4096
 """Commits kept in memory for watchers; who is further behind reads the history."""
 LOOK_ROWS_MAX: Final = 20_000
 """Most changes that are looked through for a prefix; if there are more, it may have changed."""
-CHECKPOINT_BYTES: Final = 8 << 20
-"""Bytes written after which the log is moved into the database file."""
+CHECKPOINT_BYTES: Final = 16 << 20
+"""Bytes in the log, about, at which it is moved into the database file."""
 REST_S_MIN: Final = 0.1
 """Pause after a group that failed, if nobody asks for anything and a lease is due; it doubles."""
 REST_S_MAX: Final = 1.0
 
 RENEW_S: Final = 5.0
 """How long a thread waits for a lease to be renewed."""
-REBUILD_AGAIN_S: Final = 10.0
-"""Pause before the file is rebuilt again, if there was no space or a reader was in the way."""
+SCRUB_S: Final = 5.0
+"""How long who makes the store forget waits for it to be done; in a large file it goes on."""
+SCRUB_AGAIN_S: Final = 10.0
+"""Pause before it is tried again, if there was no space or a reader was in the way."""
+SCRUB_CLOSING_S: Final = 5.0
+"""How long closing goes on with it; the rest is done when the file is opened again."""
 
 REMEMBERED_KEYS: Final = 16_384
 """Keys kept in memory for the next compare; all are dropped when there are more."""
@@ -142,6 +149,8 @@ FREE_PAGES_MIN: Final = 1024
 """Free pages that are left for what comes; and a quarter of the file, if that is more."""
 VACUUM_PAGES: Final = 1024
 """Pages by which the file is cut shorter at a time, after a checkpoint."""
+PREFIXES_AT_ONCE: Final = 100
+"""Prefixes of which one statement asks; SQLite takes an expression of 1000 levels."""
 HISTORY_ROWS: Final = 500
 """About how many rows of history one page reads; a commit is never cut."""
 INSERT_ROWS: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -187,6 +196,9 @@ class SQLiteStore:
         self._closing: asyncio.Task[None] | None = None
         self._rest_s = 0.0
         self._news: deque[_Pending] = deque()
+        self._cleaned: set[asyncio.Future[None]] = set()
+        if file.lock.unclean:
+            state.scrub_soon()
         self._writer: WriterThread[State] = WriterThread(
             "store-writer",
             self._write_group,
@@ -289,14 +301,15 @@ class SQLiteStore:
                     return [Failure(told) for _ in jobs]
             return self._isolate(jobs, error)
         try:
+            if state.forgets:
+                self._file.lock.mark(unclean=True)
             pending = state.finish()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             state.abandon()
             self._rest_after(failed=True)
             return [Failure(_commit_failed(error, job)) for job in jobs]
         self._rest_after(failed=False)
         self._file.lock.note(state.revision)
-        self._rebuild()
         if pending.commits:
             self._news.append(pending)
         return outcomes
@@ -309,37 +322,59 @@ class SQLiteStore:
         return [*self._write_group(jobs[:middle]), *self._write_group(jobs[middle:])]
 
     def _pause_s(self) -> float | None:
-        dues = (self._state.next_deadline_s(), self._state.rebuild_deadline_s())
-        deadlines = [due_s for due_s in dues if due_s is not None]
-        if not deadlines:
-            return None
-        return max(self._rest_s, min(deadlines) - self._clock.elapsed_s()) + 0.001
+        pauses: list[float] = []
+        if (due_s := self._state.next_deadline_s()) is not None:
+            pauses.append(max(self._rest_s, due_s - self._clock.elapsed_s()) + 0.001)
+        if (due_s := self._state.scrub_deadline_s()) is not None:
+            pauses.append(max(0.0, due_s - monotonic()))
+        return min(pauses, default=None)
 
     def _rest_after(self, *, failed: bool) -> None:
         """Set how long a lease that is due waits for its end: a sick disk is not asked at once."""
         again_s = min(REST_S_MAX, max(REST_S_MIN, 2 * self._rest_s))
         self._rest_s = again_s if failed else 0.0
 
-    def _rebuild(self) -> None:
-        """Leave nothing in the file of what was forgotten; what hinders it is tried again."""
-        due_s = self._state.rebuild_deadline_s()
-        if due_s is None or self._clock.elapsed_s() < due_s:
-            return
-        try:
-            self._state.rebuild()
-        except sqlite3.Error as error:
-            _log.warning("forgotten values may still lie in the file, to be tried again: %s", error)
-
     def _checkpoint(self) -> None:
-        self._rebuild()
-        if self._state.bytes_written < CHECKPOINT_BYTES:
-            return
+        due_s = self._state.scrub_deadline_s()
+        if due_s is not None and due_s <= monotonic():
+            self._scrub()
         try:
-            self._state.checkpoint()
+            self._state.checkpoint_if_due()
         except sqlite3.Error as error:  # the log keeps what it has; the next group tries again
             _log.warning("checkpoint failed: %s", error)
 
+    def _scrub(self) -> None:
+        """Go on overwriting what was forgotten; what hinders it is told, and tried again."""
+        try:
+            if not self._state.scrub():
+                return
+            self._file.lock.mark(unclean=False)
+        except (sqlite3.Error, OSError, sqlite_scrub.HeldUpError) as error:
+            _log.warning("forgotten values may still lie in the file, to be tried again: %s", error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._tell_cleaned)
+
     # --- in the loop again, before the group is answered ---
+
+    def _tell_cleaned(self) -> None:
+        for future in self._cleaned:
+            if not future.done():
+                future.set_result(None)
+        self._cleaned.clear()
+
+    async def _clean(self) -> None:
+        """Wait until nothing of what was forgotten lies in the file, or that takes too long."""
+        if self._state.scrub_deadline_s() is None:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._cleaned.add(future)
+        try:
+            async with asyncio.timeout(SCRUB_S):
+                await future
+        except TimeoutError:
+            _log.warning("forgotten values are being overwritten still; scrub_pages tells how far")
+        finally:
+            self._cleaned.discard(future)
 
     def _publish(self) -> None:
         while self._news:
@@ -399,8 +434,12 @@ class SQLiteStore:
         caller: Caller = OWNER,
     ) -> Commit:
         """Decide and write at one point in time, durable when it returns; see ``Store.commit``."""
-        run, name = self._job(CommitRequest(compares, writes, otherwise, op_id, by), caller)
-        return await self._writer.ask(run, op_id=name)
+        asked = CommitRequest(compares, writes, otherwise, op_id, by)
+        run, name = self._job(asked, caller)
+        done = await self._writer.ask(run, op_id=name)
+        if _forgets(asked):
+            await self._clean()
+        return done
 
     async def commit_all(
         self, requests: Sequence[CommitRequest], *, caller: Caller = OWNER
@@ -414,6 +453,8 @@ class SQLiteStore:
             except InvalidRequestError as error:
                 outcomes[n] = error
         outcomes |= zip(jobs, await self._writer.ask_all(list(jobs.values())), strict=True)
+        if any(map(_forgets, requests)):
+            await self._clean()
         return [_raised(outcomes[n]) for n in range(len(requests))]
 
     def _job(self, asked: CommitRequest, caller: Caller) -> tuple[Callable[[State], Commit], str]:
@@ -504,6 +545,7 @@ class SQLiteStore:
             "waiting_commits": self._writer.waiting,
             "watches": self._feed.watches,
             "clock_refused_total": self._time.refused,
+            "scrub_pages": self._state.pages_to_scrub,
         }
 
     def mint_op_id(self) -> str:
@@ -523,7 +565,22 @@ class SQLiteStore:
         self._feed.close()
         for thread in (self._points, self._ranges, self._writer):
             await thread.close()
-        await asyncio.to_thread(self._file.close)
+        self._tell_cleaned()
+        await asyncio.to_thread(self._close_file)
+
+    def _close_file(self) -> None:
+        end_s = monotonic() + SCRUB_CLOSING_S
+        self._file.close_readers()
+        while self._state.scrub_deadline_s() is not None and monotonic() < end_s:
+            self._scrub()
+            if self._state.scrub_is_hindered:
+                break
+        self._file.close()
+        self._state.let_go()
+
+
+def _forgets(asked: CommitRequest) -> bool:
+    return rules.forgotten([*asked.writes, *asked.otherwise]) is not None
 
 
 def _raised(outcome: object) -> Commit | BaseException:
@@ -548,7 +605,9 @@ def _read(job: Job[Pages], pages: Pages) -> object:
         return Failure(error)
 
 
-def _commit_failed(error: sqlite3.Error, job: Job[State]) -> TransactionalError:
+def _commit_failed(error: sqlite3.Error | OSError, job: Job[State]) -> TransactionalError:
+    if isinstance(error, OSError):
+        return StoreIOError(f"the lock file: {error.strerror}")
     # Any other error left no valid commit frame in the log; after an I/O error there may be one.
     io = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
     if io and job.op_id is not None:
@@ -622,11 +681,15 @@ class State:
         self._operations: dict[str, _Record] = {}
         self._operations_since = self.revision
         """Every record of a later revision than this is in ``_operations``."""
-        self.bytes_written = 0
-        """Roughly, since it was last set to 0; tells when a checkpoint is worth its while."""
-        self._pages_due = False
-        self._log_due = False
-        self._again_s = 0.0
+        self._bytes_written = 0
+        """Roughly, since the last checkpoint; tells when another one is worth its while."""
+        self._log_bytes = 2.0
+        """Bytes in the log for each of those, as the last checkpoint has seen."""
+        (self._page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        (_, _, path), *_ = connection.execute("PRAGMA database_list").fetchall()
+        self._scrubber = sqlite_scrub.Scrubber(connection, Path(path))
+        self._scrub_s: float | None = None
+        self.scrub_is_hindered = False
 
     # --- a group ---
 
@@ -655,6 +718,8 @@ class State:
     def finish(self) -> _Pending:
         """Make the group durable and return what it changed; answers go out after it."""
         self._flush()
+        if self._pending.forgotten:
+            self._forget_values(self._pending.forgotten)
         if self.revision != self._before.revision:
             self._note_moment()
             self._forget(max(FORGET_ROWS, 2 * self._pending.rows))
@@ -670,7 +735,7 @@ class State:
         if self._pending.moment is not None:
             self._moments.note(*self._pending.moment)
         if self._pending.forgotten:
-            self._pages_due, self._again_s = True, 0.0
+            self.scrub_soon()
         return self._pending
 
     def _standing(self) -> _Standing:
@@ -682,6 +747,8 @@ class State:
         """Undo the whole group, in the file and in memory."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+        if self._pending.forgotten and self._scrub_s is None:
+            self._db.execute("PRAGMA secure_delete=OFF")
         self.revision, self.compacted, self._indexed, self._resolvable, self._totals = self._before
         for lease, ttl_s, started_s in reversed(self._touched):
             if ttl_s:
@@ -698,10 +765,19 @@ class State:
         """Return when the next lease ends, on the boot-time clock."""
         return self._leases.next_deadline_s()
 
+    def checkpoint_if_due(self) -> None:
+        """Move the log's content into the database file, if there is enough of it."""
+        if self._bytes_written * self._log_bytes >= CHECKPOINT_BYTES:
+            self.checkpoint()
+
     def checkpoint(self) -> None:
         """Move the log's content into the database file, as far as readers allow."""
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        self.bytes_written = 0
+        self._scrubber.note_log()
+        (_, frames, moved), *_ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if frames == moved and self._bytes_written:  # then the log begins anew each time
+            ratio = frames * self._page_bytes / self._bytes_written
+            self._log_bytes = min(max(ratio, 0.25), 64.0)
+        self._bytes_written = 0
         self._cut(VACUUM_PAGES)
 
     def _cut(self, pages_max: int) -> None:
@@ -712,54 +788,105 @@ class State:
         if pages_max > 0:  # a step for each page, of which `execute` would make only the first
             self._db.executescript(f"PRAGMA incremental_vacuum({pages_max})")
 
-    def rebuild_deadline_s(self) -> float | None:
-        """Return when the file is to be rebuilt, on the boot-time clock; None: there is no need."""
-        return self._again_s if self._pages_due or self._log_due else None
+    # --- forgotten values ---
 
-    def rebuild(self) -> None:
-        """Write every page anew and cut the log to nothing; O(file), readers may go on.
+    @property
+    def forgets(self) -> bool:
+        """Say whether the current group forgets values."""
+        return bool(self._pending.forgotten)
+
+    def scrub_soon(self) -> None:
+        """Note that there are bytes in the file which must go."""
+        if self._scrub_s is None or self.scrub_is_hindered:
+            self._scrub_s = monotonic()
+
+    def scrub_deadline_s(self) -> float | None:
+        """Return when to go on overwriting, by ``time.monotonic``; None: nothing is left to do."""
+        return self._scrub_s
+
+    @property
+    def pages_to_scrub(self) -> int:
+        """How many pages are still to be looked at."""
+        if self._scrub_s is None:
+            return 0
+        return max(1, self._scrubber.pages_left)
+
+    def scrub(self) -> bool:
+        """Do a step, between transactions; say whether nothing is left to do.
 
         Raises:
-            sqlite3.Error: no space, or a reader from outside holds on to the log.  What is left to
-                do is due again in a while.
+            HeldUpError, sqlite3.Error, OSError: it is due again in a while.
         """
-        self._again_s = self._clock.elapsed_s() + REBUILD_AGAIN_S
-        if self._pages_due:
-            self._db.execute("PRAGMA temp_store=FILE")  # as large as the file: not in memory
-            try:
-                self._db.execute("VACUUM")
-            finally:
-                self._db.execute("PRAGMA temp_store=MEMORY")
-            self._db.execute("PRAGMA secure_delete=OFF")
-            self._pages_due, self._log_due = False, True
+        self._scrub_s = monotonic() + SCRUB_AGAIN_S
+        self.scrub_is_hindered = True
+        try:
+            over = self._scrubber.step()
+        except sqlite_scrub.NotUnderstoodError as error:
+            _log.warning("the file is rebuilt: %s", error)
+            over = self._rebuild()
+        self.scrub_is_hindered = False
+        self._scrub_s = None if over else self._scrubber.next_s
+        self._bytes_written = 0
+        return over
+
+    def let_go(self) -> None:
+        """Let go of the file, when SQLite has."""
+        self._scrubber.close()
+
+    def _rebuild(self) -> bool:
+        """Write every page anew and cut the log to nothing; O(file), commits wait, readers do not.
+
+        Raises:
+            HeldUpError, sqlite3.Error: a reader is in the way; no space.
+        """
+        self._db.execute("PRAGMA temp_store=FILE")  # as large as the file: not in memory
+        try:
+            self._db.execute("VACUUM")
+        finally:
+            self._db.execute("PRAGMA temp_store=MEMORY")
+        self._db.execute("PRAGMA secure_delete=OFF")
         (busy, *_), *_ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if busy:
-            raise sqlite3.OperationalError("a reader holds on to the write-ahead log")
-        self._log_due, self.bytes_written = False, 0
+            raise sqlite_scrub.HeldUpError("a reader holds on to the write-ahead log")
+        return True
 
-    def _forget_values(self, forgotten: rules.Forgotten) -> None:
-        """Replace in the history the values that the keys had until now; O(history)."""
-        self._flush()
-        self._db.execute("PRAGMA secure_delete=ON")  # the least, until the file is rebuilt
-        before = schema.totals_of(self._db, "history")
-        concerned: list[tuple[str, tuple[str, ...]]] = [
-            ("key IN (SELECT value FROM json_each(?))", (json.dumps([*forgotten.values]),))
-        ]
-        concerned += [
-            ("key >= ? AND key < ?", (prefix, prefix + LAST_CODE_POINT))
-            for prefix in forgotten.prefixes
-        ]
-        for which, keys in concerned:
-            found = self._db.execute(
-                f"SELECT {schema.KEY_COLUMNS} FROM history WHERE value IS NOT NULL AND {which}",
-                keys,
-            ).fetchall()
-            new = [(row[0], row[1], forgotten.instead(row[1]), *row[3:-1]) for row in found]
-            self._db.executemany(
-                "UPDATE history SET value = ?, checksum = ? WHERE revision = ? AND key = ?",
-                [(row[2], schema.row_checksum(*row), row[0], row[1]) for row in new],
-            )
-        self._count("history", schema.totals_of(self._db, "history"), before)
+    def _forget_values(self, wanted: Sequence[tuple[int, rules.Forgotten]]) -> None:
+        """Replace values in the history that are older than who forgets them; O(history)."""
+        found = self._history_of(
+            {key for _, forgotten in wanted for key in forgotten.values},
+            {prefix for _, forgotten in wanted for prefix in forgotten.prefixes},
+        )
+        old: list[_CheckedRow] = []
+        new: list[_CheckedRow] = []
+        for (revision, key), row in found.items():
+            later = [f for at, f in wanted if at > revision and f.instead(key) is not None]
+            if later:
+                changed = (revision, key, later[-1].instead(key), *row[3:-1])
+                old.append(row)
+                # A row that was damaged stays so, but for the value.
+                checksum = schema.row_checksum(*changed) if schema.is_whole(row) else row[-1]
+                new.append((*changed, checksum))
+        self._db.executemany(
+            "UPDATE history SET value = ?, checksum = ? WHERE revision = ? AND key = ?",
+            [(row[2], row[-1], row[0], row[1]) for row in new],
+        )
+        self._count("history", _totals_of_rows(new), _totals_of_rows(old))
+
+    def _history_of(
+        self, keys: Collection[str], prefixes: Collection[str]
+    ) -> dict[tuple[int, str], _CheckedRow]:
+        """Return the rows of the past, by revision and key, that have values; O(history)."""
+        rows = f"SELECT {schema.KEY_COLUMNS} FROM history WHERE value IS NOT NULL AND"
+        asked = [("key IN (SELECT value FROM json_each(?))", [json.dumps(sorted(keys))])]
+        rest = sorted(prefixes)
+        while some := rest[:PREFIXES_AT_ONCE]:
+            del rest[:PREFIXES_AT_ONCE]
+            ends = [end for prefix in some for end in (prefix, prefix + LAST_CODE_POINT)]
+            asked.append((" OR ".join(["key >= ? AND key < ?"] * len(some)), ends))
+        found: dict[tuple[int, str], _CheckedRow] = {}
+        for which, values in asked:
+            found |= {(r[0], r[1]): r for r in self._db.execute(f"{rows} ({which})", values)}
+        return found
 
     def _flush(self) -> None:
         """Write what is pending into the transaction."""
@@ -779,7 +906,7 @@ class State:
             added = _totals_of_rows(checked)
             self._count("history", added)
             pending.rows += added[0]
-            self.bytes_written += 512 * added[0] + 2 * added[2]
+            self._bytes_written += 512 * added[0] + 2 * added[2]
             pending.history_rows = []
         if records := pending.operation_rows:
             old = self._own_records([row[1] for row in records if row[0] == schema.OWN])
@@ -1014,7 +1141,8 @@ class State:
         revision = self.revision + 1
         changes = rules.effects(self, writes, revision, by, time_us)
         if (forgotten := rules.forgotten(writes)) is not None:
-            self._forget_values(forgotten)
+            if not self._pending.forgotten:
+                self._db.execute("PRAGMA secure_delete=ON")  # until the file is scrubbed
             self._pending.forgotten.append((revision, forgotten))
         for change in changes:  # before anything is changed: one may turn out to be damaged
             if change.key not in self._in_file:

@@ -69,6 +69,8 @@ WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
 COMPLAINTS: Final = (sqlite3.Error, UnicodeDecodeError)
 """What is raised if the file cannot be read or written; see ``translate``."""
+UNCLEAN: Final = "unclean"
+"""In a lock file: the file may hold bytes of values that were to be forgotten."""
 _log = logging.getLogger(__name__)
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
 REVISION_GAP: Final = 1 << 32
@@ -101,14 +103,14 @@ class FileLock:
     """The right to be the authority of one file; freed by ``close`` or by the process's end."""
 
     def __init__(self, path: Path) -> None:
-        name = path.with_name(path.name + "-lock")
+        name = _lock_of(path)
         while True:
             self._fd = _locked(name, path)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._fd), name.stat()):
                     break
             os.close(self._fd)  # removed before it was locked: it locks nothing
-        _, self.epoch_before, self.revision_before = _witness(self._fd)
+        _, self.epoch_before, self.revision_before, self.unclean = _witness(self._fd)
         self._path = name
         self._epoch = self.epoch_before
         self.note(self.revision_before)
@@ -123,8 +125,16 @@ class FileLock:
 
         It is not synced: a power cut may leave a number too small, never one too great.
         """
-        text = f"{os.getpid():010} {self._epoch or '-':<16} {revision:020}\n"
+        self._revision = revision
+        last = UNCLEAN if self.unclean else "-" * len(UNCLEAN)
+        text = f"{os.getpid():010} {self._epoch or '-':<16} {revision:020} {last}\n"
         os.pwrite(self._fd, text.encode(), 0)
+
+    def mark(self, *, unclean: bool) -> None:
+        """Write down whether the file may hold bytes of values that were forgotten; synced."""
+        self.unclean = unclean
+        self.note(self._revision)
+        os.fsync(self._fd)
 
     def close(self, *, remove: bool = False) -> None:
         """Free the file; `remove` leaves no trace."""
@@ -133,6 +143,10 @@ class FileLock:
                 self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + "-lock")
 
 
 def _locked(name: Path, path: Path) -> int:
@@ -153,11 +167,12 @@ def _locked(name: Path, path: Path) -> int:
     return fd
 
 
-def _witness(fd: int) -> tuple[int, str, int]:
-    """Return what a lock file says: the owner's process, the epoch, and how far he had come."""
-    pid, epoch, revision, *_ = [*os.pread(fd, 80, 0).decode(errors="replace").split(), "", "", ""]
+def _witness(fd: int) -> tuple[int, str, int, bool]:
+    """Return what a lock file says: the owner's process, the epoch, how far he came, unclean."""
+    words = os.pread(fd, 80, 0).decode(errors="replace").split()
+    pid, epoch, revision, last, *_ = [*words, "", "", "", ""]
     numbers = [int(text) if text.isdecimal() else 0 for text in (pid, revision)]
-    return numbers[0], epoch, numbers[1]
+    return numbers[0], epoch, numbers[1], last == UNCLEAN
 
 
 def set_strange_log_aside(path: Path, epoch_before: str) -> None:
@@ -352,9 +367,14 @@ class OpenFile:
 
     def close(self) -> None:
         """Move the log into the file and free it."""
-        for connection in (self.points, self.ranges, self.writer):  # the last one checkpoints
-            connection.close()
+        self.close_readers()
+        self.writer.close()  # the last one checkpoints
         self.lock.close()
+
+    def close_readers(self) -> None:
+        """Close the connections that only read."""
+        self.points.close()
+        self.ranges.close()
 
 
 def _check(
@@ -504,8 +524,22 @@ def _copy(source: Path, part: Path, epoch: str) -> None:
         if problems := [*lost, *schema.check(writing).problems]:
             raise CorruptStoreError(f"{source} is damaged: {'; '.join(problems[:5])}")
         _begin_another_life(writing, epoch)
+        if _is_unclean(real_path(source)):
+            writing.execute("VACUUM")
     with part.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def _is_unclean(path: Path) -> bool:
+    """Say whether a file may hold bytes of values that were forgotten, as its lock file tells."""
+    try:
+        fd = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _witness(fd)[3]
+    finally:
+        os.close(fd)
 
 
 def _begin_another_life(
@@ -549,7 +583,7 @@ def _any_connection(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]
 
 
 def _has_lock_file(path: Path) -> bool:
-    return path.with_name(path.name + "-lock").exists()
+    return _lock_of(path).exists()
 
 
 def stats(path: Path) -> list[Share]:

@@ -213,14 +213,18 @@ def found_key(row: Sequence[Any]) -> KeyValue:
 
 def check_row(row: Sequence[Any]) -> None:
     """Raise DamagedRowError unless a row of ``keys`` or ``history`` is what was written."""
+    if not is_whole(row):
+        raise DamagedRowError(str(row[1]), f"the row of {row[1]!r} is not what was written")
+
+
+def is_whole(row: Sequence[Any]) -> bool:
+    """Say whether a row of ``keys`` or ``history`` is what was written."""
     revision, key, value, created, lease, by, time_us, checksum = row
     try:
         # Another type is damage, too, and as text it could look the same.
-        if row_checksum(revision, key, value, created, lease, by, time_us) == checksum:
-            return
+        return bool(row_checksum(revision, key, value, created, lease, by, time_us) == checksum)
     except (TypeError, ValueError):
-        pass
-    raise DamagedRowError(str(key), f"the row of {key!r} is not what was written")
+        return False
 
 
 # --- a new file, an older one --------------------------------------------------------------------
