@@ -4,6 +4,9 @@ Whether a range is unchanged since a revision is decided by the only writer, whi
 A search through the changes since then is as long as there are changes, wherever they are: 80 ms
 for a million.  So the last change of each *folder* is remembered, a prefix that ends with a slash:
 recipes lay out their keys in folders.  A folder that is not here was not changed since ``floor``.
+
+A prefix that ends elsewhere is looked for among the keys that changed since, each once however
+often it did, from the last one back.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 FOLDERS_MAX: Final = 100_000
 """So many are remembered, those that changed last."""
+KEYS_MAX: Final = 50_000
+"""The same of keys; to look through them all takes some milliseconds."""
 
 
 class LastChanges:
@@ -22,13 +27,17 @@ class LastChanges:
 
     def __init__(self, revision: int) -> None:
         self.floor = revision
-        """Of what happened up to this revision nothing is known."""
+        """Of what happened to folders up to this revision nothing is known."""
+        self._keys_floor = revision
         self._revisions: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
 
     def note(self, revision: int, keys: Iterable[str]) -> None:
         """Take in what a commit changed; commits come in their order."""
         revisions = self._revisions
         for key in keys:
+            self._keys.pop(key, None)
+            self._keys[key] = revision
             end = key.find("/") + 1
             while end:
                 folder = key[:end]
@@ -38,12 +47,25 @@ class LastChanges:
         while len(revisions) > FOLDERS_MAX:
             oldest = next(iter(revisions))
             self.floor = revisions.pop(oldest)
+        while len(self._keys) > KEYS_MAX:
+            first = next(iter(self._keys))
+            self._keys_floor = self._keys.pop(first)
 
     def changed(self, prefix: str, since: int) -> bool | None:
         """Say whether anything under ``prefix`` changed after ``since``; None: it is not known."""
         folder = prefix[: prefix.rfind("/") + 1]
-        if not folder or since < self.floor:
-            return None
-        if self._revisions.get(folder, 0) <= since:
-            return False
-        return True if folder == prefix else None
+        if folder and since >= self.floor:
+            if self._revisions.get(folder, 0) <= since:
+                return False
+            if folder == prefix:
+                return True
+        return self._changed_key(prefix, since)
+
+    def _changed_key(self, prefix: str, since: int) -> bool | None:
+        """Look through the keys that changed after ``since``."""
+        for key in reversed(self._keys):
+            if self._keys[key] <= since:
+                return False
+            if key.startswith(prefix):
+                return True
+        return False if since >= self._keys_floor else None
