@@ -334,6 +334,7 @@ async def run(name: str, count: int, directory: Path) -> None:
     for _ in range(10):
         tenths.append(await old.work(count // 10))
         sizes.append(old.size_mb)
+        print(f"{name}: {old.done} done, {sizes[-1]:.0f} MB; {tenths[-1]}", file=sys.stderr)
     new = await Growing.begin(name, directory / "new.db", count)
     await new.work(count // 20)
     costs: dict[str, list[Cost]] = {"start": [], "end": []}

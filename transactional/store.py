@@ -299,6 +299,19 @@ class Measured(Protocol):
 
 
 @runtime_checkable
+class Compactable(Protocol):
+    """An engine that can be asked to remove at once what it would remove in passing."""
+
+    async def compact(self) -> int:
+        """Remove all that is beyond the limits; return how many rows went."""
+        ...
+
+    async def compact_piece(self) -> tuple[int, bool]:
+        """Remove a piece of it; return how many rows went, and whether there is more."""
+        ...
+
+
+@runtime_checkable
 class Shareable(Protocol):
     """An engine that wants to know that holders of its leases may live in other processes."""
 

@@ -2,7 +2,7 @@
 
 First what the recipes keep no longer (ends of bookings, records of requests and op_ids, runs that
 are over), then what the engine does not remember any more, and the file's free pages.  Of an
-authority's file the engine's part stays with the authority, which does it in passing.
+authority's file that is its own part: an order, for which the role needs ``operate = true``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transactional.cli import command as cli
 from transactional.events import EventLog
 from transactional.reservations import Reservations
 from transactional.sagas import Sagas
-from transactional.stores import Compactable
+from transactional.store import Compactable
 
 if TYPE_CHECKING:
     import argparse

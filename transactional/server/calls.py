@@ -19,7 +19,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.store import TakesCommitsTogether
+from transactional.store import Compactable, TakesCommitsTogether
 from transactional.values import Commit, CommitRequest
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 READS: Final = frozenset({"get", "get_many", "scan", "now"})
 """The kinds that change nothing."""
+COMPACT_S: Final = 2.0
+"""How long one request to remove what is old may take; the client asks again."""
 _log = logging.getLogger(__name__)
 
 
-async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # noqa: PLR0911 a table
+async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # noqa: C901, PLR0911 a table
     """Call the store once; return the answer as JSON and the revision that it shows, or 0."""
     match kind:
         case "get":
@@ -62,6 +64,8 @@ async def call(store: Store, kind: str, doc: Document) -> tuple[Any, int]:  # no
         case "revoke":
             await store.revoke(wire.text(doc.get("lease")))
             return None, 0
+        case "compact":
+            return await _compact(store), 0
         case "now":
             return {"time_us": microseconds(await store.now())}, 0
     raise InvalidRequestError(f"{kind!r} is not a kind of request")
@@ -130,6 +134,18 @@ async def _reply_to_commits(
             put(place, {"ok": wire.dump_commit(outcome)}, outcome.revision)
         else:
             put(place, _refusal(outcome, docs[place]), 0)
+
+
+async def _compact(store: Store) -> Document:
+    """Have the engine remove what it keeps no longer, for a while; an engine may keep nothing."""
+    if not isinstance(store, Compactable):
+        return {"removed": 0, "more": False}
+    loop, rows, more = asyncio.get_running_loop(), 0, True
+    end_s = loop.time() + COMPACT_S
+    while more and loop.time() < end_s:
+        removed, more = await store.compact_piece()
+        rows += removed
+    return {"removed": rows, "more": more}
 
 
 def _refusal(error: BaseException, doc: Document) -> Document:

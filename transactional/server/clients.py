@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
 A file in TOML lists roles and clients.  A *role* is what may be done: the prefixes of the keys that
-may be read, and of those that may be written.  A *client* is one process with one token; clients of
+may be read, and of those that may be written, and whether it may give the authority orders
+(``operate = true``: ``compact``).  A *client* is one process with one token; clients of
 a role take over each other's leases, op_ids and sagas.  What is written records the client::
 
     [roles.billing]
@@ -53,12 +54,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who asks, and under which prefixes it may read and write; the empty prefix is every key."""
+    """Who asks, and under which prefixes it may read and write; the empty prefix is every key.
+
+    ``operates``: whether it may give the authority orders that concern everybody.
+    """
 
     name: str = ""
     role: str = ""
     reads: tuple[str, ...] = ("",)
     writes: tuple[str, ...] = ("",)
+    operates: bool = True
 
     def check_read(self, prefix: str) -> None:
         """Raise ForbiddenError unless all keys that start with ``prefix`` may be read."""
@@ -69,6 +74,11 @@ class Client:
         """Raise ForbiddenError unless all keys that start with ``prefix`` may be written."""
         if not prefix.startswith(self.writes):
             raise ForbiddenError(f"role {self.role!r} may not write {prefix!r}")
+
+    def check_operate(self) -> None:
+        """Raise ForbiddenError unless orders may be given to the authority itself."""
+        if not self.operates:
+            raise ForbiddenError(f"role {self.role!r} may give the authority no orders")
 
     def check_lease(self, lease: str) -> None:
         """Raise ForbiddenError unless the lease is one of the role; its id alone tells."""
@@ -172,19 +182,23 @@ def _clients(doc: dict[str, Any]) -> dict[str, Client]:
             isinstance(each, str) and _HASH.fullmatch(each) for each in hashes
         ):
             raise InvalidRequestError(f"sha256 of client {name} is 64 digits 0-9a-f, or a list")
-        reads, writes = roles[role]
+        reads, writes, operates = roles[role]
         for each in hashes:
             if each in clients:
                 raise InvalidRequestError(f"{clients[each].name} and {name} have the same token")
-            clients[each] = Client(name, role, reads, writes)
+            clients[each] = Client(name, role, reads, writes, operates)
     return clients
 
 
-def _role(name: str, found: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _role(name: str, found: object) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
     _check_name(name)
     entry = _table(found, f"role {name}")
-    _only(entry, {"read", "write"}, f"role {name}")
-    return _prefixes(entry.get("read", []), name), _prefixes(entry.get("write", []), name)
+    _only(entry, {"read", "write", "operate"}, f"role {name}")
+    operates = entry.get("operate", False)
+    if not isinstance(operates, bool):
+        raise InvalidRequestError(f"operate of role {name} is true or false")
+    reads, writes = (_prefixes(entry.get(what, []), name) for what in ("read", "write"))
+    return reads, writes, operates
 
 
 def _prefixes(found: object, role: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from transactional.errors import ForbiddenError
 from transactional.server.clients import ANYBODY
-from transactional.store import ServesRoles, TakesCommitsTogether
+from transactional.store import Compactable, ServesRoles, TakesCommitsTogether
 from transactional.values import (
     SCAN_KEYS_MAX,
     CommitRequest,
@@ -181,6 +181,23 @@ class ScopedStore:
         """End a lease of the role."""
         self._client.check_lease(lease_id)
         await self._store.revoke(lease_id)
+
+    # --- orders ---
+
+    async def compact(self) -> int:
+        """Remove all that the engine keeps no longer, if the role may give orders."""
+        rows, more = 0, True
+        while more:
+            removed, more = await self.compact_piece()
+            rows += removed
+        return rows
+
+    async def compact_piece(self) -> tuple[int, bool]:
+        """Remove a piece of it; an engine that keeps nothing has nothing to remove."""
+        self._client.check_operate()
+        if not isinstance(self._store, Compactable):
+            return 0, False
+        return await self._store.compact_piece()
 
     # --- the rest tells nothing of anybody ---
 

@@ -165,6 +165,7 @@ class Authority:
                 web.post("/v1/leases", self._one("lease")),
                 web.post("/v1/leases/{lease}", self._renew),
                 web.delete("/v1/leases/{lease}", self._revoke),
+                web.post("/v1/compact", self._compact),
                 web.get("/v1/watch", self._watch),
                 web.get("/v1/watches", self._watches_of_one),
             ]
@@ -403,6 +404,10 @@ class Authority:
     async def _revoke(self, request: web.Request) -> web.Response:
         await request[_STORE].revoke(request.match_info["lease"])
         return _as_json({"revoked": True})
+
+    async def _compact(self, request: web.Request) -> web.Response:
+        _refuse_forms(request)
+        return _as_json(await self._call(request, "compact", {}))
 
     # --- watching: server-sent events ---
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from transactional.errors import UnknownSchemeError
-from transactional.stores.retention import Compactable, Retention, Share
+from transactional.stores.retention import Retention, Share
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transactional.store import Store
 
 
-__all__ = ["Compactable", "Retention", "Share", "backup", "connect", "open", "stats", "verify"]
+__all__ = ["Retention", "Share", "backup", "connect", "open", "stats", "verify"]
 
 
 async def connect(

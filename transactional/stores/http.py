@@ -610,6 +610,23 @@ class HTTPStore:
         """End the lease and delete its keys."""
         await self._ask("revoke", {"lease": lease_id})
 
+    async def compact(self) -> int:
+        """Have the engine remove all that is beyond its limits; return how many rows went.
+
+        Raises:
+            ForbiddenError: the client's role may not give the authority orders.
+        """
+        rows, more = 0, True
+        while more:
+            removed, more = await self.compact_piece()
+            rows += removed
+        return rows
+
+    async def compact_piece(self) -> tuple[int, bool]:
+        """Have a piece of it removed; return how many rows went, and whether there is more."""
+        doc = wire.document(await self._ask("compact", {}))
+        return wire.whole(doc.get("removed")), bool(doc.get("more"))
+
     async def now(self) -> datetime:
         """Return the authority's business time."""
         return utc(wire.whole((await self._ask("now", {})).get("time_us")))

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from transactional.errors import InvalidRequestError
 
@@ -96,15 +96,6 @@ _LEAST: Final = {
     "minted_retention_s": 3600,
     "op_id_retention_s": 1,
 }
-
-
-@runtime_checkable
-class Compactable(Protocol):
-    """An engine that can be asked to remove at once what it would remove in passing."""
-
-    async def compact(self) -> int:
-        """Remove all that is beyond the limits; return how many rows went."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

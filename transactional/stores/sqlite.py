@@ -520,9 +520,13 @@ class SQLiteStore:
         """
         rows, more = 0, True
         while more:
-            removed, more = await self._writer.ask(lambda state: state.compact())
+            removed, more = await self.compact_piece()
             rows += removed
         return rows
+
+    async def compact_piece(self) -> tuple[int, bool]:
+        """Remove a piece of it; return how many rows went, and whether there is more."""
+        return await self._writer.ask(lambda state: state.compact())
 
     async def now(self) -> datetime:
         """Return the business time."""

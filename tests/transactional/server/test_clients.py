@@ -101,6 +101,36 @@ async def served(engine: Store, tmp_path: Path) -> AsyncIterator[Served]:
         yield served
 
 
+async def test_a_role_gives_orders_only_if_it_may(tmp_path: Path, hand_clock) -> None:
+    """To remove what is old is an order: a role needs the word for it, a lone token has it."""
+    path = tmp_path / "s.db"
+    engine = await SQLiteStore.open(path, clock=hand_clock.clock())
+    for number in range(40):
+        await engine.commit([], [t.Put(f"a/{number % 3}", b"x" * 10_000)])
+    await engine.close()
+    engine = await SQLiteStore.open(path, clock=hand_clock.clock(), history_bytes_max=0)
+    async with serve(tmp_path, ROLES, {"ann": "ann", "bob": "bob"}, engine) as served:
+        ann = await served.client("ann")
+        with pytest.raises(t.ForbiddenError, match="orders"):
+            await ann.compact()
+        served.path.write_text(
+            served.path.read_text().replace("[roles.ann]", "[roles.ann]\noperate = true")
+        )
+        assert await ann.compact() > 30
+        assert await ann.compact() == 0
+        with pytest.raises(t.ForbiddenError):
+            await (await served.client("bob")).compact()
+
+
+async def test_an_engine_that_keeps_nothing_has_nothing_to_remove(tmp_path: Path) -> None:
+    """The order is obeyed all the same, piece by piece if there is much."""
+    async with serve(tmp_path, ROLES, {"ann": "ann"}) as served:
+        served.path.write_text(
+            served.path.read_text().replace("[roles.ann]", "[roles.ann]\noperate = true")
+        )
+        assert await (await served.client("ann")).compact() == 0
+
+
 async def test_a_role_reads_and_writes_under_its_prefixes_only(served: Served) -> None:
     """Every way to a key of others is 403, and so is every range that reaches beyond one's own."""
     ann, bob = await served.client("ann"), await served.client("bob")
@@ -346,6 +376,7 @@ async def test_a_list_that_makes_no_sense_changes_nothing(
         "x",
         "[roles.a]\nread = 1",
         "[roles.a]\nreads = []",
+        "[roles.a]\noperate = 1",
         '[roles.a]\nread = ["\\u0000"]',
         "[roles.'a b']",
         "[clients.a]\nrole = 'b'\nsha256 = 'x'",
@@ -355,7 +386,7 @@ async def test_a_list_that_makes_no_sense_changes_nothing(
         "[roles.b]" + "".join(f"\n[clients.{c}]\nrole='b'\nsha256='{'0' * 64}'" for c in "ac"),
         "more = 1",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_list_with_a_mistake_is_refused_at_the_start(tmp_path: Path, text: str) -> None:
     """It is a typed error that names the file, and not what a token may be."""
