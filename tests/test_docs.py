@@ -97,20 +97,6 @@ def test_the_cells_of_the_notebook_run_in_a_kernel(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1:] == ["1"], done.stdout + done.stderr
 
 
-@pytest.mark.processes
-def test_the_agent_of_the_readme_runs_as_pasted_and_again(tmp_path: Path) -> None:
-    """Counterexample: pasted it was a SyntaxError, and mended it failed from the second run on."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (source,) = [block for block in SNIPPET.findall(text) if "Agent(" in block]
-    (tmp_path / "pasted.py").write_text(source)
-    command = [sys.executable, "-W", "error", "pasted.py"]
-    for printed in ("5", "10", "15"):
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert (done.stdout.strip(), done.stderr) == (printed, "")
-
-
 @pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
     """A relative link names a file or folder that is there."""

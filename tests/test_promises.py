@@ -1,4 +1,4 @@
-"""docs/guarantees.md: no promise without a test that shows it, and no test named that is not there.
+"""README.md and docs/guarantees.md: no promise without a test, and no test that is not there.
 
 A page of promises is true on the day it is written. So each row of its tables that says what
 happens, and each point of its lists, names at least one test, and that test exists and runs: one
@@ -34,7 +34,8 @@ def items(page: str) -> list[str]:
     return [" ".join(item.split()) for item in (*kept, *points)]
 
 
-ITEMS = items(PAGE)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ITEMS = [*items(README.partition("## What is promised")[2].partition("\n## ")[0]), *items(PAGE)]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The three terminals of the README: exactly the printed commands, in real processes."""
+"""The three terminals of docs/operations.md: exactly the printed commands, in real processes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ LINE = re.compile(r"^terminal-(\d)\$ (.*)$")
 
 
 def printed() -> list[tuple[str, str, list[str]]]:
-    """(terminal, command, lines that it prints) in the order of the README."""
+    """(terminal, command, lines that it prints) in the order of the page."""
     session: list[tuple[str, str, list[str]]] = []
     for block in re.findall(
-        r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^```console\n(.*?)^```",
+        (ROOT / "docs" / "operations.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
     ):
         for line in block.splitlines():
             if match := LINE.match(line):
                 session.append((*match.groups(), []))
-            else:
+            elif session:
                 session[-1][2].append(line)
     return session
 
@@ -47,7 +49,7 @@ async def run(command: str, where: Path) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.processes
-async def test_the_three_terminals_of_the_readme_work_as_printed(tmp_path):
+async def test_the_three_terminals_work_as_printed(tmp_path):
     """Start two agents, write on one, see it on the other, cut, write on both, heal: as printed.
 
     Only the two ports are replaced by free ones.
