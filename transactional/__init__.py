@@ -18,6 +18,7 @@ from transactional.blocking import (
 )
 from transactional.clock import Clock
 from transactional.errors import (
+    AccessDeniedError,
     AnswerTooLargeError,
     ClockJumpedError,
     ConflictError,
@@ -164,6 +165,7 @@ __all__ = [
     "NO_STREAM",
     "STREAM_EXISTS",
     "Absent",
+    "AccessDeniedError",
     "AnswerTooLargeError",
     "Appended",
     "Applied",

@@ -208,7 +208,7 @@ class UnknownSchemeError(WrongRequestError):
     """``open()`` was given a URL that names no engine; nothing was opened."""
 
     code = "unknown_scheme"
-    hint = "use memory: | sqlite:PATH | http://HOST:PORT | https://HOST:PORT"
+    hint = "use memory: | sqlite:PATH | http(s)://HOST:PORT | postgresql://USER@HOST:PORT/DATABASE"
 
 
 class UnauthorizedError(WrongRequestError):
@@ -223,6 +223,13 @@ class ForbiddenError(WrongRequestError):
 
     code = "forbidden"
     hint = "ask the operator of the authority for the prefix, or use a token of another role"
+
+
+class AccessDeniedError(WrongRequestError):
+    """The server of an engine does not let us in, or not do what is needed: nothing was written."""
+
+    code = "access_denied"
+    hint = "check user, password and privileges; docs/scaling.md lists what each server must grant"
 
 
 class AnswerTooLargeError(WrongRequestError):

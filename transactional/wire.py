@@ -458,6 +458,7 @@ _LOADERS: Final[Mapping[str, Callable[[Document], e.TransactionalError]]] = {
     e.InvalidRequestError.code: lambda data: e.InvalidRequestError(text(data["reason"])),
     e.UnauthorizedError.code: lambda data: e.UnauthorizedError(text(data["reason"])),
     e.ForbiddenError.code: lambda data: e.ForbiddenError(text(data["reason"])),
+    e.AccessDeniedError.code: lambda data: e.AccessDeniedError(text(data["reason"])),
     e.AnswerTooLargeError.code: lambda data: e.AnswerTooLargeError(text(data["reason"])),
     e.CorruptStoreError.code: lambda data: e.CorruptStoreError(text(data["reason"])),
     e.DamagedRowError.code: lambda data: e.DamagedRowError(text(data["key"]), text(data["reason"])),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from tests.transactional import postgres
 from transactional.server.admission import Listen
 from transactional.server.server import Authority
 from transactional.stores.http import HTTPStore
@@ -96,12 +97,36 @@ class HTTPEngine:
             await self.authority.stop()
 
 
+class PostgresEngine:
+    """A schema of its own in the session's PostgreSQL; each client has its own connections."""
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._clients: list[Store] = []
+        self.url = ""
+
+    async def client(self) -> Store:
+        from transactional.stores.postgres import PostgresStore
+
+        self.url = self.url or await postgres.new_schema()
+        client = await PostgresStore.open(self.url, clock=self._clock)
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            await client.close()
+        if self.url:
+            await postgres.drop(self.url)
+
+
 ENGINES: dict[str, Callable[..., Engine]] = {
     "memory": MemoryEngine,
     "sqlite": SQLiteEngine,
     "http": HTTPEngine,
+    "postgres": PostgresEngine,
 }
-TIMED = ("memory", "sqlite", "http")
+TIMED = ("memory", "sqlite", "http", "postgres")
 """Engines whose leases run out by the clock that they are given."""
 IN_PROCESS = ("memory", "sqlite")
 

@@ -1,8 +1,9 @@
 """The engines behind one Protocol, and the URL that chooses between them.
 
 `memory` is the specification in the fewest lines, `sqlite` the durable one, `http` the client of an
-authority that serves one of them.  They share the rules (`transactional/rules.py`), the `feed` of
-watchers, the table of `leases` and the `writer_thread` with its group commit.
+authority that serves one of them, `postgres` for processes on many machines.  They share the rules
+(`transactional/rules.py`), the `feed` of watchers, the table of `leases`, the `writer_thread` with
+its group commit and the `call_queue` of who asks a server.
 
 An engine's module is imported when its scheme is opened, so nobody pays for (or needs to install)
 what he does not use.
@@ -37,8 +38,10 @@ async def connect(
 ) -> Store:
     """Return an open store for ``url``; the caller closes it.
 
-    ``memory:`` | ``sqlite:PATH`` | ``http://HOST:PORT`` | ``https://HOST:PORT``; ``token`` and
-    ``tls`` are for an authority.  A token in the URL (``?token=…``) works too, where nobody reads
+    ``memory:`` | ``sqlite:PATH`` | ``http://HOST:PORT`` | ``https://HOST:PORT`` |
+    ``postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/DATABASE?OPTIONS`` (see
+    ``stores/postgres.py``); ``token`` is for an authority, ``tls`` for whatever is far
+    away.  A token in the URL (``?token=…``) works too, where nobody reads
     URLs; no error repeats it.
 
     ``accept_clock`` opens a file whose last time is more than 30 days from the clock's; see
@@ -73,6 +76,16 @@ async def connect(
 
             base, in_url = _authority_of(url)
             return await HTTPStore.open(base, token=token or in_url, tls=tls)
+        case "postgresql" | "postgres":
+            try:
+                from transactional.stores.postgres import PostgresStore  # noqa: PLC0415 lazy engine
+            except ModuleNotFoundError as error:
+                if error.name != "asyncpg":
+                    raise
+                raise UnknownSchemeError(
+                    "PostgreSQL needs asyncpg: pip install 'convoca[postgres]'"
+                ) from error
+            return await PostgresStore.open(url, tls=tls)
     raise UnknownSchemeError("the URL names no store")  # nor is it told: it may hold a token
 
 

@@ -119,6 +119,16 @@ class Feed:
             if self._waiters:
                 self._wake(revision, rows)
 
+    def skip(self, revision: int) -> None:
+        """Go on behind ``revision``: what is not here up to it is the engine's to read, or gone."""
+        self._commits.clear()
+        self._bytes = 0
+        self.floor = self.revision = revision
+        for prefix in [*self._waiters]:
+            for future in self._drop(prefix):
+                if not future.done():
+                    future.set_result(0)
+
     def _wake(self, revision: int, rows: Rows) -> None:
         for row in rows:
             key = row[1]
