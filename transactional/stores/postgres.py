@@ -691,7 +691,7 @@ class PostgresStore:
         connection = await self._writer.ready()
         try:
             async with asyncio.timeout(ANSWER_S):
-                found = await connection.fetchrow(schema.FOUND, sql.meta, sql.write_name)
+                found = await connection.fetchrow(schema.FOUND, sql.schema, sql.write_name)
                 if found is None or not (found["made"] and found["taught"]):
                     await self._make(connection)
                 row = await connection.fetchrow(f"SELECT format, epoch FROM {sql.meta}")
@@ -715,7 +715,7 @@ class PostgresStore:
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", sql.channel
             )
-            found = await connection.fetchrow(schema.FOUND, sql.meta, sql.write_name)
+            found = await connection.fetchrow(schema.FOUND, sql.schema, sql.write_name)
             assert found is not None
             if not found["made"]:
                 await connection.execute(sql.tables)

@@ -569,8 +569,12 @@ SELECT current_setting('server_version') AS version, current_setting('server_enc
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('synchronous_standby_names') AS synchronous_standby_names
 """
+# By a look at the catalogue: `to_regclass` may remember that there was nothing of the name.
 FOUND: Final = """
-SELECT to_regclass($1) IS NOT NULL AS made, to_regproc($2) IS NOT NULL AS taught
+SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relname = 'meta') AS made,
+    EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = $1 AND p.proname = $2) AS taught
 """
 
 
@@ -595,9 +599,9 @@ class Statements:
         self.tables = self.of(TABLES)
         self.functions = self.of(FUNCTIONS)
         self.meta, self.leases = f"{quoted}.meta", f"{quoted}.leases"
-        self.write_name = f"{quoted}.write_{self.hash}"
+        self.write_name = f"write_{self.hash}"
         places = ", ".join(f"${n}" for n in range(1, 20))
-        self.write = f"SELECT * FROM {self.write_name}({places})"
+        self.write = f"SELECT * FROM {quoted}.{self.write_name}({places})"
         self.points, self.range = self.of(POINTS), self.of(RANGE)
         self.past, self.past_commit = self.of(PAST), self.of(PAST_COMMIT)
         self.damaged = self.of(DAMAGED_ROWS)

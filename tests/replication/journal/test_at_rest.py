@@ -207,7 +207,7 @@ def test_a_journal_of_the_format_before_is_converted(sound):
         for table in ("rows", "vector", "snapshot"):
             db.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
         new = "('origins', 'vector_sum', 'rows', 'rows_sum', 'checksum')"
-        db.execute(f"DELETE FROM facts WHERE name IN {new}")  # noqa: S608
+        db.execute(f"DELETE FROM facts WHERE name IN {new}")
         db.execute("PRAGMA user_version=2")
     with pytest.raises(JournalUnreadableError) as error:
         look(path)

@@ -217,7 +217,7 @@ async def test_a_lost_row_is_found(sound, tmp_path: Path, table: str, which: str
     """A row that is gone, or one of the past in the place of the present: the sums tell."""
     path, _, _ = sound
     lost = tmp_path / "l.db"
-    changes = [f"DELETE FROM {table} WHERE {which}"]  # noqa: S608
+    changes = [f"DELETE FROM {table} WHERE {which}"]
     if table == "keys":  # an older row, whole in itself, came back
         changes.append(
             "REPLACE INTO keys SELECT key, value, revision, created_revision, lease, by, time_us,"
