@@ -32,6 +32,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import transactional as t
 from transactional.stores import sqlite_file
 from transactional.stores.sqlite import SQLiteStore
@@ -360,11 +362,13 @@ async def run(name: str, count: int, directory: Path) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("works", nargs="*", default=list(WORKS), choices=[*WORKS])
+    options.add_argument("works", nargs="*", help=f"of {', '.join(WORKS)} (default: all)")
     options.add_argument("--scale", type=float, default=0.05, help="of a million (default: 0.05)")
     options.add_argument("--directory", help="where the files are made; else a temporary one")
     given = options.parse_args()
-    for name in given.works:
+    if unknown := {*given.works} - {*WORKS}:
+        options.error(f"{', '.join(unknown)}: no such thing")
+    for name in given.works or WORKS:
         with tempfile.TemporaryDirectory(dir=given.directory) as directory:
             asyncio.run(run(name, max(2560, int(1_000_000 * given.scale)), Path(directory)))
 

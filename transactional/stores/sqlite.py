@@ -114,7 +114,7 @@ RECENT_COMMITS_MAX: Final = 4096
 """Commits kept in memory for watchers; who is further behind reads the history."""
 LOOK_ROWS_MAX: Final = 20_000
 """Most changes that are looked through for a prefix; if there are more, it may have changed."""
-CHECKPOINT_BYTES: Final = 16 << 20
+CHECKPOINT_BYTES: Final = 32 << 20
 """Bytes in the log, about, at which it is moved into the database file."""
 REST_S_MIN: Final = 0.1
 """Pause after a group that failed, if nobody asks for anything and a lease is due; it doubles."""

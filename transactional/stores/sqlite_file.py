@@ -69,6 +69,9 @@ WAL_ATTEMPTS: Final = 40
 WAL_PAUSE_S: Final = 0.05
 COMPLAINTS: Final = (sqlite3.Error, UnicodeDecodeError)
 """What is raised if the file cannot be read or written; see ``translate``."""
+KINDS_MAX: Final = 100
+"""So many kinds of keys are told one by one; names of a user's own may be of as many as keys."""
+OTHERS: Final = "keys (of other names)"
 UNCLEAN: Final = "unclean"
 """In a lock file: the file may hold bytes of values that were to be forgotten."""
 _log = logging.getLogger(__name__)
@@ -589,6 +592,8 @@ def _has_lock_file(path: Path) -> bool:
 def stats(path: Path) -> list[Share]:
     """Return what takes how much: the file, its tables, and the keys by kind; O(file).
 
+    Of the kinds the ``KINDS_MAX`` largest are told, and all others in one sum.
+
     ``table NAME`` is a table with its pages, ``keys NAME`` the keys that begin with that, with the
     bytes of names and values; ``free pages`` are used again before the file grows.
 
@@ -621,10 +626,17 @@ def _shares(connection: sqlite3.Connection, path: Path) -> Iterator[Share]:
         yield Share(f"table {name}", rows, sizes.get(name, 0))
     connection.create_function("kind_of", 1, kind_of, deterministic=True)
     kinds = connection.execute(
-        "SELECT kind_of(key), count(*), sum(length(key) + length(value)) FROM keys GROUP BY 1"
+        "SELECT kind_of(key), count(*), sum(length(key) + length(value)) FROM keys"
+        " GROUP BY 1 ORDER BY 3 DESC"
     )
-    for kind, rows, size in kinds:
-        yield Share(f"keys {kind}", rows, size)
+    others = Share(OTHERS, 0, 0)
+    for place, (kind, rows, size) in enumerate(kinds):
+        if place < KINDS_MAX:
+            yield Share(f"keys {kind}", rows, size)
+        else:
+            others = Share(OTHERS, others.rows + rows, others.bytes + size)
+    if others.rows:
+        yield others
 
 
 def kind_of(key: str) -> str:

@@ -266,6 +266,10 @@ async def test_stats_say_what_takes_how_much(tmp_path: Path) -> None:
     assert 50 * 130 < found["keys reservation/of/*/ended/"].bytes < 50 * 150
     assert found["keys saga/done/"].rows == 50
     assert found["keys top/"].rows == found["keys (no name before a /)"].rows == 1
+    await store.commit([], [t.Put(f"n{number}/x/y", b"") for number in range(120)])
+    many = sqlite_file.stats(path)  # counterexample: a line for each name that a user thought of
+    kinds = [share for share in many if share.what.startswith("keys ")]
+    assert (len(kinds), sum(share.rows for share in kinds)) == (101, 222)
     await store.close()
     tables = sum(s.bytes for s in sqlite_file.stats(path) if s.what.startswith("table "))
     assert 0 < tables < path.stat().st_size
