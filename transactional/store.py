@@ -39,7 +39,7 @@ import pwd
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from transactional.caller import OWNER, Caller
-from transactional.errors import InvalidRequestError
+from transactional.errors import AnswerTooLargeError, InvalidRequestError
 from transactional.tokens import nonce
 from transactional.values import (
     SCAN_KEYS_MAX,
@@ -256,6 +256,26 @@ async def compare_and_swap(
 async def create(store: Store, key: str, value: bytes, *, op_id: str | None = None) -> Commit:
     """Set ``key`` if it is absent, else raise ConflictError with the winner in ``current``."""
     return await store.commit([Absent(key)], [Put(key, value)], op_id=op_id)
+
+
+async def get_all(store: Store, keys: Sequence[str]) -> dict[str, KeyValue]:
+    """Return those of the keys that there are, in as many readings as it takes.
+
+    Each reading is of one revision, all together are not.  What one answer cannot hold is asked for
+    in halves.
+    """
+    found: dict[str, KeyValue] = {}
+    parts = [keys[first : first + SCAN_KEYS_MAX] for first in range(0, len(keys), SCAN_KEYS_MAX)]
+    while parts:
+        part = parts.pop()
+        try:
+            found |= (await store.get_many(part)).items
+        except AnswerTooLargeError:
+            if len(part) == 1:
+                raise
+            half = len(part) // 2
+            parts += [part[:half], part[half:]]
+    return found
 
 
 async def scan_all(store: Store, prefix: str, *, keys_max: int = 100_000) -> Snapshot:

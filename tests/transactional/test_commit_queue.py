@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from transactional import TooManyRequestsError, commit_queue
-from transactional.commit_queue import CommitQueue
+from transactional import OutcomeUnknownError, TooManyRequestsError, UnavailableError, commit_queue
+from transactional.commit_queue import CommitQueue, Group
 
 
 @dataclass
@@ -31,13 +31,19 @@ class Groups:
             self.serve, what="asks", operations_max=operations_max, bytes_max=bytes_max
         )
 
-    async def serve(self, group: list[Ask]) -> None:
-        self.seen.append("".join(ask.name for ask in group))
+    async def serve(self, group: Group[Ask]) -> None:
+        names = "".join(ask.name for ask in group.waiting)
+        self.seen.append(names)
         await asyncio.sleep(0)
-        for ask in group:
+        if "~" in names:
+            raise UnavailableError("away")
+        if "?" in names:  # those in lower case are in a commit whose answer is lost
+            group.propose([ask for ask in group.waiting if ask.name.islower() or ask.name == "?"])
+            raise OutcomeUnknownError("op", "lost")
+        for ask in group.waiting:
             if ask.name == "!":
                 raise ValueError("broken")
-            commit_queue.answer(ask, ask.name)
+            group.answer(ask, ask.name)
 
     async def ask(self, *asks: Ask) -> list:
         return await asyncio.gather(*map(self.queue.put, asks), return_exceptions=True)
@@ -67,14 +73,48 @@ async def test_who_must_be_alone_is_alone():
     assert groups.seen == ["a", "b", "cd"]
 
 
-async def test_a_group_that_fails_leaves_nobody_without_an_answer():
-    """Who was answered before keeps his answer, the rest are given the error; the queue goes on."""
+async def test_one_that_breaks_its_group_is_alone_with_it():
+    """Who was answered before keeps his answer, the others are served alone; the queue goes on."""
     groups = Groups()
     first, broken, late = await groups.ask(Ask("a"), Ask("!"), Ask("b"))
-    assert first == "a"
+    assert (first, late) == ("a", "b")
     assert isinstance(broken, ValueError)
-    assert broken is late
     assert await groups.ask(Ask("c")) == ["c"]
+    assert groups.seen == ["a!b", "!", "b", "c"]
+
+
+async def test_an_outage_is_told_to_all():
+    """Nobody is to blame, so nobody is tried alone."""
+    groups = Groups()
+    answers = await groups.ask(Ask("a"), Ask("~"), Ask("b"))
+    assert all(isinstance(answer, UnavailableError) for answer in answers)
+    assert groups.seen == ["a~b"]
+
+
+async def test_who_was_in_no_commit_is_not_in_doubt():
+    """A commit's answer is lost: those that it held are told so, the others come next, in order."""
+    groups = Groups()
+    a, b, c, lost, d = await groups.ask(*(Ask(name) for name in ("A", "b", "C", "?", "d")))
+    assert (a, c) == ("A", "C")
+    assert all(isinstance(answer, OutcomeUnknownError) for answer in (b, lost, d))
+    assert groups.seen == ["AbC?d", "AC"]
+
+
+async def test_callers_in_a_loop_stay_together():
+    """Some ask while others are served: from then on all of them are one group."""
+    groups = Groups()
+
+    async def ask(name: str, times: int) -> None:
+        for _ in range(times):
+            await groups.queue.put(Ask(name))
+
+    early = [asyncio.create_task(ask(name, 5)) for name in "ab"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert groups.seen == ["ab"]
+    late = [asyncio.create_task(ask(name, 5)) for name in "cd"]
+    await asyncio.gather(*early, *late)
+    assert ["".join(sorted(names)) for names in groups.seen[1:5]] == ["abcd"] * 4
 
 
 async def test_who_was_cancelled_is_left_out():
@@ -86,15 +126,21 @@ async def test_who_was_cancelled_is_left_out():
     assert groups.seen == ["a"]
 
 
-async def test_what_is_put_back_comes_first():
+async def test_what_is_postponed_comes_first():
     """What a group had no room for is served before those that came later."""
     groups = Groups(operations_max=2)
-    asks = [Ask(name) for name in "abc"]
-    for ask in asks:
-        groups.queue.put(ask)
-    groups.queue.put_back([Ask("x"), Ask("y")])
-    await asks[-1].answer
-    assert groups.seen == ["xy", "ab", "c"]
+    serve = groups.serve
+
+    async def without_b(group: Group[Ask]) -> None:
+        for ask in group.waiting:
+            if ask.name == "b":
+                ask.name = "B"
+                group.postpone(ask)
+        await serve(group)
+
+    groups.queue._commit_together = without_b
+    await groups.ask(*(Ask(name) for name in "abcd"))
+    assert groups.seen == ["a", "Bc", "d"]
 
 
 async def test_nobody_is_served_while_another_holds_the_queue():

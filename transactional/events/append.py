@@ -37,7 +37,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from transactional import commit_queue, rules
+from transactional import rules
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     ConflictError,
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from transactional.clock import BusinessClock
+    from transactional.commit_queue import Group
     from transactional.events.event import Batch, EncodedEvent, Json, NewEvent
     from transactional.store import Store
     from transactional.values import Compare, Write
@@ -233,7 +234,7 @@ class _Known:
 
 
 @dataclass(slots=True)
-class _Group:
+class _Judged:
     """What one commit would append."""
 
     head: Head
@@ -328,23 +329,29 @@ class Appender:
             raise InvalidRequestError(reason)
         return size
 
-    async def _commit_together(self, pendings: list[Pending]) -> None:
+    async def _commit_together(self, group: Group[Pending]) -> None:
         try:
-            group = await self._commit(pendings)
+            judged = await self._commit(group)
         except Exception:
             self._known = None
             raise
-        for pending, outcome in (*group.accepted, *group.answered):
+        for pending, outcome in (*judged.accepted, *judged.answered):
             if isinstance(outcome, Appended):
-                commit_queue.answer(pending, outcome)
+                group.answer(pending, outcome)
             else:
-                commit_queue.refuse([pending], outcome)
+                group.refuse(pending, outcome)
 
-    async def _commit(self, pendings: list[Pending]) -> _Group:
+    async def _commit(self, group: Group[Pending]) -> _Judged:
         """The judgement that stands, committed if it accepted anything."""
         overlap: ConflictError | None = None
+        pendings = group.waiting
 
-        async def decide(conflict: ConflictError | None) -> Decision[_Group]:
+        async def decide(conflict: ConflictError | None) -> Decision[_Judged]:
+            decision = await judge(conflict)
+            group.propose([pending for pending, _ in decision.result.accepted])
+            return decision
+
+        async def judge(conflict: ConflictError | None) -> Decision[_Judged]:
             nonlocal overlap
             if conflict is None and self._known is not None:
                 decision = await self._judge(pendings, self._known, {})
@@ -364,11 +371,11 @@ class Appender:
                     raise conflict
             return await self._judge(pendings, known, done)
 
-        group, revision = await decided(self._store, decide)
+        judged, revision = await decided(self._store, decide)
         if revision:
-            ends = group.ends if len(group.ends) < ENDS_KNOWN_MAX else {}
-            self._known = _Known(group.head, revision, ends)
-        return group
+            ends = judged.ends if len(judged.ends) < ENDS_KNOWN_MAX else {}
+            self._known = _Known(judged.head, revision, ends)
+        return judged
 
     def _overlapped(self, conflict: ConflictError) -> str:
         """A key that was to be new and exists, although the head is where it was; "" if none."""
@@ -380,20 +387,20 @@ class Appender:
 
     async def _judge(
         self, pendings: list[Pending], known: _Known, done: Mapping[str, bytes]
-    ) -> Decision[_Group]:
+    ) -> Decision[_Judged]:
         known = await self._with_ends(pendings, known)
         await self._clock.refresh()
         at = max(self._clock.now(), known.head.at + timedelta.resolution)
-        group = _Group(known.head, dict(known.ends))
+        judged = _Judged(known.head, dict(known.ends))
         for pending in pendings:
-            answer = self._answer(pending, group, done.get(pending.origin.op_id))
+            answer = self._answer(pending, judged, done.get(pending.origin.op_id))
             if answer is None:
-                self._enter(pending, group, at)
+                self._enter(pending, judged, at)
             else:
-                group.answered.append((pending, answer))
-        if not group.accepted:
-            return Decision(group)
-        return self._decision(group, known.revision, at)
+                judged.answered.append((pending, answer))
+        if not judged.accepted:
+            return Decision(judged)
+        return self._decision(judged, known.revision, at)
 
     async def _with_ends(self, pendings: list[Pending], known: _Known) -> _Known:
         """Let the ends of these streams be known too.
@@ -447,7 +454,7 @@ class Appender:
         return ends if (position, chain) == (head.position, head.hash) else {}
 
     def _answer(
-        self, pending: Pending, group: _Group, done: bytes | None
+        self, pending: Pending, judged: _Judged, done: bytes | None
     ) -> Appended | TransactionalError | None:
         """The answer, if the append writes nothing: it is a repeat, or it is refused."""
         if done is not None:
@@ -456,7 +463,7 @@ class Appender:
                 return OperationIdReusedError(pending.origin.op_id)
             return Appended(record["first"], record["last"], record["versions"], repeated=True)
         if op_id := pending.origin.op_id:
-            for twin, answer in group.accepted:
+            for twin, answer in judged.accepted:
                 if twin.origin.op_id == op_id:
                     if twin.content() != pending.content():
                         return OperationIdReusedError(op_id)
@@ -466,15 +473,15 @@ class Appender:
             *((part.stream, part.expected) for part in pending.parts),
         ]
         for stream, expected in wanted:
-            actual = group.ends[stream].version
+            actual = judged.ends[stream].version
             if not meets(expected, actual):
                 return WrongVersionError(stream, expected, actual)
         return None
 
-    def _enter(self, pending: Pending, group: _Group, at: datetime) -> None:
-        first = position = group.head.position + 1
+    def _enter(self, pending: Pending, judged: _Judged, at: datetime) -> None:
+        first = position = judged.head.position + 1
         for part in pending.parts:
-            end = group.ends[part.stream]
+            end = judged.ends[part.stream]
             batch = new_batch(
                 part.stream,
                 part.events,
@@ -485,43 +492,43 @@ class Appender:
                 before=end.hash,
             )
             position += len(batch.rows)
-            group.ends[part.stream] = StreamEnd(batch.last_version, batch.rows[-1].hash)
-            group.batches.append(batch)
-        group.head = Head(position - 1, at, group.head.hash)
-        versions = {part.stream: group.ends[part.stream].version for part in pending.parts}
-        group.accepted.append((pending, Appended(first, position - 1, versions)))
+            judged.ends[part.stream] = StreamEnd(batch.last_version, batch.rows[-1].hash)
+            judged.batches.append(batch)
+        judged.head = Head(position - 1, at, judged.head.hash)
+        versions = {part.stream: judged.ends[part.stream].version for part in pending.parts}
+        judged.accepted.append((pending, Appended(first, position - 1, versions)))
 
-    def _decision(self, group: _Group, revision: int, at: datetime) -> Decision[_Group]:
-        texts = [batch.text() for batch in group.batches]
+    def _decision(self, judged: _Judged, revision: int, at: datetime) -> Decision[_Judged]:
+        texts = [batch.text() for batch in judged.batches]
         last = chained_commit(
-            group.head.hash,
-            [(b.stream, b.version, b.position, b.rows[-1].hash) for b in group.batches],
+            judged.head.hash,
+            [(b.stream, b.version, b.position, b.rows[-1].hash) for b in judged.batches],
         )
-        group.head = Head(group.head.position, at, last)
+        judged.head = Head(judged.head.position, at, last)
         together = f'{{"hash":"{last}","batches":[{",".join(texts)}]}}'
         writes: dict[str, Write] = {
-            self._layout.head: Put(self._layout.head, group.head.encode()),
-            (key := self._layout.at(group.head.position)): Put(key, together.encode()),
+            self._layout.head: Put(self._layout.head, judged.head.encode()),
+            (key := self._layout.at(judged.head.position)): Put(key, together.encode()),
         }
-        for batch, text in zip(group.batches, texts, strict=True):
+        for batch, text in zip(judged.batches, texts, strict=True):
             key = self._layout.stream(batch.stream, batch.version)
             writes[key] = Put(key, text.encode())
         new = [Absent(key) for key in writes if key != self._layout.head]
         room = self._store.capabilities.max_operations - len(writes)
-        room -= sum(p.operations - len(p.parts) for p, _ in group.accepted)
-        for batch in [batch for batch in group.batches if _end_is_due(batch)][:room]:
+        room -= sum(p.operations - len(p.parts) for p, _ in judged.accepted)
+        for batch in [batch for batch in judged.batches if _end_is_due(batch)][:room]:
             key = self._layout.end(batch.stream)
             writes[key] = Put(key, StreamEnd(batch.last_version, batch.rows[-1].hash).encode())
         compares: list[Compare] = [Revision(self._layout.head, revision), *new]
         extra: list[Write] = []
-        for pending, appended in group.accepted:
+        for pending, appended in judged.accepted:
             compares += pending.compares
             extra += pending.writes
             if pending.origin.op_id:
                 key = self._layout.op(pending.origin.op_id)
                 compares.append(Absent(key))
                 extra.append(Put(key, op_record(pending, appended)))
-        return Decision(group, compares, [*writes.values(), *extra])
+        return Decision(judged, compares, [*writes.values(), *extra])
 
 
 def _end_is_due(batch: Batch) -> bool:

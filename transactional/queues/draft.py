@@ -26,7 +26,7 @@ import asyncio
 import json
 from bisect import insort
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from zlib import crc32
 
 from transactional.errors import InvalidRequestError
@@ -46,7 +46,7 @@ from transactional.queues.job import (
     decode_record,
     order_of,
 )
-from transactional.store import scan_all
+from transactional.store import get_all, scan_all
 from transactional.values import (
     COMMIT_BYTES_MAX,
     SCAN_KEYS_MAX,
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 
 WINDOW_MAX: Final = 256
 """Concurrent claimants choose among at most so many ready jobs at the head."""
+TURN_US: Final = 1_000_000
+"""So long hold their shares of the head, and what they saw of it; then it is looked at anew."""
 FOLLOWERS_AT_ONCE: Final = 25
 """Most followers that one commit tells of a job's end."""
 DUE_AT_ONCE: Final = 25
@@ -91,6 +93,14 @@ BYTES_MAX: Final = COMMIT_BYTES_MAX // 2
 """Most bytes of values that a commit writes for the queue itself; the rest is for callers' own."""
 
 
+Savepoint = tuple[int, int, "dict[str, Write]", int]
+_ABSENT: Final = object()
+
+
+def _size(value: object) -> int:
+    return len(value) if isinstance(value, bytes) else 0
+
+
 class CommitFull(Exception):  # noqa: N818 an answer to the queue, never to a caller
     """The request does not fit into this commit; it is judged again in the next."""
 
@@ -113,16 +123,11 @@ class Claimed:
 
     content: Content
     record: Record
+    value: bytes
+    """The record as it was written."""
     checkpointed: Json
     has_checkpoint: bool
     followed: KeyValue | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    fresh: list[str]
-    last: str | None
-    """Where the next page begins; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +171,16 @@ class Draft:
             else:
                 self._seen[item.key] = item
         self._writes: dict[str, bytes | None] = {}
+        self._bytes = 0
+        """Of the values in `_writes`."""
         self._compares: dict[str, int] = {}
+        self._undo: list[tuple[dict[str, Any], str, Any]] = []
+        """What was in `_writes` and in `_compares` before, the last change at the end."""
         self._given: list[Compare] = []
         self._given_writes: dict[str, Write] = {}
         self._puts = 0
-        self._heads: _Heads | None = None
+        self.head: Head | None = None
+        """The ready jobs that it chooses among, once it looked."""
         self.told: list[str] = []
         """Jobs that ended, and for which others wait."""
 
@@ -188,20 +198,22 @@ class Draft:
         ]
         return [*own, *self._given_writes.values()]
 
-    def savepoint(self) -> tuple[object, ...]:
+    def savepoint(self) -> Savepoint:
         """What `back_to` needs."""
-        return (
-            dict(self._writes),
-            dict(self._compares),
-            list(self._given),
-            dict(self._given_writes),
-            list(self.told),
-        )
+        return len(self._undo), len(self._given), dict(self._given_writes), len(self.told)
 
-    def back_to(self, savepoint: tuple[object, ...]) -> None:
+    def back_to(self, savepoint: Savepoint) -> None:
         """Undo what was drafted since."""
-        self._writes, self._compares, self._given, self._given_writes, self.told = savepoint  # type: ignore[assignment]
-        self._heads = None  # read anew: what it knew of the draft is undone
+        changes, given, self._given_writes, told = savepoint
+        while len(self._undo) > changes:
+            mapping, key, before = self._undo.pop()
+            if mapping is self._writes:
+                self._bytes += _size(before) - _size(self._writes.get(key))
+            if before is _ABSENT:
+                del mapping[key]
+            else:
+                mapping[key] = before
+        del self._given[given:], self.told[told:]
 
     def check_room(self) -> None:
         """Raise CommitFull if this is too much for one commit."""
@@ -210,12 +222,13 @@ class Draft:
 
     def _fits(self, compares: int, writes: int) -> bool:
         limit = self._operations_max
-        own = len(self._compares) + len(self._given) + compares <= limit
-        if not own or len(self._writes) + len(self._given_writes) + writes > limit:
-            return False
-        return sum([len(value) for value in self._writes.values() if value]) <= BYTES_MAX
+        return (
+            len(self._compares) + len(self._given) + compares <= limit
+            and len(self._writes) + len(self._given_writes) + writes <= limit
+            and self._bytes <= BYTES_MAX
+        )
 
-    def _was_too_much(self, before: tuple[object, ...], *, first: bool) -> bool:
+    def _was_too_much(self, before: Savepoint, *, first: bool) -> bool:
         """Undo the last of several moves if the commit cannot hold it; not even the first: full."""
         if self._fits(0, 0):
             return False
@@ -243,10 +256,9 @@ class Draft:
     async def load(self, keys: Iterable[str]) -> None:
         """Read keys that were not read before, together."""
         wanted = [key for key in dict.fromkeys(keys) if key not in self._seen]
-        for first in range(0, len(wanted), SCAN_KEYS_MAX):
-            part = wanted[first : first + SCAN_KEYS_MAX]
-            found = (await self._store.get_many(part)).items
-            for key in part:
+        if wanted:
+            found = await get_all(self._store, wanted)
+            for key in wanted:
                 self._seen[key] = found.get(key)
 
     def _value(self, key: str) -> bytes | None:
@@ -258,31 +270,51 @@ class Draft:
 
     def _rely(self, key: str) -> None:
         item = self._seen[key]
-        self._compares[key] = item.revision if item is not None else 0
+        self._rely_on(key, item.revision if item is not None else 0)
+
+    def _rely_on(self, key: str, revision: int) -> None:
+        if self._compares.get(key) != revision:
+            self._undo.append((self._compares, key, self._compares.get(key, _ABSENT)))
+            self._compares[key] = revision
+
+    def _rely_on_config(self) -> None:
+        self._rely_on(self._layout.config, self._config_revision)
+
+    def _write(self, key: str, value: bytes | None) -> None:
+        before = self._writes.get(key, _ABSENT)
+        self._undo.append((self._writes, key, before))
+        self._writes[key] = value
+        self._bytes += _size(value) - _size(before)
 
     def _put(self, key: str, value: bytes) -> None:
-        if self._heads is not None and key.startswith(self._layout.all_ready):
-            self._heads.add(key)
-        self._writes[key] = value
+        if self.head is not None and key.startswith(self._layout.all_ready):
+            self.head.add(key)
+        self._write(key, value)
 
     def _remove(self, key: str) -> None:
         """Remove a key that was loaded, or drafted."""
-        if self._heads is not None and key.startswith(self._layout.all_ready):
-            self._heads.drop(key)
-        if self._seen.get(key) is None:
-            self._writes.pop(key, None)
+        drafted = self._writes.get(key)
+        if self._seen.get(key) is not None or drafted is None:
+            self._write(key, None)
         else:
-            self._writes[key] = None
+            self._undo.append((self._writes, key, drafted))
+            self._bytes -= len(drafted)
+            del self._writes[key]
 
-    async def page(self, prefix: str, after: str | None, limit: int) -> _Page:
-        """A page of keys of the store that this draft leaves as they are."""
-        return self._page_of(await self._store.scan(prefix, after=after, limit=limit))
+    async def page(self, prefix: str, after: str | None, limit: int) -> Snapshot:
+        """A page of keys of the store; what this draft makes of them `is_free` tells."""
+        return self._note(await self._store.scan(prefix, after=after, limit=limit))
 
-    def _page_of(self, found: Snapshot) -> _Page:
+    def _note(self, found: Snapshot) -> Snapshot:
         for key, item in found.items.items():
             self._seen.setdefault(key, item)
-        fresh = [key for key in found.items if key not in self._writes]
-        return _Page(fresh, max(found.items) if found.more else None)
+        return found
+
+    def is_free(self, key: str) -> bool:
+        """Whether the place that was found there can still be taken, as drafted so far."""
+        if key not in self._writes:
+            return self._seen.get(key) is not None
+        return self._writes[key] is not None and key.startswith(self._layout.all_ready)
 
     # --- finding --------------------------------------------------------------------------------
 
@@ -461,7 +493,7 @@ class Draft:
         """Make a job ready, if its lane has a place for it."""
         layout = self._layout
         limit = self._config.limit_of(content.lane)
-        self._compares[layout.config] = self._config_revision
+        self._rely_on_config()
         if limit is not None and content.lane is not None:
             places = await self._places(content.lane)
             if len(places) >= limit and not await self._displace(content, places):
@@ -520,7 +552,7 @@ class Draft:
         await self.load([layout.lane(lane)])
         if limit is None and self._value(layout.lane(lane)) is None:
             return
-        self._compares[layout.config] = self._config_revision
+        self._rely_on_config()
         places = await self._places(lane)
         places.pop(content.id, None)
         left = self._operations_max - len(self._writes) - len(self._given_writes)
@@ -545,14 +577,12 @@ class Draft:
         """
         prefix = self._layout.all_queued_in(lane)
         gone = sum(1 for key, v in self._writes.items() if v is None and key.startswith(prefix))
-        page = await self._store.scan(prefix, limit=min(count + gone, SCAN_KEYS_MAX))
+        page = await self.page(prefix, None, min(count + gone, SCAN_KEYS_MAX))
         found = {
             key: item.value
             for key, item in page.items.items()
             if self._writes.get(key, b"") is not None
         }
-        for key, item in page.items.items():
-            self._seen.setdefault(key, item)
         found |= {
             key: value
             for key, value in self._writes.items()
@@ -598,12 +628,16 @@ class Draft:
 
     def _put_deleted(self, key: str) -> None:
         """Delete a key that was not read; no effect if it is not there."""
-        self._writes[key] = None
+        self._write(key, None)
 
     # --- what a worker does ---------------------------------------------------------------------
 
-    async def held(self, job: str, session: str, token: int, worker: str) -> Record:
+    async def held(
+        self, job: str, session: str, token: int, worker: str, known: Record | None = None
+    ) -> Record:
         """The record of a job that the worker still has; the commit compares that he has.
+
+        `known` is the record as the commit of that token wrote it, for those who remember it.
 
         Raises:
             ClaimLostError: he has not.
@@ -617,7 +651,7 @@ class Draft:
             raise ClaimLostError(self._queue, job, worker)
         self._rely(layout.claimed(job))
         self._rely(layout.worker(session))
-        return decode_record(item.value)
+        return known or decode_record(item.value)
 
     async def resumed(self, job: str, session: str, token: int) -> Looked:
         """A job that was claimed under a token, as the claim found it.
@@ -630,7 +664,7 @@ class Draft:
         key = self._layout.checkpoint(job)
         checkpointed = await self.checkpointed(job)
         has = self._seen[key] is not None
-        claimed = Claimed(content, record, checkpointed, has, None)
+        claimed = Claimed(content, record, b"", checkpointed, has, None)
         return Looked((claimed,), more=False, again=False, revision=token, next_us=None)
 
     async def ended_before(self, job: str, token: int) -> bool:
@@ -663,7 +697,7 @@ class Draft:
         """Let others take a job that a worker has; park it if it was tried often enough."""
         self._remove(self._layout.claimed(content.id))
         await self._leave(content)
-        self._compares[self._layout.config] = self._config_revision
+        self._rely_on_config()
         if record.attempts >= self._config.attempts_max:
             return await self._end_placeless(content, record, JobState.PARKED)
         record.until_us = self.now_us + in_us if in_us else 0
@@ -687,40 +721,68 @@ class Draft:
         if self._seen[self._layout.worker(session)] is None:
             raise ClaimLostError(self._queue, "", worker)
         self._rely(self._layout.worker(session))
-        heads = await self._open_heads()
-        if heads.due and await self._wake_due(heads):
-            return Looked((), more=True, again=True, revision=heads.revision, next_us=None)
-        ready = await heads.first(self, count)
+        head = await self._open_head()
+        if head.due and await self._wake_due(head):
+            return Looked((), more=True, again=True, revision=head.revision, next_us=None)
+        ready = await head.first(self, count)
         if look or len(ready) < count:
-            await self._find_orphans(heads)
-            ready = await heads.first(self, count)
+            await self._find_orphans(head)
+            ready = await head.first(self, count)
         if not ready and await self._tell_somebody():
-            return Looked((), more=True, again=True, revision=heads.revision, next_us=None)
-        taken = await self._take(heads, ready, worker, session)
-        more = bool(taken) and heads.more
-        return Looked(tuple(taken), more, bool(ready) and not taken, heads.revision, heads.next_us)
+            return Looked((), more=True, again=True, revision=head.revision, next_us=None)
+        taken = await self._take(head, ready, worker, session)
+        more = bool(taken) and head.more(self)
+        return Looked(tuple(taken), more, bool(ready) and not taken, head.revision, head.next_us)
 
-    async def look_ahead(
-        self, count: int, share: tuple[int, int] | None, dice: random.Random
-    ) -> None:
+    async def look_ahead(self, count: int, share: Share, ahead: int, dice: random.Random) -> None:
         """Look at the head of the queue for `count` jobs, and read what their claims will need.
 
-        With a `share` (n, of) the head is as much wider, and of it those come first that fall to
-        the n-th of so many claimants; only if they do not suffice some of the others'.
+        Of a head that is shared so much is looked at that `ahead` jobs are likely to be in our
+        share, which come first; only if they are fewer than `count` some of the others' follow.
         """
-        number, sharers = share or (0, 1)
-        window = min(WINDOW_MAX, 3 * count * sharers) if sharers > 1 else count
-        heads = await self._open_heads(max(window, min(count, PAGE_JOBS)))
-        ready = await heads.first(self, window)
-        if len(ready) > count:
-            mine = [e for e in ready if crc32(e[1].encode()) % sharers == number]
+        ahead = max(count, ahead)
+        window = min(WINDOW_MAX, 3 * ahead * share.of) if share.of > 1 else count
+        head = await self._open_head(max(window, min(count, PAGE_JOBS)))
+        head.turn = share.turn
+        ready = await head.first(self, window)
+        if share.of > 1 and len(ready) > count:
+            mine = [entry for entry in ready if share.holds(entry[1])]
             if len(mine) < count:  # the later half of the others': whose they are begins in front
-                others = [e for e in ready if e not in mine]
+                others = [entry for entry in ready if entry not in mine]
                 others = others[len(others) // 2 :]
                 mine += dice.sample(others, min(len(others), count - len(mine)))
-            ready = mine[:count]
-            heads.prefer(ready)
-        await self._load_for_claims([key for _, key in ready])
+            head.prefer(mine)
+            ready = mine
+        await self._load_for_claims([key for _, key in ready[:ahead]])
+
+    def look_at(self, kept: Kept) -> None:
+        """Choose among the jobs that an earlier draft left over; it is compared like all else."""
+        self._seen |= kept.seen
+        self.head = Head(self._layout.all_ready, kept)
+
+    def left_over(self) -> Kept | None:
+        """What the next draft may choose among without looking; None: it should look."""
+        head, layout = self.head, self._layout
+        if head is None or head.due:
+            return None
+        left = []
+        seen: dict[str, KeyValue | None] = {}
+        for order, key in head.own(self):
+            job = layout.id_of(key)
+            if layout.job(job) not in self._seen:
+                break  # as far as it was read ahead
+            left.append((order, key))
+            for each in (key, layout.job(job), layout.followed(job), layout.checkpoint(job)):
+                if each in self._seen:
+                    seen[each] = self._seen[each]
+        return Kept(left, seen, head.turn, head.revision, head.next_us) if left else None
+
+    def made_ready(self) -> bool:
+        """Whether it made jobs ready, which may belong in front of those that were seen."""
+        ready = self._layout.all_ready
+        return any(
+            value is not None and key.startswith(ready) for key, value in self._writes.items()
+        )
 
     async def _load_for_claims(self, keys: Iterable[str]) -> None:
         layout = self._layout
@@ -728,36 +790,35 @@ class Draft:
         for key in keys:
             job = layout.id_of(key)
             wanted += (layout.job(job), layout.followed(job))
-            if decode_record(self._value(key) or b"{}").history:
+            if b"history" in (self._value(key) or b""):  # it was claimed before
                 wanted.append(layout.checkpoint(job))
         await self.load(wanted)
 
-    async def _open_heads(self, count: int = PAGE_JOBS) -> _Heads:
-        if self._heads is None:
+    async def _open_head(self, count: int = PAGE_JOBS) -> Head:
+        if self.head is None:
             layout = self._layout
-            heads = _Heads(layout.all_ready)
+            head = Head(layout.all_ready)
             later, page = await asyncio.gather(
-                self._store.scan(layout.all_later, limit=DUE_AT_ONCE + 1),
-                self._store.scan(layout.all_ready, limit=count),
+                self.page(layout.all_later, None, DUE_AT_ONCE + 1),
+                self.page(layout.all_ready, None, count),
             )
-            heads.revision = min(later.revision, page.revision)
-            for key, item in later.items.items():
-                self._seen.setdefault(key, item)
+            head.revision = min(later.revision, page.revision)
+            for key in later.items:
                 if layout.due_of(key) <= self.now_us:
-                    heads.due.append(key)
-                elif heads.next_us is None:
-                    heads.next_us = layout.due_of(key)
-            heads.take_page(self._page_of(page))
+                    head.due.append(key)
+                elif head.next_us is None:
+                    head.next_us = layout.due_of(key)
+            head.take_page(page)
             for key, value in self._writes.items():
                 if value is not None and key.startswith(layout.all_ready):
-                    heads.add(key)
-            self._heads = heads
-        return self._heads
+                    head.add(key)
+            self.head = head
+        return self.head
 
-    async def _wake_due(self, heads: _Heads) -> bool:
+    async def _wake_due(self, head: Head) -> bool:
         """Make jobs ready whose time has come; True if there are more than fit in here."""
         layout = self._layout
-        due = [key for key in heads.due[:DUE_AT_ONCE] if key not in self._writes]
+        due = [key for key in head.due[:DUE_AT_ONCE] if key not in self._writes]
         ids = [layout.id_of(key) for key in due]
         await self.load([key for job in ids for key in (layout.job(job), layout.waiting(job))])
         for key, job in zip(due, ids, strict=True):
@@ -774,15 +835,15 @@ class Draft:
             await self._enter(decode_content(job, content), decode_record(waiting))
             if self._was_too_much(before, first=key == due[0]):
                 return True
-        more = len(heads.due) > DUE_AT_ONCE
-        heads.due.clear()
+        more = len(head.due) > DUE_AT_ONCE
+        head.due.clear()
         return more
 
-    async def _find_orphans(self, heads: _Heads) -> None:
+    async def _find_orphans(self, head: Head) -> None:
         """Find the jobs of workers who are gone; they are taken over as if they were ready."""
-        if heads.looked:
+        if head.looked:
             return
-        heads.looked = True
+        head.looked = True
         layout = self._layout
         claimed = await scan_all(self._store, layout.all_claimed)
         alive = await scan_all(self._store, layout.all_workers)
@@ -798,25 +859,25 @@ class Draft:
             job = layout.id_of(key)
             value = self._value(layout.job(job))
             if value is not None:  # None: it was put between two readings
-                heads.adopt(decode_content(job, value).order, key)
+                head.adopt(decode_content(job, value).order, key)
 
     async def _take(
-        self, heads: _Heads, ready: Sequence[tuple[str, str]], worker: str, session: str
+        self, head: Head, ready: Sequence[tuple[str, str]], worker: str, session: str
     ) -> list[Claimed]:
         layout = self._layout
-        jobs = [(key, layout.id_of(key), self._value(key)) for _, key in ready]
-        await self._load_for_claims([key for key, _, _ in jobs])
+        jobs = [(key, layout.id_of(key)) for _, key in ready]
+        await self._load_for_claims([key for key, _ in jobs])
         taken: list[Claimed] = []
-        for key, job, value in jobs:
+        for key, job in jobs:
             if not self._fits(5, 6):
                 if not taken:
                     raise CommitFull
                 break
             before = self.savepoint()
-            heads.drop(key)  # a place of a worker who is gone is no ready key, and dropped here
-            content_value = self._value(layout.job(job))
+            value, content_value = self._value(key), self._value(layout.job(job))
             if value is None or content_value is None:
-                continue  # it was put, or moved, between two readings: the next draft sees it
+                head.skip(key)  # it was put, or moved, between two readings: the next draft sees it
+                continue
             record, content = decode_record(value), decode_content(job, content_value)
             self._rely_if_stored(key)
             if record.session:
@@ -826,21 +887,22 @@ class Draft:
             else:
                 self._remove(key)
             begun = record.begun(worker, session, self.now_us)
-            self._put(layout.claimed(job), begun.encode())
+            written = begun.encode()
+            self._put(layout.claimed(job), written)
             if self._was_too_much(before, first=not taken):
                 break
             checkpoint = self._seen.get(layout.checkpoint(job))
             has = checkpoint is not None
             checkpointed = json.loads(checkpoint.value) if checkpoint is not None else None
             followed = self._seen.get(layout.followed(job))
-            taken.append(Claimed(content, begun, checkpointed, has, followed))
+            taken.append(Claimed(content, begun, written, checkpointed, has, followed))
         return taken
 
     async def _taken_over(self, key: str, content: Content, record: Record) -> Record:
         """The record of a job whose worker is gone; it is parked if it was tried often enough."""
         self._rely(self._layout.worker(record.session))  # still gone
         over = record.over("lost", f"{record.worker!r} let go of it without a word")
-        self._compares[self._layout.config] = self._config_revision
+        self._rely_on_config()
         if over.attempts >= self._config.attempts_max:
             self._remove(key)
             await self._leave(content)
@@ -872,10 +934,8 @@ class Draft:
             self._remove(told)
             return False
         prefix = layout.waits(job)
-        page = await self._store.scan(prefix, limit=FOLLOWERS_AT_ONCE)
+        page = await self.page(prefix, None, FOLLOWERS_AT_ONCE)
         followers = [layout.id_of(key) for key in page.items]
-        for key, item in page.items.items():
-            self._seen.setdefault(key, item)
         await self.load([k for f in followers for k in (layout.job(f), layout.waiting(f))])
         state = JobState(decode_record(value).state)
         self._rely_if_stored(told)
@@ -972,14 +1032,12 @@ class Draft:
         more = False
         for state in (JobState.DONE, JobState.CANCELLED):
             prefix = layout.all_kept_as(state)
-            page = await self._store.scan(prefix, limit=FORGOTTEN_AT_ONCE)
+            page = await self.page(prefix, None, FORGOTTEN_AT_ONCE)
             old = [
                 (key, layout.id_of(key))
                 for key in page.items
                 if int(key.removeprefix(prefix).partition("/")[0]) < self.now_us - keep_us
             ]
-            for key, item in page.items.items():
-                self._seen.setdefault(key, item)
             await self.load(
                 [k for _, j in old for k in (layout.job(j), layout.ended(j), layout.told(j))]
             )
@@ -996,7 +1054,7 @@ class Draft:
 
     def _forget_one(self, key: str, job: str) -> None:
         layout = self._layout
-        self._compares[layout.config] = self._config_revision  # how long it is kept
+        self._rely_on_config()  # how long it is kept
         self._rely_if_stored(layout.ended(job))
         ended, content = self._value(layout.ended(job)), self._value(layout.job(job))
         self._remove(key)
@@ -1020,19 +1078,17 @@ class Draft:
             return False
         layout = self._layout
         prefix = f"{layout.all_kept}gone/"
-        page = await self._store.scan(prefix, limit=FORGOTTEN_AT_ONCE)
+        page = await self.page(prefix, None, FORGOTTEN_AT_ONCE)
         before_us = self.now_us - int(MARKER_S * 1e6)
         old = [
             key for key in page.items if int(key.removeprefix(prefix).partition("/")[0]) < before_us
         ]
         ended = [layout.ended(layout.id_of(key)) for key in old]
-        for key, item in page.items.items():
-            self._seen.setdefault(key, item)
         await self.load(ended)
         for key, marker in zip(old, ended, strict=True):
             if not self._fits(3, 2):
                 return True
-            self._compares[layout.config] = self._config_revision
+            self._rely_on_config()
             self._rely_if_stored(marker)
             value = self._value(marker)
             self._remove(key)
@@ -1041,64 +1097,135 @@ class Draft:
         return len(old) == FORGOTTEN_AT_ONCE
 
 
-class _Heads:
-    """The ready jobs at the head of the queue: read page by page, and as drafted so far."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which jobs at the head are ours: those that fall to the `number`th of so many claimants.
 
-    def __init__(self, prefix: str) -> None:
+    They are dealt anew each turn, a second of business time: no job waits long for one who is busy.
+    """
+
+    turn: int
+    number: int = 0
+    of: int = 1
+
+    def holds(self, key: str) -> bool:
+        """Whether the job under that key is ours."""
+        return crc32(f"{self.turn}:{key}".encode()) % self.of == self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Jobs of our share that were looked at and not taken, and what their claims need to know."""
+
+    ready: list[tuple[str, str]]
+    """`(order, key)`, in order."""
+    seen: dict[str, KeyValue | None]
+    turn: int
+    revision: int
+    next_us: int | None
+
+    def serves(self, count: int, share: Share, now_us: int) -> bool:
+        """Whether `count` jobs can be claimed of it: they are ours still, and no other is due."""
+        due = self.next_us is not None and self.next_us <= now_us
+        return self.turn == share.turn and len(self.ready) >= count and not due
+
+
+class Head:
+    """The ready jobs at the head of the queue: read page by page, and as drafted so far.
+
+    It knows which there are; which of them can still be taken, the draft says.
+    """
+
+    def __init__(self, prefix: str, kept: Kept | None = None) -> None:
         self._prefix = prefix
         self._after: str | None = None
         self._bound: str | None = ""  # every ready job up to this order is known; None: all are
         self._keys: list[tuple[str, str]] = []  # `(order, key)`, in order
         self._passed: list[tuple[str, str]] = []  # not chosen, so they come after the chosen
+        self._known: set[str] = set()
+        self._skipped: set[str] = set()
+        self._preferred = False
         self.due: list[str] = []
         self.looked = False
+        self.turn = 0
         self.revision = 0
         self.next_us: int | None = None
+        if kept is not None:
+            self._keys = list(kept.ready)
+            self._known = {key for _, key in kept.ready}
+            self._bound = kept.ready[-1][0]
+            self._preferred = True
+            self.turn, self.revision, self.next_us = kept.turn, kept.revision, kept.next_us
 
-    @property
-    def more(self) -> bool:
+    def more(self, draft: Draft) -> bool:
         """Whether there is another one."""
-        return bool(self._keys or self._passed or self._bound is not None)
+        if self._passed or self._bound is not None:
+            return True
+        return any(self._free(draft, key) for _, key in self._keys)
 
     async def first(self, draft: Draft, count: int) -> list[tuple[str, str]]:
         """The first `count` of them, fewer if there are not so many."""
         while True:
             bound = self._bound
-            usable = [e for e in self._keys[:count] if bound is None or e[0] <= bound]
+            usable: list[tuple[str, str]] = []
+            for entry in self._keys:
+                if len(usable) == count or (bound is not None and entry[0] > bound):
+                    break
+                if self._free(draft, entry[1]):
+                    usable.append(entry)
             if len(usable) == count:
                 return usable
             if self._passed:
                 self._keys, self._passed = sorted([*self._keys, *self._passed]), []
+                self._preferred = False
                 continue
             if bound is None:
                 return usable
-            self.take_page(await draft.page(self._prefix, self._after, max(count, PAGE_JOBS)))
+            page = await draft.page(self._prefix, self._after, max(count, PAGE_JOBS))
+            self.take_page(page)
 
-    def take_page(self, page: _Page) -> None:
+    def _free(self, draft: Draft, key: str) -> bool:
+        return draft.is_free(key) and key not in self._skipped
+
+    def own(self, draft: Draft) -> list[tuple[str, str]]:
+        """What is left of our share of a head that is shared."""
+        if not self._preferred:
+            return []
+        return [
+            entry
+            for entry in self._keys
+            if entry[1].startswith(self._prefix) and self._free(draft, entry[1])
+        ]
+
+    def take_page(self, page: Snapshot) -> None:
         """The next page of ready jobs was read."""
-        self._keys = sorted([*self._keys, *((self._order(key), key) for key in page.fresh)])
-        self._after = page.last
-        self._bound = self._order(page.last) if page.last is not None else None
+        fresh = [key for key in page.items if key not in self._known]
+        self._known.update(fresh)
+        self._keys = sorted([*self._keys, *((self._order(key), key) for key in fresh)])
+        self._after = max(page.items) if page.more else None
+        self._bound = self._order(self._after) if self._after is not None else None
+        self._preferred = False
 
     def prefer(self, chosen: Sequence[tuple[str, str]]) -> None:
         """Let these come first."""
         mine = set(chosen)
         self._passed += [entry for entry in self._keys if entry not in mine]
         self._keys = sorted(chosen)
+        self._preferred = True
 
     def add(self, key: str) -> None:
         """A job has become ready in this draft."""
-        insort(self._keys, (self._order(key), key))
+        self.adopt(self._order(key), key)
 
     def adopt(self, order: str, key: str) -> None:
         """A job of a worker who is gone can be taken, too."""
-        insort(self._keys, (order, key))
+        if key not in self._known:
+            self._known.add(key)
+            insort(self._keys, (order, key))
 
-    def drop(self, key: str) -> None:
-        """It is not to be taken any more."""
-        self._keys = [entry for entry in self._keys if entry[1] != key]
-        if self._passed:
-            self._passed = [entry for entry in self._passed if entry[1] != key]
+    def skip(self, key: str) -> None:
+        """It is not to be taken in this draft."""
+        self._skipped.add(key)
 
     def _order(self, key: str) -> str:
         return key.removeprefix(self._prefix).partition("/")[0]

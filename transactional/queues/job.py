@@ -260,6 +260,7 @@ class JobInfo:
 # --- what lies in the store ----------------------------------------------------------------------
 
 _dump = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_parse = json.JSONDecoder().decode
 
 
 def as_json(value: Json, what: str) -> Json:
@@ -368,7 +369,7 @@ class Content:
 
 def decode_content(job: str, value: bytes) -> Content:
     """The content that lies in the store."""
-    doc = json.loads(value)
+    doc = _parse(value.decode())
     return Content(
         job,
         doc["payload"],
@@ -450,7 +451,7 @@ _FIELDS: Final = (
 
 def decode_record(value: bytes) -> Record:
     """The record that lies in the store."""
-    doc: Mapping[str, Any] = json.loads(value)
+    doc: Mapping[str, Any] = _parse(value.decode())
     return Record(**doc)
 
 

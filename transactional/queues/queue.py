@@ -15,8 +15,11 @@ and what comes with the end of a job is written with it or not at all::
 Order.  The next job is the ready one with the highest priority, and among those the one that was
 put first, by business time.  A lone claimant gets exactly that one.  Claimants of several processes
 who meet at the head would refuse each other's commits, so processes that met share it: each looks
-at a wider stretch, `WINDOW_MAX` jobs at most, and takes those first that fall to it by their ids.
-One that has met nobody for a while takes what is first again.
+at a wider stretch, `WINDOW_MAX` jobs at most, and takes those that fall to it by their ids.  Their
+shares are dealt anew each second; for that long a process claims from its share as it saw it, and
+need not look before each claim, for what it takes is compared anyway.  Nothing is found missing by
+that: only who looked says that there is no job.  A process that has met nobody for a while takes
+what is first again.
 
 All that one process asks of the queue at the same time shares commits (`commit_queue`), claims and
 ends of jobs alike.  A request whose own compares fail is refused alone; one whose writes make the
@@ -45,7 +48,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from transactional import commit_queue, rules
+from transactional import rules
 from transactional.clock import BusinessClock, microseconds
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
@@ -55,7 +58,7 @@ from transactional.errors import (
     TransactionalError,
     UnavailableError,
 )
-from transactional.queues.draft import CommitFull, Draft, Looked, Place
+from transactional.queues.draft import TURN_US, WINDOW_MAX, CommitFull, Draft, Looked, Place, Share
 from transactional.queues.job import (
     AFTER_MAX,
     ENDED,
@@ -80,6 +83,7 @@ from transactional.queues.job import (
 from transactional.queues.worker import Deed, Job, Session
 from transactional.retry import Decision, decided, settled_commit
 from transactional.shield import shielded
+from transactional.store import get_all
 from transactional.values import (
     COMMIT_BYTES_MAX,
     Compacted,
@@ -93,6 +97,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
+    from transactional.commit_queue import Group
+    from transactional.queues.draft import Kept
     from transactional.queues.job import Json
     from transactional.store import Store
     from transactional.values import Compare, WatchEvent, Write
@@ -169,6 +175,8 @@ class Request:
     claims: Session | None = None
     wanted: int = 0
     """How many jobs it claims, under which session."""
+    look: bool = False
+    """Whether it sees to the jobs of workers who are gone."""
     timely: bool = False
     """Whether it needs the authority's time exactly, and not as far as it is known."""
 
@@ -228,7 +236,9 @@ class WorkQueue:
         self._opening = asyncio.Lock()
         self._bell = _Bell(store, self._layout)
         self._background: set[asyncio.Task[None]] = set()
-        self._share: tuple[int, int] | None = None
+        self._share: Share | None = None
+        self._kept: Kept | None = None
+        self._pace = _Pace()
         self._crowded = False
         self._undisturbed = 0
         self._looked_at_s = -math.inf
@@ -397,6 +407,7 @@ class WorkQueue:
             jobs = [
                 Job(self, session.name, session.key, claimed, revision) for claimed in looked.jobs
             ]
+            self._pace.note(len(jobs), self._store.elapsed_s())
             for job in jobs:
                 session.take(job, partial(self._dropped, session.name))
             return looked, jobs
@@ -405,7 +416,7 @@ class WorkQueue:
         assert session.key is not None, "it was opened"
         request.known, request.keys = (session.key,), (session.key.key,)
         request.operations = 2 * count
-        request.claims, request.wanted = session, count
+        request.claims, request.wanted, request.look = session, count, look
         found: tuple[Looked, list[Job]] = await self._place(request)
         return found
 
@@ -423,7 +434,7 @@ class WorkQueue:
 
     def _dropped(self, session: str, job: str, token: int) -> None:
         """A job was claimed and nobody has it any more: give it back."""
-        self._start(self._give_back(session, job, token))
+        self._start(partial(self._give_back, session, job, token))
 
     async def _give_back(self, session: str, job: str, token: int) -> None:
         async def judge(draft: Draft) -> object:
@@ -491,7 +502,9 @@ class WorkQueue:
 
         async def judge(draft: Draft) -> None:
             try:
-                record = await draft.held(job.id, claim.session, claim.token, job.worker)
+                record = await draft.held(
+                    job.id, claim.session, claim.token, job.worker, claim.claimed.record
+                )
             except ClaimLostError:
                 if kind in ENDS and await draft.ended_before(job.id, claim.token):
                     return  # the answer to the first one was lost
@@ -526,8 +539,8 @@ class WorkQueue:
         claim, layout = job.claim, self._layout
         if claim.alive is None:
             return ()
-        record = claim.claimed.record.encode()
-        claimed = KeyValue(layout.claimed(job.id), record, claim.token, claim.token)
+        value = claim.claimed.value
+        claimed = KeyValue(layout.claimed(job.id), value, claim.token, claim.token)
         return (claimed, claim.alive, claim.claimed.followed or layout.followed(job.id))
 
     def leave(self, job: Job) -> None:
@@ -616,10 +629,10 @@ class WorkQueue:
     async def _infos(self, items: Mapping[str, KeyValue], state: JobState) -> list[JobInfo]:
         layout = self._layout
         ids = [layout.id_of(key) for key in items]
-        contents = (await self._store.get_many([layout.job(job) for job in ids])).items
+        contents = await get_all(self._store, [layout.job(job) for job in ids])
         records: dict[str, KeyValue] = dict(zip(ids, items.values(), strict=True))
         if state in ENDED:
-            ended = (await self._store.get_many([layout.ended(job) for job in ids])).items
+            ended = await get_all(self._store, [layout.ended(job) for job in ids])
             records = {job: ended[layout.ended(job)] for job in ids if layout.ended(job) in ended}
         told: list[JobInfo] = []
         for job in ids:
@@ -712,57 +725,37 @@ class WorkQueue:
     async def _place(self, request: Request) -> Any:
         return await self._queue.put(request)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Callable[[], Awaitable[object]]) -> None:
         task = asyncio.get_running_loop().create_task(self._logged(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _logged(self, work: Awaitable[object]) -> None:
+    async def _logged(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
-            await work
+            await work()
         except TransactionalError as error:
             log.warning("queue %s: %s", self.name, error)
 
-    async def _serve(self, group: list[Request]) -> None:
-        waiting = {id(request): request for request in group}
-        try:
-            await self._make(waiting)
-        except (UnavailableError, OutcomeUnknownError) as error:
-            if isinstance(error, OutcomeUnknownError):
-                for request in waiting.values():  # what they may have claimed is not known to them
-                    if request.claims is not None:
-                        request.claims.abandon()
-            commit_queue.refuse(waiting.values(), error)
-        except Exception as error:  # noqa: BLE001 handed to the one who is to blame
-            if len(waiting) <= 1:
-                commit_queue.refuse(waiting.values(), error)
-            else:
-                for request in list(waiting.values()):
-                    await self._serve([request])
-
-    async def _make(self, waiting: dict[int, Request]) -> None:
-        proposed: set[int] = set()
-
+    async def _serve(self, group: Group[Request]) -> None:
         async def decide(conflict: ConflictError | None) -> Decision[_Round]:
             if conflict is not None:
-                self._met(conflict, waiting)
-            judged = await self._judge(list(waiting.values()), hints=conflict is None)
+                self._met(conflict, group)
+            judged = await self._judge(group.waiting, anew=conflict is not None)
             draft = judged.draft
             if draft.writes():
-                proposed.update(id(request) for request, _ in judged.judged)
+                group.propose([request for request, _ in judged.judged])
             return Decision(judged, draft.compares(), draft.writes())
 
         try:
             judged, revision = await decided(self._store, decide)
         except OutcomeUnknownError:
-            spared = [request for name, request in waiting.items() if name not in proposed]
-            for request in spared:  # no commit held them: nothing of theirs is in doubt
-                del waiting[id(request)]
-            self._queue.put_back(spared)
+            for request in group.doubted():  # what they may have claimed is not known to them
+                if request.claims is not None:
+                    request.claims.abandon()
             raise
-        self._answer(waiting, judged, revision)
+        self._answer(group, judged, revision)
 
-    def _met(self, conflict: ConflictError, waiting: dict[int, Request]) -> None:
+    def _met(self, conflict: ConflictError, group: Group[Request]) -> None:
         """Learn from a conflict; who brought the compare that failed is refused."""
         failed = {compare.key for compare in conflict.failed if isinstance(compare, Revision)}
         if self._layout.config in failed:
@@ -770,15 +763,18 @@ class WorkQueue:
         if any(
             key.startswith((self._layout.all_ready, self._layout.all_claimed)) for key in failed
         ):
-            self._crowded, self._share, self._undisturbed = True, None, 0
-        for request in list(waiting.values()):
+            self._crowded, self._undisturbed = True, 0
+        for request in group.waiting:
             if any(compare in request.guards for compare in conflict.failed):
-                commit_queue.refuse([request], conflict)
-                del waiting[id(request)]
+                group.refuse(request, conflict)
 
-    async def _judge(self, requests: Sequence[Request], *, hints: bool) -> _Round:
-        draft = await self._open_draft(requests if hints else ())
-        await self._read_for(draft, requests)
+    async def _judge(self, requests: Sequence[Request], *, anew: bool) -> _Round:
+        """Judge one after the other; `anew`: what is remembered is not to be relied on."""
+        kept = self._kept
+        if anew or any(request.wanted for request in requests):
+            self._kept = None  # this draft chooses among them, and may not come to be
+        draft = await self._open_draft(() if anew else requests)
+        await self._read_for(draft, requests, None if anew else kept)
         judged = _Round(draft, [], [], [])
         for request in requests:
             before = draft.savepoint()
@@ -806,54 +802,64 @@ class WorkQueue:
         now_us = microseconds(self._clock.now())
         return Draft(self._store, self._layout, config=config, now_us=now_us, known=known)
 
-    async def _read_for(self, draft: Draft, requests: Sequence[Request]) -> None:
+    async def _read_for(self, draft: Draft, requests: Sequence[Request], kept: Kept | None) -> None:
         """Read together what all of them will look at."""
-        wanted = sum(request.wanted for request in requests)
-        if wanted and self._crowded and self._share is None:
-            self._share = await self._fair_share(requests)
         keys = [key for request in requests for key in request.keys]
         reads: list[Awaitable[object]] = []
         if keys:
             reads.append(draft.load(keys))
         if any(request.timely for request in requests):
             reads.append(self._tell_time(draft))
-        if wanted:
-            reads.append(draft.look_ahead(wanted, self._share, self._dice))
+        if wanted := sum(request.wanted for request in requests):
+            share = await self._fair_share(draft.now_us // TURN_US, requests)
+            look = any(request.look for request in requests)
+            if kept is not None and not look and kept.serves(wanted, share, draft.now_us):
+                draft.look_at(kept)
+            else:
+                ahead = min(self._pace.of(self._store.elapsed_s()), WINDOW_MAX // share.of)
+                reads.append(draft.look_ahead(wanted, share, ahead, self._dice))
         await asyncio.gather(*reads)
 
-    async def _fair_share(self, requests: Sequence[Request]) -> tuple[int, int] | None:
+    async def _fair_share(self, turn: int, requests: Sequence[Request]) -> Share:
         """Which of how many claimants we are, by the sessions that are alive."""
-        sessions = (await self._store.scan(self._layout.all_workers)).items
-        mine = next(r.claims for r in requests if r.claims is not None)
-        key = self._layout.worker(mine.name)
-        return (sorted(sessions).index(key), len(sessions)) if key in sessions else None
+        if not self._crowded:
+            return Share(turn)
+        if self._share is None or self._share.turn != turn:
+            sessions = (await self._store.scan(self._layout.all_workers)).items
+            mine = next(r.claims for r in requests if r.claims is not None)
+            key = self._layout.worker(mine.name)
+            self._share = Share(turn)
+            if key in sessions:
+                self._share = Share(turn, sorted(sessions).index(key), len(sessions))
+        return self._share
 
     async def _tell_time(self, draft: Draft) -> None:
         """Ask for the time; what is known of it otherwise lags by an answer's way."""
         draft.put_us = microseconds(await self._store.now())
         draft.now_us = max(draft.now_us, draft.put_us)
 
-    def _answer(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+    def _answer(self, group: Group[Request], judged: _Round, revision: int) -> None:
         for request, error in judged.refused:
-            commit_queue.refuse([request], error)
-            del waiting[id(request)]
+            group.refuse(request, error)
         claimed = False
         for request, result in judged.judged:
-            commit_queue.answer(request, request.finish(result, revision))
+            group.answer(request, request.finish(result, revision))
             claimed = claimed or request.claims is not None
-            del waiting[id(request)]
-        self._queue.put_back(judged.postponed)
         for request in judged.postponed:
-            del waiting[id(request)]
+            group.postpone(request)
+        if judged.draft.made_ready():
+            self._kept = None
+        elif claimed and self._crowded:
+            self._kept = judged.draft.left_over()
         if claimed and self._crowded:
             self._undisturbed += 1
             if self._undisturbed >= ALONE_AFTER:
-                self._crowded, self._share, self._undisturbed = False, None, 0
+                self._crowded, self._kept, self._undisturbed = False, None, 0
         for job in judged.draft.told:
-            self._start(self._tell(job))
+            self._start(partial(self._tell, job))
         if revision and self._store.elapsed_s() - self._forgot_at_s > FORGET_EVERY_S:
             self._forgot_at_s = self._store.elapsed_s()
-            self._start(self.forget())
+            self._start(self.forget)
 
     async def _tell(self, job: str) -> None:
         """Tell the followers of a job that it ended."""
@@ -940,6 +946,29 @@ def _wanted(
             raise InvalidRequestError(f"keep_ended_s is 0 to {KEEP_S_MAX:g}, not {keep_ended_s!r}")
         wanted["keep_ended_s"] = float(keep_ended_s)
     return wanted
+
+
+class _Pace:
+    """How many jobs a process claims in a second, about."""
+
+    def __init__(self) -> None:
+        self._begun_s = -math.inf
+        self._count = self._before = 0
+
+    def note(self, count: int, now_s: float) -> None:
+        """So many were claimed."""
+        self._turn(now_s)
+        self._count += count
+
+    def of(self, now_s: float) -> int:
+        """As many as in this second or in the one before."""
+        self._turn(now_s)
+        return max(self._count, self._before)
+
+    def _turn(self, now_s: float) -> None:
+        if (passed_s := now_s - self._begun_s) >= 1.0:
+            self._before = self._count if passed_s < 2.0 else 0
+            self._begun_s, self._count = now_s, 0
 
 
 # --- waiting -------------------------------------------------------------------------------------

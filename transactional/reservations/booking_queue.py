@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
-from transactional import commit_queue
 from transactional.commit_queue import CommitQueue
 from transactional.errors import (
     OperationIdReusedError,
@@ -47,8 +46,10 @@ from transactional.retry import Decision, check_guards, decided
 from transactional.values import Absent, Put
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from transactional.commit_queue import Group
     from transactional.errors import ConflictError
     from transactional.reservations.schedule import Schedule
     from transactional.store import Store
@@ -136,71 +137,48 @@ class BookingQueue:
         """Held while a group is served; whoever holds it has the days for himself."""
         return self._queue.busy
 
-    async def _serve(self, group: list[Request]) -> None:
-        waiting = {id(request): request for request in group}
-        try:
-            await self._make(waiting)
-        except (UnavailableError, OutcomeUnknownError) as error:
-            commit_queue.refuse(waiting.values(), error)
-        except Exception as error:  # noqa: BLE001 handed to the one who is to blame
-            if len(waiting) <= 1:
-                commit_queue.refuse(waiting.values(), error)
-            else:
-                for request in list(waiting.values()):
-                    await self._serve([request])
-
-    async def _make(self, waiting: dict[int, Request]) -> None:
-        proposed: set[int] = set()
-
+    async def _serve(self, group: Group[Request]) -> None:
         async def decide(conflict: ConflictError | None) -> Decision[_Round]:
             if conflict is not None:
                 self._schedule.doubt(conflict.failed)
-                await self._answer_repeats(waiting, conflict)
-                for request in waiting.values():
+                await self._answer_repeats(group, conflict)
+                for request in group.waiting:
                     check_guards(conflict, request.guards)
             now = await self._store.now()
-            judged = await self._judge(waiting, now, anew=False)
+            judged = await self._judge(group.waiting, now, anew=False)
             if not judged.accepted and judged.refused and judged.drafted.remembered:
-                judged = await self._judge(waiting, now, anew=True)
+                judged = await self._judge(group.waiting, now, anew=True)
             if not judged.accepted:
                 return Decision(judged)
             compares, writes = judged.drafted.compares(), [*judged.drafted.writes.values()]
+            group.propose([request for request, _ in judged.accepted])
             for request, drafts in judged.accepted:
-                proposed.add(id(request))
                 compares += request.guards
                 writes.append(Put(request.made, encode_made(request.kind, drafts)))
                 if request.key is not None:
                     compares.append(Absent(request.made))
             return Decision(judged, compares, writes)
 
-        try:
-            judged, revision = await decided(self._store, decide)
-        except OutcomeUnknownError:
-            spared = [request for name, request in waiting.items() if name not in proposed]
-            for request in spared:  # no commit held them: nothing of theirs is in doubt
-                del waiting[id(request)]
-            self._queue.put_back(spared)
-            raise
-        await self._answer_all(waiting, judged, revision)
+        judged, revision = await decided(self._store, decide)
+        await self._answer_all(group, judged, revision)
 
-    async def _answer_all(self, waiting: dict[int, Request], judged: _Round, revision: int) -> None:
+    async def _answer_all(self, group: Group[Request], judged: _Round, revision: int) -> None:
         """Answer everybody by the judgement that stands; the postponed go back into the queue."""
         if revision:
             entered = self._schedule.committed(judged.drafted, revision)
             for request, drafts in judged.accepted:
-                self._answer(waiting, request, tuple(entered[d.id] for d in drafts))
-        self._queue.put_back(judged.postponed)
+                group.answer(request, tuple(entered[d.id] for d in drafts))
         for request in judged.postponed:
-            del waiting[id(request)]
+            group.postpone(request)
         now = await self._store.now()
-        refusals = [self._refuse(waiting, r, why, judged.drafted, now) for r, why in judged.refused]
+        refusals = [self._refuse(group, r, why, judged.drafted, now) for r, why in judged.refused]
         # All of them end before one that failed is served again: none may answer behind its back.
         for failure in await asyncio.gather(*refusals, return_exceptions=True):
             if failure is not None:
                 raise failure
 
-    async def _judge(self, waiting: dict[int, Request], now: datetime, *, anew: bool) -> _Round:
-        requests = [(request, request.drafts(now)) for request in waiting.values()]
+    async def _judge(self, waiting: Sequence[Request], now: datetime, *, anew: bool) -> _Round:
+        requests = [(request, request.drafts(now)) for request in waiting]
         drafted = await self._schedule.open(
             [d for _, drafts in requests for d in drafts], anew=anew
         )
@@ -219,36 +197,34 @@ class BookingQueue:
                 judged.accepted.append((request, entries))
         return judged
 
-    async def _answer_repeats(self, waiting: dict[int, Request], conflict: ConflictError) -> None:
+    async def _answer_repeats(self, group: Group[Request], conflict: ConflictError) -> None:
         """Answer those whose idempotency key has made a booking before."""
-        for request in list(waiting.values()):
+        for request in group.waiting:
             if request.key is not None and conflict.current.get(request.made) is not None:
-                await self._answer_repeat(waiting, request)
+                await self._answer_repeat(group, request)
 
-    async def _answer_repeat(self, waiting: dict[int, Request], request: Request) -> None:
+    async def _answer_repeat(self, group: Group[Request], request: Request) -> None:
         try:
             first = await self._first_made(request)
         except (UnavailableError, OutcomeUnknownError):
             raise
         except Exception as error:  # noqa: BLE001 it is his alone
-            commit_queue.refuse([request], error)
-            del waiting[id(request)]
+            group.refuse(request, error)
         else:
-            self._answer(waiting, request, first)
+            group.answer(request, first)
 
     async def _refuse(
         self,
-        waiting: dict[int, Request],
+        group: Group[Request],
         request: Request,
         no_capacity: NoCapacity,
         drafted: DraftSchedule,
         now: datetime,
     ) -> None:
         if request.key is not None and await self._store.get(request.made) is not None:
-            await self._answer_repeat(waiting, request)  # a repeat is not in its own way
+            await self._answer_repeat(group, request)  # a repeat is not in its own way
             return
-        commit_queue.refuse([request], await self._schedule.conflict(no_capacity, now, drafted))
-        del waiting[id(request)]
+        group.refuse(request, await self._schedule.conflict(no_capacity, now, drafted))
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
         """What the idempotency key made before, as it stands now: all of it still live.
@@ -269,8 +245,3 @@ class BookingQueue:
             if booking.lapsed(now):
                 raise HoldExpired(booking, None)
         return tuple(stands)
-
-    @staticmethod
-    def _answer(waiting: dict[int, Request], request: Request, answer: tuple[Booking, ...]) -> None:
-        del waiting[id(request)]
-        commit_queue.answer(request, answer)
