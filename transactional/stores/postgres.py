@@ -154,6 +154,8 @@ WEAK: Final = {
     "synchronous_commit": ("on", "remote_apply", "remote_write", "local"),
 }
 """The settings without which an acknowledged commit can be lost when the machine falls."""
+NEVER: Final = (1 << 63) - 1
+"""A revision that no commit has, and the largest that PostgreSQL takes."""
 _OPTIONS: Final = (
     "host",
     "reads",
@@ -311,7 +313,12 @@ class _Hosts:
             try:
                 async with asyncio.timeout(CONNECT_S):
                     connection, server, writable = await self._try(host, port)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                OSError,  # TimeoutError is one
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+            ) as error:
                 reasons.append(f"{name}: {_refused(error)}")
                 continue
             if writable == standby:
@@ -411,7 +418,10 @@ class _Link:
                 raise
             self.drop()
             raise _LostError(_words(error)) from error
-        except (OSError, asyncpg.InterfaceError) as error:
+        except asyncpg.DataError:
+            raise  # of a value that cannot be sent; nothing was
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # The last is of a connection that the server has just given up, in asyncpg's words.
             self.drop()
             raise _LostError(_words(error)) from error
         finally:
@@ -505,7 +515,7 @@ _Entry = tuple[int, int, str, bytes | None, int | None, str | None, bool]
 def _compare_entry(compare: Compare) -> _Entry:
     match compare:
         case Revision(key, revision):
-            return (schema.COMPARE, schema.REVISION, key, None, revision, None, False)
+            return (schema.COMPARE, schema.REVISION, key, None, min(revision, NEVER), None, False)
         case Exists(key):
             return (schema.COMPARE, schema.EXISTS, key, None, None, None, False)
         case Absent(key):
@@ -513,7 +523,7 @@ def _compare_entry(compare: Compare) -> _Entry:
         case ValueIs(key, value):
             return (schema.COMPARE, schema.VALUE, key, value, None, None, False)
         case Unchanged(prefix, since):
-            return (schema.COMPARE, schema.UNCHANGED, prefix, None, since, None, False)
+            return (schema.COMPARE, schema.UNCHANGED, prefix, None, min(since, NEVER), None, False)
         case LeaseAlive(lease):
             return (schema.COMPARE, schema.LEASE, lease, None, None, None, False)
 
@@ -915,7 +925,7 @@ class PostgresStore:
             for call in batch:
                 call.lost(f"the answer of PostgreSQL was lost: {error}")
             return
-        except asyncpg.PostgresError as error:
+        except (asyncpg.PostgresError, asyncpg.DataError) as error:
             # A request that the server cannot even judge must not take its neighbours along.
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -1157,6 +1167,7 @@ class PostgresStore:
     async def _keep_up(self, feed: Feed) -> None:
         """Publish what is new, for as long as anybody watches."""
         listening: asyncpg.Connection[Any] | None = None
+        away = False
         while True:
             self._news.clear()
             try:
@@ -1165,6 +1176,7 @@ class PostgresStore:
                     await connection.add_listener(self._sql.channel, self._notified)
                     listening = connection
                 await self._publish(feed)
+                away = False
             except (
                 TransactionalError,
                 _LostError,
@@ -1175,7 +1187,9 @@ class PostgresStore:
                 if isinstance(error, EpochMismatchError):
                     feed.close()
                     return
-                _log.warning("changes cannot be followed, to be tried again: %s", error)
+                if not away:
+                    _log.warning("changes cannot be followed, to be tried again: %s", error)
+                away = True
             if not self._watchers:
                 return
             with contextlib.suppress(TimeoutError):

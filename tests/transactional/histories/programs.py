@@ -24,7 +24,6 @@ from tests.transactional.workloads import WORKLOADS
 from transactional.__main__ import main as command
 from transactional.server.admission import Listen
 from transactional.server.server import Authority
-from transactional.stores.http import HTTPStore
 
 PATIENCE_S = 20.0
 """How long an authority may be away before a client gives up, which fails the test."""
@@ -79,7 +78,7 @@ def client(  # noqa: PLR0917 what a command line is
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 try:
-                    store = await HTTPStore.open(url)
+                    store = await t.connect(url)
                     break
                 except t.UnavailableError:
                     await asyncio.sleep(0.02)

@@ -12,17 +12,20 @@ import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import transactional as t
 from tests.transactional.authority import Relay
 from tests.transactional.histories.programs import merged
 from tests.transactional.linearizability import Recorder
 from tests.transactional.workloads import look_back
-from transactional.stores.http import HTTPStore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from typing import Any
 
     from tests.transactional.histories.fork_server import Child, ForkServer
+
+    Deed = Callable[[], Awaitable[None]]
 
 CLIENTS = 8
 STEPS = {"queue": 20, "register": 30, "append": 16, "lock": 15, "reservation": 20, "log": 12}
@@ -54,6 +57,15 @@ class Scene:
 
     # --- who is there ---
 
+    def url(self, port: int) -> str:
+        """Where the store is, seen through a port."""
+        return f"http://127.0.0.1:{port}"
+
+    async def end_authority(self) -> None:
+        assert self.authority is not None
+        self.authority.signal(signal.SIGKILL)
+        await self.authority.ended
+
     async def raise_authority(self) -> None:
         out = self.directory / "authority.out"
         given = (str(self.directory / "store.db"), self.port, self.fault)
@@ -69,7 +81,7 @@ class Scene:
         record.touch()
         self.records.append(record)
         seed, steps = self.dice.randrange(1 << 30), STEPS[self.workload]
-        given = (self.relay.url, self.workload, seed, number, steps, str(record))
+        given = (self.url(self.relay.port), self.workload, seed, number, steps, str(record))
         out = self.directory / f"client{number}.out"
         self.clients.append(self.server.start("client", *given, out=out))
 
@@ -78,9 +90,7 @@ class Scene:
     async def kill_authority(self) -> None:
         away = self.directory / "away"
         away.touch()
-        assert self.authority is not None
-        self.authority.signal(signal.SIGKILL)
-        await self.authority.ended
+        await self.end_authority()
         await self.raise_authority()
         away.unlink()
 
@@ -133,16 +143,22 @@ class Scene:
     def _written(self) -> int:
         return sum(record.stat().st_size for record in self.records)
 
+    def trouble_of_the_server(self) -> dict[Deed, int]:
+        """What may happen to the server, and how often in proportion."""
+        return {self.stop_authority: 2, self.kill_authority: 2}
+
+    def most(self) -> dict[str, int]:
+        """What may happen only so often."""
+        return {"kill_authority": FALLS_MAX, "kill_client": KILLED_MAX}
+
     async def _trouble(self) -> None:
         odds = {
             self.cut_after: 4,
             self.cut_before: 4,
-            self.stop_authority: 2,
             self.stop_client: 2,
             self.kill_client: 2,
-            self.kill_authority: 2,
-        }
-        most = {"kill_authority": FALLS_MAX, "kill_client": KILLED_MAX}
+        } | self.trouble_of_the_server()
+        most = self.most()
         while True:
             await self._some_answers()
             if not self._running():
@@ -166,12 +182,9 @@ class Scene:
         assert set(statuses) <= {0, -signal.SIGKILL}, statuses
         await self.relay.stop()
         last = Recorder()
-        store = await HTTPStore.open(f"http://127.0.0.1:{self.port}")
-        await look_back(self.workload, store, last)
-        await store.close()
-        assert self.authority is not None
-        self.authority.signal(signal.SIGKILL)
-        await self.authority.ended
+        async with t.open(self.url(self.port)) as store:
+            await look_back(self.workload, store, last)
+        await self.end_authority()
         events = merged(self.records)
         return events + [
             {**event, "index": event["index"] + len(events), "process": 0} for event in last.events

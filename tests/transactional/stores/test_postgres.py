@@ -244,6 +244,14 @@ async def test_a_range_is_compared_whichever_way_is_shorter(
             assert (await sql(store, asked, prefix, since))[0]["x"] is changed, (prefix, since)
 
 
+async def test_numbers_beyond_those_of_the_server_are_compared(store: t.Store) -> None:
+    """A revision of twenty digits is one that no key has, not an error of the line."""
+    await store.commit([], [t.Put("a", b"")])
+    for compare in (t.Revision("a", 1 << 70), t.Unchanged("b", 1 << 70)):
+        with pytest.raises(t.ConflictError):
+            await store.commit([compare], [t.Put("a", b"x")])
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
