@@ -105,12 +105,12 @@ async def locks(engine: str, count: int) -> None:
                 await grant.release()
 
         waiting: list[asyncio.Task[None]] = []
-        for begun in range(0, count, 250):
-            some = range(begun, min(begun + 250, count))
+        for begun in range(0, count, 1000):
+            some = range(begun, min(begun + 1000, count))
             waiting += [asyncio.create_task(wait(n)) for n in some]
             while await _keys(bare, "lock/a/wait/") < len(waiting):  # noqa: ASYNC110 it is in the store
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(1.0)
+                await asyncio.sleep(0.2)
+        await _settled(counted)
         beside = await commits(bare)
         counted.calls.clear()
         await first.release()
@@ -124,6 +124,14 @@ async def locks(engine: str, count: int) -> None:
         if count > FEW:  # each would give its place back, one by one
             await bare.close()
         await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _settled(store: Counted) -> None:
+    """Wait until those who came last have found their places."""
+    before = Counter({"": 1})
+    while store.calls != before:
+        before = Counter(store.calls)
+        await asyncio.sleep(1.0)
 
 
 async def _keys(store: t.Store, prefix: str) -> int:

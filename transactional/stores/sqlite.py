@@ -115,7 +115,7 @@ RECENT_COMMITS_MAX: Final = 4096
 LOOK_ROWS_MAX: Final = 20_000
 """Most changes that are looked through for a prefix; if there are more, it may have changed."""
 CHECKPOINT_BYTES: Final = 32 << 20
-"""Bytes in the log, about, at which it is moved into the database file."""
+"""How large the log may become until it is moved into the database file."""
 REST_S_MIN: Final = 0.1
 """Pause after a group that failed, if nobody asks for anything and a lease is due; it doubles."""
 REST_S_MAX: Final = 1.0
@@ -540,12 +540,11 @@ class SQLiteStore:
 
     def figures(self) -> Mapping[str, float]:
         """Return what there is to watch; see ``Measured``."""
-        files = [self._path, self._path.with_name(self._path.name + "-wal")]
-        file, log = [path.stat().st_size if path.exists() else 0 for path in files]
+        file = self._path.stat().st_size if self._path.exists() else 0
         return {
             "leases": self._state.leases,
             "file_bytes": file,
-            "log_bytes": log,
+            "log_bytes": self._state.log_bytes,
             "waiting_commits": self._writer.waiting,
             "watches": self._feed.watches,
             "clock_refused_total": self._time.refused,
@@ -685,12 +684,12 @@ class State:
         self._operations: dict[str, _Record] = {}
         self._operations_since = self.revision
         """Every record of a later revision than this is in ``_operations``."""
-        self._bytes_written = 0
-        """Roughly, since the last checkpoint; tells when another one is worth its while."""
-        self._log_bytes = 2.0
-        """Bytes in the log for each of those, as the last checkpoint has seen."""
-        (self._page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        # A log that begins anew is cut to this, so that its size says how much there is beyond it.
+        connection.execute(f"PRAGMA journal_size_limit={CHECKPOINT_BYTES}")
         (_, _, path), *_ = connection.execute("PRAGMA database_list").fetchall()
+        self._log_path = Path(path + "-wal")
+        self._log_moved = 0
+        """How large the log was at the last checkpoint, if it did not begin anew since."""
         self._scrubber = sqlite_scrub.Scrubber(connection, Path(path))
         self._scrub_s: float | None = None
         self.scrub_is_hindered = False
@@ -771,18 +770,27 @@ class State:
 
     def checkpoint_if_due(self) -> None:
         """Move the log's content into the database file, if there is enough of it."""
-        if self._bytes_written * self._log_bytes >= CHECKPOINT_BYTES:
+        size = self.log_bytes
+        if size < self._log_moved:
+            self._log_moved = 0
+        # One that a reader holds up does not begin anew; then not after each group.
+        if size > max(CHECKPOINT_BYTES, self._log_moved + CHECKPOINT_BYTES // 8):
             self.checkpoint()
+            self._log_moved = size
 
     def checkpoint(self) -> None:
         """Move the log's content into the database file, as far as readers allow."""
         self._scrubber.note_log()
-        (_, frames, moved), *_ = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if frames == moved and self._bytes_written:  # then the log begins anew each time
-            ratio = frames * self._page_bytes / self._bytes_written
-            self._log_bytes = min(max(ratio, 0.25), 64.0)
-        self._bytes_written = 0
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._cut(VACUUM_PAGES)
+
+    @property
+    def log_bytes(self) -> int:
+        """How large the log is; up to ``CHECKPOINT_BYTES`` some of it may be of no use any more."""
+        try:
+            return self._log_path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _cut(self, pages_max: int) -> None:
         """Cut the file shorter, if much of it is free."""
@@ -830,7 +838,6 @@ class State:
             over = self._rebuild()
         self.scrub_is_hindered = False
         self._scrub_s = None if over else self._scrubber.next_s
-        self._bytes_written = 0
         return over
 
     def let_go(self) -> None:
@@ -910,7 +917,6 @@ class State:
             added = _totals_of_rows(checked)
             self._count("history", added)
             pending.rows += added[0]
-            self._bytes_written += 512 * added[0] + 2 * added[2]
             pending.history_rows = []
         if records := pending.operation_rows:
             old = self._own_records([row[1] for row in records if row[0] == schema.OWN])

@@ -192,6 +192,25 @@ async def test_the_file_shrinks_when_most_of_it_is_free(tmp_path: Path) -> None:
     assert sqlite_file.verify(path) == []
 
 
+@pytest.mark.parametrize("size", [10, 3000, 100_000])
+async def test_the_log_beside_the_file_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Counterexample: it was estimated by rows, and grew to four times as much with small ones.
+
+    Keys far apart, so that each is a page of the log; or one page that is large.
+    """
+    monkeypatch.setattr("transactional.stores.sqlite.CHECKPOINT_BYTES", 1 << 20)
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    await store.commit([], [t.Put(f"k/{n:04}", b"x" * 3000) for n in range(0, 500, 5)])
+    for number in range(100):
+        keys = [f"k/{(number * 7 + n * 31) % 500:04}" for n in range(16 if size < 10_000 else 2)]
+        await store.commit([], [t.Put(key, b"x" * size) for key in set(keys)])
+        assert store.figures()["log_bytes"] < 4 << 20
+    await store.close()
+
+
 # --- options -------------------------------------------------------------------------------------
 
 
