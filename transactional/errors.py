@@ -208,7 +208,10 @@ class UnknownSchemeError(WrongRequestError):
     """``open()`` was given a URL that names no engine; nothing was opened."""
 
     code = "unknown_scheme"
-    hint = "use memory: | sqlite:PATH | http(s)://HOST:PORT | postgresql://USER@HOST:PORT/DATABASE"
+    hint = (
+        "use memory: | sqlite:PATH | http(s)://HOST:PORT | etcd://HOST:PORT,HOST:PORT/NAME"
+        " | postgresql://USER@HOST:PORT/DATABASE"
+    )
 
 
 class UnauthorizedError(WrongRequestError):

@@ -332,6 +332,15 @@ class Compactable(Protocol):
 
 
 @runtime_checkable
+class Advises(Protocol):
+    """An engine that knows what an operator should change about its server."""
+
+    def advice(self) -> Sequence[str]:
+        """Return a sentence for each such thing, as it was when the store was opened."""
+        ...
+
+
+@runtime_checkable
 class Shareable(Protocol):
     """An engine that wants to know that holders of its leases may live in other processes."""
 

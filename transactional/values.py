@@ -307,5 +307,9 @@ class Capabilities:
     watch: bool = True
     max_operations: int = OPERATIONS_MAX
     value_bytes_max: int = VALUE_BYTES_MAX
+    commit_bytes_max: int = COMMIT_BYTES_MAX
+    forgets_in_place: bool = True
+    """Whether ``forget`` leaves the rest of the history; else a watch from before is told that
+    all before the commit is compacted."""
     reads: tuple[str, ...] = ("",)
     """Prefixes of what this client may read; the empty one is every key."""

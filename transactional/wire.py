@@ -370,6 +370,8 @@ def dump_capabilities(found: Capabilities) -> Document:
         "watch": found.watch,
         "max_operations": found.max_operations,
         "value_bytes_max": found.value_bytes_max,
+        "commit_bytes_max": found.commit_bytes_max,
+        "forgets_in_place": found.forgets_in_place,
         "reads": list(found.reads),
     }
 
@@ -384,6 +386,8 @@ def load_capabilities(doc: Document) -> Capabilities:
         watch=bool(doc.get("watch")),
         max_operations=whole(doc.get("max_operations")),
         value_bytes_max=whole(doc.get("value_bytes_max")),
+        commit_bytes_max=whole(doc.get("commit_bytes_max")),
+        forgets_in_place=yes_or_no(doc.get("forgets_in_place")),
         reads=tuple([text(prefix) for prefix in entries(doc.get("reads"))]),
     )
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.transactional import postgres
+from tests.transactional.servers import etcd_url
 from transactional.server.admission import Listen
 from transactional.server.server import Authority
+from transactional.stores.etcd import EtcdStore
 from transactional.stores.http import HTTPStore
 from transactional.stores.memory import MemoryStore
 from transactional.stores.sqlite import SQLiteStore
@@ -120,11 +122,30 @@ class PostgresEngine:
             await postgres.drop(self.url)
 
 
+class EtcdEngine:
+    """A name of its own on a member that the tests of this process share."""
+
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._clients: list[EtcdStore] = []
+        self.url = etcd_url()
+
+    async def client(self) -> Store:
+        client = await EtcdStore.open(self.url, clock=self._clock)
+        self._clients.append(client)
+        return client
+
+    async def stop(self) -> None:
+        for client in self._clients:
+            await client.close()
+
+
 ENGINES: dict[str, Callable[..., Engine]] = {
     "memory": MemoryEngine,
     "sqlite": SQLiteEngine,
     "http": HTTPEngine,
     "postgres": PostgresEngine,
+    "etcd": EtcdEngine,
 }
 TIMED = ("memory", "sqlite", "http", "postgres")
 """Engines whose leases run out by the clock that they are given."""

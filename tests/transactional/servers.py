@@ -7,7 +7,18 @@ does, that is a failure.  What was skipped is said once more at the end of the r
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from itertools import count
 from pathlib import Path
 from shutil import which
 
@@ -41,3 +52,130 @@ def missing(engine: str, what: str) -> None:
     if required(engine):
         pytest.fail(f"{reason} (CONVOCA_REQUIRE names it)", pytrace=False)
     pytest.skip(reason)
+
+
+def free_ports(number: int) -> list[int]:
+    """Return ports that were free just now."""
+    sockets = [socket.socket() for _ in range(number)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+# --- etcd ----------------------------------------------------------------------------------------
+
+
+class EtcdMember:
+    """One member in a process of its own, that can be killed, stopped and started again.
+
+    ``peer_urls`` is how the others reach it: itself, or a relay that can be cut.
+    """
+
+    def __init__(self, directory: Path, name: str, client: int, peer: int) -> None:
+        self.directory = directory / name
+        self.name = name
+        self.client = client
+        self.peer = peer
+        self.options: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.client}"
+
+    def start(self, cluster: str, *, advertise: int | None = None, token: str = "convoca") -> None:  # noqa: S107 a name
+        (program,) = require("etcd", "etcd")
+        here = f"http://127.0.0.1:{self.client}"
+        self._process = subprocess.Popen(
+            [
+                "timeout", str(LIFE_S), program, "--name", self.name,
+                "--data-dir", str(self.directory), "--log-level", "fatal", "--logger", "zap",
+                "--listen-client-urls", here, "--advertise-client-urls", here,
+                "--listen-peer-urls", f"http://127.0.0.1:{self.peer}",
+                "--initial-advertise-peer-urls", f"http://127.0.0.1:{advertise or self.peer}",
+                "--initial-cluster", cluster, "--initial-cluster-token", token,
+                "--heartbeat-interval", "100", "--election-timeout", "1000", *self.options,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def pid(self) -> int | None:
+        """Of etcd itself and not of the ``timeout`` around it; None if it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return next(iter(map(int, children.read_text().split())), None)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; of SIGKILL the end is awaited."""
+        assert self._process is not None
+        if number == signal.SIGKILL:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        elif (pid := self.pid) is not None:
+            os.kill(pid, number)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGKILL)
+
+    def ask(self, path: str, body: object = None) -> dict:
+        url = f"http://{self.address}{path}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data)
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310 the same
+            return json.loads(answer.read())
+
+    def healthy(self) -> bool:
+        try:
+            return self.ask("/health").get("health") == "true"
+        except (OSError, ValueError):
+            return False
+
+    def leads(self) -> bool:
+        try:
+            found = self.ask("/v3/maintenance/status", {})
+        except (OSError, ValueError):
+            return False
+        return found.get("leader") == found["header"]["member_id"]
+
+
+def memory_directory() -> Path:
+    """Return a fresh directory in memory, where there is one: fsync costs nothing there."""
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 it is meant
+    found = Path(tempfile.mkdtemp(prefix="convoca-", dir=base))
+    atexit.register(shutil.rmtree, found, ignore_errors=True)
+    return found
+
+
+def wait_until(holds, what: str, *, within_s: float = 60) -> None:
+    """Wait for a server, blocking."""
+    end_s = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"{what} did not come about within {within_s:g} s")
+        time.sleep(0.05)
+
+
+_etcd: list[EtcdMember] = []
+_names = count()
+
+
+def etcd_url() -> str:
+    """Return the URL of a store of its own, on a member that this process keeps running."""
+    require("etcd", "etcd")
+    if not _etcd:
+        client, peer = free_ports(2)
+        member = EtcdMember(memory_directory(), "one", client, peer)
+        member.start(f"one=http://127.0.0.1:{peer}")
+        atexit.register(member.stop)
+        wait_until(member.healthy, "etcd")
+        _etcd.append(member)
+    return f"etcd://{_etcd[0].address}/s{next(_names)}"

@@ -101,7 +101,8 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         default=os.environ.get("CONVOCA_STORE", DEFAULT_STORE),
         metavar="URL",
         # What the variable holds is not told: a URL may have a token in it.
-        help=f"sqlite:PATH or http://HOST:PORT (default: $CONVOCA_STORE, or {DEFAULT_STORE})",
+        help="sqlite:PATH, http://HOST:PORT or etcd://HOST:PORT,HOST:PORT/NAME"
+        f" (default: $CONVOCA_STORE, or {DEFAULT_STORE})",
     )
     sub.add_argument(
         "--token-file", type=Path, help="token for the authority (default: $CONVOCA_TOKEN)"

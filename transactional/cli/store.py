@@ -18,7 +18,7 @@ from transactional.errors import (
     NotFoundError,
 )
 from transactional.lock import Lock
-from transactional.store import compare_and_swap, scan_all
+from transactional.store import Advises, compare_and_swap, scan_all
 from transactional.values import Compacted, DeletePrefix, Fenced, Put
 
 if TYPE_CHECKING:
@@ -170,6 +170,22 @@ async def _resolve(options: argparse.Namespace) -> None:
     cli.show(options, [row])
 
 
+async def _doctor(options: argparse.Namespace) -> int:
+    """Show what the store promises and what its server should be changed in; 1 if anything is."""
+    async with cli.opened(options) as store:
+        promises = store.capabilities
+        advice = store.advice() if isinstance(store, Advises) else []
+        rows: list[dict[str, cli.Cell]] = [
+            {"what": "engine", "found": promises.engine},
+            {"what": "durable", "found": promises.durable},
+            {"what": "fault tolerant", "found": promises.fault_tolerant},
+            {"what": "operations in a commit", "found": promises.max_operations},
+            {"what": "bytes in a commit", "found": promises.commit_bytes_max},
+        ]
+    cli.show(options, [*rows, *({"what": "advice", "found": line} for line in advice)])
+    return 1 if advice else 0
+
+
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--callers", type=int, default=64, help="concurrent callers (default: 64)")
     sub.add_argument("--seconds", type=float, default=2.0, help="how long (default: 2)")
@@ -214,5 +230,6 @@ COMMANDS: Final = (
     cli.Command("watch", "print commits as they happen", _watch_arguments, _watch),
     cli.Command("lock", "run a program while holding a lock", _lock_arguments, _lock),
     cli.Command("resolve", "settle an operation of unknown outcome", _resolve_arguments, _resolve),
+    cli.Command("doctor", "say what a store keeps, and what to change", cli.add_store, _doctor),
     cli.Command("bench", "measure compare-and-swap on a store", _bench_arguments, _bench),
 )

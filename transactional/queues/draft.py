@@ -48,7 +48,6 @@ from transactional.queues.job import (
 )
 from transactional.store import get_all, scan_all
 from transactional.values import (
-    COMMIT_BYTES_MAX,
     SCAN_KEYS_MAX,
     Delete,
     DeletePrefix,
@@ -87,10 +86,6 @@ MARKER_S: Final = 7 * 86_400.0
 
 PAGE_JOBS: Final = 64
 """Fewest ready jobs that are read at once."""
-
-
-BYTES_MAX: Final = COMMIT_BYTES_MAX // 2
-"""Most bytes of values that a commit writes for the queue itself; the rest is for callers' own."""
 
 
 Savepoint = tuple[int, int, "dict[str, Write]", int]
@@ -161,6 +156,8 @@ class Draft:
         self._queue = layout.queue
         self._config, self._config_revision = config
         self._operations_max = store.capabilities.max_operations
+        # For what the queue itself writes; the rest of a commit is for callers' own.
+        self._bytes_max = store.capabilities.commit_bytes_max // 2
         self.now_us = now_us
         self.put_us = now_us
         """The authority's own time, which orders what is put; `now_us` may run a little ahead."""
@@ -225,7 +222,7 @@ class Draft:
         return (
             len(self._compares) + len(self._given) + compares <= limit
             and len(self._writes) + len(self._given_writes) + writes <= limit
-            and self._bytes <= BYTES_MAX
+            and self._bytes <= self._bytes_max
         )
 
     def _was_too_much(self, before: Savepoint, *, first: bool) -> bool:

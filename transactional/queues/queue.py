@@ -85,7 +85,6 @@ from transactional.retry import Decision, decided, settled_commit
 from transactional.shield import shielded
 from transactional.store import get_all
 from transactional.values import (
-    COMMIT_BYTES_MAX,
     Compacted,
     Exists,
     KeyValue,
@@ -247,7 +246,7 @@ class WorkQueue:
             self._serve,
             what=f"requests to queue {name!r}",
             operations_max=store.capabilities.max_operations,
-            bytes_max=COMMIT_BYTES_MAX // 2,
+            bytes_max=store.capabilities.commit_bytes_max // 2,
         )
 
     # --- putting --------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """The engines behind one Protocol, and the URL that chooses between them.
 
 `memory` is the specification in the fewest lines, `sqlite` the durable one, `http` the client of an
-authority that serves one of them, `postgres` for processes on many machines.  They share the rules
-(`transactional/rules.py`), the `feed` of watchers, the table of `leases`, the `writer_thread` with
-its group commit and the `call_queue` of who asks a server.
+authority that serves one of them, `postgres` for processes on many machines, `etcd` for what must
+survive machines.  They share the rules (`transactional/rules.py`), the `feed` of watchers, the
+table of `leases`, the `writer_thread` with its group commit and the `call_queue` of who asks a
+server.
 
 An engine's module is imported when its scheme is opened, so nobody pays for (or needs to install)
 what he does not use.
@@ -39,13 +40,14 @@ async def connect(
     """Return an open store for ``url``; the caller closes it.
 
     ``memory:`` | ``sqlite:PATH`` | ``http://HOST:PORT`` | ``https://HOST:PORT`` |
+    ``etcd://HOST:PORT,HOST:PORT/NAME?OPTIONS`` (see ``docs/etcd.md``) |
     ``postgresql://USER:PASSWORD@HOST:PORT,HOST:PORT/DATABASE?OPTIONS`` (see
     ``stores/postgres.py``); ``token`` is for an authority, ``tls`` for whatever is far
     away.  A token in the URL (``?token=…``) works too, where nobody reads
     URLs; no error repeats it.
 
-    ``accept_clock`` opens a file whose last time is more than 30 days from the clock's; see
-    ``SQLiteStore.open``.  The other engines have no use for it.
+    ``accept_clock`` opens a file, or a store on etcd, whose last time is more than 30 days from the
+    clock's; see ``SQLiteStore.open``.  The other engines have no use for it.
 
     The first two take what they remember as options, ``sqlite:a.db?history_bytes_max=1000000`` (see
     ``Retention``); a ``?`` in a path is written ``%3F``.
@@ -55,6 +57,7 @@ async def connect(
         InvalidRequestError: an option is unknown, or out of its bounds.
         ClockJumpedError: the clock is that far off, and it was not accepted.
         UnavailableError: the authority cannot be reached, or the file belongs to another one.
+        WeakServerError: a server keeps less than a store promises; see ``docs/etcd.md``.
     """
     scheme, _, rest = url.partition(":")
     path, _, query = rest.partition("?")
@@ -76,6 +79,10 @@ async def connect(
 
             base, in_url = _authority_of(url)
             return await HTTPStore.open(base, token=token or in_url, tls=tls)
+        case "etcd" | "etcds":
+            from transactional.stores.etcd import EtcdStore  # noqa: PLC0415 lazy engine
+
+            return await EtcdStore.open(url, tls=tls, accept_clock=accept_clock)
         case "postgresql" | "postgres":
             try:
                 from transactional.stores.postgres import PostgresStore  # noqa: PLC0415 lazy engine

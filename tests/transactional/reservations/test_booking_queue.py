@@ -14,6 +14,7 @@ from transactional import (
     InvalidRequestError,
     OperationIdReusedError,
     OutcomeUnknownError,
+    Put,
     Reservations,
     Resource,
     Retry,
@@ -25,6 +26,17 @@ from transactional.reservations.schedule import DOUBTED_READS
 
 async def revision(store) -> int:
     return (await store.get_many([])).revision
+
+
+async def commits_since(store, before: int) -> int:
+    """How many commits changed a key after a revision; an engine may have revisions of its own."""
+    last = await store.commit([], [Put("end", b"")])
+    count = 0
+    async for event in store.watch("", after=before):
+        if event.revision == last.revision:
+            return count
+        count += 1
+    raise AssertionError("the watch ended")
 
 
 async def test_bookings_that_wait_together_are_one_commit(store):
@@ -44,7 +56,8 @@ async def test_bookings_that_wait_together_are_one_commit(store):
     assert len(made) == 36  # every second one of a room starts before the first one is over
     assert len(refused) == 24
     assert all(refusal.holder.startswith("agent") for refusal in refused)
-    assert await revision(store) == before + 1
+    most = 1 if store.capabilities.max_operations >= 128 else 2
+    assert 1 <= await commits_since(store, before) <= most
     for number in range(12):
         agenda = await rooms.agenda(f"room {number}")
         assert len(agenda) == 3
@@ -148,7 +161,7 @@ async def test_many_days_in_one_group_stay_within_one_commits_limits(store):
     wanted = [[Wanted(f"room {n}", hours(0, 24 * 30))] for n in range(10)]
     made = await asyncio.gather(*(rooms.book_many(part, holder="ann") for part in wanted))
     assert len(made) == 10
-    assert before + 1 < await revision(store) <= before + 10
+    assert 1 < await commits_since(store, before) <= 10
     for number in range(10):
         assert len(await rooms.agenda(f"room {number}")) == 1
 

@@ -389,9 +389,9 @@ def test_foreseeable_mistakes_are_one_line_and_a_status(
 @pytest.mark.parametrize(
     ("store", "advice"),
     [
-        ("http://", "use memory: | sqlite:PATH | http://HOST:PORT | https://HOST:PORT"),
+        ("http://", "use memory: | sqlite:PATH | http(s)://HOST:PORT | "),
         ("http://127.0.0.1:99999", "use memory:"),
-        ("etcd://127.0.0.1:2379", "https://HOST:PORT)\n"),
+        ("nats://127.0.0.1:4222", "DATABASE)\n"),
         ("sqlite:/no/such/folder/s.db", "correct what the message names"),
     ],
 )

@@ -140,6 +140,14 @@ async def test_what_is_forgotten_is_not_told_by_a_watch_from_before(store: t.Sto
         ],
     )
     events = store.watch("", after=revisions[0] - 1)
+    if not store.capabilities.forgets_in_place:
+        told = await anext(events)
+        assert isinstance(told, t.Compacted)
+        assert told.revision == last.revision
+        again = await store.commit([], [t.Put("b", b"")])
+        assert (await anext(events)).revision == again.revision
+        await events.aclose()
+        return
     told = [await anext(events) for _ in range(4)]
     await events.aclose()
     assert [event.revision for event in told] == [*revisions, last.revision]
