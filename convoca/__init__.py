@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         MemberError,
         NameTakenError,
         NoStoreError,
-        UnsafeDirectoryError,
+        RuntimeDirectoryError,
         WrongSecretError,
     )
     from convoca.joining import join, join_sync
@@ -43,7 +43,7 @@ ROOMS = {
     "MemberError": "convoca.errors",
     "NameTakenError": "convoca.errors",
     "NoStoreError": "convoca.errors",
-    "UnsafeDirectoryError": "convoca.errors",
+    "RuntimeDirectoryError": "convoca.errors",
     "WrongSecretError": "convoca.errors",
     "join": "convoca.joining",
     "join_sync": "convoca.joining",
@@ -56,7 +56,7 @@ __all__ = [
     "MemberError",
     "NameTakenError",
     "NoStoreError",
-    "UnsafeDirectoryError",
+    "RuntimeDirectoryError",
     "WrongSecretError",
     "join",
     "join_sync",

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convoca.errors import NameTakenError, UnsafeDirectoryError
+from convoca.errors import NameTakenError, RuntimeDirectoryError
 from convoca.processes import is_running, locked, started
 from replication.options import is_loopback
 
@@ -85,9 +85,15 @@ class Whereabouts:
 
         Raises:
             NameTakenError: a living one has the name.
-            UnsafeDirectoryError: the directory is not this user's alone. Nothing was written.
+            RuntimeDirectoryError: the directory is not this user's alone. Nothing was written.
         """
         _make_private(self._directory)
+        try:
+            self._claim(address, replica)
+        except OSError as error:
+            raise RuntimeDirectoryError(f"{self._directory} cannot be used: {error}") from error
+
+    def _claim(self, address: str, replica: str) -> None:
         mine = Found(
             self.team, self.name, address, os.getpid(), started(os.getpid()) or "", replica
         )
@@ -109,7 +115,7 @@ class Whereabouts:
         """Living members of the team, this one left out; sweeps what is stale. O(files).
 
         Raises:
-            UnsafeDirectoryError: nothing was read.
+            RuntimeDirectoryError: nothing was read.
         """
         return [each for each in _living(self._directory) if each.name != self.name]
 
@@ -141,7 +147,7 @@ def everybody(root: Path | None = None) -> list[Found]:
 def _of(directory: Path) -> list[Found]:
     try:
         return list(_living(directory))
-    except (UnsafeDirectoryError, OSError):
+    except (RuntimeDirectoryError, OSError):
         return []
 
 
@@ -174,9 +180,9 @@ def _make_private(directory: Path) -> None:
         try:
             each.mkdir(PRIVATE, parents=each is directory.parent, exist_ok=True)
         except OSError as error:
-            raise UnsafeDirectoryError(f"{each} cannot be made: {error.strerror}") from error
+            raise RuntimeDirectoryError(f"{each} cannot be made: {error.strerror}") from error
         if not _is_private(each):
-            raise UnsafeDirectoryError(f"{each} is a link, of another user, or open to others")
+            raise RuntimeDirectoryError(f"{each} is a link, of another user, or open to others")
 
 
 def _is_private(directory: Path) -> bool:
@@ -199,7 +205,7 @@ def _living(directory: Path) -> Iterator[Found]:
     if not os.path.lexists(directory):
         return
     if not _is_private(directory) or not _is_private(directory.parent):
-        raise UnsafeDirectoryError(f"{directory} is a link, of another user, or open to others")
+        raise RuntimeDirectoryError(f"{directory} is a link, of another user, or open to others")
     with contextlib.suppress(FileNotFoundError):
         places = sorted(directory.glob("*.json"))[:MEMBERS_MAX]
     for place in places:

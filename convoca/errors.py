@@ -32,7 +32,7 @@ class NoStoreError(MemberError):
 
 
 class NameTakenError(MemberError):
-    """A living member of the team on this host has that name; nothing was started."""
+    """A living member of the team on this host has that name; this one does not run."""
 
     code = "name-taken"
     hint = "stop the other one, or join under another name"
@@ -49,7 +49,7 @@ class NameTakenError(MemberError):
 
 
 class WrongSecretError(MemberError):
-    """Every member that answered holds another secret; nothing was started."""
+    """Every member that answered holds another secret; what was started was closed again."""
 
     code = "wrong-secret"
     hint = "give every member of the team the same secret"
@@ -59,13 +59,14 @@ class WrongSecretError(MemberError):
         self.addresses = addresses
 
 
-class UnsafeDirectoryError(MemberError):
-    """The directory where members find each other is not this user's alone; nothing was read.
+class RuntimeDirectoryError(MemberError):
+    """The directory where members find each other cannot be used; nothing was read from it.
 
-    Whoever can write there could lead a member to an address of his choice.
+    It cannot be made or locked, or is not this user's alone: whoever can write there could lead a
+    member to an address of his choice.
     """
 
-    code = "unsafe-directory"
+    code = "runtime-directory"
     hint = "remove it, or say whom to ask: join(..., peers=[...]); peers=[] asks nobody"
 
 

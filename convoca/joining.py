@@ -70,7 +70,7 @@ def join(
     Raises:
         ConfigError: an argument is refused; nothing was started.
     """
-    options, whereabouts = _settled(name, team, peers, listen)
+    options, asked, whereabouts = _settled(name, team, peers, listen)
     agent = Agent(
         name,
         journal=journal,
@@ -82,7 +82,9 @@ def join(
         client_tls=client_tls,
         **options,
     )
-    return Member(agent, store, token=token, tls=client_tls, whereabouts=whereabouts, ui=ui)
+    return Member(
+        agent, store, token=token, tls=client_tls, peers=asked, whereabouts=whereabouts, ui=ui
+    )
 
 
 def join_sync(
@@ -105,7 +107,7 @@ def join_sync(
 
     Any number of threads may share it. It takes what `join` takes, but for the page.
     """
-    options, whereabouts = _settled(name, team, peers, listen)
+    options, asked, whereabouts = _settled(name, team, peers, listen)
     agent = BlockingAgent(
         name,
         journal=journal,
@@ -117,18 +119,18 @@ def join_sync(
         client_tls=client_tls,
         **options,
     )
-    return BlockingMember(agent, store, token=token, tls=client_tls, whereabouts=whereabouts)
+    return BlockingMember(
+        agent, store, token=token, tls=client_tls, peers=asked, whereabouts=whereabouts
+    )
 
 
 def _settled(
     name: str, team: str, peers: Iterable[str] | None, listen: str
-) -> tuple[dict[str, Any], Whereabouts | None]:
-    """What both of them pass to an agent, and how the member is found on this host."""
-    given = peers
-    if given is None and (named := os.environ.get("CONVOCA_PEERS", "").replace(",", " ").split()):
-        given = named
-    options = {"cluster": team, "listen": listen, "peers": given or ()}
-    host = listen.rpartition(":")[0]
-    if given is not None or not is_loopback(host):
-        return options, None
-    return options, Whereabouts(team, name)
+) -> tuple[dict[str, Any], list[str], Whereabouts | None]:
+    """What both of them pass to an agent, its peers, and how it is found on this host."""
+    if peers is None:
+        peers = os.environ.get("CONVOCA_PEERS", "").replace(",", " ").split() or None
+    given = [peers] if isinstance(peers, str) else list(peers or ())
+    alone = peers is not None or not is_loopback(listen.rpartition(":")[0])
+    options = {"cluster": team, "listen": listen, "peers": given}
+    return options, given, None if alone else Whereabouts(team, name)

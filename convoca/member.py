@@ -5,8 +5,8 @@ and recipes are made on the store (`member.store`), by the functions that anybod
 it adds is their life. The two halves start apart: the agent at once, the store when it can be
 reached.
 
-    start   whoever is there is asked for the secret -> the agent starts -> its address is written
-            down, and those of others are read (`discovery`) -> the store is opened
+    start   the agent starts -> its address is written down, and those of others are read
+            (`discovery`) -> they are asked whether they hold our secret -> the store is opened
     close   the address is taken away -> what the recipes run is ended -> the store -> the agent
 
 *A store out of reach* (an authority that does not run, a file that another process has) keeps
@@ -15,9 +15,9 @@ apart; until it is open an eager call raises what the last try met: `Unavailable
 written. What no second try can mend (an unknown scheme, a token that is not accepted, a damaged
 file) fails the start.
 
-*A wrong secret* could not be told later: to an agent its peers would just be out of reach. So those
-that are known are asked first, each at the same time and for at most `PROVE_S`. If all who answer
-hold another secret, nothing is started.
+*A wrong secret* could not be told later: to an agent its peers would just be out of reach. So some
+of those that are known are asked, all at the same time and for at most `PROVE_S`. If all who answer
+hold another secret, the start fails, and everything is closed again.
 
 *A member lives in one event loop*, as its halves do; a thread uses the twin (`join_sync`), or is
 refused before anything is made.
@@ -32,8 +32,8 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, overload
 
-from convoca.errors import NoStoreError
-from replication import WrongThreadError
+from convoca.errors import NoStoreError, WrongSecretError
+from replication import AlreadyStartedError, WrongThreadError
 from transactional import (
     EventLog,
     Lock,
@@ -47,7 +47,7 @@ from transactional import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from convoca.discovery import Whereabouts
@@ -68,6 +68,10 @@ T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 2.0
 """How long is waited between two tries to open the store; each pause is twice the last one."""
+PROVE_S = 1.0
+"""How long a start waits for what the others say of their secret."""
+ASKED_MAX = 8
+"""So many of them are asked."""
 FROM_THREADS = "a member lives in one event loop; a thread has its own: `convoca.join_sync(...)`"
 logger = logging.getLogger("convoca")
 
@@ -91,6 +95,7 @@ class Member:
         store: one that is open, which stays its maker's to close; or the URL of one to be opened;
             or None: then eager calls raise NoStoreError.
         token, tls: for the authority of a URL.
+        peers: those of the agent, to be asked whether they hold its secret.
         whereabouts: how others on this host find it; None if they do not.
         ui: serve the page about this team, on loopback; or `HOST:PORT` to serve it at.
     """
@@ -102,16 +107,19 @@ class Member:
         *,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
+        peers: Sequence[str] = (),
         whereabouts: Whereabouts | None = None,
         ui: bool | str = False,
     ) -> None:
         self.agent = agent
+        self._peers = peers
         self._late = None if store is None else LateStore(store, token, tls)
         self._whereabouts = whereabouts
         self._ui = ui
         self._page: Page | None = None
         self._queues: dict[object, WorkQueue] = {}
         self._thread: int | None = None
+        self._started = False
 
     # ------------------------------------------------------------------------------ life
 
@@ -119,10 +127,14 @@ class Member:
         """Start the agent, make it known on this host, open the store if it can be reached.
 
         Raises:
-            NameTakenError, WrongSecretError, UnsafeDirectoryError: nothing was started.
-            whatever `Agent.start` raises, and of a store what no second try can mend; likewise.
+            NameTakenError, WrongSecretError, RuntimeDirectoryError: see there.
+            AlreadyStartedError: it runs, and goes on.
+            whatever `Agent.start` raises, and of a store what no second try can mend. What was
+                started by then was closed again.
         """
-        self._thread = threading.get_ident()
+        if self._started:
+            raise AlreadyStartedError(f"member {self.name!r} was started already")
+        self._started, self._thread = True, threading.get_ident()
         try:
             await self._begin()
         except BaseException:
@@ -135,10 +147,17 @@ class Member:
         if where is not None:
             await asyncio.to_thread(where.check_free)
         await self.agent.start()
+        asked = list(self._peers)
         if where is not None:
             await asyncio.to_thread(where.claim, self.agent.address, self.agent.id)
             others = await asyncio.to_thread(where.others)
-            self.agent.meet(each.address for each in others)
+            asked += [each.address for each in others]
+            self.agent.meet(asked)
+        asked = asked[:ASKED_MAX]
+        answers = await asyncio.gather(
+            *(self.agent.shares_secret(address, PROVE_S) for address in asked)
+        )
+        check_secrets(asked, answers)
         if self._late is not None:
             await self._late.start()
         if self._ui:
@@ -159,6 +178,7 @@ class Member:
                 last.push_async_callback(page.close)
             if self._whereabouts is not None:
                 last.push_async_callback(asyncio.to_thread, self._whereabouts.leave)
+        self._started = False
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -290,6 +310,15 @@ class Member:
         return self.agent
 
 
+def check_secrets(addresses: Sequence[str], answers: Sequence[bool | None]) -> None:
+    """Raise WrongSecretError if somebody said that he holds another secret, and nobody ours."""
+    others = tuple(a for a, same in zip(addresses, answers, strict=True) if same is False)
+    if others and True not in answers:
+        raise WrongSecretError(
+            f"{', '.join(others)}: no secret, or not the one of this member", others
+        )
+
+
 class LateStore:
     """A store that is opened as soon as it can be reached."""
 
@@ -345,9 +374,10 @@ class LateStore:
 
     async def close(self) -> None:
         """Stop trying; close what was opened here."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait([self._opening])
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
         if isinstance(self._given, str):
             store, self._store = self._store, None
             self._why = "the member is closed"

@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from convoca.errors import NoStoreError
+from convoca.member import ASKED_MAX, PROVE_S, check_secrets
+from replication import AlreadyStartedError
 from transactional import BlockingStore, UnavailableError, open_sync
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from convoca.discovery import Whereabouts
@@ -55,9 +58,11 @@ class BlockingMember:
         *,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
+        peers: Sequence[str] = (),
         whereabouts: Whereabouts | None = None,
     ) -> None:
         self.agent = agent
+        self._peers = peers
         self._given = store
         self._token = token
         self._tls = tls
@@ -66,13 +71,16 @@ class BlockingMember:
         self._opening = threading.Lock()
         self._failed: tuple[float, UnavailableError] | None = None
         self._queues: dict[object, BlockingWorkQueue] = {}
-        self._closed = False
+        self._closed = True
 
     # ------------------------------------------------------------------------------ life
 
     def start(self) -> Self:
         """Start the agent, make it known on this host, open the store; raises as `Member.start`."""
-        self._closed = False
+        with self._opening:
+            if not self._closed:
+                raise AlreadyStartedError(f"member {self.name!r} was started already")
+            self._closed = False
         try:
             self._begin()
         except BaseException:
@@ -85,9 +93,15 @@ class BlockingMember:
         if where is not None:
             where.check_free()
         self.agent.start()
+        asked = list(self._peers)
         if where is not None:
             where.claim(self.agent.address, self.agent.id)
-            self.agent.meet([each.address for each in where.others()])
+            asked += [each.address for each in where.others()]
+            self.agent.meet(asked)
+        asked = asked[:ASKED_MAX]
+        with ThreadPoolExecutor(ASKED_MAX) as pool:
+            answers = list(pool.map(lambda each: self.agent.shares_secret(each, PROVE_S), asked))
+        check_secrets(asked, answers)
         if self._given is not None:
             with contextlib.suppress(UnavailableError):
                 _ = self.store

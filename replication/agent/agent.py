@@ -77,7 +77,13 @@ from replication.options import (
     keyring_of,
 )
 from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of, is_reserved
-from replication.transport import PATH, HttpTransport, checked_addresses, split_address
+from replication.transport import (
+    PATH,
+    AdminClient,
+    HttpTransport,
+    checked_addresses,
+    split_address,
+)
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -186,6 +192,7 @@ class Agent:
                 hubs=kept,
             )
         self._transport = transport
+        self._client_tls = client_tls
         self._journal = _journal_of(journal)
         self._given_address = self._address = address
         self._settings = ReplicaSettings(
@@ -645,6 +652,14 @@ class Agent:
         if more:
             scheduler.seeds += tuple(sorted(more))
             scheduler.hurry(self._now_s())
+
+    async def shares_secret(self, address: str, timeout_s: float = 1.0) -> bool | None:
+        """Whether the agent at an address holds the same secret; None if nobody there says.
+
+        To gossip a peer with another secret is out of reach, as one that does not run.
+        """
+        keys = self._settings.keys.cluster or self._settings.keys.own
+        return await AdminClient(address, keys, timeout_s, self._client_tls).shares_secret()
 
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.

@@ -355,6 +355,7 @@ class BlockingAgent:
     behind = called(Agent.behind)
     stands = called(Agent.stands)
     meet = called(Agent.meet)
+    shares_secret = awaited(Agent.shares_secret)
     retire = called(Agent.retire)
     block = called(Agent.block)
     unblock = called(Agent.unblock)

@@ -317,6 +317,31 @@ class AdminClient:
         body = json.dumps({"verb": verb, **order}).encode()
         return json.loads(await self._ask("POST", "/orders", timeout_s, body=body))
 
+    async def shares_secret(self) -> bool | None:
+        """Whether the agent holds one of these keys, or none as we do; None if it does not say.
+
+        Nothing that is asked, or answered, helps to guess a secret.
+        """
+        nonce = secrets.token_hex(16)
+        try:
+            async with (
+                asyncio.timeout(self.timeout_s),
+                aiohttp.ClientSession() as session,
+                session.get(
+                    self._url(f"/challenge?nonce={nonce}"), ssl=self.tls or True
+                ) as response,
+            ):
+                doc = json.loads(await response.text())
+        except (aiohttp.ClientError, OSError, ValueError):  # a TimeoutError is an OSError
+            return None
+        match doc:
+            case {"challenge": str(challenge), "proofs": [*proofs]}:
+                shown = [str(each) for each in proofs]
+                return secret_of(self.keys, nonce, challenge, shown) is not None
+            case {"error": {"code": OrderRefusedError.code}}:  # it has none
+                return not self.keys
+        return None
+
     async def changes(self, prefix: str) -> AsyncIterator[Any]:
         """Changes as they come, until the agent stops. Errors as of `get`."""
         timeout = aiohttp.ClientTimeout(connect=self.timeout_s)
