@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from convoca.discovery import Whereabouts
 from convoca.member import Member
 from convoca.sync_member import BlockingMember
-from replication import Agent, BlockingAgent
 from replication.options import is_loopback
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def join(
     Raises:
         ConfigError: an argument is refused; nothing was started.
     """
+    from replication import Agent  # noqa: PLC0415 - sockets are loaded when something is opened
+
     options, asked, whereabouts = _settled(name, team, peers, listen)
     agent = Agent(
         name,
@@ -107,6 +108,8 @@ def join_sync(
 
     Any number of threads may share it. It takes what `join` takes, but for the page.
     """
+    from replication import BlockingAgent  # noqa: PLC0415 - as above
+
     options, asked, whereabouts = _settled(name, team, peers, listen)
     agent = BlockingAgent(
         name,

@@ -220,6 +220,18 @@ def test_a_type_crosses_no_floor_either() -> None:
     assert not bad, bad
 
 
+def test_the_store_knows_of_values_that_merge_the_root_of_errors_alone() -> None:
+    """`transactional` stands on `crdt` for one class, so that one `except` catches both halves."""
+    found = {
+        (name_of(path), ast.unparse(node))
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "transactional")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom) and "crdt" in ast.unparse(node)
+    }
+    assert found == {("transactional/errors.py", "from crdt import ConvocaError")}
+
+
 def test_demos_use_front_doors_only() -> None:
     """A demo imports from the packages themselves and their public kits, as a user would."""
     bad = [
