@@ -74,4 +74,27 @@ class NoMemberError(MemberError):
     """A command was not told which member to ask, and there is none to choose, or several teams."""
 
     code = "no-member"
+    out_of_reach = True
     hint = "--peer HOST:PORT or NAME, $CONVOCA_PEER; or start one: convoca up NAME"
+
+
+class PartitionError(MemberError):
+    """A team was not cut into these parts, or not wholly; then the message says who was not told.
+
+    `convoca heal` ends what was done.
+    """
+
+    code = "partition"
+    hint = "convoca partition ada,bob / cyd,dee"
+
+    def __init__(self, text: str, *, partly: bool = False) -> None:
+        super().__init__(text, hint="`convoca heal` ends what was done" if partly else "")
+        if partly:
+            self.state = "stands"
+
+
+class NoCheckoutError(MemberError):
+    """A demo was asked for where none is installed; nothing was run."""
+
+    code = "no-checkout"
+    hint = "demos are no part of what pip installs: clone the repository, and run it there"

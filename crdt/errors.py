@@ -22,8 +22,15 @@ class ConvocaError(Exception):
     """
 
     code: ClassVar[str] = "convoca"
-    state: ClassVar[str] = "unchanged"
-    hint: str = ""
+    state: str = "unchanged"
+    hint: str = "see docs/errors.md"
+    out_of_reach: ClassVar[bool] = False
+    """Nobody could be asked: the same call may succeed later, as it is."""
+
+    @property
+    def exit_status(self) -> int:
+        """That of a command which ends by this error: 1 refused, 3 to 5 as docs/errors.md says."""
+        return {"unknown": 4, "stands": 5}.get(self.state, 3 if self.out_of_reach else 1)
 
 
 STATES: Final = {
@@ -40,11 +47,11 @@ class CRDTError(ConvocaError):
     """
 
     code: ClassVar[str] = "crdt"
+    hint: str = "the message says what was refused"
 
     def __init__(self, *args: object, hint: str = "") -> None:
         super().__init__(*args)
-        if hint or self.hint:
-            self.advise(hint or self.hint)
+        self.advise(hint or self.hint)
 
     def advise(self, hint: str) -> None:
         """Let `hint` be this one; a traceback says it, too."""

@@ -225,7 +225,7 @@ class UnacknowledgedError(JournalFailedError):
     """
 
     code: ClassVar[str] = "unacknowledged"
-    state: ClassVar[str] = "stands"
+    state = "stands"
     hint = "look at the disk; once the agent is writable again, the decrement counts"
 
     def __init__(self, amount: int, why: str) -> None:
@@ -389,7 +389,7 @@ class NotYetError(ReplicationError, TimeoutError):
     """
 
     code: ClassVar[str] = "not-yet"
-    state: ClassVar[str] = "stands"
+    state = "stands"
     hint = "wait again with the same token; do not repeat the write"
 
     def __init__(
@@ -413,7 +413,7 @@ class NoAnswerError(ReplicationError, TimeoutError):
     """An agent did not answer an operator in time: whether it did what it was told is not known."""
 
     code: ClassVar[str] = "no-answer"
-    state: ClassVar[str] = "unknown"
+    state = "unknown"
     hint = "look at it (`status`, `get`) before you repeat an order"
 
 
@@ -432,5 +432,6 @@ class UnhealthyError(ReplicationError):
 class PeerUnreachableError(ReplicationError):
     """No answer from the peer: refused, timed out, cut or blocked."""
 
+    out_of_reach: ClassVar[bool] = True
     code: ClassVar[str] = "unreachable"
     hint = "gossip retries by itself; agent.members() shows who is suspected"

@@ -12,7 +12,8 @@ by the answer and by nothing else:
 ``OutcomeUnknownError``      Perhaps.  Ask ``store.resolve(op_id)`` before anything else.
 ===========================  ==========================================================
 
-Every error carries a stable ``code`` (the same word on the wire and on the command line), a
+Every error is a ``crdt.ConvocaError``: it carries a stable ``code`` (the same word on the wire and
+on the command line), a
 ``hint`` for the person who reads it, and its data as attributes; ``details()`` gives the data as
 JSON, which is how an error crosses the HTTP boundary unharmed.
 """
@@ -33,12 +34,11 @@ class TransactionalError(ConvocaError):
     """Root of the tree."""
 
     code: ClassVar[str] = "error"
-    hint: str = ""
+    hint: str = "see docs/errors.md"
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        if self.hint:
-            self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
+        self.add_note(f"hint: {self.hint}")  # so a traceback says it, too
 
     def details(self) -> dict[str, str | int | float]:
         """Return the error's data in JSON's types; enough to raise it again elsewhere."""
@@ -90,6 +90,7 @@ class UnavailableError(TransactionalError):
     """The store could not decide: nothing was written, the same request may be sent again."""
 
     code = "unavailable"
+    out_of_reach = True
     hint = "try again in a moment; nothing was written"
 
     def __init__(self, reason: str, *, retry_after_s: float = 0.1) -> None:

@@ -278,6 +278,7 @@ class LockLostError(NotNowError):
     """
 
     code = "lock_lost"
+    state = "stands"
     hint = "compare grant.fence in each guarded commit; use a longer ttl_s"
 
     def __init__(self, names: Sequence[str]) -> None:

@@ -8,52 +8,77 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convoca.joining import TEAM, join
-from replication.cli import secret_of
+from replication.cli import secret_of, shown, tls_of
+from transactional.cli import token_of
 
 if TYPE_CHECKING:
     import argparse
 
 
-def arguments(sub: argparse.ArgumentParser) -> None:
-    """Fill the parser of the verb."""
+def add_verb(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add it to the parser of the command."""
+    sub = verbs.add_parser("up", parents=[shared], help="a member of a team, until it is stopped")
     sub.add_argument("name", help="of the member")
     sub.add_argument("--team", default=TEAM, help="who shares state with whom (%(default)s)")
-    sub.add_argument("--journal", metavar="FILE", help="remembers what it knows")
+    sub.add_argument("--journal", type=Path, metavar="FILE", help="remembers what it knows")
     sub.add_argument(
-        "--store", default=os.environ.get("CONVOCA_STORE"), metavar="URL", help="$CONVOCA_STORE"
+        "--store",
+        default=os.environ.get("CONVOCA_STORE") or None,
+        metavar="URL",
+        help="where the team decides (default: $CONVOCA_STORE)",
     )
-    sub.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    sub.add_argument("--token-file", type=Path, help="for the store's authority ($CONVOCA_TOKEN)")
+    sub.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="(%(default)s)")
     sub.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
-    sub.add_argument("--peer", action="append", metavar="HOST:PORT", help="else: this host's team")
-    sub.add_argument("--ui", nargs="?", const=True, default=False, metavar="HOST:PORT")
+    sub.add_argument(
+        "--peer",
+        action="append",
+        metavar="HOST:PORT",
+        help="a member to join (default: $CONVOCA_PEERS, or the team on this host)",
+    )
+    sub.add_argument(
+        "--ui", nargs="?", const=True, default=False, metavar="HOST:PORT", help="serve its page"
+    )
+    sub.set_defaults(run=run)
 
 
 async def run(options: argparse.Namespace) -> None:
     """Run a member; the first SIGTERM or SIGINT closes it, a second one stops at once."""
     stop = stopped()
+    server_tls, client_tls = tls_of(options)
     member = join(
         options.name,
         team=options.team,
         journal=options.journal,
         store=options.store,
-        token=os.environ.get("CONVOCA_TOKEN") or None,
+        token=token_of(options.token_file),
         peers=options.peer,
         secret=secret_of(options),
         listen=options.listen,
         address=options.address,
+        server_tls=server_tls,
+        client_tls=client_tls,
         ui=options.ui,
     )
     async with member:
-        facts: dict[str, Any] = {"id": member.agent.id, "address": member.agent.address}
-        if member.page:
-            facts["page"] = member.page
-        print(json.dumps(facts), flush=True)
+        facts = {
+            "id": member.agent.id,
+            "address": member.agent.address,
+            "team": options.team,
+            "page": member.page,
+        }
+        if options.output == "json":
+            print(shown(facts, "json"), flush=True)
+        else:
+            page = f", page {member.page}" if member.page else ""
+            told = "{id} of team {team!r} listens at {address}".format(**facts)
+            print(shown(told + page, "plain"), flush=True)
         await stop.wait()
 
 

@@ -16,6 +16,7 @@ An agent hands itself to its handlers, so they name what they need of it as an i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from crdt import CRDTError, explain
 from replication.agent.vitals import BUCKETS_S
-from replication.errors import OrderRefusedError
+from replication.errors import ClosedError, OrderRefusedError
 from replication.transport import Endpoint
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 
     from crdt import Kernel, LWWRegister, ORSet, PNCounter
     from replication.agent.vitals import Vitals
-    from replication.agent.watch import Watch
+    from replication.agent.watch import ChangedDocument, Watch
     from replication.protocol import Difference, Member, Reached, Status
     from replication.version import Version
 
 Sample = tuple[dict[str, str], float]
 
+SHOWN_BYTES_MAX = 4096
+"""The longest value that a line of changes shows, as JSON."""
 ORDER_TIMEOUT_S_MAX = 600.0
 """For so long an order may wait, and hold a connection; one that asks for more is refused."""
 REDUNDANT = "redundant"
@@ -187,6 +190,13 @@ class AdminHandlers:
     def __init__(self, agent: Administered) -> None:
         self._agent = agent
 
+    @property
+    def id(self) -> str:
+        """Who answers; "" before the start."""
+        with contextlib.suppress(ClosedError):
+            return self._agent.id
+        return ""
+
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Path -> what a GET of it shows."""
         agent = self._agent
@@ -244,9 +254,26 @@ class AdminHandlers:
                     "name": document.name,
                     "type": document.type.__name__,
                     "keys": sorted(map(str, document.keys or ())),
+                    **self._shown(document),
                     "cause": event.cause,
                     "lagged": event.lagged,
                 }
+
+    def _shown(self, document: ChangedDocument) -> dict[str, Any]:
+        """What a document reads now: all of it, or of a set or map what changed.
+
+        A value of more than `SHOWN_BYTES_MAX` is left out, and that is said (`cut`).
+        """
+        whole: Any = self._agent.kernel.document(document.name, document.type).value
+        if document.keys is None:
+            value = plain(whole)
+        elif isinstance(whole, dict):
+            value = {str(key): plain(whole.get(key)) for key in document.keys}
+        else:
+            here, gone = document.keys & whole, document.keys - whole
+            value = {"added": plain(here), "removed": plain(gone)}
+        cut = len(json.dumps(value)) > SHOWN_BYTES_MAX
+        return {"value": None if cut else value, "cut": cut}
 
     # ------------------------------------------------------------------------------ doing
 

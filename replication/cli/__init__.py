@@ -10,13 +10,38 @@ disk when the command returns, and on `--copies N` others if asked for. So verbs
 work across a partition exactly as far as their agent does, and may be used in loops. `backup`,
 `restore` and `doctor JOURNAL` work on files of agents that do not run.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 timeout. Errors are one line on stderr.
+Exit statuses follow from what an error says of the state: 0 ok, 1 refused, 2 usage, 3 nobody could
+be asked, 4 it may have happened, 5 it stands and what was waited for did not come in time, 130
+interrupted. Errors are one line on stderr, an object of JSON if answers are.
+
+What is handed on is for a command that has these verbs among others: it adds them to its parser,
+says whom they ask, and runs them.
 
 `command_line` reads arguments and shows answers, `commands` does what the verbs say, `doctor` looks
 for what does not add up, and `logs` writes the log lines of `up`.
 """
 
-from replication.cli.command_line import main
-from replication.cli.commands import secret_of
+from replication.cli.command_line import (
+    add_doctor,
+    add_verbs,
+    add_verbs_of_files,
+    complain,
+    main,
+    shared_options,
+    shown,
+)
+from replication.cli.commands import client_of, run, secret_of, tls_of
 
-__all__ = ["main", "secret_of"]
+__all__ = [
+    "add_doctor",
+    "add_verbs",
+    "add_verbs_of_files",
+    "client_of",
+    "complain",
+    "main",
+    "run",
+    "secret_of",
+    "shared_options",
+    "shown",
+    "tls_of",
+]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from crdt import ConvocaError
 from replication.cli import commands
 from replication.cli.screen import json_line, printable
-from replication.errors import NoAnswerError, NotYetError, ReplicationError
+from replication.errors import NotYetError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 DESCRIPTION = "Run an agent, or look into a running one and give it orders."
 ASKING = {
@@ -39,11 +41,35 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m replication", description=DESCRIPTION)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    shared = shared_options()
+    _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
+    add_verbs(verbs, shared, _add_peer)
+    add_verbs_of_files(verbs, shared)
+    add_doctor(verbs, shared, _add_doctors_peer)
+    return top
+
+
+def _add_peer(sub: argparse.ArgumentParser) -> None:
+    given = os.environ.get("CONVOCA_PEER")
+    sub.add_argument(
+        "--peer",
+        required=not given,
+        default=given,
+        metavar="HOST:PORT",
+        help="the agent to ask (default: $CONVOCA_PEER)",
+    )
+
+
+def shared_options() -> argparse.ArgumentParser:
+    """The options that every verb has, as a parent of their parsers."""
     shared = argparse.ArgumentParser(add_help=False)
+    shared.set_defaults(answered=None)
     shared.add_argument(
         "--secret-file",
         type=Path,
-        help="the cluster secret; on a second line the previous one (default: $CONVOCA_SECRET)",
+        default=os.environ.get("CONVOCA_SECRET_FILE") or None,
+        help="the cluster secret; on a second line the previous one"
+        " (default: $CONVOCA_SECRET_FILE, or the secret itself in $CONVOCA_SECRET)",
     )
     shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
     shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
@@ -52,11 +78,25 @@ def parser() -> argparse.ArgumentParser:
         "--insecure", action="store_true", help="let values and orders leave here without TLS"
     )
     shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
-    shared.add_argument("-o", "--output", choices=["table", "json", "plain"], default="table")
-    _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
+    shared.add_argument(
+        "-o", "--output", choices=["table", "json", "plain"], default="table", help="errors too"
+    )
+    return shared
+
+
+def add_verbs(
+    verbs: Any,
+    shared: argparse.ArgumentParser,
+    add_peer: Callable[[argparse.ArgumentParser], None],
+    *,
+    without: Collection[str] = (),
+) -> None:
+    """Add the verbs that ask a running agent; `add_peer` lets each know which one."""
     for verb, text in ASKING.items():
+        if verb in without:
+            continue
         sub = verbs.add_parser(verb, parents=[shared], help=text)
-        sub.add_argument("--peer", required=True, metavar="HOST:PORT", help="the agent to ask")
+        add_peer(sub)
         if verb == "get":
             sub.add_argument("name", nargs="?")
         elif verb == "watch":
@@ -83,16 +123,31 @@ def parser() -> argparse.ArgumentParser:
     diff = verbs.add_parser("diff", parents=[shared], help="compare the states of two agents")
     diff.add_argument("one", metavar="HOST:PORT")
     diff.add_argument("other", metavar="HOST:PORT")
+
+
+def add_verbs_of_files(verbs: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the verbs that work on files of agents that do not run."""
     backup = verbs.add_parser("backup", parents=[shared], help="copy a journal, without identity")
     backup.add_argument("journal", type=Path)
     backup.add_argument("target", type=Path)
     restore = verbs.add_parser("restore", parents=[shared], help="put a backup in place")
     restore.add_argument("backup", type=Path)
     restore.add_argument("target", type=Path)
+
+
+def add_doctor(
+    verbs: Any,
+    shared: argparse.ArgumentParser,
+    add_peer: Callable[[argparse.ArgumentParser], None],
+) -> None:
+    """Add the verb that asks an agent and all that it knows, or a file."""
     doctor = verbs.add_parser("doctor", parents=[shared], help="does it add up?")
     doctor.add_argument("journal", type=Path, nargs="?", help="of an agent that does not run")
-    doctor.add_argument("--peer", metavar="HOST:PORT", help="an agent, and all that it knows")
-    return top
+    add_peer(doctor)
+
+
+def _add_doctors_peer(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--peer", metavar="HOST:PORT", help="an agent, and all that it knows")
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
@@ -134,9 +189,19 @@ def shown(answer: object, output: str) -> str:
     return printable(answer)
 
 
-def _complain(error: Exception, hint: str) -> None:
-    words = f"error: {printable(error)} (hint: {printable(hint)})"
+def complain(error: ConvocaError | OSError, output: str) -> int:
+    """Print an error on one line of stderr, as JSON if answers are; the exit status."""
+    doc: dict[str, Any] = {"code": "os", "state": "unchanged", "hint": "check the path"}
+    if isinstance(error, ConvocaError):
+        doc = {"code": error.code, "state": error.state, "hint": error.hint}
+    if isinstance(error, NotYetError):
+        facts = ("reached", "wanted", "in_memory")
+        doc["details"] = {fact: getattr(error, fact) for fact in facts}
+    words = f"error: {printable(error)} (hint: {printable(doc['hint'])})"
+    if output == "json":
+        words = json_line({"message": str(error), **doc})
     print(words, file=sys.stderr)  # noqa: T201 - a command line prints
+    return error.exit_status if isinstance(error, ConvocaError) else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,17 +209,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         answer = asyncio.run(commands.run(options))
-    except (NotYetError, NoAnswerError) as error:
-        _complain(error, error.hint)
-        return 3
-    except ReplicationError as error:
-        _complain(error, error.hint)
-        return 1
-    except OSError as error:
-        _complain(error, "check the path")
-        return 1
+    except (ConvocaError, OSError) as error:
+        return complain(error, options.output)
     except KeyboardInterrupt:
-        return 0
+        return 130
     if answer is not None:
         print(shown(answer, options.output))  # noqa: T201 - a command line prints
     return 0

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+MEMBER = ("id", "address", "status", "journalled", "heard_s", "lag_events")
 RENEW_S = 5.0
 """How often the files of the certificate are looked at."""
 logger = logging.getLogger(logs.LOGGER)
@@ -40,12 +41,18 @@ async def run(options: argparse.Namespace) -> Any:
 # ------------------------------------------------------------------------------ running an agent
 
 
-async def _up(options: argparse.Namespace) -> None:
-    """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
-    logs.write_to_stderr(options.log_level, options.log_format)
+def tls_of(options: argparse.Namespace) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """The contexts of an agent that the options describe: of its server, and as a client."""
     server_tls, client_tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
     if options.listen and client_tls is not None and server_tls is None:
         raise ConfigError("an agent that listens with TLS needs a certificate", hint="--tls-cert")
+    return server_tls, client_tls
+
+
+async def _up(options: argparse.Namespace) -> None:
+    """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
+    logs.write_to_stderr(options.log_level, options.log_format)
+    server_tls, client_tls = tls_of(options)
     agent = Agent(
         options.name,
         listen=options.listen,
@@ -121,14 +128,14 @@ def _seen(files: list[Path]) -> list[object]:
 async def _get(options: argparse.Namespace) -> Any:
     """The value of a document; {type: value} if several types share the name; all names."""
     if options.name is None:
-        return json.loads(await _client(options).get("/documents"))
-    found = json.loads(await _client(options).get("/documents", name=options.name))
+        return json.loads(await client_of(options).get("/documents"))
+    found = json.loads(await client_of(options).get("/documents", name=options.name))
     return next(iter(found.values())) if len(found) == 1 else found
 
 
 async def _explain(options: argparse.Namespace) -> Any:
     """Who wrote it, when, and what lost."""
-    lines = json.loads(await _client(options).get("/explain", name=options.name))
+    lines = json.loads(await client_of(options).get("/explain", name=options.name))
     if not lines:
         raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
     return [
@@ -154,13 +161,16 @@ def _moment(wall_ms: int | None) -> str:
 
 
 async def _watch(options: argparse.Namespace) -> None:
-    """Print changes until the agent stops, or we are interrupted."""
-    async for change in _client(options).changes(options.name):
+    """Print changes, and what is there now, until the agent stops, or we are interrupted."""
+    async for change in client_of(options).changes(options.name):
         if options.output == "json":
-            line = json_line(change)
+            by = {"by": ", ".join(options.answered)} if options.answered else {}
+            line = json_line(by | change)
         else:
+            words = [change["name"], change["type"], json.dumps(change["value"]), change["cause"]]
+            left_out = ["(cut)"] if change["cut"] else []
             lagged = ["(lagged)"] if change["lagged"] else []
-            line = printable(" ".join([change["name"], change["type"], *change["keys"], *lagged]))
+            line = printable(" ".join([*words, *left_out, *lagged]))
         print(line, flush=True)  # noqa: T201 - the verb prints
 
 
@@ -175,7 +185,7 @@ async def _write(options: argparse.Namespace) -> Any:
         except ValueError as error:
             raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
     order = {"name": options.name, "value": value, "copies": options.copies}
-    answer = await _client(options).order(options.verb, timeout_s=options.timeout, **order)
+    answer = await client_of(options).order(options.verb, timeout_s=options.timeout, **order)
     if not answer["durable"]:
         note = f"note: {printable(answer['writer'])} keeps no journal: this is in its memory only"
         print(note, file=sys.stderr)  # noqa: T201 - a command line prints
@@ -191,19 +201,23 @@ def _whole(text: str) -> int:
 
 async def _about_peer(options: argparse.Namespace) -> None:
     """cut, heal, retire, skip."""
-    await _client(options).order(options.verb, peer=options.other)
+    await client_of(options).order(options.verb, peer=options.other)
 
 
 # ------------------------------------------------------------------------------ status
 
 
 async def _status(options: argparse.Namespace) -> dict[str, Any]:
-    status: dict[str, Any] = json.loads(await _client(options).get("/status"))
+    status: dict[str, Any] = json.loads(await client_of(options).get("/status"))
     return status
 
 
 async def _members(options: argparse.Namespace) -> Any:
-    return (await _status(options))["members"]
+    """Whom the agent knows, itself first."""
+    status = await _status(options)
+    asked = {"status": "asked", "heard_s": 0.0, "lag_events": 0}
+    itself = {what: status[what] for what in ("id", "address", "journalled")} | asked
+    return [{what: itself[what] for what in MEMBER}, *status["members"]]
 
 
 async def _stats(options: argparse.Namespace) -> Any:
@@ -216,7 +230,7 @@ async def _stats(options: argparse.Namespace) -> Any:
 
 async def _diff(options: argparse.Namespace) -> Any:
     one, other = [
-        json.loads(await _client(options, peer).get("/status"))
+        json.loads(await client_of(options, peer).get("/status"))
         for peer in (options.one, options.other)
     ]
     rows = [
@@ -229,10 +243,13 @@ async def _diff(options: argparse.Namespace) -> Any:
     return rows or ("equal" if one["digest"] == other["digest"] else "equal vectors, not states!")
 
 
-def _client(options: argparse.Namespace, peer: str = "") -> AdminClient:
+def client_of(options: argparse.Namespace, peer: str = "") -> AdminClient:
+    """Who asks the agent at `peer`, or the one that the options name."""
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
     keys = keys_of(secret_of(options))
-    return AdminClient(peer or options.peer, keys, options.timeout, tls, options.insecure)
+    return AdminClient(
+        peer or options.peer, keys, options.timeout, tls, options.insecure, options.answered
+    )
 
 
 def secret_of(options: argparse.Namespace) -> list[str] | None:

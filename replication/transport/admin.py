@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Mapping
 
+AGENT = "Convoca-Agent"
+"""The header of an answer that says which agent gave it; for those who may see the answer."""
 ORDER_BYTES_MAX = 256 * 1024
 FOLLOWERS_MAX = 16
 ANSWER_S = 2.0
@@ -87,6 +89,10 @@ class Endpoint:
 
 class Handlers(Protocol):
     """The port: what an agent offers its operators."""
+
+    @property
+    def id(self) -> str:
+        """Who answers."""
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Path -> what a GET of it shows."""
@@ -138,7 +144,7 @@ class AdminServer:
             text = endpoint.render(request.query)
         except ReplicationError as error:
             return _refused(error)
-        return web.Response(text=text, content_type=endpoint.content_type)
+        return web.Response(text=text, content_type=endpoint.content_type, headers=self._signed())
 
     async def _order(self, request: web.Request) -> web.Response:
         who = self._commands(request)
@@ -161,7 +167,8 @@ class AdminServer:
                 raise OrderRefusedError("an order is a JSON object")
             said = {word: str(order[word])[:100] for word in ORDERED if order.get(word)}
             self._log.line("order", **facts, **said)
-            return web.json_response(await self._handlers.execute(order))
+            done = await self._handlers.execute(order)
+            return web.json_response(done, headers=self._signed())
         except (ValueError, RecursionError) as error:
             return _refused(OrderRefusedError(f"not JSON, or out of range: {error}"))
         except ReplicationError as error:
@@ -175,13 +182,18 @@ class AdminServer:
         self._followers += 1
         try:
             changes = self._handlers.follow(request.query.get("prefix", ""))
-            stream = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
+            kind = {"Content-Type": "application/jsonl"}
+            stream = web.StreamResponse(headers=kind | self._signed())
             await stream.prepare(request)
             async for change in changes:  # bounded and conflating: a slow reader costs nothing
                 await stream.write(json.dumps(change, default=str).encode() + b"\n")
             return stream
         finally:
             self._followers -= 1
+
+    def _signed(self) -> dict[str, str]:
+        """The header by which an answer says whose it is."""
+        return {AGENT: self._handlers.id}
 
     def _reads(self, request: web.Request) -> bool:
         """Whether who asks may see sizes and lags."""
@@ -295,6 +307,8 @@ class AdminClient:
     timeout_s: float = 10.0
     tls: ssl.SSLContext | None = None
     insecure: bool = False
+    answered: list[str] | None = field(default=None, repr=False)
+    """If given: the ids of the agents that answered are put here, each once."""
 
     async def get(self, path: str, **query: str) -> str:
         """What an endpoint shows.
@@ -384,7 +398,10 @@ class AdminClient:
         except ReplicationError:  # a NotYetError of the agent is a TimeoutError, too
             raise
         except TimeoutError as error:
-            raise NoAnswerError(f"no answer of {self.address} within {timeout_s:g} s") from error
+            text = f"no answer of {self.address} within {timeout_s:g} s"
+            if method == "GET":  # which changes nothing, whether it was read or not
+                raise PeerUnreachableError(text) from error
+            raise NoAnswerError(text) from error
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachableError(
                 f"{self.address}: {type(error).__name__}", hint="is an agent listening there?"
@@ -437,6 +454,9 @@ class AdminClient:
 
     def _check(self, response: aiohttp.ClientResponse, text: str) -> None:
         if response.status == HTTPStatus.OK:
+            who = response.headers.get(AGENT, "")
+            if self.answered is not None and who and who not in self.answered:
+                self.answered.append(who)
             return
         if response.status == HTTPStatus.FORBIDDEN:
             raise OrderRefusedError(

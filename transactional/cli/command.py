@@ -4,8 +4,11 @@ A command is a name, its arguments and a coroutine.  It prints its result on std
 forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and ``json`` for
 programs; none of them sends a terminal what it would obey (`screen.py`).  A failure is one line on
 stderr and an exit status that says what it did to the state: 1 refused or in conflict (nothing
-written), 3 unavailable (nothing written), 4 outcome unknown; with ``json`` it is an object on one
-line.  ``lock`` ends as the program that it ran does.
+written), 3 unavailable (nothing written), 4 outcome unknown, 5 it stands (docs/errors.md); with
+``json`` it is an object on one line.  ``lock`` ends as the program that it ran does.
+
+A command that has these among others says so by ``tells_by``: then each object of JSON says which
+store gave it, in a field ``by``, and ``options.by`` says it to the command.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -28,16 +32,13 @@ from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
     InvalidTimeError,
-    OpIdExpiredError,
-    OutcomeUnknownError,
     TransactionalError,
-    UnavailableError,
 )
 from transactional.stores import open as open_
 from transactional.wire import dump_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from transactional.store import Store
     from transactional.values import KeyValue
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     Verb = Callable[[argparse.Namespace], Awaitable[int | None]]
 
 DEFAULT_STORE: Final = "http://127.0.0.1:7700"
+TABLE_COLUMNS_MAX: Final = 100_000
 
 Cell = str | int | float | bool | None
 
@@ -68,12 +70,16 @@ def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
         prog="python -m transactional",
         description="Serve, read, change, watch and repair a linearizable store.",
     )
-    choices = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_commands(top.add_subparsers(dest="command", required=True, metavar="COMMAND"), commands)
+    return top
+
+
+def add_commands(choices: Any, commands: Iterable[Command]) -> None:
+    """Add commands to the choices of a parser."""
     for command in commands:
         sub = choices.add_parser(command.name, help=command.help, description=command.help)
         command.arguments(sub)
         sub.set_defaults(run=command.run)
-    return top
 
 
 def parsed_options(top: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -163,7 +169,21 @@ async def opened(options: argparse.Namespace) -> AsyncIterator[Store]:
             "--store takes no token, for a command line is for all eyes; use --token-file"
         )
     async with open_(url, token=token_of(options.token_file)) as store:
+        if getattr(options, "tells_by", False):
+            options.by = f"{shown_url(url)} (epoch {store.epoch})"
         yield store
+
+
+def shown_url(url: str) -> str:
+    """Return a store's URL without what may be a token or a password in it."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
+
+
+def emit(options: argparse.Namespace, doc: Mapping[str, object]) -> None:
+    """Print an object of JSON on a line of its own; it says by whom, if that is wanted."""
+    by = getattr(options, "by", None)
+    sys.stdout.write(json_line({**doc, **({"by": by} if by else {})}) + "\n")
+    sys.stdout.flush()
 
 
 def token_of(file: Path | None) -> str | None:
@@ -187,16 +207,23 @@ def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> Non
     """Print rows with equal columns in the form that was asked for; a JSON row is one line."""
     if options.output == "json":
         for row in rows:
-            sys.stdout.write(json_line(row) + "\n")
+            emit(options, row)
     elif options.output == "plain":
         for row in rows:
             sys.stdout.write("\t".join(map(_cell, row.values())) + "\n")
     elif rows:
-        table = Table(*map(printable, rows[0]), box=None, pad_edge=False, header_style="bold")
+        shown = [name for n, name in enumerate(rows[0]) if n == 0 or _says(rows, name)]
+        table = Table(*map(printable, shown), box=None, pad_edge=False, header_style="bold")
         for row in rows:
-            table.add_row(*(_cell(value) for value in row.values()))
-        Console(soft_wrap=True, highlight=False, markup=False).print(table)
+            table.add_row(*(_cell(row[name]) for name in shown))
+        console = Console(width=TABLE_COLUMNS_MAX, soft_wrap=True, highlight=False, markup=False)
+        console.print(table)  # as wide as it is: a key that is cut short is of no use
     sys.stdout.flush()
+
+
+def _says(rows: Sequence[Mapping[str, Cell]], name: str) -> bool:
+    """Return whether a column of a table holds anything at all."""
+    return any(row[name] is not None and row[name] != "" for row in rows)
 
 
 def _cell(value: Cell) -> str:
@@ -239,13 +266,11 @@ def complain(error: TransactionalError | OSError, *, output: str = "table") -> i
     words = printable(" ".join(str(error).split()))
     if output == "json":
         doc = (
-            dump_error(error)
+            {**dump_error(error), "state": error.state}
             if isinstance(error, TransactionalError)
             else {"code": "os", "message": words, "hint": hint, "applied": False, "details": {}}
         )
-        sys.stderr.write(json_line(doc) + "\n")
+        sys.stderr.write(json_line({"state": "unchanged", **doc}) + "\n")
     else:
         sys.stderr.write(f"error: {words} (hint: {printable(hint)})\n")
-    if isinstance(error, OutcomeUnknownError | OpIdExpiredError):
-        return 4
-    return 3 if isinstance(error, UnavailableError) else 1
+    return error.exit_status if isinstance(error, TransactionalError) else 1

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
@@ -135,17 +134,10 @@ async def _claims(queue: WorkQueue, options: argparse.Namespace) -> int:
         if options.program:
             status = await _run(jobs[0], options)
         else:
-            _print_claim(jobs[0])
+            cli.emit(options, {**_told(jobs[0]), "claim": jobs[0].detach()})
         left -= 1
         if left == 0:
             return status
-
-
-def _print_claim(job: Job) -> None:
-    """Print a claim as JSON, and leave it to whoever reads that."""
-    doc = {**_told(job), "claim": job.detach()}
-    sys.stdout.write(json.dumps(doc, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def _told(job: Job) -> dict[str, object]:
@@ -272,7 +264,7 @@ async def _show(options: argparse.Namespace) -> None:
     if info is None:
         raise UnknownJobError(options.name, options.id)
     if options.output == "json":
-        sys.stdout.write(json.dumps(info.to_json(), ensure_ascii=False) + "\n")
+        cli.emit(options, info.to_json())
         return
     cli.show(options, [_row(info)])
     attempts: list[dict[str, cli.Cell]] = [

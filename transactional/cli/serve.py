@@ -64,6 +64,7 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         "--tls-cert", type=Path, help="certificate chain, PEM; read again when it changes"
     )
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
+    cli.add_output(sub)
 
 
 def _listen(options: argparse.Namespace) -> Listen:
@@ -117,7 +118,12 @@ async def _serve(options: argparse.Namespace) -> None:
     try:
         await authority.start()
         _calm_collector()
-        print(f"listening on {authority.url} ({printable(url)}, epoch {store.epoch})", flush=True)
+        if options.output == "json":
+            facts = {"url": authority.url, "store": cli.shown_url(url), "epoch": store.epoch}
+            cli.emit(options, facts)
+        else:
+            line = f"listening on {authority.url} ({printable(url)}, epoch {store.epoch})"
+            print(line, flush=True)
         await stop.wait()
     finally:
         renewing.cancel()
