@@ -321,5 +321,5 @@ def test_the_secret_may_come_from_the_environment(
     assert "a secret has at least" in capsys.readouterr().err
     file = tmp_path / "secret"
     file.write_text(f"{SECRET}\n")
-    assert replication_main(["status", "--peer", "127.0.0.1:9", "--secret-file", str(file)]) == 1
+    assert replication_main(["status", "--peer", "127.0.0.1:9", "--secret-file", str(file)]) == 3
     assert "a secret has" not in capsys.readouterr().err

@@ -78,6 +78,7 @@ BASES_FOR_A_REASON: dict[str, str] = {
     "RegisterView": "four registers are one row, and forget it alike",
     "ExtremeView": "MaxRegister and MinRegister differ in a direction",
     "FlagView": "two flags read like a bool; they differ in what an off is",
+    "argparse.ArgumentParser": "`error` is its one place to say what could not be parsed",
     "Store": "a protocol that asks for more than another one names it (PEP 544)",
 }
 
