@@ -32,8 +32,9 @@ and when the server notifies, which it does at most every 5 ms, so who was told 
 after that; and every half a second in any case, for notifications may get lost.
 
 Time: business time starts from the server's clock, carried on by boot time between two answers, and
-raised to the last commit's in the commit.  Leases are timed by the server's clock as it stood when
-this process opened the store, carried on by boot time: a step of any wall clock ends no lease.
+raised to the last commit's in the commit.  Leases have a time of their own that all processes agree
+on: boot time, set once by the server's clock and corrected only as far as its answers prove, so
+that no step of a wall clock ends a lease; the server never lets it go back.
 """
 
 from __future__ import annotations
@@ -141,10 +142,10 @@ RECENT_COMMITS_MAX: Final = 4096
 """Commits kept in memory for watchers; who is further behind reads the history."""
 RENEW_S: Final = 5.0
 """How long a thread waits for a lease to be renewed."""
-SLEW: Final = 0.001
-"""How fast the time of leases follows the server's clock where the two drift apart."""
-DRIFT_US_MAX: Final = 1_000_000
-"""A clock that is further off than this did not drift but was set, and is not followed."""
+STEP_US: Final = 100_000
+"""A server's clock that is found further off than this was set, and leases do not follow it..."""
+DRIFT: Final = 0.0005
+"""...except for what two clocks may drift apart, in this proportion to the time since."""
 COMPACT_ROWS: Final = 4096
 """Rows that one step of ``compact`` removes."""
 
@@ -169,7 +170,7 @@ _OPTIONS: Final = (
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, the lock was not to be had in time."""
-_HEADS: Final = 6
+_HEADS: Final = 7
 """Columns of a read that say what `meta` holds."""
 
 _log = logging.getLogger(__name__)
@@ -643,8 +644,9 @@ class PostgresStore:
         ]
         self._time = BusinessTime()
         self._heard = (0, 0.0)  # the server's clock, and the boot time that belongs to it
-        self._lease_ahead_us: int | None = None  # of leases' time before boot time
-        self._slewed_s = 0.0
+        self._ahead_us: int | None = None  # of leases' time before boot time
+        self._doubt_us = 0  # about that
+        self._told_s = 0.0  # when an answer last came
         self._epoch = ""
         self._revision = 0
         self._writer = _Link(hosts)
@@ -698,41 +700,44 @@ class PostgresStore:
     async def _set_up(self) -> None:
         """Make the tables, and teach the server the functions of this version."""
         sql = self._sql
-        connection = await self._writer.ready()
-        try:
-            async with asyncio.timeout(ANSWER_S):
-                found = await connection.fetchrow(schema.FOUND, sql.schema, sql.write_name)
-                if found is None or not (found["made"] and found["taught"]):
-                    await self._make(connection)
-                row = await connection.fetchrow(f"SELECT format, epoch FROM {sql.meta}")
-        except asyncpg.PostgresError as error:
-            self._writer.drop()
-            raise _told(error) from error
-        except (OSError, asyncpg.InterfaceError) as error:
-            self._writer.drop()
-            raise UnavailableError(f"PostgreSQL: {_words(error)}") from error
-        if row is None or row["format"] != schema.FORMAT:
-            version = "nothing" if row is None else row["format"]
+        ((made, taught),) = await self._query(
+            self._writer, schema.FOUND, sql.schema, sql.write_name
+        )
+        if not (made and taught):
+            await self._make()
+        ((version, self._epoch),) = await self._query(
+            self._writer, f"SELECT format, epoch FROM {sql.meta}"
+        )
+        if version != schema.FORMAT:
             raise CorruptStoreError(
                 f"the tables have format {version}; this program reads {schema.FORMAT}"
             )
-        self._epoch = row["epoch"]
 
-    async def _make(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _make(self) -> None:
         """One transaction; who comes at the same time waits for it, and finds everything there."""
         sql = self._sql
-        async with connection.transaction():
-            await connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", sql.channel
-            )
-            found = await connection.fetchrow(schema.FOUND, sql.schema, sql.write_name)
-            assert found is not None
-            if not found["made"]:
-                await connection.execute(sql.tables)
-            elif await connection.fetchval(f"SELECT format FROM {sql.meta}") != schema.FORMAT:
-                return
-            if not found["taught"]:
-                await connection.execute(sql.functions)
+        connection = await self._writer.ready()
+        try:
+            async with asyncio.timeout(ANSWER_S), connection.transaction():
+                await connection.execute(
+                    "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", sql.channel
+                )
+                found = await connection.fetchrow(schema.FOUND, sql.schema, sql.write_name)
+                assert found is not None
+                if not found["made"]:
+                    await connection.execute(sql.tables)
+                elif await connection.fetchval(f"SELECT format FROM {sql.meta}") != schema.FORMAT:
+                    return
+                if not found["taught"]:
+                    await connection.execute(sql.functions)
+        except asyncpg.PostgresError as error:
+            self._writer.drop()
+            if _is_definite(error):
+                raise _told(error) from error
+            raise UnavailableError(f"PostgreSQL: {_words(error)}") from error
+        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            self._writer.drop()  # it may be there or not: the next attempt looks
+            raise UnavailableError(f"PostgreSQL: {_words(error)}") from error
 
     @property
     def epoch(self) -> str:
@@ -757,20 +762,30 @@ class PostgresStore:
 
     # --- time ---
 
-    def _hear(self, clock_us: int) -> None:
-        """Take in what the server's clock says."""
-        elapsed_s = self._clock.elapsed_s()
+    def _hear(self, clock_us: int, lease_us: int, sent_s: float) -> None:
+        """Take in what an answer says of the server's clock and of the leases' time.
+
+        The clock was read between sending and now: how far the leases' time is ahead of boot time
+        lies between two bounds, and each answer may narrow it.  Bounds far from what earlier ones
+        allowed mean that the clock was set.
+        """
+        heard_s = self._clock.elapsed_s()
         if self._given_clock is None:
-            self._heard = (clock_us, elapsed_s)
-        wall_us = self._wall_us()
-        if self._lease_ahead_us is None:
-            self._lease_ahead_us = wall_us - int(elapsed_s * 1e6)
+            self._heard = (clock_us, heard_s)
         else:
-            off_us = wall_us - int(elapsed_s * 1e6) - self._lease_ahead_us
-            most_us = int((elapsed_s - self._slewed_s) * 1e6 * SLEW)
-            if abs(off_us) <= DRIFT_US_MAX:
-                self._lease_ahead_us += max(-most_us, min(most_us, off_us))
-        self._slewed_s = elapsed_s
+            clock_us, sent_s = self._given_clock.wall_us(), heard_s
+        low, high = clock_us - int(heard_s * 1e6), clock_us - int(sent_s * 1e6)
+        if self._ahead_us is None:
+            self._ahead_us, self._doubt_us = (low + high) // 2, high - low
+        else:
+            off_us = max(low, min(high, self._ahead_us)) - self._ahead_us
+            allowed_us = max(STEP_US, self._doubt_us) + (heard_s - self._told_s) * 1e6 * DRIFT
+            if abs(off_us) <= allowed_us:
+                self._ahead_us += off_us
+                self._doubt_us = min(self._doubt_us, high - low)
+        self._told_s = heard_s
+        # It never goes back for anybody: who is behind what another told is wrong.
+        self._ahead_us = max(self._ahead_us, lease_us - int(heard_s * 1e6))
 
     def _wall_us(self) -> int:
         if self._given_clock is not None:
@@ -779,15 +794,10 @@ class PostgresStore:
         return clock_us + int((self._clock.elapsed_s() - at_s) * 1e6)
 
     def _lease_us(self) -> int:
-        return (self._lease_ahead_us or 0) + int(self._clock.elapsed_s() * 1e6)
+        return (self._ahead_us or 0) + int(self._clock.elapsed_s() * 1e6)
 
     def _now_us(self) -> int:
         return self._time.next_us(self._wall_us(), self._clock.elapsed_s())
-
-    def _committed(self, time_us: int) -> None:
-        """Have business time never stand before a commit that was heard of."""
-        if time_us > self._time.last_us:
-            self._time.resume(time_us, self._clock.elapsed_s())
 
     # --- reading ---
 
@@ -797,18 +807,18 @@ class PostgresStore:
         """Run a query of `postgres_schema`; return what it says of `meta`, and its rows of keys."""
         stale = self._hosts.address.stale_reads and link in self._readers
         for _ in range(ATTEMPTS_MAX):
-            seen = self._revision
+            seen, sent_s = self._revision, self._clock.elapsed_s()
             found = await self._query(link, statement, *values)
             head = found[0][:_HEADS]
-            epoch, revision, _, time_us, clock_us, deadline_us = head
+            epoch, revision, _, time_us, lease_us, clock_us, deadline_us = head
             if epoch != self._epoch:
                 raise EpochMismatchError(given=self._epoch, current=epoch)
             if not stale:
                 if revision < seen:
                     link.drop()
                     raise UnavailableError("the server is behind what it has told before")
-                self._saw(revision, clock_us)
-                self._committed(time_us)
+                self._hear(clock_us, lease_us, sent_s)
+                self._saw(revision, time_us)
                 if deadline_us is not None and deadline_us <= self._lease_us():
                     await self._write(_Request(schema.REVOKE, ""))  # what is due ends in passing
                     continue
@@ -832,8 +842,10 @@ class PostgresStore:
                     raise _told(error) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def _saw(self, revision: int, clock_us: int) -> None:
-        self._hear(clock_us)
+    def _saw(self, revision: int, time_us: int) -> None:
+        """Note a commit that was heard of; business time never stands before it."""
+        if time_us > self._time.last_us:
+            self._time.resume(time_us, self._clock.elapsed_s())
         if revision > self._revision:
             self._revision = revision
             self._news.set()
@@ -950,6 +962,7 @@ class PostgresStore:
         """Return the rows of the answer, by request, the store's own under 0."""
         arrays = _arrays(requests)
         for attempt in range(ATTEMPTS_MAX):
+            sent_s = self._clock.elapsed_s()
             try:
                 found = await self._writer.fetch(
                     self._sql.write,
@@ -967,15 +980,15 @@ class PostgresStore:
                     continue
                 raise _told(error) from error
         answer = {n: [tuple(row) for row in rows] for n, rows in groupby(found, key=itemgetter(0))}
-        _, what, revision, time_us, _, _, epoch, _, clock_us, *_ = answer[0][0]
+        _, what, revision, time_us, _, _, epoch, _, clock_us, lease_us, *_ = answer[0][0]
         if what == schema.OTHER_LIFE:
             if seen and epoch != self._epoch:
                 _log.error(
                     "the store has another life, %s: it was restored, or lost commits", epoch
                 )
             raise EpochMismatchError(given=self._epoch, current=epoch)
-        self._saw(revision, clock_us)
-        self._committed(time_us)
+        self._hear(clock_us, int(lease_us), sent_s)
+        self._saw(revision, time_us)
         return answer
 
     async def _write(self, request: _Request, size: int = 64) -> Any:
@@ -1186,6 +1199,7 @@ class PostgresStore:
             ) as error:
                 if isinstance(error, EpochMismatchError):
                     feed.close()
+                if isinstance(error, EpochMismatchError | StoreClosedError):
                     return
                 if not away:
                     _log.warning("changes cannot be followed, to be tried again: %s", error)

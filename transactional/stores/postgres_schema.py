@@ -91,6 +91,7 @@ CREATE TABLE {S}.meta(
     indexed bigint NOT NULL,        -- floor of `gone`: which keys were deleted is forgotten as well
     resolvable bigint NOT NULL,     -- floor of `operations`: op_ids minted below it are forgotten
     time_us bigint NOT NULL,        -- business time of the last commit
+    lease_us bigint NOT NULL,       -- the latest time of leases that anybody told
     rows bigint NOT NULL,           -- of `history`
     bytes bigint NOT NULL,          -- of the values in `history`
     added bigint NOT NULL,          -- rows since what is old was last looked for
@@ -130,7 +131,7 @@ CREATE TABLE {S}.moments(           -- now and then: when which revision was the
     revision bigint PRIMARY KEY, time_us bigint NOT NULL
 );
 INSERT INTO {S}.meta VALUES (true, {FORMAT}, substr(md5(gen_random_uuid()::text), 1, 8),
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 """
 
 # The arrays of `write`: a request i has its entries at first[i] .. first[i + 1] - 1.
@@ -295,7 +296,8 @@ BEGIN
         RETURN;
     END IF;
     v_clock := {S}.clock_us_{H}();
-    FOR v_lease IN SELECT l.lease FROM {S}.leases l WHERE l.deadline_us <= p_lease_now
+    m.lease_us := greatest(m.lease_us, p_lease_now);
+    FOR v_lease IN SELECT l.lease FROM {S}.leases l WHERE l.deadline_us <= m.lease_us
             ORDER BY l.deadline_us LOOP
         m.time_us := greatest(p_now, m.time_us + 1);
         v_rows := {S}.end_lease_{H}(v_lease, m.revision + 1, m.time_us);
@@ -317,14 +319,14 @@ BEGIN
                 what := {TOO_MANY};
             ELSE
                 INSERT INTO {S}.leases VALUES (r_name[n], r_by[n], r_ttl[n],
-                    p_lease_now + (r_ttl[n] * 1000000)::bigint);
+                    m.lease_us + (r_ttl[n] * 1000000)::bigint);
                 what := {LEASED};
             END IF;
             RETURN NEXT;
             CONTINUE;
         ELSIF r_kind[n] = {RENEW} THEN
             UPDATE {S}.leases l SET deadline_us = greatest(l.deadline_us,
-                p_lease_now + (l.ttl_s * 1000000)::bigint) WHERE l.lease = r_name[n]
+                m.lease_us + (l.ttl_s * 1000000)::bigint) WHERE l.lease = r_name[n]
                 RETURNING l.ttl_s INTO v_row;
             what := CASE WHEN FOUND THEN {LEASED} ELSE {NO_LEASE} END;
             IF FOUND THEN
@@ -510,14 +512,16 @@ BEGIN
         PERFORM pg_notify({CHANNEL}, '');
         m.notified_us := v_clock;
     END IF;
+    was.lease_us := m.lease_us;  -- by itself not worth a write
     IF m IS DISTINCT FROM was THEN
         UPDATE {S}.meta SET revision = m.revision, compacted = m.compacted, indexed = m.indexed,
-            resolvable = m.resolvable, time_us = m.time_us, rows = m.rows, bytes = m.bytes,
-            added = m.added, moment_us = m.moment_us, notified_us = m.notified_us;
+            resolvable = m.resolvable, time_us = m.time_us, lease_us = m.lease_us,
+            rows = m.rows, bytes = m.bytes, added = m.added,
+            moment_us = m.moment_us, notified_us = m.notified_us;
     END IF;
     i := 0; what := {STATE}; revision := m.revision; time_us := m.time_us; flag := NULL;
-    failed := NULL; key := m.epoch; value := NULL; lease := NULL; "by" := NULL; checksum := NULL;
-    created := v_clock;
+    failed := NULL; key := m.epoch; value := NULL; "by" := NULL; checksum := NULL;
+    created := v_clock; lease := m.lease_us;
     RETURN NEXT;
 END $body$;
 """
@@ -529,7 +533,8 @@ WRITE_COLUMNS: Final = (
 # --- reading -------------------------------------------------------------------------------------
 
 _STATE: Final = """m.epoch AS m_epoch, m.revision AS m_revision, m.compacted AS m_compacted,
-    m.time_us AS m_time_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS m_clock_us,
+    m.time_us AS m_time_us, m.lease_us AS m_lease_us,
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS m_clock_us,
     (SELECT min(deadline_us) FROM {S}.leases) AS m_deadline_us"""
 _ROW: Final = 'revision, key, value, created, lease, "by", time_us, checksum'
 
