@@ -71,6 +71,17 @@ class ReplayedFrameError(AuthenticationError):
     hint = "a frame is accepted once; somebody repeats recorded traffic, or a proxy retries POSTs"
 
 
+class StaleFrameError(FrameError):
+    """The frame was made for another agent or boot, or too long ago; nothing of it was taken.
+
+    The refusal carries a challenge: who is honest names it, and says the same once more.
+    """
+
+    code: ClassVar[str] = "stale"
+    status: ClassVar[int] = 401
+    hint = "usual at a first contact and after a restart; many mean that somebody repeats frames"
+
+
 class ForbiddenError(FrameError):
     """Its sender may not say this; the whole range is refused, and the vector stays before it."""
 
@@ -93,6 +104,14 @@ class IdentityConflictError(FrameError):
     code: ClassVar[str] = "identity-conflict"
     status: ClassVar[int] = 409
     hint = "a journal was cloned or restored; nothing is lost, but find out who copied it"
+
+
+class HistoryConflictError(FrameError):
+    """A peer holds events of ours that this replica does not; it takes a new incarnation."""
+
+    code: ClassVar[str] = "history-conflict"
+    status: ClassVar[int] = 409
+    hint = "the receiver's disk was rolled back; nothing is lost, it goes on under another id"
 
 
 class OwnFrameError(FrameError):

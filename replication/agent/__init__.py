@@ -18,13 +18,14 @@ an object to call. What each room is for:
 
 from replication.agent.admin import MemberView
 from replication.agent.agent import Agent
-from replication.agent.assembly import ReplicaSettings, assemble
+from replication.agent.assembly import SEED_BYTES, ReplicaSettings, assemble
 from replication.agent.blocking import BlockingAgent, BlockingBounded, BlockingWatch
 from replication.agent.bounded import Bounded
 from replication.agent.proxy import BlockingBatch
 from replication.agent.watch import ChangedDocument, ChangeEvent
 
 __all__ = [
+    "SEED_BYTES",
     "Agent",
     "BlockingAgent",
     "BlockingBatch",

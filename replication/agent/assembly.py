@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replication.protocol import Replica, Wire
+from replication.protocol import BOOT_BYTES, Replica, Wire
 
 if TYPE_CHECKING:
     from replication.config import Config
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BOOTS_PER_INCARNATION = 1 << 16
 """SWIM incarnations that one boot may use up by refuting suspicions."""
+BOOTS_COUNTED_MAX = (1 << 8 * BOOT_BYTES // 2) - 1
+SEED_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +49,19 @@ class ReplicaSettings:
 
 
 def assemble(
-    settings: ReplicaSettings, booted: Booted, *, boot: bytes, address: str, now_s: float
+    settings: ReplicaSettings, booted: Booted, *, seed: bytes, address: str, now_s: float
 ) -> Replica:
-    """The machine of one boot; `boot` are 8 random bytes that no other boot uses."""
+    """The machine of one boot; `seed` are `SEED_BYTES` random bytes that no other boot has."""
     config, rules = settings.config, settings.rules
+    nth = min(booted.recovered.boots, BOOTS_COUNTED_MAX).to_bytes(BOOT_BYTES // 2, "big")
     wire = Wire(
         cluster=settings.cluster,
         namespace=settings.namespace,
         keys=settings.keys,
-        boot=boot,
+        boot=nth + seed[: BOOT_BYTES // 2],
         config=config,
         rules=rules.digest,
+        seed=seed,
     )
     booted.kernel.batch_bytes_max = config.batch_bytes_max  # of single writes, too
     return Replica(

@@ -60,7 +60,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crdt import BatchOpenError
-from replication.agent.assembly import assemble
+from replication.agent.assembly import SEED_BYTES, assemble
 from replication.agent.vitals import Vitals
 from replication.agent.watch import Watchers
 from replication.descriptors import kept_from_children
@@ -80,7 +80,6 @@ from replication.errors import (
 )
 from replication.journal import HOW_TO_GO_ON, Entry, boot, leased, rebuild
 from replication.protocol import (
-    BOOT_BYTES,
     NOTHING,
     Effects,
     PeerConnection,
@@ -223,7 +222,7 @@ class AgentRuntime:
             replica = assemble(
                 settings,
                 booted,
-                boot=tokens.token_bytes(BOOT_BYTES),
+                seed=tokens.token_bytes(SEED_BYTES),
                 address=address or bound,
                 now_s=asyncio.get_running_loop().time(),
             )

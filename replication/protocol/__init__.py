@@ -25,6 +25,7 @@ Who knows what, from the top down; a room looks into those below it only:
     effects            what a step asks the world to do
     messages           what is said, with the conversations drawn
     policy             who may write and bring what
+    freshness          whether a frame is for us, and was made a short while ago
     keyring            who can prove what
     token_bucket       the bandwidth cap
     link               a kept connection as one stream of pieces

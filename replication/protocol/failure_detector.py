@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from replication.protocol.membership import Dice, Member, Membership
     from replication.protocol.messages import MemberClaim
     from replication.protocol.peers import Peers
+    from replication.protocol.wire import Asker
 
 
 @dataclass(slots=True)
@@ -137,8 +138,7 @@ class Relay:
     """A peer's exchange that waits for our probe of its target."""
 
     exchange: int
-    number: int
-    principal: str
+    asker: Asker
 
 
 @dataclass(slots=True)
@@ -222,6 +222,11 @@ class Prober:
             return Probed(reached=False)
         self._relays[self.exchanges.last] = waiting
         return None
+
+    def again(self, exchange: int, number: int) -> None:
+        """An exchange was opened again, under another number."""
+        if exchange in self._relays:
+            self._relays[number] = self._relays.pop(exchange)
 
     def concluded(
         self, exchange: int, opened: Opened, *, answer: Probed | None, sender: str = ""

@@ -15,7 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from crdt import BelowFloorError, Delta, VersionVector
-from replication.errors import BusyError, ForbiddenError, IdentityConflictError, MalformedFrameError
+from replication.errors import BusyError, ForbiddenError, HistoryConflictError, MalformedFrameError
 from replication.protocol import digest as digests
 from replication.protocol.bootstrap import JOINING_S, NEARLY_ALL, Donor, Receiver, lacks
 from replication.protocol.comparison import Comparison
@@ -346,7 +346,7 @@ class Gossip:
             raise BusyError("the journal of this replica failed; it only tells what is durable")
         taken = self.intake.take(data, sender)
         if taken.outcome is Outcome.CONFLICT:
-            raise IdentityConflictError(
+            raise HistoryConflictError(
                 f"{sender} holds events of {self.kernel.replica} that it never wrote"
             )
         pending = self.pending

@@ -1,10 +1,20 @@
 """Whether this replica may go on writing under its id, and whether a peer may.
 
 Theory of operation. A replica id belongs to one life of one journal. Three observations prove that
-two lives share it, and each makes its owner take a new incarnation at once: a frame from ourselves
-that we did not send, a peer that knows more of our events than we do (our journal was rolled back),
-and a refusal by a peer that saw two boots of our id take turns. What was written before stays where
-it is, as events of a foreign origin; nothing is merged away.
+two lives share it, and each makes its owner take a new incarnation at once:
+
+    a frame under our id that another boot made    it names our challenge, so that boot lives now
+    a peer knows more of our events than we do     our disk was rolled back
+    a peer met a later boot of our id              it says so in answer to a question of ours
+
+The last two are a peer's word, and count if it may speak for others: of a leaf only its own events
+are believed. None of them costs an id because somebody repeats what he recorded: a question that is
+not fresh is not looked at, and an answer answers one question (`freshness`). Boots are ordered by
+their ids, which begin with how often the journal was opened. So a frame that was held back since
+before a restart, and is fresh still, is known to be of the former boot: it is refused, and the
+later one goes on.
+
+What was written before stays where it is, as events of a foreign origin; nothing is merged away.
 """
 
 from __future__ import annotations
@@ -13,7 +23,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replication.errors import ForbiddenError, IdentityConflictError, OwnFrameError
+from replication.errors import ForbiddenError, IdentityConflictError
 from replication.protocol.policy import agent_of
 from replication.protocol.shares import Shares
 
@@ -39,32 +49,25 @@ class Identity:
     kernel: Kernel
     members: Membership
     dice: Dice
-    boot: bytes
     counts: Counter[str]
     _renewed_s: float = -math.inf
     _wait_s: float = 0.0
-    _boots: Shares[str, list[bytes]] = field(
+    _boots: Shares[str, bytes] = field(
         default_factory=lambda: Shares(BOOTS_PER_NAME_MAX, BOOTS_MAX)
     )
-    """replica id -> its boots as they appeared here, the current one last."""
+    """replica id -> the latest of its boots that was met."""
 
     def admit(self, replica: str, boot: bytes) -> None:
         """Check the sender of a frame.
 
         Raises:
-            OwnFrameError: it is this very boot: an address of ours was given as a peer's.
-            IdentityConflictError: it uses our id, or a boot that was replaced by a later one.
+            IdentityConflictError: it uses our id, or is of a boot before the latest one.
         """
-        if boot == self.boot:
-            raise OwnFrameError("this is the sender itself")
         if replica == self.kernel.replica:
             raise IdentityConflictError("the sender uses the id of this replica")
-        boots = self._boots.setdefault(replica, [boot])
-        if boots[-1] != boot:
-            if boot in boots:
-                raise IdentityConflictError(f"two boots of {replica} take turns")
-            boots.append(boot)
-            del boots[:-8]
+        if boot < self._boots.get(replica, boot):
+            raise IdentityConflictError(f"a later boot of {replica} was met here")
+        self._boots[replica] = boot
 
     @staticmethod
     def vouch(replica: str, principal: str, certified: frozenset[str] | None = None) -> None:

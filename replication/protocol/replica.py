@@ -26,9 +26,11 @@ from replication.errors import (
     FaultError,
     ForbiddenError,
     FrameError,
+    HistoryConflictError,
     IdentityConflictError,
     MalformedFrameError,
     OwnFrameError,
+    StaleFrameError,
     frame_errors,
 )
 from replication.protocol.effects import Effects, Pending
@@ -61,8 +63,9 @@ from replication.protocol.messages import (
     Synced,
 )
 from replication.protocol.peers import Acknowledgements, Behind, Peers
-from replication.protocol.policy import AccessPolicy
+from replication.protocol.policy import AccessPolicy, agent_of
 from replication.protocol.waits import Waits
+from replication.protocol.wire import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -147,7 +150,7 @@ class Replica:
         self.members.learn(book, now_s)
         self.peers, self.behind = Peers(config, dice), Behind()
         self.acknowledgements = Acknowledgements(self.members, self.peers)
-        self.identity = Identity(kernel, self.members, dice, wire.boot, self.counts)
+        self.identity = Identity(kernel, self.members, dice, self.counts)
 
         # What is said to them, and when. The first round is due at once, the first probe only an
         # interval later: right after a start everybody is silent.
@@ -218,13 +221,17 @@ class Replica:
         self, frame: bytes, now_s: float, exchange: int, connection: PeerConnection = ANONYMOUS
     ) -> Effects:
         """A peer's request; one send, now or (a relayed probe) later, answers `exchange`."""
-        status, number, principal = 200, 0, ""
+        self._wire.freshness.rotate(now_s)
+        status, asker = 200, UNKNOWN
         answer: Message | None
         try:
-            envelope = self._wire.open(frame)
-            number, principal = envelope.number, envelope.principal
-            self.identity.vouch(envelope.replica, principal, self.policy.names_of(connection))
-            if connection.principal not in {None, principal}:
+            head = self._wire.look(frame)
+            asker = head.asker
+            if head.boot == self._wire.boot:
+                raise OwnFrameError("this is the sender itself")
+            envelope = self._wire.read(head)
+            self.identity.vouch(envelope.replica, asker.principal, self.policy.names_of(connection))
+            if connection.principal not in {None, asker.principal}:
                 raise ForbiddenError("another key opened the connection that this frame came over")
             if self._mute or self.exchanges.is_blocked(envelope.replica):
                 raise BusyError("this peer is blocked here, or the journal failed")
@@ -236,30 +243,34 @@ class Replica:
             if isinstance(error, AuthenticationError):  # nothing sealed, and nothing of ours
                 self._pending.answer(b"", exchange, status)
                 return self._take(now_s)
+            if isinstance(error, HistoryConflictError):
+                self._renew(str(error), now_s)
         except Exception as error:  # noqa: BLE001 - no frame may end a step half way
             fault = self._fault(error)
             status, answer = fault.status, Refused(fault.status, fault.code, str(fault))
         if answer is not None:
-            sealed = self._wire.seal(self.id, answer, answers=number, to=principal)
-            self._pending.answer(sealed, exchange, status)
+            self._pending.answer(self._wire.answer(self.id, answer, asker), exchange, status)
         return self._take(now_s)
 
     def answered(
         self, exchange: int, frame: bytes, now_s: float, connection: PeerConnection = ANONYMOUS
     ) -> Effects:
         """The answer to an exchange of ours; one that is unknown by now is ignored."""
+        self._wire.freshness.rotate(now_s)
         opened = self.exchanges.take(exchange)
         if opened is None:
             return self._take(now_s)
         try:
             envelope = self._wire.open(frame)
             names = self.policy.names_of(connection)
-            self.identity.vouch(envelope.replica, envelope.principal, names)
-            if envelope.answers != opened.number and type(envelope.message) is not Refused:
+            self.identity.vouch(envelope.replica, envelope.asker.principal, names)
+            if envelope.answers != opened.number:
                 raise MalformedFrameError("the answer belongs to another request")
             if self.gossip.read_only or self.exchanges.is_blocked(envelope.replica, opened.address):
                 raise BusyError("this peer is blocked here, or the journal failed")
-            self._conclude(exchange, opened, envelope, now_s)
+            self.exchanges.met(envelope.replica, envelope.asker.challenge, opened.address)
+            if not self._once_more(exchange, opened, envelope):
+                self._conclude(exchange, opened, envelope, now_s)
         except FrameError as error:
             self.counts[f"refused:{error.code}"] += 1
             self._gave_up(exchange, opened, now_s)
@@ -288,6 +299,7 @@ class Replica:
 
     def tick(self, now_s: float) -> Effects:
         """Time has passed: a gossip round, probes, verdicts, and exchanges that ran out."""
+        self._wire.freshness.rotate(now_s)
         self.prober.detector.stalled(now_s - self._due_s)
         for exchange, opened in self.exchanges.expired(now_s):
             self.counts["exchange:timeout"] += 1
@@ -383,7 +395,7 @@ class Replica:
                 claims = (*self.members.gossip(), *self._refuted(accused, incarnation))
                 return Probed(members=claims)
             case Probe():
-                asker = Relay(exchange, envelope.number, envelope.principal)
+                asker = Relay(exchange, envelope.asker)
                 return self.prober.relay(message.target, asker, self.kernel.vector, now_s)
             case Leave():
                 self._met(sender, message.members, now_s, boot=boot)
@@ -396,6 +408,17 @@ class Replica:
         assert_never(message)
 
     # ------------------------------------------------------------------------------ answers
+
+    def _once_more(self, exchange: int, opened: Opened, envelope: Envelope) -> bool:
+        """Whether it was refused because we named no challenge of theirs; now we do."""
+        message = envelope.message
+        if not isinstance(message, Refused) or message.code != StaleFrameError.code:
+            return False
+        if not self.exchanges.again(opened, envelope.asker.challenge):
+            return False
+        self.counts["exchange:again"] += 1
+        self.prober.again(exchange, self.exchanges.last)
+        return True
 
     def _conclude(self, exchange: int, opened: Opened, envelope: Envelope, now_s: float) -> None:
         """The answer to a request of ours."""
@@ -419,16 +442,17 @@ class Replica:
                 concluded = self.prober.concluded(exchange, opened, answer=message, sender=sender)
                 self._relayed(concluded)
             case Refused():
-                self._refused(opened, sender, message, now_s)
+                self._refused(opened, envelope, message, now_s)
                 self._gave_up(exchange, opened, now_s)
             case _:
                 raise MalformedFrameError("a request came where an answer was expected")
 
-    def _refused(self, opened: Opened, sender: str, refusal: Refused, now_s: float) -> None:
+    def _refused(self, opened: Opened, envelope: Envelope, refusal: Refused, now_s: float) -> None:
         """A request of ours was refused, for a reason that may be news about ourselves."""
+        sender = envelope.replica
         if refusal.code == IdentityConflictError.code:
-            self._renew(f"refused by {sender}: {refusal.text}", now_s)
-        if refusal.code == OwnFrameError.code:
+            self._told_of_ourselves(f"refused by {sender}: {refusal.text}", sender, now_s)
+        if refusal.code == OwnFrameError.code and envelope.boot == self._wire.boot:
             self.scheduler.forget(opened.address)
             self.members.came_back(opened.address)
         code = refusal.code if refusal.code in CODES else OTHER_CODE
@@ -487,6 +511,7 @@ class Replica:
         """Refuse a sender that shares an id with somebody; if it is ours, we take a new one."""
         try:
             self.identity.admit(envelope.replica, envelope.boot)
+            self.exchanges.met(envelope.replica, envelope.asker.challenge)
         except IdentityConflictError:
             if envelope.replica == self.id:
                 self._renew("somebody else uses this id", now_s)
@@ -502,7 +527,15 @@ class Replica:
     def _compare(self, vector: Mapping[str, int], sender: str, now_s: float) -> None:
         self.behind.heard(vector, self.kernel.vector, now_s, sender)
         if self.identity.outrun(vector):
-            self._renew(f"{sender} holds events of ours that this journal lost", now_s)
+            why = f"{sender} holds events of ours that this journal lost"
+            self._told_of_ourselves(why, sender, now_s)
+
+    def _told_of_ourselves(self, why: str, sender: str, now_s: float) -> None:
+        """A peer's word says that our id is not ours alone; a leaf speaks for itself only."""
+        if self.policy.may_relay(agent_of(sender)):
+            self._renew(why, now_s)
+        else:
+            self.counts["re-incarnation:leaf"] += 1
 
     def _mind_lives(self, now_s: float) -> None:
         """Records of ended lives came, or events beyond them; one of them may be of our own."""
@@ -540,7 +573,7 @@ class Replica:
         """Answer a peer that asked us to probe in its place."""
         if result is not None:
             relay, probed = result
-            sealed = self._wire.seal(self.id, probed, answers=relay.number, to=relay.principal)
+            sealed = self._wire.answer(self.id, probed, relay.asker)
             self._pending.answer(sealed, relay.exchange)
 
     def _take(self, now_s: float) -> Effects:

@@ -3,13 +3,17 @@
 Theory of operation. A frame is a msgpack array, positional, with the body as opaque bytes:
 
     [version, cluster, kind, flags, src, namespace, body]  MAC, or a checksum: see `keyring`
-     src = [replica id, boot id, number, answers, rules]
+     src = [replica id, boot id, number, answers, to, challenge, rules]
 
-The MAC is compared in constant time *before* anything is decoded. `rules` is the digest of the
-sender's rules (absent without any): agents of different rules do not exchange state. `number`
-counts the frames of one boot: a sliding window per boot id accepts each number once. `answers` is
-the number of the request that this frame answers. Unknown trailing fields are ignored; unknown
-kinds are an own error so that the machine can count and skip them.
+The MAC is compared in constant time *before* anything is decoded. `to` is a challenge of the
+receiver and `challenge` one of the sender: see `freshness`. `rules` is the digest of the sender's
+rules (absent without any): agents of different rules do not exchange state. `number` counts the
+frames of one boot: a sliding window per boot id accepts each number once. `answers` is the number
+of the request that this frame answers. Unknown trailing fields are ignored; unknown kinds are an
+own error so that the machine can count and skip them.
+
+A frame is opened in two steps, because a refusal has to name whom it answers: `look` says who sent
+it and which one it is, and `read` whether it is taken, and what it says.
 
 Parse, don't validate: behind `Wire.open` there is no `Any`. Every shape, type and size is checked
 here, field by field; forged lengths allocate nothing because each msgpack limit is set to what the
@@ -37,9 +41,11 @@ from replication.errors import (
     MalformedFrameError,
     ReplayedFrameError,
     RulesDifferError,
+    StaleFrameError,
     UnsupportedVersionError,
     WrongClusterError,
 )
+from replication.protocol.freshness import CHALLENGE_BYTES, CHALLENGE_S, NOBODY, Freshness
 from replication.protocol.messages import (
     INCARNATION_MAX,
     ORIGINS_ASKED_MAX,
@@ -76,7 +82,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 COMPRESSED = 1
 BOOT_BYTES = 8
 OUTER_ITEMS_MAX = 64
@@ -104,18 +110,44 @@ class UnknownKindError(MalformedFrameError):
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
-    """An opened frame: who sent it, which frame it was, which one it answers, and the message.
+class Asker:
+    """Whom an answer goes to: the number, the key and the challenge of what it answers.
 
-    `principal` is the name that its key speaks for, "" for a key that speaks for anybody.
+    `principal` is the name that the key speaks for, "" for a key that speaks for anybody.
     """
+
+    number: int = 0
+    principal: str = ""
+    challenge: bytes = NOBODY
+
+
+UNKNOWN = Asker()
+"""Whoever sent a frame that says nothing of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a sealed frame says of itself, and what it says else, which nobody read yet."""
 
     replica: str
     boot: bytes
-    number: int
+    asker: Asker
+    answers: int
+    to: bytes
+    rules: object
+    rest: tuple[object, object, object, object, object]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An opened frame: who sent it, in which boot, which frame it answers, and the message."""
+
+    replica: str
+    boot: bytes
+    asker: Asker
     answers: int
     message: Message
-    principal: str = ""
 
 
 def _shrinks(body: bytes) -> bool:
@@ -393,9 +425,10 @@ class Wire:
     Args:
         cluster, namespace: a frame for another one is refused.
         keys: none for loopback.
-        boot: 8 bytes that no other boot uses.
+        boot: 8 bytes that no other boot uses; the greater, the later of two boots of one id.
         config: limits.
         rules: digest of the access policy that this end checks; b"" for none.
+        seed: random bytes for the challenges of this boot, by default its id.
     """
 
     __slots__ = (
@@ -409,6 +442,7 @@ class Wire:
         "_windows",
         "bandwidth",
         "bytes_by_kind",
+        "freshness",
     )
 
     def __init__(
@@ -420,6 +454,7 @@ class Wire:
         boot: bytes,
         config: Config,
         rules: bytes = b"",
+        seed: bytes = b"",
     ) -> None:
         self._cluster = cluster
         self._namespace = namespace
@@ -428,6 +463,7 @@ class Wire:
         self._boot = boot
         self._config = config
         self._number = 0
+        self.freshness = Freshness(seed or boot, max(CHALLENGE_S, config.total_timeout_s))
         self.bandwidth = TokenBucket(config.bandwidth_bytes_per_s)
         self.bytes_by_kind: Counter[tuple[str, str]] = Counter()
         """(direction, kind of message) -> bytes of frames, the refused ones left out."""
@@ -446,14 +482,23 @@ class Wire:
         """The number of the frame sealed last; an answer refers to it."""
         return self._number
 
-    def seal(self, replica: str, message: Message, *, answers: int = 0, to: str = "") -> bytes:
+    def seal(
+        self,
+        replica: str,
+        message: Message,
+        *,
+        answers: int = 0,
+        name: str = "",
+        challenge: bytes = NOBODY,
+    ) -> bytes:
         """The frame of `message`; O(size). Each call takes a fresh number.
 
         Args:
             replica: the id of the sender.
             message: what to say.
             answers: the number of the request that it answers.
-            to: the name of its receiver, who may have a key of its own.
+            name: of its receiver, who may have a key of its own.
+            challenge: of its receiver; without one it will be refused as stale.
         """
         self._number += 1
         number, render = _BY_TYPE[type(message)]
@@ -463,22 +508,36 @@ class Wire:
             packed = len(body).to_bytes(4, "big") + zlib.compress(body, 1)
             if len(packed) < len(body):
                 body, flags = packed, COMPRESSED
-        source: list[object] = [replica, self._boot, self._number, answers]
+        given = self.freshness.current
+        source: list[object] = [replica, self._boot, self._number, answers, challenge, given]
         if self._rules:
             source.append(self._rules)
         outer = [VERSION, self._cluster, number, flags, source, self._namespace, body]
         frame = cast("bytes", msgpack.packb(outer))
-        frame += self._keys.trailer(frame, to)
+        frame += self._keys.trailer(frame, name)
         self.bytes_by_kind["sent", type(message).__name__.lower()] += len(frame)
         if carries_state(message):
             self.bandwidth.spend(len(frame))
         return frame
 
+    def answer(self, replica: str, message: Message, asker: Asker) -> bytes:
+        """The frame of an answer; O(size)."""
+        number, name, challenge = asker.number, asker.principal, asker.challenge
+        return self.seal(replica, message, answers=number, name=name, challenge=challenge)
+
     def open(self, frame: bytes) -> Envelope:
-        """Authenticate, check, decode.
+        """Both steps.
 
         Raises:
             FrameError: of the kind that fits; nothing was learned from the frame.
+        """
+        return self.read(self.look(frame))
+
+    def look(self, frame: bytes) -> Head:
+        """Authenticate a frame; who sent it, so that he can be answered whatever becomes of it.
+
+        Raises:
+            FrameError: it says nothing of itself.
         """
         if len(frame) > self._config.body_bytes_max:
             raise FrameTooLargeError(f"a frame of {len(frame)} bytes is over the limit")
@@ -488,24 +547,47 @@ class Wire:
         if version != VERSION:
             raise UnsupportedVersionError(_natural(version), VERSION, VERSION)
         _, cluster, kind, flags, source, namespace, body = _row(outer, 7)
+        replica, boot, number, answers, to, challenge = _row(source, 6)
+        if len(_need(boot, bytes)) != BOOT_BYTES:
+            raise MalformedFrameError(f"a boot id has {BOOT_BYTES} bytes")
+        if len(_need(challenge, bytes)) != CHALLENGE_BYTES:
+            raise MalformedFrameError(f"a challenge has {CHALLENGE_BYTES} bytes")
+        return Head(
+            _name(replica),
+            boot,
+            Asker(_natural(number), principal, challenge),
+            _natural(answers),
+            _need(to, bytes),
+            [*_need(source, list)[6:7], b""][0],
+            (cluster, namespace, kind, flags, body),
+            len(frame),
+        )
+
+    def read(self, head: Head) -> Envelope:
+        """Check and decode what was looked at.
+
+        Raises:
+            FrameError: of the kind that fits; nothing was learned from the frame.
+        """
+        cluster, namespace, kind, flags, body = head.rest
         if (cluster, namespace) != (self._cluster, self._namespace):
             raise WrongClusterError(
                 f"the frame is for {str(cluster)[:40]!r}/{str(namespace)[:40]!r}, "
                 f"this is {self._cluster!r}/{self._namespace!r}"
             )
-        replica, boot, number, answers = _row(source, 4)
-        if len(_need(boot, bytes)) != BOOT_BYTES:
-            raise MalformedFrameError("a boot id has 8 bytes")
-        self._admit((principal or agent_of(_name(replica)), boot), _natural(number))
-        if [self._rules] != [*source[4:5], b""][:1]:
+        if head.rules != self._rules:
             raise RulesDifferError("the sender checks other rules than this agent does")
+        if not self.freshness.holds(head.to):
+            raise StaleFrameError("the frame names no challenge that holds here")
+        asker = head.asker
+        self._admit((asker.principal or agent_of(head.replica), head.boot), asker.number)
         parse = _BY_NUMBER.get(_natural(kind))
         if parse is None:
             raise UnknownKindError(f"kind {kind} is not known here")
-        body = self._inflated(_need(body, bytes), _natural(flags))
-        message = parse(_unpack(body, BODY_ITEMS_MAX))
-        self.bytes_by_kind["received", type(message).__name__.lower()] += len(frame)
-        return Envelope(_name(replica), boot, number, _natural(answers), message, principal)
+        data = self._inflated(_need(body, bytes), _natural(flags))
+        message = parse(_unpack(data, BODY_ITEMS_MAX))
+        self.bytes_by_kind["received", type(message).__name__.lower()] += head.size
+        return Envelope(head.replica, head.boot, asker, head.answers, message)
 
     def _inflated(self, body: bytes, flags: int) -> bytes:
         if not flags & COMPRESSED:

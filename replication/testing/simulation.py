@@ -37,7 +37,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from crdt import Delta
-from replication.agent import ReplicaSettings, assemble
+from replication.agent import SEED_BYTES, ReplicaSettings, assemble
 from replication.config import Config
 from replication.errors import JournalFailedError
 from replication.journal import Entry, MemoryJournal, boot, leased
@@ -210,7 +210,7 @@ class Simulation:
         agent.life += 1
         agent.waiting, agent.committing, agent.asked = [], False, {}
         agent.circuits, agent.out = Circuits(self.config.gossip_interval_s / 2), {}
-        boot_id = self.dice.randbytes(8)
+        seed = self.dice.randbytes(SEED_BYTES)
         settings = ReplicaSettings(
             cluster="simulated",
             namespace="default",
@@ -222,7 +222,7 @@ class Simulation:
             hubs=(agent.hub,) if agent.hub else (),
         )
         address = "" if agent.hub else name
-        agent.replica = assemble(settings, booted, boot=boot_id, address=address, now_s=self.now_s)
+        agent.replica = assemble(settings, booted, seed=seed, address=address, now_s=self.now_s)
         life = agent.life
         agent.replica.on_write = lambda: self._later(0, lambda: self._flush(name, life))
         agent.rings_s = self.now_s

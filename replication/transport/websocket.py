@@ -212,7 +212,8 @@ class Line:
                     status, answer = await serve(came.frame, connection)
         finally:
             self._room.release()
-        self._distrusted = self._distrusted or status == HTTPStatus.UNAUTHORIZED
+        proves_nothing = status == HTTPStatus.UNAUTHORIZED and not answer
+        self._distrusted = self._distrusted or proves_nothing
         self._traffic.sent += len(answer)
         self.link.answer(came.number, answer)
         self._queued.set()

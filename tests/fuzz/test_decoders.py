@@ -14,10 +14,11 @@ from crdt.kernel.chunk import Chunk
 from crdt.kernel.codec import decode_value, encode_value
 from crdt.kernel.envelope import seal
 from replication.errors import ReplicationError
+from replication.protocol.keyring import Keyring
 from replication.transport.challenge import Challenges, hash_of, target_of
 from replication.version import Version
 from tests.fuzz.engine import CORPUS, Target, corpus, fuzz, place
-from tests.replication.protocol.test_wire import GOLDEN_QUESTION, MESSAGES, whole, wire
+from tests.replication.protocol.test_wire import GOLDEN_QUESTION, MESSAGES, said, wire
 from tests.scale import SOAK, rounds, seeds
 from transactional import rules
 from transactional import wire as words
@@ -50,7 +51,7 @@ def some_delta() -> bytes:
 
 def open_frame(data: bytes) -> None:
     """As if its sender could seal: the checksum is made to fit, so that what is behind is tried."""
-    wire(None, boot=b"boot-two").open(whole(data))
+    wire(None, boot=b"boot-two").open(data + Keyring().trailer(data))
 
 
 def load_request(data: bytes) -> None:
@@ -104,7 +105,7 @@ TARGETS = [
         "frame",
         open_frame,
         (ReplicationError, CRDTError),
-        (*(wire(None).seal("ada~01", m)[:-4] for m in MESSAGES[:14]),),
+        (*(said(wire(None), m, wire(None, boot=b"boot-two"))[:-4] for m in MESSAGES[:14]),),
     ),
     Target("proof", judge, (), (b"Convoca order:1.2.3:%b:0:x" % hash_of(b"").encode(),)),
     Target("request", load_request, JSON, (json.dumps(COMMIT).encode(),)),

@@ -14,7 +14,7 @@ from replication.protocol.membership import Membership
 from replication.protocol.messages import MemberClaim, Probe, Probed, Push, Status
 from replication.protocol.peers import Peers
 from replication.protocol.policy import AccessPolicy
-from replication.protocol.wire import Wire
+from replication.protocol.wire import Asker, Wire
 
 CONFIG = Config()
 
@@ -98,7 +98,7 @@ def test_a_hint_to_a_relay_is_asked_with_our_address_and_to_a_leaf_with_nothing(
     said = () if relays else (ada.members.me.claim(),)
     sent = ada.members.me.sent
     ada.call("h:eve~1", "eve~1", {}, 0.0)
-    assert ada.relay("eve~1", Relay(7, 70, ""), {}, 0.0) is None
+    assert ada.relay("eve~1", Relay(7, Asker(70)), {}, 0.0) is None
     assert not ada.exchanges.open("h:eve~1", "eve~1", Push(b"x"), {}, 0.0), "it waits"
     ada.exchanges.ask_proof("eve~1", 10.0)
     requests = [opened.request for opened in ada.exchanges._open.values()]
@@ -116,7 +116,7 @@ def test_a_hint_to_a_relay_is_asked_with_our_address_and_to_a_leaf_with_nothing(
 @pytest.mark.parametrize("answer", [Probed(), None], ids=["answered", "no answer"])
 def test_a_peer_that_asks_for_a_probe_waits_until_it_is_over(answer):
     """The answer names the exchange of the peer; it says whether the target was reached."""
-    ada, waiting = prober(), Relay(7, 70, "")
+    ada, waiting = prober(), Relay(7, Asker(70))
     assert ada.relay("bob~1", waiting, {}, 0.0) is None
     number = ada.exchanges.last
     opened = ada.exchanges.take(number)
@@ -126,7 +126,7 @@ def test_a_peer_that_asks_for_a_probe_waits_until_it_is_over(answer):
 
 def test_a_probe_of_somebody_unknown_is_answered_at_once():
     """Nobody waits for a member that cannot be reached from here."""
-    assert prober().relay("mal~1", Relay(7, 70, ""), {}, 0.0) == Probed(reached=False)
+    assert prober().relay("mal~1", Relay(7, Asker(70)), {}, 0.0) == Probed(reached=False)
 
 
 def test_what_is_known_of_a_peer_goes_with_the_id_that_it_replaced():

@@ -27,7 +27,7 @@ from replication.protocol.messages import (
     Sync,
     Tier,
 )
-from replication.protocol.wire import Envelope, Wire
+from replication.protocol.wire import VERSION, Asker, Envelope, Wire
 from tests.replication.stranger import Stranger
 
 
@@ -141,7 +141,7 @@ def test_a_chunk_that_nobody_asked_for_is_not_joined(sim):
     number = ada.exchanges.last
     opened = ada.exchanges.take(number)
     given = ChunkGiven(chunk.set_id, 0, 1, chunk.encode())
-    envelope = Envelope(opened.replica, b"whatever", 1, opened.number, given)
+    envelope = Envelope(opened.replica, b"whatever", Asker(1), opened.number, given)
     with pytest.raises(MalformedFrameError, match="not asked for"):
         ada._conclude(number, opened, envelope, sim.now_s)
 
@@ -150,7 +150,8 @@ def test_four_mebibytes_of_tiny_items_hold_the_loop_for_moments_only():
     """[replication 16] (many items) the count is limited while unpacking: milliseconds, typed."""
     receiver = Wire(cluster="c", namespace="n", keys=Keyring(), boot=b"boot-one", config=Config())
     body = msgpack.packb([b"", [[0] * 40_000] * 100])
-    frame = msgpack.packb([1, "c", 3, 0, ["mal~1", b"boot-two", 1, 0], "n", body])
+    source = ["mal~1", b"boot-two", 1, 0, receiver.freshness.current, b"whatever"]
+    frame = msgpack.packb([VERSION, "c", 3, 0, source, "n", body])
     started = time.process_time()
     with pytest.raises(MalformedFrameError):
         receiver.open(frame + Keyring().trailer(frame))

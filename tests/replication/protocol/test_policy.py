@@ -10,7 +10,7 @@ from crdt import Delta, Event, LWWRegister, ORSet, PNCounter, Run
 from replication import AccessPolicy, Agent, ConfigError, ForbiddenWriteError, Simulation
 from replication.errors import (
     ForbiddenError,
-    IdentityConflictError,
+    HistoryConflictError,
     RulesDifferError,
 )
 from replication.protocol.messages import Ack, ChunkWanted, Push, Refused
@@ -67,7 +67,7 @@ def test_nobody_brings_events_of_mine_that_i_never_wrote(sim):
     """[replication 25] (own origin from a stranger) 409, whatever its role; the state stands."""
     mine = sim.replica("ada").id
     refused = pushed(sim, "bob~99", wrote(mine, 1, "note"))
-    assert (refused.status, refused.code) == (409, IdentityConflictError.code)
+    assert (refused.status, refused.code) == (409, HistoryConflictError.code)
 
 
 def test_a_future_seq_leaves_the_vector_where_it_is(sim):

@@ -21,7 +21,7 @@ from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Ack, Push, Refused, Sync
 from replication.protocol.peers import PEERS_PER_NAME_MAX, REPORTED_PER_NAME_MAX, Behind
 from replication.protocol.shares import Shares
-from replication.protocol.wire import BOOTS_PER_NAME_MAX, Wire
+from replication.protocol.wire import BOOTS_PER_NAME_MAX, Asker, Envelope, Wire
 from tests.replication.stranger import Stranger
 
 FLOOD = 300
@@ -51,11 +51,13 @@ def test_nobody_pushes_the_window_of_another_out():
 
     hub = wire(Keyring((hub_key,), principals={"leaf": (leaf_key,)}), b"the hub.")
     boss = wire(Keyring((hub_key,)), b"the boss")
-    recorded = boss.seal("boss~1", Sync(full({})))
+    challenge = hub.freshness.current
+    recorded = boss.seal("boss~1", Sync(full({})), challenge=challenge)
     hub.open(recorded)
     leaf = Keyring(own=(leaf_key,))
     for number in range(5000):
-        hub.open(wire(leaf, number.to_bytes(8, "big")).seal("leaf~1", Sync(full({}))))
+        sender = wire(leaf, number.to_bytes(8, "big"))
+        hub.open(sender.seal("leaf~1", Sync(full({})), challenge=challenge))
     with pytest.raises(ReplayedFrameError):
         hub.open(recorded)
     assert len(hub._windows) == 1 + BOOTS_PER_NAME_MAX
@@ -141,7 +143,10 @@ async def test_labels_of_metrics_are_a_closed_set():
         before = None
         for number in range(FLOOD):
             refusal = Refused(400, f'code"{{}}\n{number}', "text")
-            replica._refused(Opened("h:1", "eve~1", Push(b""), 1, 0.0, {}), "eve~1", refusal, 0.0)
+            opened = Opened("h:1", "eve~1", Push(b""), 1, 0.0, {})
+            replica._refused(
+                opened, Envelope("eve~1", b"a boot", Asker(), 1, refusal), refusal, 0.0
+            )
             replica.behind.heard({f"x{number}~1": 10**9}, {}, 0.0, f"eve{number}~1")
             lines = [line.rpartition(" ")[0] for line in exposition(ada).splitlines()]
             before = before or lines

@@ -32,6 +32,7 @@ from replication.protocol.messages import (
     HashesWanted,
     Leave,
     MemberClaim,
+    Message,
     PositionsWanted,
     Probe,
     Probed,
@@ -42,7 +43,7 @@ from replication.protocol.messages import (
     Synced,
     Tier,
 )
-from replication.protocol.wire import UnknownKindError, Wire, vector_hash
+from replication.protocol.wire import VERSION, Asker, UnknownKindError, Wire, vector_hash
 
 CLAIM = MemberClaim("ada~01", "127.0.0.1:7001", 65536, Status.SUSPECT)
 DIGEST = Digest(b"h" * 16, Tier.FULL, {"ada~01": 7, "bob~02": 2**40})
@@ -74,8 +75,8 @@ MESSAGES = [
 ]
 
 GOLDEN_QUESTION = (
-    "9701a1630e0094a66164617e3031c408626f6f742d6f6e6501"
-    "00a16ec4109192a66164617e3031a6626f627e3032c8ee17e6"
+    "9702a1630e0096a66164617e3031c408626f6f742d6f6e650100c4086f6620626f622773c408b16908231a7fe279"
+    "a16ec4109192a66164617e3031a6626f627e30326500ea13"
 )
 
 
@@ -84,17 +85,29 @@ def wire(secret: bytes | None = b"correct horse", boot: bytes = b"boot-one", **o
     return Wire(keys=Keyring((secret,) if secret else ()), boot=boot, **chosen)
 
 
+def said(sender: Wire, message: Message, to: Wire) -> bytes:
+    """The frame of a message for whoever opens with that wire."""
+    return sender.seal("ada~01", message, challenge=to.freshness.current)
+
+
+def by_hand(
+    body: bytes, kind: int, *, to: Wire, version: int = VERSION, flags: int = 0, more: tuple = ()
+) -> bytes:
+    """A frame that no release makes, with the checksum of one that is not protected by a secret."""
+    source = ["ada~01", b"boot-two", 1, 0, to.freshness.current, b"whatever"]
+    frame = msgpack.packb([version, "c", kind, flags, source, "n", body, *more])
+    return frame + Keyring().trailer(frame)
+
+
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda m: type(m).__name__)
 def test_every_message_survives_the_wire(message):
     """What is sealed opens as the same message, with its sender and the frame it answers."""
-    opened = wire(boot=b"boot-two").open(wire().seal("ada~01", message, answers=41))
+    receiver, sender = wire(boot=b"boot-two"), wire()
+    asker = Asker(41, "", receiver.freshness.current)
+    opened = receiver.open(sender.answer("ada~01", message, asker))
     assert opened.message == message
-    assert (opened.replica, opened.number, opened.answers) == ("ada~01", 1, 41)
-
-
-def whole(frame: bytes) -> bytes:
-    """A frame made by hand, with the checksum of one that is not protected by a secret."""
-    return frame + Keyring().trailer(frame)
+    assert (opened.replica, opened.boot, opened.answers) == ("ada~01", b"boot-one", 41)
+    assert opened.asker == Asker(1, "", sender.freshness.current)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +123,17 @@ def whole(frame: bytes) -> bytes:
 )
 def test_hashes_that_do_not_fit_their_blocks_are_refused(body):
     """Numbers without hashes, hashes without numbers, other types: malformed, by name."""
-    packed = msgpack.packb([1, "c", 12, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb(body)])
+    here = wire(secret=None)
     with pytest.raises(MalformedFrameError):
-        wire(secret=None).open(whole(packed))
+        here.open(by_hand(msgpack.packb(body), 12, to=here))
 
 
 @pytest.mark.parametrize("flat", [["a"], ["a", 1, "b"], ["a", -1], [1, "a"], ["a", 0] * 1025, 7])
 def test_blocks_that_nobody_could_give_are_refused(flat):
     """Half a pair, no number, more than may be asked for."""
-    packed = msgpack.packb(
-        [1, "c", 13, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb([b"h", flat])]
-    )
+    here = wire(secret=None)
     with pytest.raises(MalformedFrameError):
-        wire(secret=None).open(whole(packed))
+        here.open(by_hand(msgpack.packb([b"h", flat]), 13, to=here))
 
 
 @pytest.mark.parametrize(
@@ -132,27 +143,31 @@ def test_blocks_that_nobody_could_give_are_refused(flat):
 )
 def test_positions_of_no_origins_or_of_too_many_are_not_told(origins):
     """A question is bounded work, whoever asks it."""
-    packed = msgpack.packb([1, "c", 14, 0, ["a", b"boot-two", 1, 0], "n", msgpack.packb([origins])])
+    here = wire(secret=None)
     with pytest.raises(MalformedFrameError):
-        wire(secret=None).open(packed)
+        here.open(by_hand(msgpack.packb([origins]), 14, to=here))
 
 
 def test_a_question_looks_like_this():
     """The golden vector of kind 14: another release has to ask, and to be asked, the same."""
-    frame = wire(secret=None).seal("ada~01", PositionsWanted(("ada~01", "bob~02")))
-    assert frame.hex() == GOLDEN_QUESTION
+    sender, asked = wire(secret=None), PositionsWanted(("ada~01", "bob~02"))
+    assert sender.seal("ada~01", asked, challenge=b"of bob's").hex() == GOLDEN_QUESTION
 
 
 def test_a_digest_of_a_table_has_eight_bytes_or_none():
     """As that of a state: what is remembered of a peer is bounded."""
+    here = wire(boot=b"boot-two")
+    frame = said(wire(), Sync(DIGEST, table=b"t" * 9), here)
     with pytest.raises(MalformedFrameError):
-        wire(boot=b"boot-two").open(wire().seal("a", Sync(DIGEST, table=b"t" * 9)))
+        here.open(frame)
 
 
 def test_a_digest_of_a_state_has_sixteen_bytes_or_none():
     """What is remembered of a peer is bounded: no megabyte goes by the name of a digest."""
+    here = wire(boot=b"boot-two")
+    frame = said(wire(), Sync(Digest(b"h" * 16, state=b"s" * 17)), here)
     with pytest.raises(MalformedFrameError):
-        wire(boot=b"boot-two").open(wire().seal("a", Sync(Digest(b"h" * 16, state=b"s" * 17))))
+        here.open(frame)
 
 
 def test_equal_content_gives_equal_bytes():
@@ -172,31 +187,34 @@ def test_equal_content_gives_equal_bytes():
 )
 def test_a_frame_from_elsewhere_is_refused_by_name(sender, error, status):
     """[replication 17] (the wire's part) wrong secret 401, wrong cluster or namespace 421."""
+    here = wire()
+    frame = said(sender, Ack({}), here)
     with pytest.raises(error) as refused:
-        wire().open(sender.seal("ada~01", Ack({})))
+        here.open(frame)
     assert refused.value.status == status
 
 
 def test_a_frame_with_a_mac_is_refused_where_no_secret_is_known():
     """A cluster without a secret does not swallow authenticated frames as if they were its own."""
+    here = wire(secret=None)
+    frame = said(wire(), Ack({}), here)
     with pytest.raises(FrameError):
-        wire(secret=None).open(wire().seal("ada~01", Ack({})))
+        here.open(frame)
 
 
 def test_an_unknown_version_is_answered_with_the_supported_range():
     """[replication 17] (version) 426 names both versions."""
     here = wire(secret=None)
-    frame = msgpack.packb([9, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", b""])
     with pytest.raises(UnsupportedVersionError) as refused:
-        here.open(whole(frame))
+        here.open(by_hand(b"", 4, to=here, version=9))
     assert refused.value.status == 426
-    assert refused.value.supported == (1, 1)
+    assert refused.value.supported == (VERSION, VERSION)
 
 
 def test_a_frame_is_accepted_once():
     """[replication 17] (replay) the same bytes twice, and a number below the window, are 401."""
     sender, receiver = wire(), wire(boot=b"boot-two")
-    frames = [sender.seal("ada~01", Ack({})) for _ in range(1100)]
+    frames = [said(sender, Ack({}), receiver) for _ in range(1100)]
     receiver.open(frames[50])
     with pytest.raises(ReplayedFrameError):
         receiver.open(frames[50])
@@ -212,29 +230,33 @@ def test_both_keys_open_while_a_secret_is_rotated():
     rotating = Wire(
         cluster="c", namespace="n", keys=Keyring((new, old)), boot=b"boot-two", config=Config()
     )
-    assert rotating.open(wire(secret=old).seal("ada~01", Ack({}))).message == Ack({})
-    assert wire(secret=new).open(rotating.seal("bob~01", Ack({}))).message == Ack({})
+    assert rotating.open(said(wire(secret=old), Ack({}), rotating)).message == Ack({})
+    other = wire(secret=new)
+    assert other.open(said(rotating, Ack({}), other)).message == Ack({})
 
 
 def test_a_kind_of_a_later_release_is_named_and_skipped():
     """Unknown kinds are an own error, so the machine can count them."""
-    frame = msgpack.packb([1, "c", 99, 0, ["ada~01", b"boot-two", 1, 0], "n", b"\x90"])
+    here = wire(secret=None)
     with pytest.raises(UnknownKindError):
-        wire(secret=None).open(whole(frame))
+        here.open(by_hand(b"\x90", 99, to=here))
 
 
 def test_unknown_trailing_fields_are_ignored():
     """A later release may append fields to a frame and to a body."""
-    body = msgpack.packb([{"ada~01": 3}, "a field of tomorrow"])
-    frame = msgpack.packb([1, "c", 4, 0, ["ada~01", b"boot-two", 1, 0], "n", body, "more"])
-    assert wire(secret=None).open(whole(frame)).message == Ack({"ada~01": 3})
+    here, body = wire(secret=None), msgpack.packb([{"ada~01": 3}, "a field of tomorrow"])
+    frame = by_hand(body, 4, to=here, more=("more",))
+    assert here.open(frame).message == Ack({"ada~01": 3})
 
 
 def bombs() -> dict[str, bytes]:
-    source = ["ada~01", b"boot-two", 1, 0]
+    here = wire(secret=None)
 
     def framed(body: bytes, kind: int = 4, flags: int = 0) -> bytes:
-        return msgpack.packb([1, "c", kind, flags, source, "n", body])
+        return by_hand(body, kind, to=here, flags=flags)
+
+    def whole(frame: bytes) -> bytes:
+        return frame + Keyring().trailer(frame)
 
     zeros = zlib.compress(b"\0" * 50_000_000, 9)
     return {
@@ -246,12 +268,13 @@ def bombs() -> dict[str, bytes]:
         "zlib, honest size": framed((50_000_000).to_bytes(4, "big") + zeros, flags=1),
         "zlib, forged size": framed((1000).to_bytes(4, "big") + zeros, flags=1),
         "gzip": framed(b"\x1f\x8b" + zeros, flags=1),
-        "outer nesting": b"\x91" * 100_000,
-        "outer forged": b"\xdd\xff\xff\xff\xff",
+        "outer nesting": whole(b"\x91" * 100_000),
+        "outer forged": whole(b"\xdd\xff\xff\xff\xff"),
+        "source": whole(msgpack.packb([VERSION, "c", 4, 0, ["a", b"boot-two", 1, 0], "n", b""])),
         "negative seq": framed(msgpack.packb([{"ada~01": -1}])),
         "boolean seq": framed(msgpack.packb([{"ada~01": True}])),
         "bytes as name": framed(msgpack.packb([{b"ada": 1}])),
-        "empty": b"",
+        "empty": whole(b""),
     }
 
 
@@ -262,7 +285,7 @@ def test_a_bomb_is_refused_without_growth(name):
     tracemalloc.start()
     try:
         with pytest.raises((MalformedFrameError, FrameTooLargeError)):
-            receiver.open(whole(bomb))
+            receiver.open(bomb)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -272,7 +295,8 @@ def test_a_bomb_is_refused_without_growth(name):
 def test_damaged_frames_give_typed_errors_only():
     """[replication 2] (the wire's part) cut or flipped bytes never open, and never crash."""
     dice = random.Random(20)
-    frames = [wire().seal("ada~01", message) for message in MESSAGES]
+    here = wire(boot=b"boot-two")
+    frames = [said(wire(), message, here) for message in MESSAGES]
     for _ in range(3000):
         frame = bytearray(dice.choice(frames))
         if dice.random() < 0.5:
@@ -286,8 +310,8 @@ def test_damaged_frames_give_typed_errors_only():
 def test_without_a_secret_damage_is_seen_before_anything_is_decoded(monkeypatch):
     """Counterexample: flipped bits were another message, another vector, another member."""
     dice = random.Random(21)
-    frames = [wire(secret=None).seal("ada~01", message) for message in MESSAGES]
     opener = wire(secret=None, boot=b"boot-two")
+    frames = [said(wire(secret=None), message, opener) for message in MESSAGES]
     monkeypatch.setattr("replication.protocol.wire._unpack", None)  # nothing comes so far
     for _ in range(5000):
         frame = bytearray(dice.choice(frames))
@@ -306,14 +330,16 @@ def test_without_a_secret_damage_is_seen_before_anything_is_decoded(monkeypatch)
 def test_a_checksum_proves_nothing_and_the_parser_behind_it_trusts_nobody():
     """Whoever changes a frame changes its checksum: any bytes are a message or an error."""
     dice = random.Random(21)
-    frames = [wire(secret=None).seal("ada~01", message)[:-4] for message in MESSAGES]
+    opener = wire(secret=None, boot=b"boot-two")
+    frames = [said(wire(secret=None), message, opener)[:-4] for message in MESSAGES]
     refused = taken = 0
     for _ in range(5000):
         frame = bytearray(dice.choice(frames))
         for _ in range(dice.randint(1, 4)):
             frame[dice.randrange(len(frame))] = dice.randrange(256)
         try:
-            wire(secret=None, boot=b"boot-two").open(whole(bytes(frame)))
+            changed = bytes(frame)
+            wire(secret=None, boot=b"boot-two").open(changed + Keyring().trailer(changed))
             taken += 1
         except DamagedFrameError:
             raise
@@ -325,11 +351,12 @@ def test_a_checksum_proves_nothing_and_the_parser_behind_it_trusts_nobody():
 
 def test_large_bodies_travel_compressed():
     """Above 1 KiB a body is deflated inside its frame, if that makes it smaller."""
-    plain, packed = Push(b"ab" * 50_000), wire().seal("ada~01", Push(b"ab" * 50_000))
+    sender, here = wire(), wire(boot=b"boot-two")
+    plain, packed = Push(b"ab" * 50_000), said(sender, Push(b"ab" * 50_000), here)
     assert len(packed) < 2000
-    assert wire(boot=b"boot-two").open(packed).message == plain
+    assert here.open(packed).message == plain
     noise = Push(random.Random(3).randbytes(5000))
-    assert wire(boot=b"boot-two").open(wire().seal("ada~01", noise)).message == noise
+    assert here.open(said(sender, noise, here)).message == noise
 
 
 def test_the_hash_of_a_vector_ignores_order_and_zeros():

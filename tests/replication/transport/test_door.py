@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from replication import Agent, Config
@@ -15,7 +14,8 @@ from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Sync
 from replication.protocol.wire import Wire
 from replication.transport import door as doors
-from replication.transport.http import MEDIA_TYPE, UNAUTHENTICATED
+from replication.transport.http import UNAUTHENTICATED
+from tests.replication.stranger import posted
 
 SECRET = "a shared secret"
 HEAD = b"POST /_replica HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-convoca-frame\r\n"
@@ -36,13 +36,6 @@ async def last_words(reader: asyncio.StreamReader) -> bytes:
         with contextlib.suppress(ConnectionError):
             return await reader.read()
     return b""
-
-
-async def posted(address: str, body: bytes) -> tuple[int, bytes]:
-    async with aiohttp.ClientSession() as session:
-        url, headers = f"http://{address}/_replica", {"Content-Type": MEDIA_TYPE}
-        async with session.post(url, data=body, headers=headers) as answer:
-            return answer.status, await answer.read()
 
 
 async def test_bodies_that_never_come_take_no_place(until):

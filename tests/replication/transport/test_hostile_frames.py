@@ -16,13 +16,16 @@ from replication import Agent, Config
 from replication.journal.memory import MemoryJournal
 from replication.protocol.digest import full
 from replication.protocol.keyring import Keyring
-from replication.protocol.messages import Push, Refused, Sync
-from replication.protocol.wire import Wire
+from replication.protocol.messages import Push, Sync
+from replication.protocol.wire import VERSION, Wire
 from replication.transport.http import MEDIA_TYPE, UNAUTHENTICATED
+from tests.replication.stranger import challenge_of
 from tests.scale import rounds, seeds
 
 SECRET = "a shared secret"
 LANES = 4
+REFUSED = 10
+"""The kind of a refusal."""
 TYPED = {400, 401, 403, 409, 413, 415, 421, 426, 503}
 PEER = Config(gossip_interval_s=0.2, gossip_interval_max_s=0.5)
 
@@ -36,16 +39,16 @@ def bombs() -> list[tuple[int, int, bytes]]:
     """(version, flags, body): nesting, forged lengths, too many items, zlib that grows."""
     zeros = zlib.compress(b"\0" * 8_000_000, 9)
     return [
-        (1, 0, b"\x91" * 10_000),
-        (1, 0, b"\xdd\xff\xff\xff\xff" + b"\x01" * 100),
-        (1, 0, b"\xc6\xff\xff\xff\xff" + b"\x01" * 100),
-        (1, 0, msgpack.packb([b"", [[0] * 1000] * 60])),
-        (1, 1, (8_000_000).to_bytes(4, "big") + zeros),
-        (1, 1, (1000).to_bytes(4, "big") + zeros),
-        (1, 1, (3).to_bytes(4, "big") + b"not zlib"),
-        (1, 0, msgpack.packb([{"a~1": -1}, [], b""])),
-        (1, 0, msgpack.packb([b"no delta", [1]])),
-        (1, 0, b""),
+        (VERSION, 0, b"\x91" * 10_000),
+        (VERSION, 0, b"\xdd\xff\xff\xff\xff" + b"\x01" * 100),
+        (VERSION, 0, b"\xc6\xff\xff\xff\xff" + b"\x01" * 100),
+        (VERSION, 0, msgpack.packb([b"", [[0] * 1000] * 60])),
+        (VERSION, 1, (8_000_000).to_bytes(4, "big") + zeros),
+        (VERSION, 1, (1000).to_bytes(4, "big") + zeros),
+        (VERSION, 1, (3).to_bytes(4, "big") + b"not zlib"),
+        (VERSION, 0, msgpack.packb([{"a~1": -1}, [], b""])),
+        (VERSION, 0, msgpack.packb([b"no delta", [1]])),
+        (VERSION, 0, b""),
         (99, 0, msgpack.packb([b"", []])),
     ]
 
@@ -53,8 +56,10 @@ def bombs() -> list[tuple[int, int, bytes]]:
 class Attacker:
     """Makes frames: mutated and repeated real ones, forged ones, and bombs that authenticate."""
 
-    def __init__(self, dice: random.Random, real: list[bytes], names: list[str]) -> None:
-        self.dice, self.real, self.names = dice, real, names
+    def __init__(
+        self, dice: random.Random, real: list[bytes], names: list[str], challenge: bytes
+    ) -> None:
+        self.dice, self.real, self.names, self.challenge = dice, real, names, challenge
         self.forger, self.insider = stranger("another secret"), stranger(SECRET, b"insider!")
         self.number = 0
         self.bombs = bombs()
@@ -88,7 +93,7 @@ class Attacker:
     def _bomb(self) -> bytes:
         self.number += 1
         version, flags, body = self.dice.choice(self.bombs)
-        source = ["insider~1", b"insider!", self.number, 0]
+        source = ["insider~1", b"insider!", self.number, 0, self.challenge, b"8 bytes!"]
         kind = self.dice.choice([1, 2, 3, 4, 7, 9, 200])
         frame = msgpack.packb([version, "convoca", kind, flags, source, "default", body])
         return frame + self.insider._keys.trailer(frame)
@@ -109,7 +114,7 @@ async def attack(address: str, frames: list[tuple[str, bytes]], seen: Counter) -
         if status == 401 and body == UNAUTHENTICATED.encode():
             pass  # who proves nothing is told nothing
         elif body and status != 413:
-            assert type(opener.open(body).message) is Refused
+            assert opener.look(body).rest[2] == REFUSED
         seen[kind, status] += 1
         if "connection: close" in answer:
             writer.close()
@@ -179,7 +184,8 @@ async def test_hostile_frames_are_refused_by_type_and_change_nothing():
                 await bob.replicated(bob.version(), 1, 20)
         ada.register("mine").set("untouched")
         before = ada.digest(), ada.id, [(m.id, m.status) for m in ada.members()]
-        attacker = Attacker(dice, real, [ada.id, bob.id])
+        challenge = await challenge_of(ada.address, stranger(SECRET), "insider~1")
+        attacker = Attacker(dice, real, [ada.id, bob.id], challenge)
         frames = [attacker.frame() for _ in range(rounds(100_000))]
         lanes = [frames[lane::LANES] for lane in range(LANES)]  # in order, or all are replays
         started = time.perf_counter()

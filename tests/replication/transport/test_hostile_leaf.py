@@ -41,20 +41,24 @@ class Leaf:
 
     def __init__(self, dice: random.Random, hub: str) -> None:
         self.dice, self.hub, self.seqs = dice, hub, Counter[str]()
-        self.keys = Keyring(own=(KEY.encode(),))
+        self.keys, self.boots = Keyring(own=(KEY.encode(),)), 0
+        self.challenge = b""
         self.wire = self.booted()
 
     def booted(self) -> Wire:
+        self.boots += self.dice.random() < 0.9
         return Wire(
             cluster="convoca", namespace="default", keys=self.keys, rules=RULES.digest,
-            boot=self.dice.randbytes(8), config=Config(),
+            boot=self.boots.to_bytes(4, "big") + self.dice.randbytes(4), config=Config(),
         )  # fmt: skip
 
     def frame(self) -> bytes:
         if self.dice.random() < 0.01:
             self.wire = self.booted()
         name = self.dice.choice(["leaf", "leaf", "leaf", "boss", "hub"])
-        return self.wire.seal(f"{name}~{self.dice.randrange(40)}", self.message())
+        challenge = self.challenge if self.dice.random() < 0.98 else self.dice.randbytes(8)
+        sender = f"{name}~{self.dice.randrange(40)}"
+        return self.wire.seal(sender, self.message(), challenge=challenge)
 
     def message(self) -> Message:
         dice, origin = self.dice, f"leaf~{self.dice.randrange(40)}"
@@ -112,13 +116,15 @@ async def test_whatever_a_leaf_says_is_answered_by_type_and_a_restart_finds_ever
         hub.register("admin/x").set("mine")
         hub.orset("note").add("mine")
         await hub.durable(timeout_s=10)
-        leaf, seen, opener = Leaf(random.Random(seed), hub.id), Counter[str](), None
-        opener, before = leaf.booted(), descriptors()
+        leaf, seen, before = Leaf(random.Random(seed), hub.id), Counter[str](), descriptors()
 
         async def lane(count: int) -> None:
             for _ in range(count):
-                status, answer = await hub._runtime.serve(leaf.frame(), ANONYMOUS)
-                told = opener.open(answer).message if answer else None
+                frame, wire = leaf.frame(), leaf.wire
+                status, answer = await hub._runtime.serve(frame, ANONYMOUS)
+                opened = wire.open(answer) if answer else None
+                leaf.challenge = opened.asker.challenge if opened else leaf.challenge
+                told = opened.message if opened else None
                 code = told.code if isinstance(told, Refused) else type(told).__name__
                 seen[f"{status} {code}"] += 1
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import aiohttp
 import pytest
 
@@ -11,8 +9,9 @@ from replication import AccessPolicy, Agent, Config, NotYetError
 from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Digest, Leave, MemberClaim, Message, Status, Sync, Tier
 from replication.protocol.wire import Wire
-from replication.transport.http import MEDIA_TYPE
+from replication.transport.http import UNAUTHENTICATED
 from tests.replication.ports import free_ports
+from tests.replication.stranger import BOOTS, challenge_of, posted
 
 SECRET = "the secret of the cluster"
 KEY = "the key of the leaf"
@@ -23,7 +22,7 @@ class Sender:
     """Knows a key, and follows no protocol."""
 
     def __init__(self, keys: Keyring, rules: AccessPolicy = RULES) -> None:
-        boot = secrets.token_bytes(8)
+        boot = next(BOOTS).to_bytes(8, "big")
         self._wire = Wire(
             cluster="convoca",
             namespace="default",
@@ -33,22 +32,15 @@ class Sender:
             rules=rules.digest,
         )
 
-    def frame(self, message: Message, replica: str) -> bytes:
-        return self._wire.seal(replica, message)
+        self._challenge = b""
 
-    @staticmethod
-    async def post(address: str, frame: bytes) -> int:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"http://{address}/_replica", data=frame, headers={"Content-Type": MEDIA_TYPE}
-            ) as answer,
-        ):
-            await answer.read()
-            return answer.status
+    async def frame(self, address: str, message: Message, replica: str) -> bytes:
+        self._challenge = self._challenge or await challenge_of(address, self._wire, replica)
+        return self._wire.seal(replica, message, challenge=self._challenge)
 
     async def say(self, address: str, message: Message, replica: str = "leaf~1") -> int:
-        return await self.post(address, self.frame(message, replica))
+        status, _ = await posted(address, await self.frame(address, message, replica))
+        return status
 
 
 def leaf() -> Sender:
@@ -152,10 +144,12 @@ async def test_a_stranger_and_a_repeated_goodbye_part_nobody(until):
         told = Leave((MemberClaim(bob.id, "", 1 << 40, Status.LEFT),))
         for keys in (Keyring(), Keyring((b"guessed",))):
             stranger = Sender(keys, AccessPolicy())
-            assert await stranger.say(ada.address, told, "eve~1") == 401
+            frame = stranger._wire.seal("eve~1", told)
+            assert await posted(ada.address, frame) == (401, UNAUTHENTICATED.encode())
         assert {m.name for m in ada.members()} == {"bob"}
         cyd = Sender(Keyring((SECRET.encode(),)), AccessPolicy())
-        goodbye = cyd.frame(Leave((MemberClaim("cyd~1", "", 1, Status.LEFT),)), "cyd~1")
-        assert await Sender.post(ada.address, goodbye) == 200
-        assert await Sender.post(ada.address, goodbye) == 401
+        gone = Leave((MemberClaim("cyd~1", "", 1, Status.LEFT),))
+        goodbye = await cyd.frame(ada.address, gone, "cyd~1")
+        assert (await posted(ada.address, goodbye))[0] == 200
+        assert (await posted(ada.address, goodbye))[0] == 401
         assert status_of(ada, "bob") is Status.ALIVE

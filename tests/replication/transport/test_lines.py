@@ -74,7 +74,8 @@ async def test_a_line_that_was_cut_is_dialled_again():
 class SlowConsumer:
     """A real socket that speaks WebSocket's handshake, introduces itself, and then never reads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, challenge: bytes) -> None:
+        self.challenge = challenge
         self.host, _, self.port = address.rpartition(":")
         self.wire = Wire(
             cluster="convoca", namespace="default", keys=KEYS, boot=b"slowpoke", config=Config()
@@ -113,7 +114,8 @@ class SlowConsumer:
 
     async def ask_for_attention(self) -> None:
         """A probe: it is alive, as everybody can see, and still reads nothing."""
-        frame = self.wire.seal("slow~0000000000000001", Probe())
+        challenge = self.challenge
+        frame = self.wire.seal("slow~0000000000000001", Probe(), challenge=challenge)
         await self.send(piece(ASK | LAST, self.wire.last_number, frame))
 
 
@@ -144,7 +146,7 @@ async def test_a_slow_consumer_is_bounded_coalesced_and_dropped(tmp_path, until)
     dice, blob_bytes = random.Random(12), 200_000
     hub = Agent("hub", secret=SECRET, config=config, journal=tmp_path / "hub")
     async with hub, Agent("fast", listen="", hubs=[hub.address], secret=SECRET) as fast:
-        slow = SlowConsumer(hub.address)
+        slow = SlowConsumer(hub.address, hub._runtime.replica._wire.freshness.current)
         await slow.start()
         transport, replica = hub._transport, hub._runtime.replica
         await until(lambda: any(m.name == "slow" for m in hub.members()))
@@ -243,7 +245,8 @@ async def test_a_line_carries_frames_of_whoever_opened_it_and_of_nobody_else():
         session.ws_connect(f"http://{hub.address}/_replica") as opened,
     ):
         assert await opened_by(opened, Keyring(own=(leaf_key.encode(),)))
-        overheard = wire.seal("boss~1", Sync(full({})))
+        challenge = hub._runtime.replica._wire.freshness.current
+        overheard = wire.seal("boss~1", Sync(full({})), challenge=challenge)
         await opened.send_bytes(piece(ASK | LAST, 1, overheard))
         came = Link(1 << 20, 1 << 22).receive(await opened.receive_bytes(timeout=10))
         assert wire.open(came.frame).message.code == "forbidden"
@@ -284,7 +287,8 @@ async def test_a_line_of_an_own_key_carries_the_same_frames():
         assert await opened_by(opened, KEYS)
         hub.counter("n").increment(1)
         delta = hub.kernel.delta_since({}).encode()
-        frame = wire.seal("mal~0000000000000009", Push(delta, ()))
+        challenge = hub._runtime.replica._wire.freshness.current
+        frame = wire.seal("mal~0000000000000009", Push(delta, ()), challenge=challenge)
         await opened.send_bytes(piece(ASK | LAST, 5, frame))
         link = Link(1 << 20, 1 << 22)
         came = link.receive(await opened.receive_bytes(timeout=10))
