@@ -14,9 +14,9 @@ A peer that hangs must not use up the limit for everybody else: rounds that some
 each open one more exchange with it. So `SYNCS_MAX` of them may wait for one peer; pushes and probes
 to it are one at a time anyway, and chunks have a limit of their own.
 
-A request names a challenge of its receiver, learned from the frames of that one (`freshness`).
-Where none is known a bare probe knocks in its place; a refusal that brings a challenge opens the
-exchange again, once. What is said then is what was to be said at first.
+A request names a challenge of its receiver, learned from the frames of that one (`freshness`) or
+from whoever told of it. Where none is known a bare probe knocks in its place; a refusal that brings
+a challenge opens the exchange again, once. What is said then is what was to be said at first.
 
 Questions and small pushes cost next to nothing, and somebody may wait for those to all the others
 (`waits`): they take nobody's place and have a limit of their own, `BRIEF_MAX`.
@@ -32,7 +32,6 @@ from replication.protocol.effects import Send
 from replication.protocol.freshness import NOBODY
 from replication.protocol.messages import Probe, Sync, is_brief
 from replication.protocol.policy import agent_of
-from replication.protocol.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 SYNCS_MAX = 4
 BRIEF_MAX = 512
-CHALLENGES_PER_NAME_MAX = 16
 PROOF_AGAIN_S = 0.1
 PROOFS_MAX = 3
 """A question for a proof may get lost: it is asked again, and so many may be unanswered."""
@@ -79,11 +77,8 @@ class Exchanges:
     """The number of the exchange opened last."""
     brief: int = 0
     """How many of the open ones are."""
-    _challenges: Shares[str, bytes] = field(init=False)
-    """Of others: by replica id, and by address where whoever is there is not known yet."""
-
-    def __post_init__(self) -> None:
-        self._challenges = Shares(CHALLENGES_PER_NAME_MAX, 2 * self.config.members_max)
+    _seeds: dict[str, bytes] = field(default_factory=dict)
+    """Challenges of whoever answered where we asked without knowing who is there."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -159,7 +154,8 @@ class Exchanges:
     ) -> None:
         deadline_s = now_s + self.config.total_timeout_s
         opened = Opened(address, replica, request, 0, deadline_s, VersionVector(shown))
-        self._send(opened, self._challenges.get(replica or address, NOBODY))
+        row = self.members.get(replica)
+        self._send(opened, self._seeds.get(address, NOBODY) if row is None else row.challenge)
 
     def _send(self, opened: Opened, challenge: bytes) -> None:
         """Seal a request, or knock."""
@@ -171,11 +167,13 @@ class Exchanges:
         self._open[self.last] = replace(opened, number=self.wire.last_number)
         self._sends.append(Send(opened.address, frame, self.last))
 
-    def met(self, replica: str, challenge: bytes, address: str = "") -> None:
-        """A frame of that replica carried its challenge; it answered at an address."""
-        self._challenges[replica] = challenge
-        if address:
-            self._challenges[address] = challenge
+    def met(self, opened: Opened, replica: str, challenge: bytes) -> None:
+        """An answer of that replica carried its challenge."""
+        if not opened.replica:
+            self._seeds[opened.address] = challenge
+        row = self.members.get(replica)
+        if row is not None:
+            row.challenge = challenge
 
     def again(self, opened: Opened, challenge: bytes) -> bool:
         """Say what was refused as stale once more; False if that was done before."""

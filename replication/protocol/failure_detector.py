@@ -158,6 +158,8 @@ class Prober:
         now_s: float,
         via: str = "",
         boot: bytes = b"",
+        *,
+        challenge: bytes = b"",
     ) -> bool:
         """An authenticated frame: its sender lives, and its claims are worth a look.
 
@@ -169,7 +171,7 @@ class Prober:
         if members.me.incarnation != incarnation:
             self.detector.accused()
         self.detector.heard(replica)
-        members.heard(replica, now_s, via, boot)
+        members.heard(replica, now_s, via, boot, challenge)
         self.exchanges.ask_proof(replica, now_s)
         return news
 

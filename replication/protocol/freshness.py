@@ -8,9 +8,9 @@ names no challenge that holds is refused before anything is remembered of it. Th
 in this, and nothing is kept for those who ask.
 
 Where does a sender learn the challenge? Every frame carries its sender's, so whoever exchanged
-frames with somebody lately knows it. At a first contact a bare probe knocks instead of the
-request, which may be large; where a challenge was one of before, the request itself is refused. The
-refusal carries the challenge, and the request goes once more:
+frames with somebody lately knows it, and hands it on with his claims about members. Where none is
+known a bare probe knocks instead of the request, which may be large; where it is one of before, the
+request itself is refused. The refusal carries the challenge, and the request goes once more:
 
     A --Probe, to nobody--------------------> B       B answers nothing else, and remembers nothing
     A <--Refused(stale), B's challenge------- B       it names A's challenge: it is no old one

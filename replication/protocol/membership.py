@@ -52,7 +52,7 @@ crashed in the same instant would declare each other's new lives over.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -128,6 +128,8 @@ class Member:
     """The greatest incarnation at which it was said to have left, or to be retired."""
     parted: bytes | None = None
     """The boot that said goodbye, if it was its own word."""
+    challenge: bytes = b""
+    """What frames for it have to name; from itself, or from whoever told of it."""
 
     @property
     def name(self) -> str:
@@ -144,10 +146,20 @@ class Member:
         """Where to send requests: over its own connection, else at its address; "" for nowhere."""
         return self.via or self.address
 
+    def hear_of(self, claim: MemberClaim) -> None:
+        """A claim of others: its challenge counts if it is of a later life, or none is known."""
+        if claim.challenge and (claim.incarnation > self.incarnation or not self.challenge):
+            self.challenge = claim.challenge
+
     def claim(self) -> MemberClaim:
         """The row as it travels."""
         return MemberClaim(
-            self.replica, self.address, self.incarnation, self.status, self.journalled
+            self.replica,
+            self.address,
+            self.incarnation,
+            self.status,
+            self.journalled,
+            self.challenge,
         )
 
 
@@ -273,6 +285,7 @@ class Membership:
                 claim.status,
                 now_s,
                 journalled=claim.journalled,
+                challenge=claim.challenge,
             )
             if row.name == self.me.name and row.address == self.me.address:
                 row.status = Status.LEFT  # an earlier incarnation of this agent
@@ -280,6 +293,7 @@ class Membership:
         elif (claim.incarnation, claim.status) > (row.incarnation, row.status):
             if claim.status is not row.status:
                 row.since_s = now_s
+            row.hear_of(claim)
             row.incarnation, row.status = claim.incarnation, claim.status
             if claim.address not in {"", row.address}:
                 row.address, row.proved = claim.address, False
@@ -323,10 +337,17 @@ class Membership:
         self.me.sent = 0
         return self.me
 
-    def heard(self, replica: str, now_s: float, via: str = "", boot: bytes = b"") -> Member | None:
+    def heard(
+        self,
+        replica: str,
+        now_s: float,
+        via: str = "",
+        boot: bytes = b"",
+        challenge: bytes = b"",
+    ) -> Member | None:
         """Direct, authenticated evidence that `replica` runs, and can be asked `via` there.
 
-        Its row; None if there is no room for one, or its life is closed.
+        Its row; None if there is no room for one, or its life is closed. `challenge` is its own.
         """
         row = self._rows.get(replica)
         if row is None:
@@ -336,6 +357,7 @@ class Membership:
             self._rows[replica] = row
         self.acquainted = True
         row.heard_s = now_s
+        row.challenge = challenge or row.challenge
         if row.status >= Status.LEFT and row.parted == boot:
             return row  # it said goodbye, and this frame was on its way then
         row.via = via or row.via
@@ -451,6 +473,7 @@ class Membership:
             now_s,
             now_s,
             journalled=old.journalled,
+            challenge=old.challenge,
         )
         self._rows[replica] = self.me
         old.status, old.since_s, old.sent = Status.LEFT, now_s, 0
@@ -500,4 +523,5 @@ class Membership:
 
     def address_book(self) -> tuple[MemberClaim, ...]:
         """What the journal keeps, so that a cluster that restarts as a whole finds itself."""
-        return tuple(m.claim() for m in self.current() if m.address and not self.is_own(m.address))
+        kept = (m for m in self.current() if m.address and not self.is_own(m.address))
+        return tuple(replace(m.claim(), challenge=b"") for m in kept)

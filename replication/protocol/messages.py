@@ -113,6 +113,8 @@ class MemberClaim:
     """Somebody's claim about a member, at that member's SWIM incarnation number.
 
     `journalled` is what the member says of itself: whether what it has outlives its process.
+    `challenge` is what frames for it had to name lately (`freshness`), so that whoever hears of a
+    member may speak to it at once; b"" if that is not known.
     """
 
     replica: str
@@ -120,6 +122,7 @@ class MemberClaim:
     incarnation: int
     status: Status
     journalled: bool = True
+    challenge: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from replication.errors import (
 from replication.protocol.effects import Effects, Pending
 from replication.protocol.exchanges import Exchanges, Opened
 from replication.protocol.failure_detector import FailureDetector, Prober, Relay
+from replication.protocol.freshness import NOBODY
 from replication.protocol.gossip import Gossip
 from replication.protocol.gossip_scheduler import GossipScheduler
 from replication.protocol.identity import Identity
@@ -152,6 +153,8 @@ class Replica:
         self.acknowledgements = Acknowledgements(self.members, self.peers)
         self.identity = Identity(kernel, self.members, dice, self.counts)
 
+        self._turn(now_s)
+
         # What is said to them, and when. The first round is due at once, the first probe only an
         # interval later: right after a start everybody is silent.
         self.exchanges = Exchanges(config, wire, self.members)
@@ -221,7 +224,7 @@ class Replica:
         self, frame: bytes, now_s: float, exchange: int, connection: PeerConnection = ANONYMOUS
     ) -> Effects:
         """A peer's request; one send, now or (a relayed probe) later, answers `exchange`."""
-        self._wire.freshness.rotate(now_s)
+        self._turn(now_s)
         status, asker = 200, UNKNOWN
         answer: Message | None
         try:
@@ -256,19 +259,24 @@ class Replica:
         self, exchange: int, frame: bytes, now_s: float, connection: PeerConnection = ANONYMOUS
     ) -> Effects:
         """The answer to an exchange of ours; one that is unknown by now is ignored."""
-        self._wire.freshness.rotate(now_s)
+        self._turn(now_s)
         opened = self.exchanges.take(exchange)
         if opened is None:
             return self._take(now_s)
         try:
-            envelope = self._wire.open(frame)
+            head = self._wire.look(frame)
+            if head.to == NOBODY:  # it could not read whom it answers: it may say anything
+                self.counts["refused-by-peer:unread"] += 1
+                self._gave_up(exchange, opened, now_s)
+                return self._take(now_s)
+            envelope = self._wire.read(head)
             names = self.policy.names_of(connection)
             self.identity.vouch(envelope.replica, envelope.asker.principal, names)
             if envelope.answers != opened.number:
                 raise MalformedFrameError("the answer belongs to another request")
             if self.gossip.read_only or self.exchanges.is_blocked(envelope.replica, opened.address):
                 raise BusyError("this peer is blocked here, or the journal failed")
-            self.exchanges.met(envelope.replica, envelope.asker.challenge, opened.address)
+            self.exchanges.met(opened, envelope.replica, envelope.asker.challenge)
             if not self._once_more(exchange, opened, envelope):
                 self._conclude(exchange, opened, envelope, now_s)
         except FrameError as error:
@@ -299,7 +307,7 @@ class Replica:
 
     def tick(self, now_s: float) -> Effects:
         """Time has passed: a gossip round, probes, verdicts, and exchanges that ran out."""
-        self._wire.freshness.rotate(now_s)
+        self._turn(now_s)
         self.prober.detector.stalled(now_s - self._due_s)
         for exchange, opened in self.exchanges.expired(now_s):
             self.counts["exchange:timeout"] += 1
@@ -359,6 +367,11 @@ class Replica:
             self.gossip.greet(member, self.scheduler.widespread, now_s)
         return self._take(now_s)
 
+    def _turn(self, now_s: float) -> None:
+        """Time has passed: what frames for us have to name may be another challenge now."""
+        self._wire.freshness.rotate(now_s)
+        self.members.me.challenge = self._wire.freshness.current
+
     def check(self) -> None:
         """Assert the invariants between steps; the simulator calls it after every one."""
         ahead = self.durable.above(self.kernel.vector)
@@ -375,33 +388,33 @@ class Replica:
         Raises:
             FrameError: it is refused and changed nothing.
         """
-        message, sender, boot = envelope.message, envelope.replica, envelope.boot
+        message, sender = envelope.message, envelope.replica
         self._admit(envelope, now_s)
         accused, incarnation = self.members.accusation(sender), self.members.me.incarnation
         self._alive_after_all(sender, now_s)
         match message:
             case Sync():
                 answer = self.gossip.answer(sender, message, now_s)  # refused: nothing was learned
-                self._met(sender, message.members, now_s, via, boot)
+                self._met(envelope, message.members, now_s, via)
                 self._compare(message.digest.vector, sender, now_s)
                 claims = (*answer.members, *self._refuted(accused, incarnation))
                 return replace(answer, members=claims)
             case Push() | PositionsWanted():
                 ack = self.gossip.positions(message, sender)  # refused: nothing was learned
-                self._met(sender, (), now_s, via, boot)
+                self._met(envelope, (), now_s, via)
                 return ack
             case Probe(target=""):
-                self._met(sender, message.members, now_s, via, boot)
+                self._met(envelope, message.members, now_s, via)
                 claims = (*self.members.gossip(), *self._refuted(accused, incarnation))
                 return Probed(members=claims)
             case Probe():
                 asker = Relay(exchange, envelope.asker)
                 return self.prober.relay(message.target, asker, self.kernel.vector, now_s)
             case Leave():
-                self._met(sender, message.members, now_s, boot=boot)
+                self._met(envelope, message.members, now_s)
                 return Ack({})
             case ChunkWanted() | HashesWanted() | BlocksWanted():
-                self._met(sender, (), now_s, via, boot)
+                self._met(envelope, (), now_s, via)
                 return self.gossip.give(sender, message, now_s)
             case Synced() | Ack() | Probed() | ChunkGiven() | HashesGiven() | Refused():
                 raise MalformedFrameError("an answer came where a request was expected")
@@ -466,7 +479,7 @@ class Replica:
         via = address if address in self._hubs else ""
         claims = message.members if isinstance(message, Synced | Probed) else ()
         self._alive_after_all(sender, now_s)
-        away = self._met(sender, claims, now_s, via, envelope.boot)
+        away = self._met(envelope, claims, now_s, via)
         waits = self.prober.answered(sender, address, now_s)
         if waits is not None:
             self.gossip.greet(waits, self.scheduler.widespread, now_s)
@@ -479,16 +492,12 @@ class Replica:
     # ------------------------------------------------------------------------------ members
 
     def _met(
-        self,
-        sender: str,
-        claims: Iterable[MemberClaim],
-        now_s: float,
-        via: str = "",
-        boot: bytes = b"",
+        self, envelope: Envelope, claims: Iterable[MemberClaim], now_s: float, via: str = ""
     ) -> bool:
-        """A frame of `sender` came; whether that was out of reach until now."""
+        """A frame came; whether its sender was out of reach until now."""
+        sender, challenge = envelope.replica, envelope.asker.challenge
         away = self.members.is_away(sender)
-        told = self.prober.met(sender, claims, now_s, via, boot)
+        told = self.prober.met(sender, claims, now_s, via, envelope.boot, challenge=challenge)
         if away:
             self.scheduler.healed(now_s)
         elif told:
@@ -511,7 +520,6 @@ class Replica:
         """Refuse a sender that shares an id with somebody; if it is ours, we take a new one."""
         try:
             self.identity.admit(envelope.replica, envelope.boot)
-            self.exchanges.met(envelope.replica, envelope.asker.challenge)
         except IdentityConflictError:
             if envelope.replica == self.id:
                 self._renew("somebody else uses this id", now_s)

@@ -199,7 +199,11 @@ def _unpack(data: bytes, items_max: int) -> object:
 
 
 def _members(claims: tuple[MemberClaim, ...]) -> list[list[Any]]:
-    return [[c.replica, c.address, c.incarnation, int(c.status), c.journalled] for c in claims]
+    return [
+        [c.replica, c.address, c.incarnation, int(c.status), c.journalled]
+        + ([c.challenge] if c.challenge else [])
+        for c in claims
+    ]
 
 
 def _digest(digest: Digest) -> list[Any]:
@@ -258,7 +262,10 @@ def _parse_members(value: object) -> tuple[MemberClaim, ...]:
         if _natural(incarnation) > INCARNATION_MAX:
             continue  # nobody lives that long; and its subject could not refute it
         number, keeps = _natural(incarnation), _need(journalled, bool)
-        claims.append(MemberClaim(_name(replica), _name(address), number, known, keeps))
+        given = _need([*_need(claim, list)[5:6], NOBODY][0], bytes)
+        if len(given) not in {0, CHALLENGE_BYTES}:
+            raise MalformedFrameError(f"a challenge has {CHALLENGE_BYTES} bytes")
+        claims.append(MemberClaim(_name(replica), _name(address), number, known, keeps, given))
     return tuple(claims)
 
 

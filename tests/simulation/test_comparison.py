@@ -192,7 +192,7 @@ def test_what_is_beyond_mending_does_not_hide_what_is_not(monkeypatch):
         sim["ada"].document("s", ORSet).add(number)
     assert sim.settle(10) or dict(sim["ada"].vector) == dict(sim["bob"].vector)
     plant(sim, "bob", without_kills(sim["ada"].document("s", ORSet).remove(1)))
-    sim.run(100)
+    sim.run(200)
     assert sim["bob"].document("s", ORSet) == {0, 2}
     before = [asked(sim, name, "hasheswanted") for name in sim.up()]
     sim.run(600)

@@ -215,7 +215,8 @@ def test_an_answer_answers_one_question(sim):
         number = ada.exchanges.last
         ada.answered(number, bob._wire.answer(bob.id, conflict, wrong), sim.now_s)
     assert ada.counts["re-incarnated"] == 0
-    assert ada.counts["refused:stale"] - before["refused:stale"] == 2
+    assert ada.counts["refused:stale"] - before["refused:stale"] == 1
+    assert ada.counts["refused-by-peer:unread"] == 1
     assert ada.counts["refused:malformed"] - before["refused:malformed"] == 2
     ada.gossip.greet(member, {}, sim.now_s)
     opened = ada.exchanges._open[ada.exchanges.last]
