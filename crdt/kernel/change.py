@@ -76,13 +76,16 @@ UNCHANGED: Final = Change()
 class Touched:
     """The notes of one change: rows before it, and rows that are new, in the order they came."""
 
-    __slots__ = ("live", "marks", "new", "swept")
+    __slots__ = ("gone", "live", "marks", "new", "swept")
 
     def __init__(self, live: LiveTable, marks: Iterable[Mark] = ()) -> None:
         self.live = live
         self.swept: dict[str, Swept] = {}  # by origin: wide ranges that this change killed
         self.marks: list[Mark] = list(marks)
         self.new: list[tuple[int, Container, Sequence[Step]]] = []  # after how many marks
+        self.gone: list[
+            tuple[int, Container, dict[Step, Row]]
+        ] = []  # at which mark; what was there
 
     def mark(self, container: Container, step: Step) -> None:
         """Remember a row that is about to change. O(1)."""
@@ -92,34 +95,53 @@ class Touched:
         """Remember that none of these rows existed before. O(1)."""
         self.new.append((len(self.marks), container, steps))
 
+    def mark_gone(self, container: Container) -> None:
+        """Remember a container that is about to lose all its rows, and has some. At C speed."""
+        self.mark(container, next(iter(container.rows)))  # so that the order of notes is plain
+        self.gone.append((len(self.marks) - 1, container, dict(container.rows)))
+
     def before(self) -> list[Mark]:
-        """Each row touched, as it was, in the order in which they were. O(marks + new rows)."""
+        """Each row touched, as it was, in the order in which they were. O(rows)."""
         noted, at = list[Mark](), 0
-        for after, container, steps in self.new:
+        many = [(at + 1, self._rows(container, rows)) for at, container, rows in self.gone]
+        many += [(at, [(where, step, None) for step in steps]) for at, where, steps in self.new]
+        for after, marks in sorted(many, key=_place):  # at one place the gone come first
             noted += self.marks[at:after]
-            noted += [(container, step, None) for step in steps]
+            noted += marks
             at = after
         return noted + self.marks[at:]
 
+    @staticmethod
+    def _rows(container: Container, rows: dict[Step, Row]) -> list[Mark]:
+        return [(container, step, row) for step, row in rows.items()]
+
     def change(self) -> Change:
-        """What changed, when all is done. O(marks)."""
+        """What changed, when all is done. O(marks), and O(rows) where rows came back."""
         if not self.marks and not self.new:
             return UNCHANGED
         after = [container.rows.get(step) for container, step, _ in self.marks]
+        left = [dict(container.rows) if container.rows else {} for _, container, _ in self.gone]
         change = Change()
         change._documents = None  # noqa: SLF001  # a promise of the class above
-        change._noted = _Noted(self, after)  # noqa: SLF001
+        change._noted = _Noted(self, after, left)  # noqa: SLF001
         return change
+
+
+def _place(noted: tuple[int, list[Mark]]) -> int:
+    return noted[0]
 
 
 class _Noted:
     """Finished notes: what a `Change` is worked out from."""
 
-    __slots__ = ("after", "touched")
+    __slots__ = ("after", "left", "touched")
 
-    def __init__(self, touched: Touched, after: list[Row | None]) -> None:
+    def __init__(
+        self, touched: Touched, after: list[Row | None], left: list[dict[Step, Row]]
+    ) -> None:
         self.touched = touched
         self.after = after
+        self.left = left
 
     def documents(self) -> Iterator[DocumentChange]:
         """By document, with the keys at its top level."""
@@ -137,11 +159,22 @@ class _Noted:
         for (name, kind), keys in keys_of.items():
             yield DocumentChange(name, type_of(kind), frozenset().union(*keys) if keys else None)
 
+    def _marks(self) -> Iterator[tuple[int, Mark, Row | None]]:
+        """(at which mark, the row before, what it is now) in their order, those of all rows."""
+        gone = zip(self.touched.gone, self.left, strict=True)
+        whole = next(gone, None)
+        for at, (mark, now) in enumerate(zip(self.touched.marks, self.after, strict=True)):
+            yield at, mark, now
+            if whole is not None and whole[0][0] == at:
+                (_, container, rows), left = whole
+                for step, row in rows.items():
+                    yield at, (container, step, row), left.get(step)
+                whole = next(gone, None)
+
     def _changed_steps(self) -> Iterator[tuple[Container, set[Step]]]:
         """The steps of each container that read differently now."""
         noted: dict[Container, dict[Step, tuple[int, Row | None, Row | None]]] = {}
-        for at, (mark, now) in enumerate(zip(self.touched.marks, self.after, strict=True)):
-            container, step, before = mark
+        for at, (container, step, before), now in self._marks():
             noted.setdefault(container, {}).setdefault(step, (at, before, now))
         new: dict[Container, set[Step]] = {}
         for after, container, steps in self.touched.new:

@@ -171,14 +171,17 @@ class OriginLog:
 
     def slots(self, first: int, last: int) -> Iterator[Slot]:
         """The slots of first..last, ascending, stale ones included. O(answer) amortised."""
+        self.sort_in()
+        return self._slots(first, last)
+
+    def sort_in(self) -> None:
+        """Sort the late slots in, if they are more than a few. O(1) amortised."""
         if len(self.late) > _SLACK:
             self.rewrite()
-        return self._slots(first, last)
 
     def next_seq(self, after: int) -> int | None:
         """The first slot above a seq, stale or not. O(log n) amortised."""
-        if len(self.late) > _SLACK:
-            self.rewrite()
+        self.sort_in()
         index = bisect_right(self.seqs, after)
         above = [seq for seq in self.late if seq > after]
         return min([*above, *self.seqs[index : index + 1]], default=None)
@@ -378,6 +381,12 @@ class LiveTable:
 
     def kill(self, container: Container, step: Step, dot: int) -> None:
         """Remove one live entry; the caller knows that it is there."""
+        self.take_out(container, step, dot)
+        self.outdate(dot)
+        self.logs[dot >> SEQ_BITS].entry_died()
+
+    def take_out(self, container: Container, step: Step, dot: int) -> None:
+        """Take an entry that is there out of its row; the rest of `kill` is the caller's duty."""
         rows = container.rows
         present = rows[step]
         if container.total is not None:
@@ -390,8 +399,6 @@ class LiveTable:
         else:
             rest = {key: entry for key, entry in present.items() if key != dot}  # type: ignore[union-attr]  # a dict
             rows[step] = next(iter(rest.values())) if len(rest) == 1 else rest
-        self.outdate(dot)
-        self.logs[dot >> SEQ_BITS].entry_died()
 
     def outdate(self, dot: int) -> None:
         """An entry leaves its row: what was made of it before is out of date. O(log pieces)."""

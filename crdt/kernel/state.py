@@ -24,8 +24,9 @@ from crdt.errors import require
 from crdt.kernel.context import CausalContext, Cloud, Range, Swept, VersionVector
 from crdt.kernel.doomed import BLOCK_BITS, BLOCKS_MAX, Doomed
 from crdt.kernel.hlc import HLC, check_now
+from crdt.kernel.kill import kill_range
 from crdt.kernel.limits import SEQ_BITS
-from crdt.kernel.live import LiveTable, holds
+from crdt.kernel.live import LiveTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -154,10 +155,7 @@ class State:
         if last - first >= WIDE_KILL:
             parts = touched.swept.setdefault(origin, Swept()).rest(first, last)
         for begin, end in parts:
-            for seq, container, step in list(live.log(origin).slots(begin, end)):
-                if holds(container.rows.get(step), base + seq):
-                    touched.mark(container, step)
-                    live.kill(container, step, base + seq)
+            kill_range(live, base, begin, end, touched)
             for low, high in self.context.missing(origin, begin, end):
                 self.doom(base, low, high, owner)
 
