@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 OP_ID_BYTES_MAX: Final = 256
 LEASE_TTL_S_MAX: Final = 86_400.0
 LEASE_TTL_S_MIN: Final = 0.05
+SHORT_BYTES: Final = 64
+"""A longer value stands in a fingerprint by its hash."""
 
 _MINTED = re.compile(r"op:([0-9a-z]{1,32}):([0-9]{1,18}):([0-9a-f]{16,40})")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff" + LAST_CODE_POINT + "]")
@@ -279,8 +281,14 @@ _FIELDS: Final[Mapping[type, Callable[[Any], tuple[str | bytes | int | None, ...
 }
 
 
-def _fields(entry: Compare | Write) -> tuple[str | bytes | int | None, ...]:
-    return _FIELDS[type(entry)](entry)
+def _fields(entry: Compare | Write) -> tuple[object, ...]:
+    """What an entry says; long values by their hash: their literal may be four times as long."""
+    fields = _FIELDS[type(entry)](entry)
+    return tuple([_hashed(f) if type(f) is bytes and len(f) > SHORT_BYTES else f for f in fields])
+
+
+def _hashed(value: bytes) -> tuple[str, bytes]:
+    return "hash", hashlib.blake2b(value, digest_size=32).digest()
 
 
 def fingerprint(
@@ -289,7 +297,7 @@ def fingerprint(
     """Return 16 bytes that equal contents share and, but for 2**-64, no others.
 
     Stored for days, so it hashes the content's Python literal, which is the same in every version
-    and escapes its own delimiters.
+    and escapes its own delimiters. O(bytes), milliseconds for the most that a commit may hold.
     """
     content = (
         list(map(_fields, compares)),

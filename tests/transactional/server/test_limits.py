@@ -253,7 +253,7 @@ LINEAR = (
 """What goes through a whole body, value or answer in a single call."""
 CALLS_PER_TURN_MAX = 5_000
 BYTES_PER_TURN_MAX = 3 * values.VALUE_BYTES_MAX  # one value and its text
-COMMIT_BYTES_PER_TURN_MAX = 4 * values.COMMIT_BYTES_MAX  # its fingerprint hashes the literal
+COMMIT_BYTES_PER_TURN_MAX = 2 * values.COMMIT_BYTES_MAX  # its fingerprint hashes each value
 
 
 @dataclasses.dataclass
