@@ -296,9 +296,6 @@ async def started(*arguments: str) -> tuple[asyncio.subprocess.Process, dict[str
     return process, json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
 
 
-# Two client sockets of a verb are now and then closed by the collector only; whose they are is not
-# known yet.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, say, tls_contexts):
     """Two agents from PEM files, one of them dialling out only; a verb needs a certificate too."""
     tls_contexts("all")

@@ -120,6 +120,40 @@ async def test_too_many_strangers_are_told_so_and_who_is_known_goes_on(monkeypat
     assert not door.connections
 
 
+async def test_what_is_too_much_is_closed_under_tls_before_a_handshake(
+    monkeypatch, until, tls_contexts
+):
+    """To say 503 would take the handshake; who is known goes on, and who comes later is let in."""
+    monkeypatch.setattr(doors, "STRANGERS_PER_ADDRESS_MAX", 5)
+    server, client = tls_contexts("all")
+    tls = {"server_tls": server, "client_tls": client}
+    async with (
+        Agent("hub", secret=SECRET, **tls) as hub,
+        Agent("bob", secret=SECRET, peers=[hub.address], **tls) as bob,
+    ):
+        await bob.seen(hub.version(), timeout_s=10)
+        door = hub._transport._door
+        await until(lambda: door.strangers.total() == 0)
+        held = [await dial(hub.address) for _ in range(5)]
+        await until(lambda: door.strangers.total() == 5)
+        for _ in range(4):
+            reader, writer = await dial(hub.address)
+            assert await last_words(reader) == b""
+            writer.close()
+        assert not door.leaving
+        assert door.strangers.total() <= 5
+        bob.counter("n").increment(1)
+        await hub.seen(bob.version(), timeout_s=10)
+        for _, writer in held:
+            writer.close()
+        await until(lambda: door.strangers.total() == 0)
+        host, _, port = hub.address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=client)
+        writer.write(b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await reader.read(12)).startswith(b"HTTP/1.1 ")
+        writer.close()
+
+
 async def test_descriptors_are_left_for_the_journal(tmp_path, monkeypatch):
     """With few left nobody new is let in, whoever he is, and a write still becomes durable."""
     async with Agent("hub", secret=SECRET, journal=tmp_path / "hub.db") as hub:
