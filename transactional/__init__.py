@@ -16,6 +16,7 @@ from transactional.blocking import (
     BlockingWorkQueue,
     open_sync,
 )
+from transactional.calendars import Frequency, Recurrence, occurrences
 from transactional.clock import Clock
 from transactional.errors import (
     AccessDeniedError,
@@ -91,14 +92,11 @@ from transactional.reservations import (
     BookingConflict,
     BookingEndedError,
     BookingState,
-    Frequency,
     HoldExpired,
     Interval,
-    Recurrence,
     Reservations,
     Resource,
     Wanted,
-    occurrences,
 )
 from transactional.retry import Retry, Transaction, transact, update
 from transactional.sagas import (

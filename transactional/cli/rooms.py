@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from transactional.calendars import Recurrence, occurrences
 from transactional.cli import command as cli
 from transactional.errors import InvalidTimeError, NotFoundError
 from transactional.reservations import (
@@ -16,11 +17,9 @@ from transactional.reservations import (
     BookingConflict,
     BookingEndedError,
     Interval,
-    Recurrence,
     Reservations,
     Resource,
     Wanted,
-    occurrences,
 )
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ and steal all race on one revision, so a clock that is wrong never gives one tim
     booking_queue    new bookings of a process that wait together: one commit
     schedule         days as they are read or remembered, and drafts of them: does one more fit?
     booking          the record, its life, where it lies in the store, how it is refused
-    recurrence       which instants "every Monday at nine in Berlin" means
     interval         half-open stretches of UTC time
 """
 
@@ -23,7 +22,6 @@ from transactional.reservations.booking import (
     Wanted,
 )
 from transactional.reservations.interval import Interval
-from transactional.reservations.recurrence import Frequency, Recurrence, occurrences
 from transactional.reservations.reservations import Reservations
 
 __all__ = [
@@ -31,12 +29,9 @@ __all__ = [
     "BookingConflict",
     "BookingEndedError",
     "BookingState",
-    "Frequency",
     "HoldExpired",
     "Interval",
-    "Recurrence",
     "Reservations",
     "Resource",
     "Wanted",
-    "occurrences",
 ]
