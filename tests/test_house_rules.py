@@ -79,6 +79,7 @@ BASES_FOR_A_REASON: dict[str, str] = {
     "ExtremeView": "MaxRegister and MinRegister differ in a direction",
     "FlagView": "two flags read like a bool; they differ in what an off is",
     "argparse.ArgumentParser": "`error` is its one place to say what could not be parsed",
+    "tzinfo": "a zone that a calendar file brings along is one of Python's to whoever converts",
     "Store": "a protocol that asks for more than another one names it (PEP 544)",
 }
 
