@@ -16,7 +16,15 @@ from transactional.blocking import (
     BlockingWorkQueue,
     open_sync,
 )
-from transactional.calendars import Frequency, Recurrence, occurrences
+from transactional.calendars import (
+    CalendarFile,
+    Frequency,
+    Meeting,
+    Recurrence,
+    Remark,
+    occurrences,
+    read_calendar,
+)
 from transactional.clock import Clock
 from transactional.errors import (
     AccessDeniedError,
@@ -186,6 +194,7 @@ __all__ = [
     "BookingConflict",
     "BookingEndedError",
     "BookingState",
+    "CalendarFile",
     "Capabilities",
     "Child",
     "ClaimLostError",
@@ -233,6 +242,7 @@ __all__ = [
     "Lock",
     "LockBusyError",
     "LockLostError",
+    "Meeting",
     "NewEvent",
     "NotFoundError",
     "NotNowError",
@@ -253,6 +263,7 @@ __all__ = [
     "RefusedError",
     "Register",
     "Registered",
+    "Remark",
     "RenewsFromThreads",
     "Reservations",
     "Resource",
@@ -304,6 +315,7 @@ __all__ = [
     "create",
     "occurrences",
     "open_sync",
+    "read_calendar",
     "scan_all",
     "transact",
     "update",

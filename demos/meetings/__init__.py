@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
     try:
-        programme = read(options.input)
+        programme = read(options.input, zone=options.zone, encoding=options.encoding)
         options.out.mkdir(parents=True, exist_ok=True)
     except ProgrammeError as error:
         complain.print(f"error: {error} (hint: {error.hint})", markup=False)
@@ -89,6 +89,8 @@ def main(arguments: list[str]) -> int:
         return USAGE
     for row in programme.malformed:
         complain.print(f"{options.input}:{row.line}: not scheduled: {row.reason}", markup=False)
+    for row in programme.notes:
+        complain.print(f"{options.input}:{row.line}: note: {row.reason}", markup=False)
     folder = Path(tempfile.mkdtemp(prefix="convoca-meetings-"))
     try:
         return asyncio.run(_run(options, programme, folder))
@@ -116,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--input", type=Path, default=DATA, help="a .csv of the shipped form, or an .ics file")
+    add("--zone", help="for times in an .ics that name no zone, or an unknown one")
+    add("--encoding", help="of a .csv that is neither UTF-8 nor UTF-16, such as windows-1252")
     add("--agents", type=count(1, len(NAMES)), default=5, help="organizers, one process each")
     add("--seed", type=count(0, 2**32), default=1, help="repeats the dice of a run")
     add("--collisions", type=count(0, 100), default=6, help="pairs of talks that want one slot")

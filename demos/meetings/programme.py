@@ -60,7 +60,7 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """A row that was not scheduled: where it stands and what is wrong with it."""
+    """A row that was not scheduled, or read in another way than it is written: where, and why."""
 
     line: int
     reason: str
@@ -68,10 +68,11 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """What a file held: talks in file order, and the rows that were not understood."""
+    """What a file held: its talks, the rows that were left out, and what was read how."""
 
     talks: tuple[Talk, ...]
     malformed: tuple[Malformed, ...]
+    notes: tuple[Malformed, ...] = ()
 
     @property
     def rooms(self) -> tuple[str, ...]:

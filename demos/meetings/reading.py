@@ -1,13 +1,12 @@
 """Reads a programme from a file, in the form that its suffix names.
 
-A `.csv` has the form of `csv_input`. From an iCalendar file (RFC 5545) every VEVENT is a talk: UID,
-LOCATION, DTSTART, DTEND or DURATION, CATEGORIES, SUMMARY, ATTENDEE; recurrences are expanded inside
-the window that the file itself spans, in the wall time of their zone, so that a weekly 09:00 stays
-09:00 across a change of daylight saving time.
+A `.csv` has the form of `csv_input`, as UTF-8 (with or without a byte-order mark) or as UTF-16 with
+one; any other encoding has to be named. An `.ics` file is read as docs/calendars.md says.
 """
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING
 
 from demos.meetings.csv_input import from_csv
@@ -20,8 +19,11 @@ if TYPE_CHECKING:
 FILE_BYTES_MAX = 64 * 1024 * 1024  # a programme is read whole; a larger file is not a programme
 
 
-def read(path: Path) -> Programme:
+def read(path: Path, *, zone: str | None = None, encoding: str | None = None) -> Programme:
     """Read a programme by its suffix: `.csv`, or `.ics`.
+
+    `zone` is for times in an .ics file that name no zone, or an unknown one; `encoding` for a .csv
+    that is neither UTF-8 nor UTF-16.
 
     Raises:
         ProgrammeError: the file is missing, unreadable, too large, of another kind, or holds no
@@ -33,19 +35,17 @@ def read(path: Path) -> Programme:
                 f"{path} is larger than {FILE_BYTES_MAX} bytes",
                 "split the programme into several files",
             )
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
     except OSError as error:
         raise ProgrammeError(
             f"cannot read {path}: {error.strerror}",
             "give --input a .csv or .ics file that you may read",
         ) from error
-    except UnicodeDecodeError as error:
-        raise ProgrammeError(f"{path} is not UTF-8 text", "convert it to UTF-8") from error
     match path.suffix.lower():
         case ".csv":
-            programme = from_csv(text)
+            programme = from_csv(_decoded(path, data, encoding))
         case ".ics":
-            programme = from_ics(text)
+            programme = from_ics(data, zone)
         case other:
             raise ProgrammeError(
                 f"{path} ends in {other or 'no suffix'}", "a programme is a .csv or an .ics file"
@@ -60,3 +60,23 @@ def read(path: Path) -> Programme:
             f"{path} holds no talk that can be scheduled{first}", "see the form in the demo's text"
         )
     return programme
+
+
+def _decoded(path: Path, data: bytes, encoding: str | None) -> str:
+    if encoding is None:
+        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if utf_16 else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except LookupError as error:
+        raise ProgrammeError(
+            f"there is no encoding {encoding!r}", "name one such as windows-1252 or latin-1"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ProgrammeError(
+            f"{path} is not UTF-8: line {line} holds the byte 0x{data[error.start]:02x}"
+            if encoding == "utf-8-sig"
+            else f"{path} is not {encoding}: line {line}",
+            "name its encoding, such as --encoding windows-1252, or convert it to UTF-8",
+        ) from error

@@ -620,14 +620,14 @@ def occurrences(
     if clocks is None:
         raise InvalidTimeError(f"unknown time zone {zone!r}")
     steps = Steps()
-    if next(_before_until(rule, wall_times(rule, steps=steps), clocks), None) is None:
+    if next(before_until(rule, wall_times(rule, steps=steps), clocks), None) is None:
         raise InvalidTimeError("the rule has no occurrence")
     since = None
     if within is not None:
         since = _earlier(within.start.replace(tzinfo=None), rule.duration + 2 * _DAY)
     yielded = 0
-    for wall in _before_until(rule, wall_times(rule, since=since, steps=steps), clocks):
-        occurrence = interval_at(wall, rule.duration, clocks)
+    for wall in before_until(rule, wall_times(rule, since=since, steps=steps), clocks):
+        occurrence = interval_at(wall, clocks, *divmod(rule.duration, _DAY))
         if within is not None and occurrence.start >= within.end:
             return
         if within is None or occurrence.overlaps(within):
@@ -647,7 +647,7 @@ def _earlier(moment: datetime, by: timedelta) -> datetime | None:
         return None
 
 
-def _before_until(rule: Recurrence, walls: Iterator[datetime], zone: tzinfo) -> Iterator[datetime]:
+def before_until(rule: Recurrence, walls: Iterator[datetime], zone: tzinfo) -> Iterator[datetime]:
     """The times up to `until`, if that is an instant."""
     until = rule.until
     if not isinstance(until, datetime) or until.tzinfo is None:
@@ -659,19 +659,18 @@ def _before_until(rule: Recurrence, walls: Iterator[datetime], zone: tzinfo) -> 
         yield wall
 
 
-def interval_at(wall: datetime, duration: timedelta, zone: tzinfo) -> Interval:
-    """What begins at the wall-clock time and takes `duration`: days of the calendar, and the rest.
+def interval_at(wall: datetime, zone: tzinfo, days: int, rest: timedelta) -> Interval:
+    """What begins at the wall-clock time and takes `days` of the calendar and `rest` after them.
 
     Raises:
-        InvalidTimeError: an end lies beyond the years 1 to 9999.
+        InvalidTimeError: it has no length, or an end lies beyond the years 1 to 9999.
     """
     start = to_instant(wall, zone)
-    days = duration // _DAY * _DAY
     try:
-        return Interval(start, (to_instant(wall + days, zone) if days else start) + duration - days)
+        end = (to_instant(wall + days * _DAY, zone) if days else start) + rest
     except OverflowError as error:
-        beyond = f"{wall.isoformat()} and {duration} reach beyond the year 9999"
-        raise InvalidTimeError(beyond) from error
+        raise InvalidTimeError(f"what begins at {wall} ends beyond the year 9999") from error
+    return Interval(start, end)
 
 
 def to_instant(wall_clock: datetime, zone: tzinfo) -> datetime:
