@@ -85,7 +85,7 @@ def test_what_python_takes_for_a_line_break_is_text() -> None:
 
 
 def test_a_stray_quote_costs_its_own_row() -> None:
-    """Rows after it are talks, even if another stray quote would close it; cells may hold breaks."""
+    """Rows after it are talks, even if another stray quote would close it."""
     rows = [row(event_id=str(n), room=f"R{n}") for n in range(1, 200)]
     rows[4] = row(event_id="5", title='"open')
     rows[9] = row(event_id="10", title='open"')
