@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from crdt import ConvocaError
 from replication.cli import commands
@@ -34,6 +35,7 @@ ASKING = {
     "retire": "declare a member gone for good",
     "skip": "give up the event before which an origin stands in quarantine, everywhere",
 }
+WAIT_S_MAX: Final = 86_400.0
 WRITING = {"set", "add", "remove", "inc"}
 
 
@@ -77,7 +79,7 @@ def shared_options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--insecure", action="store_true", help="let values and orders leave here without TLS"
     )
-    shared.add_argument("--timeout", type=float, default=10.0, metavar="S")
+    shared.add_argument("--timeout", type=_seconds, default=10.0, metavar="S")
     shared.add_argument(
         "-o", "--output", choices=["table", "json", "plain"], default="table", help="errors too"
     )
@@ -148,6 +150,17 @@ def add_doctor(
 
 def _add_doctors_peer(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--peer", metavar="HOST:PORT", help="an agent, and all that it knows")
+
+
+def _seconds(text: str) -> float:
+    """A time to wait: above 0 and up to a day, which infinity and NaN are not."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= WAIT_S_MAX:
+        raise argparse.ArgumentTypeError(f"seconds above 0 and up to {WAIT_S_MAX:g}, not {text!r}")
+    return number
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -137,6 +138,35 @@ async def run_verb(options: argparse.Namespace) -> int | None:
     """Run the verb that was given."""
     status: int | None = await options.verb(options)
     return status
+
+
+def amount(most: float) -> Callable[[str], float]:
+    """Return a type of arguments: a number from 0 to `most`, which infinity and NaN are not."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= most:
+            raise argparse.ArgumentTypeError(f"a number from 0 to {most:g}, not {text!r}")
+        return number
+
+    return read
+
+
+seconds: Final = amount(1e9)
+"""Type of an argument in seconds; what of them is too long is for the recipe to say."""
+minutes: Final = amount(1e6)
+"""Type of an argument in minutes: two years at most."""
+
+
+def wall_clock(text: str) -> datetime:
+    """Read a time on the clocks of a zone that is given elsewhere."""
+    time = local(text)
+    if time.tzinfo is not None:
+        raise InvalidTimeError(f"{text!r} is read on the clocks of the zone: leave out its offset")
+    return time
 
 
 def local(text: str) -> datetime:

@@ -33,7 +33,9 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
     define.add_argument("--capacity", type=int, default=1, help="(default: %(default)s)")
     for side in ("before", "after"):
         text = f"minutes kept free {side} each booking (default: %(default)s)"
-        define.add_argument(f"--{side}", type=float, default=0.0, metavar="MINUTES", help=text)
+        define.add_argument(
+            f"--{side}", type=cli.minutes, default=0.0, metavar="MINUTES", help=text
+        )
     agenda = cli.verb(verbs, "agenda", "bookings and holds of a resource", _room_agenda)
     agenda.add_argument("--ended", action="store_true", help="what expired or was given back")
     book = cli.verb(verbs, "book", "book a time at once", _room_book)
@@ -60,14 +62,20 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
         verb.add_argument("--holder", required=True)
         verb.add_argument("--note", default="")
         verb.add_argument("--key", metavar="KEY", help="a repeat with it books nothing twice")
-    book.add_argument("--hold", type=float, metavar="SECONDS", help="hold it instead, so long")
+    book.add_argument(
+        "--hold", type=cli.seconds, metavar="SECONDS", help="hold it instead, so long"
+    )
     for verb in (hold, extend):
-        verb.add_argument("--hold", type=float, metavar="SECONDS", required=True, help="how long")
+        verb.add_argument(
+            "--hold", type=cli.seconds, metavar="SECONDS", required=True, help="how long"
+        )
     repeat.add_argument("--rule", required=True, help="such as FREQ=WEEKLY;BYDAY=MO;COUNT=10")
     repeat.add_argument("--zone", required=True, help="IANA name, such as Europe/Berlin")
-    repeat.add_argument("--hold", type=float, metavar="SECONDS", help="hold them instead, so long")
+    repeat.add_argument(
+        "--hold", type=cli.seconds, metavar="SECONDS", help="hold them instead, so long"
+    )
     repeat.add_argument("--each", action="store_true", help="book what is free, not all or none")
-    free.add_argument("--minutes", type=float, default=30.0, help="(default: %(default)s)")
+    free.add_argument("--minutes", type=cli.minutes, default=30.0, help="(default: %(default)s)")
     release.set_defaults(release=True)
     cancel.set_defaults(release=False)
     move.add_argument("--to", metavar="RESOURCE", help="another resource")
@@ -104,7 +112,7 @@ async def _room_book(options: argparse.Namespace) -> None:
 
 
 async def _room_repeat(options: argparse.Namespace) -> None:
-    first, last = cli.local(options.start), cli.local(options.end)
+    first, last = cli.wall_clock(options.start), cli.wall_clock(options.end)
     rule = Recurrence.parse(options.rule, start=first, duration=last - first)
     if options.hold is not None and options.each:
         raise InvalidTimeError("a series is held as a whole: leave out --each")

@@ -125,8 +125,12 @@ def _lock_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name")
     sub.add_argument("program", nargs="+", help="what to run while the lock is held, after --")
     sub.add_argument("--owner", default=f"pid-{os.getpid()}", help="who others are told holds it")
-    sub.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="0: busy at once")
-    sub.add_argument("--ttl", type=float, default=10.0, metavar="SECONDS", help="of the lease")
+    sub.add_argument(
+        "--wait", type=cli.seconds, default=30.0, metavar="SECONDS", help="0: busy at once"
+    )
+    sub.add_argument(
+        "--ttl", type=cli.seconds, default=10.0, metavar="SECONDS", help="of the lease"
+    )
     cli.add_store(sub)
 
 
@@ -188,7 +192,7 @@ async def _doctor(options: argparse.Namespace) -> int:
 
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--callers", type=int, default=64, help="concurrent callers (default: 64)")
-    sub.add_argument("--seconds", type=float, default=2.0, help="how long (default: 2)")
+    sub.add_argument("--seconds", type=cli.seconds, default=2.0, help="how long (default: 2)")
     cli.add_store(sub)
 
 

@@ -60,10 +60,17 @@ class Interval:
         return self.start <= as_utc(moment) < self.end
 
     def widened(self, before: timedelta, after: timedelta) -> Interval:
-        """The interval with `before` and `after` added around it."""
+        """The interval with `before` and `after` added around it.
+
+        Raises:
+            InvalidTimeError: an end lies beyond the years 1 to 9999 then.
+        """
         if not before and not after:
             return self
-        return Interval(self.start - before, self.end + after)
+        try:
+            return Interval(self.start - before, self.end + after)
+        except OverflowError as error:
+            raise InvalidTimeError(f"{self} with what is around it is beyond all years") from error
 
     def days(self) -> tuple[date, ...]:
         """The UTC days that it touches, in order; an end at midnight does not touch the new day."""
@@ -80,7 +87,15 @@ class Interval:
 def day_of(day: date) -> Interval:
     """The whole UTC day."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return Interval(midnight, midnight + timedelta(days=1))
+    return Interval(midnight, later(midnight, timedelta(days=1)))
+
+
+def later(moment: datetime, by: timedelta) -> datetime:
+    """The instant so much later, or the last one that there is."""
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def fullest_instant(taken: Iterable[Interval], window: Interval) -> tuple[int, datetime]:

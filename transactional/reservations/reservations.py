@@ -40,6 +40,7 @@ from transactional.reservations.booking import (
     ReservationLayout,
     Resource,
     Wanted,
+    days_of,
     decode_made,
     encode,
     encode_rules,
@@ -404,7 +405,11 @@ class Reservations:
     async def free(
         self, resource: str, within: Interval, length: timedelta, *, count: int = FREE_SLOTS_MAX
     ) -> tuple[Interval, ...]:
-        """The earliest stretch of `length` in each of the next `count` gaps inside `within`."""
+        """The earliest stretch of `length` in each of the next `count` gaps inside `within`.
+
+        Raises:
+            InvalidTimeError: the length is none, or the window is longer than ten years.
+        """
         now = await self._store.now()
         return await self._schedule.free(resource, within, length, now, count)
 
@@ -421,7 +426,7 @@ class Reservations:
         """The one door through which bookings enter."""
         if not wanted:
             return ()
-        days = {(part.resource, day) for part in wanted for day in part.interval.days()}
+        days = {(part.resource, day) for part in wanted for day in days_of(part.interval)}
         allowed = self._store.capabilities.max_operations - 2 - len(guards)
         if len(days) > allowed:  # buffers may add more, which the draft will show
             raise too_many_days(len(days), allowed)

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from transactional.errors import InvalidRequestError
+from transactional.errors import InvalidRequestError, InvalidTimeError
 from transactional.reservations.booking import (
     Booking,
     BookingConflict,
@@ -49,7 +49,13 @@ from transactional.reservations.booking import (
     encode,
     encode_with_place,
 )
-from transactional.reservations.interval import Interval, day_of, free_slots, fullest_instant
+from transactional.reservations.interval import (
+    Interval,
+    day_of,
+    free_slots,
+    fullest_instant,
+    later,
+)
 from transactional.store import scan_all, scan_pages
 from transactional.values import Compare, Delete, KeyValue, Put, Unchanged, Write
 
@@ -64,6 +70,8 @@ FREE_SLOTS_MAX: Final = 3
 """How many free stretches a conflict names."""
 DAYS_AT_ONCE: Final = 8
 """So many days are read each by a scan of its own, and nothing besides."""
+WINDOW_DAYS_MAX: Final = 3_660
+"""In how many days free time is looked for at once: ten years."""
 FREE_DAYS_MAX: Final = 7
 """How many days after the wanted ones are searched before a conflict names no free stretch."""
 RULES_CACHED_MAX: Final = 10_000
@@ -467,7 +475,15 @@ class Schedule:
     async def free(
         self, resource: str, within: Interval, length: timedelta, now: datetime, count: int
     ) -> tuple[Interval, ...]:
-        """The earliest stretch of `length` in each gap of `within`, buffers kept free around it."""
+        """The earliest stretch of `length` in each gap of `within`, buffers kept free around it.
+
+        Raises:
+            InvalidTimeError: the length is none, or the window is longer than `WINDOW_DAYS_MAX`.
+        """
+        if length <= timedelta(0):
+            raise InvalidTimeError(f"what is looked for needs a positive length, got {length}")
+        if within.duration > timedelta(days=WINDOW_DAYS_MAX):
+            raise InvalidTimeError(f"{within} is a window of more than {WINDOW_DAYS_MAX} days")
         rules = await self.rules(resource)
         around = _around(within, rules)
         taken = [b.occupied async for b in self.live(resource, around) if not b.lapsed(now)]
@@ -565,7 +581,7 @@ class Schedule:
                 drafted, draft.resource, Interval(start, last_day.end), length, now
             )
         if not free:
-            week = Interval(start, last_day.end + timedelta(days=FREE_DAYS_MAX))
+            week = Interval(start, later(last_day.end, timedelta(days=FREE_DAYS_MAX)))
             free = await self.free(draft.resource, week, length, now, FREE_SLOTS_MAX)
         return BookingConflict(draft.resource, draft.interval, no_capacity.blockers, free)
 
