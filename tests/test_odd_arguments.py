@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crdt import ConvocaError
 from replication.cli import commands as replication_commands
 from replication.cli.command_line import parser as replication_parser
-from replication.errors import ReplicationError
 from tests.scale import SOAK, seeds
 from transactional.cli import command as cli
 from transactional.cli.main import COMMANDS
-from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,14 +142,14 @@ def run(top: argparse.ArgumentParser, coroutine: object, errors: tuple, line: li
 def test_no_argument_ends_in_a_traceback(
     which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each numeric argument, time, rule and zone of every command, with what nobody should write."""
+    """Each number, time, rule and zone of every command, with what nobody should write."""
     monkeypatch.setenv("CONVOCA_STORE", f"sqlite:{tmp_path / 'store.db'}")
     monkeypatch.delenv("CONVOCA_SECRET", raising=False)
     if which == "transactional":
-        top, errors = cli.parser(COMMANDS), (TransactionalError, OSError)
+        top, errors = cli.parser(COMMANDS), (ConvocaError, OSError)
         tried = lines(top, tmp_path)
     else:
-        top, errors = replication_parser(), (ReplicationError, OSError)
+        top, errors = replication_parser(), (ConvocaError, OSError)
         tried = lines(top, tmp_path)
     (seed,) = seeds(1)
     print(f"CONVOCA_SEED={seed}")
