@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 
 class AuthorityProcess:
-    """``python -m transactional serve`` on one file; the port stays over restarts."""
+    """``python -m transactional serve`` on one file or URL; the port stays over restarts."""
 
-    def __init__(self, path: Path, *options: str) -> None:
+    said = ""
+    """Its first line."""
+
+    def __init__(self, path: Path | str, *options: str) -> None:
         self._path = path
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
@@ -38,7 +41,7 @@ class AuthorityProcess:
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
-        line = (await self._process.stdout.readline()).decode()
+        self.said = line = (await self._process.stdout.readline()).decode()
         assert line.startswith("listening on "), line
         self.port = int(line.split()[2].rpartition(":")[2])
 

@@ -108,7 +108,8 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         default=os.environ.get("CONVOCA_STORE", DEFAULT_STORE),
         metavar="URL",
         # What the variable holds is not told: a URL may have a token in it.
-        help="sqlite:PATH, http://HOST:PORT or etcd://HOST:PORT,HOST:PORT/NAME"
+        help="sqlite:PATH, http://HOST:PORT, etcd://HOST:PORT,HOST:PORT/NAME or"
+        " postgresql://USER@HOST:PORT,HOST:PORT/DATABASE"
         f" (default: $CONVOCA_STORE, or {DEFAULT_STORE})",
     )
     sub.add_argument(

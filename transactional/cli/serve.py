@@ -38,7 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 def _serve_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", help="the database, made if absent; memory: for one that is forgotten")
+    sub.add_argument(
+        "file",
+        help="the database, made if absent; memory: for one that is forgotten; or the URL of an"
+        " engine, postgresql://… or etcd://…",
+    )
     sub.add_argument("--listen", default="127.0.0.1:7700", metavar="HOST:PORT")
     sub.add_argument(
         "--token-file",
@@ -109,10 +113,12 @@ async def _serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    url = options.file if options.file == "memory:" else f"sqlite:{quote(options.file)}"
+    url = options.file if _is_url(options.file) else f"sqlite:{quote(options.file)}"
     given = {limit.name: getattr(options, limit.name) for limit in fields(Retention)}
     limits = urlencode({name: value for name, value in given.items() if value is not None})
-    store = await connect(f"{url}?{limits}", accept_clock=options.accept_clock)
+    joint = "&" if "?" in url else "?"
+    address = f"{url}{joint}{limits}" if limits else url
+    store = await connect(address, accept_clock=options.accept_clock)
     authority = Authority(store, listen)
     renewing = asyncio.create_task(_renew(listen.tls, options.tls_cert, options.tls_key))
     try:
@@ -122,12 +128,22 @@ async def _serve(options: argparse.Namespace) -> None:
             facts = {"url": authority.url, "store": cli.shown_url(url), "epoch": store.epoch}
             cli.emit(options, facts)
         else:
-            line = f"listening on {authority.url} ({printable(url)}, epoch {store.epoch})"
+            line = f"listening on {authority.url} ({_shown(url)}, epoch {store.epoch})"
             print(line, flush=True)
         await stop.wait()
     finally:
         renewing.cancel()
         await authority.stop()
+
+
+def _is_url(file: str) -> bool:
+    return file == "memory:" or file.partition("://")[0] in {"postgresql", "postgres", "etcd"}
+
+
+def _shown(url: str) -> str:
+    """Return what may be said of where the store is: a server's URL may hold a password."""
+    scheme, server, _ = url.partition("://")
+    return scheme if server else printable(url)
 
 
 async def _renew(tls: ssl.SSLContext | None, certificate: Path, key: Path | None) -> None:

@@ -157,6 +157,11 @@ WEAK: Final = {
 """The settings without which an acknowledged commit can be lost when the machine falls."""
 NEVER: Final = (1 << 63) - 1
 """A revision that no commit has, and the largest that PostgreSQL takes."""
+_RISKS: Final = {
+    "fsync": "after a power cut the database may be destroyed",
+    "full_page_writes": "after a power cut pages may be half written",
+    "synchronous_commit": "after a fall the last commits may be lost though they were acknowledged",
+}
 _OPTIONS: Final = (
     "host",
     "reads",
@@ -755,10 +760,25 @@ class PostgresStore:
             fault_tolerant=server is not None and not server.weak and server.replicated,
         )
 
-    @property
-    def server(self) -> Server | None:
-        """What the server that was connected to last says of itself."""
-        return self._hosts.server
+    def advice(self) -> Sequence[str]:
+        """Return what an operator should change about the server; see ``Advises``."""
+        server = self._hosts.server
+        if server is None:
+            return []
+        lines = [f"{server.host}: set {name}=on: {_RISKS[name]}" for name in server.weak]
+        settings = server.settings
+        waits = settings["synchronous_commit"]
+        if settings["synchronous_standby_names"].strip() and not server.replicated and not lines:
+            lines.append(
+                f"{server.host}: set synchronous_commit=on: with {waits} a commit is acknowledged"
+                " before it is on the standby's disk"
+            )
+        if not server.told:
+            lines.append(
+                f"{server.host}: connect without the pooler: it passes no notifications, so watches"
+                f" ask every {POLL_UNTOLD_S * 1000:.0f} ms"
+            )
+        return lines
 
     # --- time ---
 

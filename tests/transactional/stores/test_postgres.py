@@ -20,8 +20,10 @@ import pytest
 import transactional as t
 from tests.scale import rounds
 from tests.transactional import postgres
+from tests.transactional.authority import AuthorityProcess
 from tests.transactional.engines import PostgresEngine
 from tests.transactional.postgres import Cluster, _as_owner, free_port
+from transactional.__main__ import main as command
 from transactional.stores import feed as feeds
 from transactional.values import READ_BYTES_MAX
 
@@ -419,7 +421,9 @@ async def test_a_lease_can_be_renewed_while_the_loop_is_busy(store: PostgresStor
 # --- an engine says only what its server does ----------------------------------------------------
 
 
-async def test_a_server_that_may_lose_commits_is_refused(engine: PostgresEngine) -> None:
+async def test_a_server_that_may_lose_commits_is_refused(
+    engine: PostgresEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`synchronous_commit=off` for a role: refused, used if named, and not called durable."""
     store = await engine.client()
     assert store.capabilities.durable
@@ -436,7 +440,34 @@ async def test_a_server_that_may_lose_commits_is_refused(engine: PostgresEngine)
     async with t.open(f"{url}&weak=synchronous_commit") as weak:
         assert not weak.capabilities.durable
         await weak.commit([], [t.Put("a", b"")])
+    asked = ["doctor", "--store", f"{url}&weak=synchronous_commit", "-o", "plain"]
+    assert await asyncio.to_thread(command, asked) == 1
+    said = capsys.readouterr().out
+    assert "set synchronous_commit=on" in said
+    assert await asyncio.to_thread(command, ["doctor", "--store", engine.url]) == 0
     await sql(store, f"DROP OWNED BY {role} CASCADE")
+
+
+async def test_an_authority_can_stand_before_it(engine: PostgresEngine) -> None:
+    """`serve postgresql://…`: roles, batches and watches over HTTP; the URL is not printed."""
+    direct = await engine.client()
+    secret = engine.url.replace("convoca@", "convoca:hunter2@")
+    authority = AuthorityProcess(secret)
+    await authority.start()
+    try:
+        async with t.open(authority.url) as client:
+            assert client.capabilities.engine == "http+postgresql"
+            assert client.capabilities.durable
+            async with aclosing(client.watch("k", after=0)) as events:
+                made = await asyncio.gather(
+                    *[client.commit([], [t.Put(f"k{n}", b"")]) for n in range(40)]
+                )
+                seen = [(await anext(events)).revision for _ in range(40)]
+            assert seen == sorted(commit.revision for commit in made)
+        assert len((await direct.scan("k")).items) == 40
+    finally:
+        assert await authority.stop() == 0
+    assert "hunter2" not in authority.said
 
 
 # --- servers of a test's own ---------------------------------------------------------------------
