@@ -9,6 +9,7 @@
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
 #   make sbom        bill of materials        make lock        renew requirements-dev.lock
+#   make images      the pictures of docs/images, from the tests that drive the page in Chromium
 #   make docs        the pages of docs/ as a site, in out/docs
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ WORKERS ?= 2
 SEED   ?= $(shell date -u +%Y%m%d)
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
 
-.PHONY: setup demo demo-gossip demo-orders demo-rooms demo-teams test test-fast check bench soak docs format clean
+.PHONY: images setup demo demo-gossip demo-orders demo-rooms demo-teams test test-fast check bench soak docs format clean
 
 setup: $(STAMP)
 
@@ -61,6 +62,9 @@ test: $(STAMP)
 test-fast: $(STAMP)
 	@echo 'make $@ SEED=$(SEED)'
 	@$(BIN)/python $(PYTEST) -m 'not processes and not demo and not browser' $(ARGS)
+
+images: $(STAMP)
+	@CONVOCA_IMAGES=1 CONVOCA_REQUIRE=chromium $(BIN)/python -m pytest -q tests/demos/test_gossip_page.py tests/demos/test_gossip_picture.py tests/convoca/test_page_browser.py -k 'diverge or counting or picture'
 
 soak: $(STAMP)
 	@echo 'make $@ SEED=$(SEED)'

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         MemberError,
         NameTakenError,
         NoStoreError,
+        PageError,
         RuntimeDirectoryError,
         WrongSecretError,
     )
@@ -43,6 +44,7 @@ ROOMS = {
     "MemberError": "convoca.errors",
     "NameTakenError": "convoca.errors",
     "NoStoreError": "convoca.errors",
+    "PageError": "convoca.errors",
     "RuntimeDirectoryError": "convoca.errors",
     "WrongSecretError": "convoca.errors",
     "join": "convoca.joining",
@@ -56,6 +58,7 @@ __all__ = [
     "MemberError",
     "NameTakenError",
     "NoStoreError",
+    "PageError",
     "RuntimeDirectoryError",
     "WrongSecretError",
     "join",

@@ -70,6 +70,13 @@ class RuntimeDirectoryError(MemberError):
     hint = "remove it, or say whom to ask: join(..., peers=[...]); peers=[] asks nobody"
 
 
+class PageError(MemberError):
+    """The page cannot be served where it was asked for; nothing is served."""
+
+    code = "page"
+    hint = "ui=True serves it at 127.0.0.1, on a free port; from elsewhere: ssh -L"
+
+
 class NoMemberError(MemberError):
     """A command was not told which member to ask, and there is none to choose, or several teams."""
 

@@ -39,5 +39,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = {report.longrepr[2] for report in skipped if isinstance(report.longrepr, tuple)}
     for reason in sorted({r.removeprefix("Skipped: ") for r in reasons}):
-        if reason.startswith("engine "):
+        if reason.startswith(("engine ", "browser ")):
             terminalreporter.write_line(f"NOT RUN: {reason}", yellow=True, bold=True)

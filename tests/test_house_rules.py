@@ -18,7 +18,13 @@ PACKAGES = ("convoca", "crdt", "replication", "transactional")
 SOURCES = sorted(
     path for package in (*PACKAGES, "demos") for path in (ROOT / package).rglob("*.py")
 )
-DOORS = {*PACKAGES, "crdt.testing", "replication.testing", "replication.testing.simulation"}
+DOORS = {
+    *PACKAGES,
+    "convoca.page",
+    "crdt.testing",
+    "replication.testing",
+    "replication.testing.simulation",
+}
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "manager", "core"}
 
@@ -308,7 +314,7 @@ TWINS = {
     ),
     "replication.Agent": (
         "replication.BlockingAgent",
-        {"mount"},  # is for the application of a loop
+        {"mount", "operator"},  # are for the application, and the sessions, of a loop
     ),
     "replication.Bounded": ("replication.BlockingBounded", set()),
     "replication.agent.watch.Watch": (

@@ -93,6 +93,7 @@ from transactional.queues import (
     QueueConfig,
     UnknownJobError,
     WorkQueue,
+    queue_names,
 )
 from transactional.register import Register, Registered
 from transactional.reservations import (
@@ -315,6 +316,7 @@ __all__ = [
     "create",
     "occurrences",
     "open_sync",
+    "queue_names",
     "read_calendar",
     "scan_all",
     "transact",

@@ -309,6 +309,21 @@ async def scan_pages(store: Store, prefix: str) -> AsyncIterator[KeyValue]:
             return
 
 
+async def scan_names(store: Store, prefix: str) -> AsyncIterator[str]:
+    """Yield what stands between ``prefix`` and the next slash in the keys below it, each once.
+
+    One short read per name, however many keys lie below it.
+    """
+    after = None
+    while True:
+        page = await store.scan(prefix, after=after, limit=1)
+        if not page.items:
+            return
+        name = next(iter(page.items)).removeprefix(prefix).partition("/")[0]
+        yield name
+        after = f"{prefix}{name}0"  # "0" is the character behind "/"
+
+
 @runtime_checkable
 class Measured(Protocol):
     """An engine that tells of itself in numbers; names that end with ``_total`` only grow."""

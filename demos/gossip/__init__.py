@@ -1,6 +1,6 @@
 """Five replicas write all the time while their network breaks and heals; watch them converge.
 
-    python -m demos gossip [--nodes N] [--seed N] [--script FILE | --by-hand] [--simulate N]
+    python -m demos gossip [--nodes N] [--seed N] [--ui] [--script FILE | --by-hand] [--simulate N]
 
 Each node is a process: an agent with its replica and journal, that writes counters, registers and
 sets, and gossips. Between them stands a network that is cut in two and heals, a link that becomes
@@ -8,7 +8,8 @@ slow, a node that is killed with SIGKILL and returns on another port. In a termi
 replicas coloured by digest, every key on every replica with what differs marked, diverged keys and
 bytes over time; anywhere else, a line a second. `--script FILE` is a script of your own (its form
 stands in `demos/gossip/script.py`), `--by-hand` gives you the keys, and `--simulate 200` carries
-the same script out on virtual time. At the end it is judged what the nodes hold:
+the same script out on virtual time. `--ui` serves a page for your browser, with buttons instead of
+a script, until Ctrl-C. At the end it is judged what the nodes hold:
 
     check                                              found                              verdict
     replicas equal by digest                           5 of 5: ...                             ok
@@ -40,6 +41,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+import transactional
+from convoca import PageError
+from convoca.page import Page
 from demos.closing import close
 from demos.gossip.processes import Processes
 from demos.gossip.screen import Screen, curves
@@ -47,7 +51,7 @@ from demos.gossip.script import ScriptError, names_of, read, rolled
 from demos.gossip.simulated import Simulated
 from demos.gossip.story import Outcome, Story, while_open
 from demos.gossip.verdict import judge
-from demos.stage import StageError
+from demos.stage import Actor, StageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +63,10 @@ USAGE, BROKEN = 2, 5
 NODES_MAX, SIMULATED_MAX = 20, 200
 WRITES_PER_S, SIMULATED_DELIVERIES_PER_S = 20.0, 400.0
 """Of all nodes together; simulated ones write less the more they are: one thread carries it all."""
+SHOWN_WRITES_PER_S = 0.5
+"""Of all nodes together, while the page shows them: who looks wants to see what a button does."""
 BY_HAND_S_MAX = 600.0
+READY_S_MAX = 30.0
 
 
 def main(arguments: list[str]) -> int:
@@ -67,9 +74,6 @@ def main(arguments: list[str]) -> int:
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
     names = names_of(options.simulate or options.nodes)
-    if options.by_hand and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        complain.print("error: --by-hand wants a terminal (hint: give it --script FILE instead)")
-        return USAGE
     try:
         script = _script(options, names)
     except ScriptError as error:
@@ -82,9 +86,9 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="convoca-gossip-"))
     try:
         return asyncio.run(_run(options, names, script, folder))
-    except StageError as error:
+    except (PageError, StageError) as error:
         complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return BROKEN
+        return USAGE if isinstance(error, PageError) else BROKEN
     except (KeyboardInterrupt, asyncio.CancelledError):
         complain.print("interrupted: every process was stopped")
         return BROKEN
@@ -93,7 +97,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _script(options: argparse.Namespace, names: Sequence[str]) -> list[Step]:
-    if options.by_hand:
+    if options.ui and options.simulate:
+        raise ScriptError("--ui shows real nodes", "leave --simulate out")
+    if options.by_hand and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ScriptError("--by-hand wants a terminal", "give it --script FILE instead")
+    if options.by_hand or (options.ui and options.script is None):
         return read(f"{BY_HAND_S_MAX:g} end", names)
     if options.script is None:
         return rolled(names, options.seed)
@@ -118,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--script", type=Path, help="a script of your own")
     which.add_argument("--by-hand", action="store_true", help="you cut and heal, with keys")
+    add(
+        "--ui",
+        nargs="?",
+        const="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="serve a page with buttons, on loopback",
+    )
     add("--simulate", type=count(2, SIMULATED_MAX), help="so many nodes on virtual time instead")
     add("--drop", type=int, default=0, help=argparse.SUPPRESS)  # acknowledged, and never made
     return parser
@@ -127,6 +142,12 @@ async def _run(
     options: argparse.Namespace, names: Sequence[str], script: list[Step], folder: Path
 ) -> int:
     console = Console(highlight=False)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    if options.ui:
+        outcome = await _run_with_page(options, names, script, folder, console)
+        return _close(console, outcome)
     writes_per_s = WRITES_PER_S
     if options.simulate:
         writes_per_s = min(writes_per_s, SIMULATED_DELIVERIES_PER_S / len(names))
@@ -138,9 +159,6 @@ async def _run(
         cluster = Simulated(names, options.seed, pause_s, options.drop)
     else:
         cluster = Processes(names, options.seed, folder, pause_s, options.drop)
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)
     with ExitStack() as stack:
         if options.by_hand:
             from demos.gossip.hands import HELP, Hands  # noqa: PLC0415 - terminals of Unix only
@@ -153,6 +171,47 @@ async def _run(
             story = Story(cluster, screen.changed)
         outcome = await while_open(cluster, story.play(script))
     return _close(console, outcome)
+
+
+async def _run_with_page(
+    options: argparse.Namespace,
+    names: Sequence[str],
+    script: list[Step],
+    folder: Path,
+    console: Console,
+) -> Outcome:
+    """Real nodes, a store for what they book, and the page; Ctrl-C ends the writing."""
+    from demos.gossip.shown import Shown  # noqa: PLC0415 - only a run that is shown needs it
+
+    authority = Actor("authority", lambda _name, _told: None, obeys=False)
+    file = str(folder / "store.db")
+    await authority.start(
+        "transactional", "serve", file, "--listen", "127.0.0.1:0", greeting="line"
+    )
+    try:
+        line = await authority.hear("line", timeout_s=READY_S_MAX)
+        url = str(line["text"]).split()[2]
+        cluster = Processes(
+            names, options.seed, folder, len(names) / SHOWN_WRITES_PER_S, options.drop, store=url
+        )
+        shown = Shown(cluster, options.seed)
+        loop = asyncio.get_running_loop()
+        with Screen(console, f"gossip: {len(names)} processes") as screen:
+            shown.story = story = Story(cluster, screen.changed, shown.hand)
+            async with transactional.open(url) as store:
+                page = Page("gossip", replicas=shown, store=lambda: store, listen=options.ui)
+                async with page:
+                    console.print(f"page: {page.url}", style="bold", markup=False, soft_wrap=True)
+                    console.print("Ctrl-C ends the writing and closes with the checks")
+                    console.file.flush()
+                    loop.add_signal_handler(signal.SIGINT, shown.end)
+                    try:
+                        outcome: Outcome = await while_open(cluster, story.play(script))
+                    finally:
+                        await shown.close()
+    finally:
+        await authority.stop()
+    return outcome
 
 
 def _close(console: Console, outcome: Outcome) -> int:

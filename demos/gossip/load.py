@@ -87,11 +87,11 @@ def values(document: Callable[[str, Any], Any]) -> dict[str, Any]:
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """Values as a person compares them: a set by its size, and a letter or two of its elements."""
+    """Values as a person compares them: a set by its size and a checksum of its elements."""
     texts = {}
     for key, value in found.items():
         if key.startswith("tags/"):
-            texts[key] = f"{len(value)} {zlib.crc32(repr(value).encode()) & 0xFFF:03x}"
+            texts[key] = f"{len(value)} #{zlib.crc32(repr(value).encode()) & 0xFFF:03x}"
         elif key.startswith("status/") and value is not None:
             texts[key] = f"{value[0]} {value[2]}"
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from contextlib import suppress
 
 SENDER = re.compile(rb"([a-z0-9]+)~[0-9a-f]{16}")
@@ -27,6 +28,8 @@ class Network:
         self._pipes: dict[asyncio.Task[None], frozenset[str]] = {}
         self._cuts: set[frozenset[str]] = set()
         self._slow: dict[frozenset[str], float] = {}
+        self.carried: Counter[frozenset[str]] = Counter()
+        """How many pieces each link carried by now."""
 
     async def address(self, name: str) -> str:
         """A new address for a node; its former one is nobody's any more."""
@@ -90,6 +93,7 @@ class Network:
     ) -> None:
         while piece := await reader.read(PIECE_BYTES):
             await self._hold_back(link)
+            self.carried[link] += 1
             writer.write(piece)
             await writer.drain()
 
@@ -108,6 +112,14 @@ class Network:
     def slow(self, one: str, other: str, delay_s: float) -> None:
         """Hold back whatever travels between the two."""
         self._slow[frozenset((one, other))] = delay_s
+
+    def state(self, one: str, other: str) -> tuple[str, float]:
+        """Whether a link is `open`, `cut` or `slow`, and its delay in seconds."""
+        link = frozenset((one, other))
+        if link in self._cuts:
+            return "cut", 0.0
+        delay_s = self._slow.get(link, 0.0)
+        return ("slow" if delay_s else "open"), delay_s
 
     def heal(self) -> None:
         """End all cuts and delays."""

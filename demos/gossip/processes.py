@@ -33,14 +33,22 @@ class Processes:
     """Real nodes. `drop` is the number of a write of the first node that it leaves out."""
 
     def __init__(
-        self, names: Sequence[str], seed: int, folder: Path, pause_s: float, drop: int = 0
+        self,
+        names: Sequence[str],
+        seed: int,
+        folder: Path,
+        pause_s: float,
+        drop: int = 0,
+        *,
+        store: str = "",
     ) -> None:
         self.names = names
         self.ledger = Ledger(seed)
         self.interval_s, self.look_every_s = Config().gossip_interval_s, LOOK_EVERY_S
         self._options = (seed, folder, pause_s, drop)
+        self._store = store
         self._actors = {name: Actor(name, self._heard) for name in names}
-        self._network = Network()
+        self.network = Network()
         self._addresses: dict[str, str] = {}
         self._lives = dict.fromkeys(names, 0)
         self._writing = False
@@ -70,7 +78,7 @@ class Processes:
     async def open(self) -> None:
         """Start all nodes, each with the addresses of the others, and wait until they have met."""
         for name in self.names:
-            self._addresses[name] = await self._network.address(name)
+            self._addresses[name] = await self.network.address(name)
         await asyncio.gather(*(self._start(name) for name in self.names))
         deadline_s = time.monotonic() + READY_S_MAX
         while any(seen.members < len(self.names) - 1 for seen in (await self.look()).values()):
@@ -85,7 +93,7 @@ class Processes:
         for attempt in range(PORTS_MAX):
             (listen,) = free_addresses(1)
             port = int(listen.rpartition(":")[2])
-            self._network.behind(name, port)
+            self.network.behind(name, port)
             await actor.start(
                 "demos.gossip.worker",
                 *("--name", name, "--life", str(self._lives[name]), "--port", str(port)),
@@ -93,7 +101,7 @@ class Processes:
                 *("--peers", *(a for other, a in self._addresses.items() if other != name)),
                 *("--journal", str(folder / f"{name}.db"), "--seed", str(seed)),
                 *("--pause-s", str(pause_s)),
-                *("--drop", str(drop if name == self.names[0] else 0)),
+                *("--drop", str(drop if name == self.names[0] else 0), "--store", self._store),
             )
             try:
                 await actor.hear("ready", timeout_s=READY_S_MAX)
@@ -123,18 +131,18 @@ class Processes:
                     for far in other
                 ]
                 for one, far in pairs:
-                    self._network.cut(one, far)
+                    self.network.cut(one, far)
             case "slow":
                 for one in step.groups[0]:
                     for far in step.groups[1]:
-                        self._network.slow(one, far, step.delay_s)
+                        self.network.slow(one, far, step.delay_s)
             case "heal":
-                self._network.heal()
+                self.network.heal()
             case "kill":
                 await self._actors[step.groups[0][0]].kill()
             case "return":
                 (name,) = step.groups[0]
-                self._addresses[name] = await self._network.address(name)
+                self._addresses[name] = await self.network.address(name)
                 await self._start(name)
 
     async def wait(self, seconds: float) -> None:
@@ -147,6 +155,15 @@ class Processes:
             name: Look(**{field: told[field] for field in Look.__slots__})
             for name, told in (await self._ask_all("look")).items()
         }
+
+    async def ask(self, node: str, do: str, **fields: Any) -> Told:
+        """Ask one node something; StageError if it does not run."""
+        return await self._actors[node].ask(do, timeout_s=ANSWER_S_MAX, **fields)
+
+    def burst(self, writes: int) -> None:
+        """Everybody who runs makes so many writes at once."""
+        for name in self.up():
+            self._actors[name].say("burst", writes=writes)
 
     async def finish(self) -> None:
         """Nobody writes any more."""
@@ -165,4 +182,4 @@ class Processes:
     async def close(self) -> None:
         """End every process, then the network."""
         await asyncio.gather(*(actor.kill() for actor in self._actors.values()))
-        await self._network.close()
+        await self.network.close()

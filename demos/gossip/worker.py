@@ -9,12 +9,16 @@ import argparse
 import asyncio
 import contextlib
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import transactional
+from crdt import explain
 from demos.gossip import load
-from demos.stage import commands, tell
+from demos.stage import Told, commands, tell
 from replication import Agent, ReplicationError, Version
+from transactional import BookingConflict, Interval, Reservations, TransactionalError
 
 
 async def play(arguments: argparse.Namespace) -> None:
@@ -26,33 +30,71 @@ async def play(arguments: argparse.Namespace) -> None:
         peers=arguments.peers,
         journal=arguments.journal,
     )
-    async with agent:
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(agent)
+        rooms: Reservations | None = None
+        if arguments.store:
+            store = await stack.enter_async_context(transactional.open(arguments.store))
+            rooms = Reservations(store)
         tell("ready", id=agent.id)
-        writing: asyncio.Task[None] | None = None
+        writer = Writer(agent, arguments)
+        tasks: set[asyncio.Task[None]] = set()
         async for command in commands():
             match command["do"]:
                 case "go":
-                    writing = asyncio.create_task(_write(agent, arguments))
+                    tasks.add(asyncio.create_task(writer.go_on()))
+                case "burst":
+                    tasks.add(asyncio.create_task(writer.burst(command["writes"])))
                 case "finish":
-                    if writing is not None:
-                        writing.cancel()
-                        await asyncio.gather(writing, return_exceptions=True)
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
                     await agent.durable(agent.version())
                     tell("finish")
-                case "look":
-                    tell("look", **_look(agent))
-                case "reach":
-                    with contextlib.suppress(ReplicationError):
-                        await agent.seen(Version(command["vector"]), command["within_s"])
-                    tell("reach")
-                case "values":
-                    tell("values", values=load.values(agent.document))
+                case "book" if rooms is not None:
+                    tasks.add(asyncio.create_task(_book(rooms, arguments.name, command)))
+                case _:
+                    await _answer(agent, command)
 
 
-async def _write(agent: Agent, arguments: argparse.Namespace) -> None:
-    number = 0
-    while True:
-        number += 1
+async def _answer(agent: Agent, command: Told) -> None:
+    """What the director wants to know."""
+    match command["do"]:
+        case "look":
+            tell("look", **_look(agent))
+        case "reach":
+            with contextlib.suppress(ReplicationError):
+                await agent.seen(Version(command["vector"]), command["within_s"])
+            tell("reach")
+        case "values":
+            tell("values", values=load.values(agent.document))
+        case "explain":
+            tell("explain", lines=_explained(agent, command["name"]))
+
+
+class Writer:
+    """Makes the writes of this life, one after the other, and says of each that it was made."""
+
+    def __init__(self, agent: Agent, arguments: argparse.Namespace) -> None:
+        self._agent = agent
+        self._arguments = arguments
+        self._number = 0
+
+    async def go_on(self) -> None:
+        """Write for ever, with a pause in between."""
+        while True:
+            await self._write()
+            await asyncio.sleep(self._arguments.pause_s)
+
+    async def burst(self, writes: int) -> None:
+        """Write so often, without a pause."""
+        for _ in range(writes):
+            await self._write()
+
+    async def _write(self) -> None:
+        arguments, agent = self._arguments, self._agent
+        self._number += 1
+        number = self._number
         tell("wrote", life=arguments.life, number=number)
         if number != arguments.drop:
             with agent.batch():
@@ -60,7 +102,42 @@ async def _write(agent: Agent, arguments: argparse.Namespace) -> None:
                 load.carry_out(load.write(arguments.seed, place), agent.document)
         await agent.durable(agent.version())
         tell("acked", life=arguments.life, number=number)
-        await asyncio.sleep(arguments.pause_s)
+
+
+async def _book(rooms: Reservations, name: str, command: Told) -> None:
+    """Hold a slot, think, and confirm it or fall silent; tell who has it."""
+    start = datetime.fromisoformat(command["start"])
+    slot = Interval(start, start + timedelta(hours=1))
+    try:
+        held = await rooms.hold(command["room"], slot, holder=name, ttl_s=command["ttl_s"])
+        if command["silent"]:
+            tell("book", booked=False, holder=name)
+            return
+        await asyncio.sleep(command["think_s"])
+        await rooms.confirm(held)
+        tell("book", booked=True, holder=name)
+    except BookingConflict as taken:
+        tell("book", booked=False, holder=taken.holder)
+    except TransactionalError as error:
+        tell("book", booked=False, holder="", why=str(error))
+
+
+def _explained(agent: Agent, name: str) -> list[dict[str, Any]]:
+    """Every known write of a document, as the page shows it."""
+    return [
+        {
+            "type": line.type,
+            "place": line.place,
+            "value": "" if line.value is None else str(line.value),
+            "fate": line.fate,
+            "writer": line.dot.replica,
+            "seq": line.dot.seq,
+            "written_ms": line.written_ms,
+            "durable_here_ms": agent.vitals.arrived_ms(line.dot.replica, line.dot.seq),
+            "by": f"{line.by.replica}:{line.by.seq}" if line.by else "",
+        }
+        for line in explain(agent.kernel, name)
+    ]
 
 
 def _look(agent: Agent) -> dict[str, Any]:
@@ -89,10 +166,11 @@ def main() -> int:
     add("--seed", type=int, required=True)
     add("--pause-s", type=float, required=True)
     add("--drop", type=int, default=0)
+    add("--store", default="")
     try:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(play(parser.parse_args()))
-    except (ReplicationError, OSError) as error:
+    except (ReplicationError, TransactionalError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

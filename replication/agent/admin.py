@@ -20,7 +20,7 @@ import contextlib
 import json
 import math
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crdt import CRDTError, explain
@@ -41,6 +41,8 @@ Sample = tuple[dict[str, str], float]
 
 SHOWN_BYTES_MAX = 4096
 """The longest value that a line of changes shows, as JSON."""
+VALUES_MAX = 1000
+"""So many documents are told with their values in one answer."""
 ORDER_TIMEOUT_S_MAX = 600.0
 """For so long an order may wait, and hold a connection; one that asks for more is refused."""
 REDUNDANT = "redundant"
@@ -210,9 +212,20 @@ class AdminHandlers:
     # ------------------------------------------------------------------------------ seeing
 
     def _documents(self, query: Mapping[str, str]) -> str:
-        """{type: value} of the documents of a name; all names if none is asked for."""
+        """{type: value} of the documents of a name; all names if none is asked for.
+
+        With `values=all` the first `VALUES_MAX` of all, and the digest of the state they are of.
+        """
         agent = self._agent
         documents = list(agent.kernel.documents())
+        if query.get("values") == "all":
+            values = [
+                [name, kind.__name__, plain(agent.kernel.document(name, kind).value)]
+                for name, kind in islice(documents, VALUES_MAX)
+            ]
+            return json.dumps(
+                {"digest": agent.digest().hex(), "bytes": agent.bytes_sent, "documents": values}
+            )
         if "name" not in query:
             return json.dumps(sorted({name for name, _ in documents}))
         found = {

@@ -608,6 +608,14 @@ class Agent:
 
     # ------------------------------------------------------------------------------ peers
 
+    def operator(self, address: str, timeout_s: float = 2.0) -> AdminClient:
+        """What asks another agent as an operator, by this agent's cluster secret.
+
+        For who shows a team to people: a look at somebody else's state makes nobody know more.
+        Values leave a machine by TLS only: by `client_tls`, with which this agent dials its peers.
+        """
+        return AdminClient(address, self._settings.keys.cluster, timeout_s, self._client_tls)
+
     def members(self) -> list[MemberView]:
         """Peers that this agent knows, gone ones included; O(members)."""
         replica = self._running().replica
@@ -760,6 +768,11 @@ class Agent:
         if not self.rules.may_write(name, SKIPPED):
             raise ForbiddenWriteError(f"the rules do not let {name} take back what others wrote")
         replica.skip(origin)
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether its peers and operators have to prove that they know a key."""
+        return bool(self._settings.keys)
 
     @property
     def journalled(self) -> bool:

@@ -375,6 +375,11 @@ class BlockingAgent:
         return self._carrier.call(lambda: self._inner.vitals)
 
     @property
+    def has_secret(self) -> bool:
+        """Whether its peers and operators have to prove that they know a key."""
+        return self._inner.has_secret
+
+    @property
     def journalled(self) -> bool:
         """Whether this agent keeps a journal: whether anything of it can be durable."""
         return self._inner.journalled

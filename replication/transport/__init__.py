@@ -7,7 +7,7 @@ how much of it an address that fails may hold. Its server also answers operators
 not peers and never become members.
 """
 
-from replication.transport.admin import AdminClient, Endpoint
+from replication.transport.admin import AdminClient, BoundedLog, Endpoint
 from replication.transport.base import (
     PATH,
     LineNews,
@@ -25,6 +25,7 @@ __all__ = [
     "PATH",
     "AdminClient",
     "Application",
+    "BoundedLog",
     "Circuits",
     "Endpoint",
     "HttpTransport",

@@ -117,7 +117,7 @@ class AdminServer:
         self._page_tokens = [page_token((key,)) for key in keys]
         self._challenges = Challenges(keys, time.monotonic) if keys else None
         self._followers = 0
-        self._log = _Log()
+        self._log = BoundedLog(logger)
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Put these routes beside those of the peers."""
@@ -237,10 +237,11 @@ class AdminServer:
         )
 
 
-class _Log:
-    """Lines about operators, so many a second; what is left out is counted and told."""
+class BoundedLog:
+    """Lines about who asks, so many a second; what is left out is counted and told."""
 
-    def __init__(self) -> None:
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
         self._since_s = self._written = 0.0
         self._left_out = 0
 
@@ -255,7 +256,7 @@ class _Log:
         self._written += 1
         if self._left_out:
             facts["left_out"], self._left_out = self._left_out, 0
-        logger.warning(event, extra={"facts": facts})
+        self._logger.warning(event, extra={"facts": facts})
 
 
 def _is_of_a_page(request: web.Request) -> bool:

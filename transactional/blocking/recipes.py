@@ -444,5 +444,6 @@ class BlockingReservations:
     current = awaited(Reservations.current)
     agenda = awaited(Reservations.agenda)
     ended = awaited(Reservations.ended)
+    resources = awaited(Reservations.resources)
     free = awaited(Reservations.free)
     compact = awaited(Reservations.compact)

@@ -19,7 +19,7 @@ from transactional.queues.job import (
     QueueConfig,
     UnknownJobError,
 )
-from transactional.queues.queue import LEASE_S, Depth, JobChange, WorkQueue
+from transactional.queues.queue import LEASE_S, Depth, JobChange, WorkQueue, queue_names
 from transactional.queues.worker import Job
 
 __all__ = [
@@ -37,4 +37,5 @@ __all__ = [
     "QueueConfig",
     "UnknownJobError",
     "WorkQueue",
+    "queue_names",
 ]

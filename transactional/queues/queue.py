@@ -63,6 +63,7 @@ from transactional.queues.job import (
     AFTER_MAX,
     ENDED,
     PRIORITY_MAX,
+    ROOT,
     ClaimLostError,
     Content,
     DependencyCycleError,
@@ -83,7 +84,7 @@ from transactional.queues.job import (
 from transactional.queues.worker import Deed, Job, Session
 from transactional.retry import Decision, decided, settled_commit
 from transactional.shield import shielded
-from transactional.store import get_all
+from transactional.store import get_all, scan_names
 from transactional.values import (
     Compacted,
     Exists,
@@ -971,6 +972,11 @@ class _Pace:
 
 
 # --- waiting -------------------------------------------------------------------------------------
+
+
+async def queue_names(store: Store) -> tuple[str, ...]:
+    """The queues that lie in a store, in order.  One read for each."""
+    return tuple([name async for name in scan_names(store, ROOT)])
 
 
 class _Bell:

@@ -29,6 +29,7 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from transactional.errors import InvalidTimeError
 from transactional.reservations.booking import (
@@ -57,6 +58,7 @@ from transactional.reservations.schedule import (
     too_many_days,
 )
 from transactional.retry import Decision, check_guards, decided, settled_commit
+from transactional.store import scan_names
 from transactional.sweeper import RETENTION_S, Sweeper, check_retention
 from transactional.tokens import fresh_token
 from transactional.values import Put, Revision
@@ -401,6 +403,11 @@ class Reservations:
         A hold that lapsed and was taken by nobody counts as EXPIRED, with `taken_by` None.
         """
         return await self._schedule.ended(resource)
+
+    async def resources(self) -> tuple[str, ...]:
+        """The resources that have bookings, live or ended, in order.  One read for each."""
+        names = scan_names(self._store, self._layout.all())
+        return tuple([unquote(name) async for name in names])
 
     async def free(
         self, resource: str, within: Interval, length: timedelta, *, count: int = FREE_SLOTS_MAX
