@@ -4,7 +4,8 @@
 `release` or `checkpoint`, as long as its lease lasts.  With a program it works: the job is on the
 program's standard input, `$CONVOCA_JOB` and `$CONVOCA_CLAIM` name it, the lease is renewed, and the
 exit status decides: 0 is done, 100 is failed and for a person to look at, anything else is tried
-again.  So a shell script is a worker.
+again.  So a shell script is a worker.  If the claim is lost or we are told to end, the program is
+ended first (`program`), and in the latter case the job goes back untried.
 """
 
 from __future__ import annotations
@@ -12,21 +13,42 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import sys
+import tempfile
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
-from transactional.errors import InvalidRequestError, NotFoundError
-from transactional.queues import ClaimLostError, Job, JobInfo, JobState, UnknownJobError, WorkQueue
+from transactional.cli.program import run_program
+from transactional.cli.screen import printable
+from transactional.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from transactional.queues import (
+    RETRY_IN_S_MAX,
+    ClaimLostError,
+    Job,
+    JobInfo,
+    JobState,
+    UnknownJobError,
+    WorkQueue,
+)
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Awaitable, Callable
 
     from transactional.store import Store
 
 FAILED: Final = 100
 """The exit status of a program that says: no attempt can help."""
-TERMINATED_S: Final = 10.0
-"""How long a program is given to end when its job is lost."""
+AGAIN_S: Final = 1.0
+"""How often the end of a job is told to a store that is out of reach, as long as it is ours."""
+ROWS_AT_ONCE: Final = 1000
+"""So many jobs are printed as they are read, in forms that need no common width."""
 
 
 def _queue_arguments(sub: argparse.ArgumentParser) -> None:
@@ -104,6 +126,7 @@ async def _put(options: argparse.Namespace) -> None:
 
 
 async def _claim(options: argparse.Namespace) -> int:
+    _check_claim(options)
     async with cli.opened(options) as store:
         queue = WorkQueue(store, options.name)
         if not options.program:
@@ -113,6 +136,18 @@ async def _claim(options: argparse.Namespace) -> int:
         finally:
             if options.program:
                 await queue.close()
+
+
+def _check_claim(options: argparse.Namespace) -> None:
+    """Refuse before a job is touched what would fail when it is worked on."""
+    if options.count < 0:
+        raise InvalidRequestError(f"--count is 1 or more, or 0 for ever, not {options.count}")
+    if not 0 <= options.retry_in <= RETRY_IN_S_MAX:  # NaN included
+        raise InvalidRequestError(
+            f"--retry-in is 0 to {RETRY_IN_S_MAX:g} seconds, not {options.retry_in}"
+        )
+    if options.program and shutil.which(options.program[0]) is None:
+        raise InvalidRequestError(f"there is no program {options.program[0]!r} that can be run")
 
 
 def _refuse_embedded(store: Store) -> None:
@@ -159,33 +194,41 @@ async def _run(job: Job, options: argparse.Namespace) -> int:
         "CONVOCA_CLAIM": job.token,
         "CONVOCA_STORE": options.store,
     }
+    told = json.dumps(_told(job), ensure_ascii=False).encode() + b"\n"
     async with job:
-        child = await asyncio.create_subprocess_exec(
-            *options.program, stdin=asyncio.subprocess.PIPE, env=environment
-        )
-        told = json.dumps(_told(job), ensure_ascii=False).encode() + b"\n"
-        ended = asyncio.create_task(child.communicate(told))
-        lost = asyncio.create_task(job.lost.wait())
-        try:
-            await asyncio.wait([ended, lost], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-            if not ended.done():
-                child.terminate()
-                _, late = await asyncio.wait([ended], timeout=TERMINATED_S)
-                if late:
-                    child.kill()
-            await asyncio.gather(ended, return_exceptions=True)
+        with tempfile.TemporaryFile() as stdin:  # a pipe would wait for a program that reads none
+            stdin.write(told)
+            stdin.seek(0)
+            try:
+                status = await run_program(options.program, environment, lost=job.lost, stdin=stdin)
+            except ValueError as error:
+                await job.fail(f"it cannot be told to a program: {error}")
+                return FAILED
+            except OSError:
+                await job.release()  # it was not tried
+                raise
         if job.lost.is_set():
             raise ClaimLostError(options.name, job.id, job.worker)
-        status = child.returncode or 0
         if status == 0:
-            await job.done()
+            await _insist(job, job.done)
         elif status == FAILED:
-            await job.fail(f"{options.program[0]!r} said that no attempt can help")
+            why = f"{options.program[0]!r} said that no attempt can help"
+            await _insist(job, lambda: job.fail(why))
         else:
-            await job.retry(f"exit status {status}", in_s=options.retry_in)
-    return status if status >= 0 else 128 - status
+            await _insist(job, lambda: job.retry(f"exit status {status}", in_s=options.retry_in))
+    return status
+
+
+async def _insist(job: Job, act: Callable[[], Awaitable[None]]) -> None:
+    """End the job, whoever is away meanwhile, as long as it is ours: the work is done by now."""
+    while True:
+        try:
+            return await act()
+        except (UnavailableError, OutcomeUnknownError) as error:
+            if job.lost.is_set():
+                raise
+            sys.stderr.write(printable(f"{job.id}: {error}; it is tried again") + "\n")
+            await asyncio.sleep(AGAIN_S)
 
 
 async def _resumed(queue: WorkQueue, options: argparse.Namespace) -> Job:
@@ -254,7 +297,12 @@ async def _list(options: argparse.Namespace) -> None:
                 for state, depth in depths.items()
             ]
         else:
-            rows = [_row(info) async for info in queue.jobs(options.state)]
+            rows = []
+            async for info in queue.jobs(options.state):
+                rows.append(_row(info))
+                if len(rows) == ROWS_AT_ONCE and options.output != "table":
+                    cli.show(options, rows)
+                    rows = []
     cli.show(options, rows)
 
 

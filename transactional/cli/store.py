@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
+from transactional.cli.program import run_program
 from transactional.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -143,15 +144,7 @@ async def _lock(options: argparse.Namespace) -> int:
         lock = Lock(store, options.name, owner=options.owner, ttl_s=options.ttl)
         async with lock.held(wait_s=options.wait) as grant:
             environment = os.environ | {"CONVOCA_FENCE": str(grant.token)}
-            child = await asyncio.create_subprocess_exec(*options.program, env=environment)
-            lost = asyncio.create_task(grant.lost.wait())
-            ended = asyncio.create_task(child.wait())
-            await asyncio.wait([lost, ended], return_when=asyncio.FIRST_COMPLETED)
-            lost.cancel()
-            if not ended.done():
-                child.terminate()
-            status = await ended
-    return status if status >= 0 else 128 - status
+            return await run_program(options.program, environment, lost=grant.lost)
 
 
 # --- lost operations, speed ----------------------------------------------------------------------

@@ -20,10 +20,11 @@ from transactional.queues.job import (
     UnknownJobError,
 )
 from transactional.queues.queue import LEASE_S, Depth, JobChange, WorkQueue, queue_names
-from transactional.queues.worker import Job
+from transactional.queues.worker import RETRY_IN_S_MAX, Job
 
 __all__ = [
     "LEASE_S",
+    "RETRY_IN_S_MAX",
     "Attempt",
     "ClaimLostError",
     "DependencyCycleError",

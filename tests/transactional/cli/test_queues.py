@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+import transactional
 from transactional.__main__ import main
+from transactional.cli import queues
+from transactional.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.processes
 
@@ -42,6 +49,7 @@ def run(authority, capfd):
             return err, status
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
+    call.name, call.store = name, authority
     return call
 
 
@@ -111,6 +119,130 @@ def test_a_claim_on_a_file_needs_a_program(run, tmp_path):
     assert (status, "serve it" in err) == (1, True)
     run("claim", "q", "--", "true", store=store)
     assert run("show", "q", "a", store=store)[0]["state"] == "done"
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process, and not only its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(file: Path) -> int:
+    """The number that a program writes there."""
+    for _ in range(400):
+        if file.exists() and (text := file.read_text()):
+            return int(text)
+        time.sleep(0.05)
+    raise AssertionError(f"nothing came to {file}")
+
+
+def test_a_worker_that_is_told_to_end_ends_its_program(run, authority, tmp_path):
+    """Nobody works on under a claim that goes to the next; the job goes back untried."""
+    (put,) = run("put", "q", "a")
+    name, told = run.name + "q", tmp_path / "pid"
+    words = [sys.executable, "-m", "transactional", "queue", "claim", name, "--store", authority]
+    program = ["sh", "-c", f"echo $$ > {told}; sleep 60; true"]
+    with subprocess.Popen([*words, "--", *program]) as worker:
+        pid = wait_for(told)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 128 + signal.SIGTERM
+    assert not running(pid)
+    (shown,) = run("show", "q", "a")
+    assert (shown["state"], shown["attempts"]) == (put["state"], 0) == ("ready", 0)
+    assert [attempt["ended"] for attempt in shown["history"]] == ["released"]
+
+
+def test_what_a_program_started_ends_with_it(run, authority, tmp_path):
+    """A script that loses its job is ended, and so is what it waits for."""
+    run("put", "q", "a")
+    told = tmp_path / "pid"
+    queue = f"{sys.executable} -m transactional queue"
+    script = f"sleep 60 & echo $! > {told}; {queue} cancel {run.name}q a --store {authority}; wait"
+    err, status = run("claim", "q", "--lease", "2", "--", "sh", "-c", script)
+    assert (json.loads(err)["code"], status) == ("claim_lost", 1)
+    assert not running(wait_for(told))
+
+
+def test_a_program_that_is_not_there_costs_no_attempt(run, tmp_path):
+    """It is said before a job is claimed; what cannot be run after all gives the job back."""
+    run("put", "q", "a")
+    err, status = run("claim", "q", "--", str(tmp_path / "missing"))
+    assert (json.loads(err)["code"], status) == ("invalid_request", 1)
+    (no_program := tmp_path / "no-program").write_bytes(b"\x7fELF")
+    no_program.chmod(0o755)
+    err, status = run("claim", "q", "--", str(no_program))
+    assert (json.loads(err)["code"], status) == ("os", 1)
+    (shown,) = run("show", "q", "a")
+    assert (shown["state"], shown["attempts"]) == ("ready", 0)
+
+
+def test_a_job_that_no_program_can_be_told_is_parked(run, authority):
+    """A null byte fits into no environment: a person hears of it, and the worker goes on."""
+
+    async def put() -> None:
+        async with transactional.open(authority) as store:
+            await transactional.WorkQueue(store, f"{run.name}q").put("a\0b")
+
+    asyncio.run(put())
+    _err, status = run("claim", "q", "--", "true")
+    assert status == 100
+    (parked,) = run("list", "q", "parked")
+    assert "null byte" in parked["error"]
+
+
+def test_a_program_need_not_read_its_job(run):
+    """A large payload that nobody reads, while something that it started lives on: it is over."""
+    run("put", "q", "a", json.dumps("x" * 120_000))
+    script = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3)"
+    run("claim", "q", "--", sys.executable, "-c", script)
+    assert run("show", "q", "a")[0]["state"] == "done"
+
+
+def test_numbers_are_judged_before_a_job_is_claimed(run):
+    """What would fail when the program has ended is refused before it began."""
+    run("put", "q", "a")
+    for words in (("--count", "-1"), ("--retry-in", "-1"), ("--retry-in", "nan")):
+        err, status = run("claim", "q", *words, "--", "false")
+        assert (json.loads(err)["code"], status) == ("invalid_request", 1)
+    assert run("show", "q", "a")[0]["attempts"] == 0
+
+
+def test_a_claim_steers_no_terminal(run, capfd):
+    """Of a payload that holds what a terminal obeys its escape is printed, by every verb."""
+    run("put", "q", "a", json.dumps("\x9b31m\u202e"))
+    name = f"{run.name}q"
+    for words in (["claim", name], ["show", name, "a"], ["list", name, "claimed"]):
+        assert main(["queue", *words, "--store", run.store, "-o", "json"]) == 0
+        out = capfd.readouterr().out
+        assert out.isprintable() or out.rstrip("\n").isprintable()
+        assert "\\u009b31m" in out
+
+
+async def test_the_end_of_a_job_is_told_as_long_as_it_is_ours(monkeypatch, capsys):
+    """The work is done and the store is away: it is asked again, until the claim is over."""
+    monkeypatch.setattr(queues, "AGAIN_S", 0.0)
+    queue = transactional.WorkQueue(MemoryStore(), "q")
+    await queue.put("a")
+    (job,) = await queue.claim("ann")
+    errors = [transactional.UnavailableError("away"), transactional.OutcomeUnknownError("op", "")]
+
+    async def done() -> None:
+        if errors:
+            raise errors.pop()
+        await job.done(7)
+
+    await queues._insist(job, done)
+    assert capsys.readouterr().err.count("tried again") == 2
+    told = await queue.get("a")
+    assert told is not None
+    assert told.result == 7
+    job.lost.set()
+    errors.append(transactional.UnavailableError("away"))
+    with pytest.raises(transactional.UnavailableError):
+        await queues._insist(job, done)
+    await queue.close()
 
 
 @pytest.mark.parametrize(
