@@ -12,6 +12,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
+from replication.file_locks import OPEN_FLAGS, on_fork
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -36,7 +38,7 @@ def blind(descriptors: Iterable[int]) -> None:
 
     Whatever object still believes to own one may close it later and does no harm.
     """
-    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    nothing = os.open(os.devnull, os.O_RDONLY | OPEN_FLAGS)
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.dup2(nothing, descriptor, inheritable=False)
@@ -48,4 +50,4 @@ def _forget_in_child() -> None:
         holder.forget()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+on_fork(_forget_in_child)

@@ -382,8 +382,14 @@ def test_a_synchronous_twin_offers_all_that_its_original_does(original: str) -> 
         assert parameters(kind.__init__) == parameters(twin.__init__)  # type: ignore[misc]
 
 
-def test_the_mechanism_of_the_twins_is_one_text() -> None:
-    """`loop_thread` lies in two packages that know nothing of each other, and is the same."""
-    places = ("replication/agent", "transactional/blocking")
-    texts = {(ROOT / place / "loop_thread.py").read_text(encoding="utf-8") for place in places}
-    assert len(texts) == 1
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("replication/agent/loop_thread.py", "transactional/blocking/loop_thread.py"),
+        ("replication/file_locks.py", "transactional/file_locks.py"),
+    ],
+    ids=["loop_thread", "file_locks"],
+)
+def test_what_both_halves_need_is_one_text(places: tuple[str, str]) -> None:
+    """Mechanisms that lie in two packages, which know nothing of each other, are the same."""
+    assert len({(ROOT / place).read_text(encoding="utf-8") for place in places}) == 1

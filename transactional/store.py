@@ -35,7 +35,6 @@ This module defines the Protocol; ``values.py`` what travels, ``stores/`` the en
 from __future__ import annotations
 
 import os
-import pwd
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from transactional.caller import OWNER, Caller
@@ -393,6 +392,10 @@ async def next_change(store: Store, prefix: str, after: int) -> None:
 
 def this_user() -> str:
     """Return who writes in this process if nobody says: ``local:USER``."""
+    try:
+        import pwd  # noqa: PLC0415 - not of Windows
+    except ImportError:
+        return f"local:{os.environ.get('USERNAME') or 'somebody'}"
     try:
         return f"local:{pwd.getpwuid(os.getuid()).pw_name}"
     except KeyError:  # a user without a name, as containers have

@@ -15,6 +15,8 @@ import secrets
 from collections import deque
 from typing import Final
 
+from transactional.file_locks import on_fork
+
 TOKEN_BYTES: Final = 16
 TOKENS_AT_ONCE: Final = 256
 
@@ -34,7 +36,7 @@ def fresh_token() -> str:
 
 
 # A forked child must not hand out its parent's tokens.
-os.register_at_fork(after_in_child=_tokens.clear)
+on_fork(_tokens.clear)
 
 
 class _Nonce:
@@ -42,7 +44,7 @@ class _Nonce:
 
     def __init__(self) -> None:
         self._redraw()
-        os.register_at_fork(after_in_child=self._redraw)
+        on_fork(self._redraw)
 
     def _redraw(self) -> None:
         self._process = secrets.token_hex(8)

@@ -74,7 +74,8 @@ async def _up(options: argparse.Namespace) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C interrupts the run
+            loop.add_signal_handler(number, on_signal)
     async with agent:
         facts = {"id": agent.id, "address": agent.address}
         logger.info("started", extra={"facts": facts})

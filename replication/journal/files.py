@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -49,11 +48,12 @@ from typing import TYPE_CHECKING
 
 from replication.descriptors import blind, kept_from_children
 from replication.errors import JournalHeldError, JournalUnreadableError
+from replication.file_locks import OPEN_FLAGS, lock, restrict, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT | OPEN_FLAGS
 PRIVATE = 0o600
 COMPANIONS = ("-wal", "-shm", "-journal")
 COUNTS = {
@@ -93,10 +93,11 @@ class Hold:
         self._inode: tuple[int, int] | None = None
         self.connection: sqlite3.Connection | None = None  # of the database, once it is open
         self._pid = os.getpid()
+        self._releases: list[Callable[[], None]] = []
         self._lock: int | None = _opened(beside(path, ".lock"), path)
         kept_from_children(self)
         try:
-            _flock(self._lock, path)
+            self._releases.append(_locked(self._lock, beside(path, ".lock"), path))
             with _holding:
                 self._hold_file()
         except BaseException:
@@ -108,7 +109,7 @@ class Hold:
             if _inode(self._path.stat()) in _held:
                 raise _held_error(self._path)
         self._file = _opened(self._path, self._path)
-        _flock(self._file, self._path)
+        self._releases.append(_locked(self._file, self._path, self._path))
         self._inode = _inode(os.fstat(self._file))
         _held.add(self._inode)
 
@@ -151,6 +152,8 @@ class Hold:
             if descriptor is not None:
                 os.close(descriptor)
         self._file = self._lock = None
+        while self._releases:
+            self._releases.pop()()
 
 
 def _opened(name: Path, path: Path) -> int:
@@ -158,7 +161,7 @@ def _opened(name: Path, path: Path) -> int:
     try:
         with contextlib.suppress(FileExistsError):
             made = os.open(name, LOCK_FLAGS | os.O_EXCL, PRIVATE)
-            os.fchmod(made, PRIVATE)  # whatever the umask says
+            restrict(made, PRIVATE)
             return made
         return os.open(name, LOCK_FLAGS, PRIVATE)
     except OSError as error:
@@ -168,9 +171,10 @@ def _opened(name: Path, path: Path) -> int:
         ) from error
 
 
-def _flock(descriptor: int, path: Path, how: int = fcntl.LOCK_EX) -> None:
+def _locked(descriptor: int, name: Path, path: Path, *, shared: bool = False) -> Callable[[], None]:
+    """Lock a file for the journal at `path`; what lets go of it."""
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        return lock(descriptor, name, shared=shared)
     except OSError as error:
         raise _held_error(path) from error
 
@@ -190,9 +194,9 @@ def check_not_held(path: Path) -> None:
             raise _held_error(path)
         for name in (beside(path, ".lock"), path):
             with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(name, os.O_RDONLY | OPEN_FLAGS)
                 try:
-                    _flock(descriptor, path, fcntl.LOCK_SH)
+                    _locked(descriptor, name, path, shared=True)()
                 finally:
                     os.close(descriptor)
 
@@ -299,9 +303,10 @@ def put_in_place(target: Path, write: Callable[[Path], None]) -> list[Path]:
         JournalUnreadableError: there is a file already; it was left alone.
     """
     target = Path(os.path.realpath(target.parent)) / target.name  # no link in its own name
-    lock = _opened(beside(target, ".lock"), target)
+    name = beside(target, ".lock")
+    descriptor, release = _opened(name, target), None
     try:
-        _flock(lock, target)
+        release = _locked(descriptor, name, target)
         _check_free(target)
         with _private_directory(target) as directory:
             part = directory / target.name
@@ -311,10 +316,12 @@ def put_in_place(target: Path, write: Callable[[Path], None]) -> list[Path]:
                 os.fsync(written.fileno())
             moved = move_aside(target)
             _link(part, target)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
         return moved
     finally:
-        os.close(lock)
+        os.close(descriptor)
+        if release is not None:
+            release()
 
 
 def _check_free(target: Path) -> None:
@@ -341,16 +348,8 @@ def _link(part: Path, target: Path) -> None:
     except FileExistsError:
         _check_free(target)
         raise
-    except OSError:  # a file system without hard links: nearly as good
+    except (OSError, NotImplementedError):  # no hard links here: nearly as good
         _check_free(target)
         part.rename(target)
     else:
         part.unlink()
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

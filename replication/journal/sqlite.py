@@ -42,6 +42,7 @@ from zlib import crc32
 
 from crdt import VersionVector
 from replication.errors import ConfigError, JournalFailedError, JournalUnreadableError
+from replication.file_locks import read_at, write_at
 from replication.journal import files
 from replication.journal.base import Entry, KeptOut, Recovered, check_vector, rebuild
 from replication.protocol import DELTA, MemberClaim, Row, Status
@@ -158,7 +159,7 @@ class SqliteJournal:
 
     def _set_strange_log_aside(self) -> None:
         files.check_links(self._path)
-        nonce, _ = _testimony(os.pread(self._held(), 64, 0))
+        nonce, _ = _testimony(read_at(self._held(), 64, 0))
         if files.has_log(self._path) and files.log_is_strange(self._path, nonce):
             moved = ", ".join(map(str, files.move_aside(self._path)))
             facts = {"journal": str(self._path), "moved": moved}
@@ -191,7 +192,7 @@ class SqliteJournal:
         """Read the facts, decide on continuity, write this boot's nonce to both files."""
         facts = self._facts = _facts(self._connection())
         inode = _inode(self._path)
-        witness = _testimony(os.pread(self._held(), 64, 0))
+        witness = _testimony(read_at(self._held(), 64, 0))
         continuous = _continuous(facts, witness, inode)
         self._nonce, self._commits = secrets.token_hex(8), facts.commits
         self._remember(
@@ -219,7 +220,7 @@ class SqliteJournal:
         Not synced for each commit: a power cut may leave the number too small, never too great.
         """
         testimony = f"{self._nonce} {self._commits:020d} {self.port:05d}\n"
-        os.pwrite(self._held(), testimony.encode(), 0)
+        write_at(self._held(), testimony.encode(), 0)
 
     def read(self) -> Recovered:
         """Everything durable, once more."""

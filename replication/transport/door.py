@@ -22,7 +22,6 @@ late: cheaper than one per connection, and a second does not matter.
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
@@ -54,6 +53,10 @@ FULL: Final = (
 
 def descriptors_max() -> int:
     """How many descriptors this process may have."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has none, and no such limit on sockets
+    except ImportError:
+        return CONNECTIONS_MAX * 2
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return CONNECTIONS_MAX * 2 if soft == resource.RLIM_INFINITY else soft
 

@@ -112,7 +112,8 @@ async def _serve(options: argparse.Namespace) -> None:
     await _find_free(listen)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C interrupts the run
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     url = options.file if _is_url(options.file) else f"sqlite:{quote(options.file)}"
     given = {limit.name: getattr(options, limit.name) for limit in fields(Retention)}
     limits = urlencode({name: value for name, value in given.items() if value is not None})

@@ -23,7 +23,6 @@ second looks for who is late: cheaper than a timer per connection, and a second 
 from __future__ import annotations
 
 import asyncio
-import resource
 from collections import Counter
 from typing import TYPE_CHECKING, Final, cast
 
@@ -61,6 +60,10 @@ _WORDS: Final = (
 
 def connections_max() -> int:
     """Return how many connections this process can have and still open files."""
+    try:
+        import resource  # noqa: PLC0415 - Windows has none, and no such limit on sockets
+    except ImportError:
+        return CONNECTIONS_MAX
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return CONNECTIONS_MAX

@@ -27,7 +27,6 @@ file alone, and of the file as the log leaves it.  A log of another life is move
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -51,6 +50,7 @@ from transactional.errors import (
     UnavailableError,
     UnsafeFilesystemError,
 )
+from transactional.file_locks import OPEN_FLAGS, lock, read_at, restrict, write_at
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.retention import Share
 
@@ -108,11 +108,12 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         name = _lock_of(path)
         while True:
-            self._fd = _locked(name, path)
+            self._fd, self._release = _locked(name, path)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._fd), name.stat()):
                     break
             os.close(self._fd)  # removed before it was locked: it locks nothing
+            self._release()
         _, self.epoch_before, self.revision_before, self.unclean = _witness(self._fd)
         self._path = name
         self._epoch = self.epoch_before
@@ -131,7 +132,7 @@ class FileLock:
         self._revision = revision
         last = UNCLEAN if self.unclean else "-" * len(UNCLEAN)
         text = f"{os.getpid():010} {self._epoch or '-':<16} {revision:020} {last}\n"
-        os.pwrite(self._fd, text.encode(), 0)
+        write_at(self._fd, text.encode(), 0)
 
     def mark(self, *, unclean: bool) -> None:
         """Write down whether the file may hold bytes of values that were forgotten; synced."""
@@ -143,36 +144,37 @@ class FileLock:
         """Free the file; `remove` leaves no trace."""
         if self._fd >= 0:
             if remove:  # while it is locked: who waits for it sees that it is not the one any more
-                self._path.unlink(missing_ok=True)
+                with contextlib.suppress(PermissionError):  # Windows keeps what is open
+                    self._path.unlink(missing_ok=True)
             os.close(self._fd)
             self._fd = -1
+            self._release()
 
 
 def _lock_of(path: Path) -> Path:
     return path.with_name(path.name + "-lock")
 
 
-def _locked(name: Path, path: Path) -> int:
-    """Return a descriptor of the lock file ``name`` that is locked for the owner of ``path``."""
+def _locked(name: Path, path: Path) -> tuple[int, Callable[[], None]]:
+    """Lock the file ``name`` for the owner of ``path``; return its descriptor and what lets go."""
     try:
         make_private(name)
-        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, PRIVATE)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidRequestError(f"{path.parent} is not a directory") from error
     except OSError as error:
         raise StoreIOError(f"cannot use {name}: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd, lock(fd, name)
     except OSError as error:
         owner, *_ = _witness(fd)
         os.close(fd)
         raise StoreLockedError(f"{path} belongs to process {owner or 'unknown'}") from error
-    return fd
 
 
 def _witness(fd: int) -> tuple[int, str, int, bool]:
     """Return what a lock file says: the owner's process, the epoch, how far he came, unclean."""
-    words = os.pread(fd, 80, 0).decode(errors="replace").split()
+    words = read_at(fd, 80, 0).decode(errors="replace").split()
     pid, epoch, revision, last, *_ = [*words, "", "", "", ""]
     numbers = [int(text) if text.isdecimal() else 0 for text in (pid, revision)]
     return numbers[0], epoch, numbers[1], last == UNCLEAN
@@ -491,7 +493,7 @@ def _link(part: Path, target: Path) -> None:
     except FileExistsError:
         _check_free(target)
         raise
-    except OSError:  # a file system without hard links: nearly as good
+    except (OSError, NotImplementedError):  # no hard links here: nearly as good
         _check_free(target)
         part.rename(target)
     else:
@@ -504,11 +506,11 @@ def make_private(path: Path) -> None:
     SQLite gives the mode of a database to its log and its journal.
     """
     try:
-        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE)
+        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, PRIVATE)
     except FileExistsError:
         return
     try:
-        os.fchmod(made, PRIVATE)
+        restrict(made, PRIVATE)
     finally:
         os.close(made)
 
@@ -536,7 +538,7 @@ def _copy(source: Path, part: Path, epoch: str) -> None:
 def _is_unclean(path: Path) -> bool:
     """Say whether a file may hold bytes of values that were forgotten, as its lock file tells."""
     try:
-        fd = os.open(_lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(_lock_of(path), os.O_RDONLY | OPEN_FLAGS)
     except OSError:
         return False
     try:

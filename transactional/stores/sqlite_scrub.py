@@ -41,6 +41,8 @@ from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from transactional.file_locks import OPEN_FLAGS, read_at, write_at
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Sequence
@@ -172,7 +174,7 @@ class Scrubber:
 
     def _open(self) -> int:
         if self._fd < 0:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = os.open(self._path, os.O_RDWR | OPEN_FLAGS)
         return self._fd
 
 
@@ -193,7 +195,7 @@ def _pages_in(log: Path) -> Iterable[int]:
         page_bytes = int.from_bytes(head[8:12])
         salts = struct.unpack(">II", head[16:24])
         at = 32
-        while len(frame := os.pread(file.fileno(), _FRAME_HEAD.size, at)) == _FRAME_HEAD.size:
+        while len(frame := read_at(file.fileno(), _FRAME_HEAD.size, at)) == _FRAME_HEAD.size:
             page, _, *found = _FRAME_HEAD.unpack(frame)
             if tuple(found) != salts:
                 return
@@ -206,7 +208,7 @@ class _File:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        head = os.pread(fd, 100, 0)
+        head = read_at(fd, 100, 0)
         if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
             raise NotUnderstoodError("no head of a database")
         size = int.from_bytes(head[16:18])
@@ -281,7 +283,7 @@ class _File:
         for start, end in gaps:
             if page[start:end] != self._zeros[: end - start]:
                 zeros = self._zeros[: end - start]
-                if os.pwrite(self._fd, zeros, self._place(number) + start) != len(zeros):
+                if write_at(self._fd, zeros, self._place(number) + start) != len(zeros):
                     raise OSError("a page was not written whole")
 
     # --- where things are ---
@@ -309,7 +311,7 @@ class _File:
     def _read_some(self, number: int, size: int) -> bytes:
         if not 1 <= number <= self._pages:
             raise NotUnderstoodError(f"there is no page {number}")
-        found = os.pread(self._fd, size, self._place(number))
+        found = read_at(self._fd, size, self._place(number))
         if len(found) != size:
             raise NotUnderstoodError(f"the file ends within page {number}")
         return found
