@@ -240,9 +240,52 @@ async def events(store: SQLiteStore, clock: Fast, count: int) -> Some:
     return some
 
 
+async def one_stream(store: SQLiteStore, clock: Fast, count: int) -> Some:
+    """Appends to one stream, whose state is asked for; a snapshot each 100; seventy days in all."""
+    log, made = t.EventLog(store), iter(range(1 << 60))
+    total = t.Reducer("total", int, lambda state, event: state + event.data, snapshot_every=100)
+
+    async def some(number: int) -> None:
+        await asyncio.gather(
+            *[log.append("one", [t.NewEvent("added", next(made))]) for _ in range(number)]
+        )
+        await log.state("one", total)
+        clock.now_s += 70 * DAY_S * number / count
+
+    return some
+
+
+async def jobs(store: SQLiteStore, clock: Fast, count: int) -> Some:
+    """Jobs of lanes that never come back, put, claimed and done; seventy days in all."""
+    queue, made = t.WorkQueue(store, "q"), iter(range(1 << 60))
+
+    async def some(number: int) -> None:
+        names = [f"job-{next(made)}" for _ in range(number)]
+        await asyncio.gather(*[queue.put(name, {"n": 1}, lane=name) for name in names])
+        left = number
+        while left:
+            claimed = await queue.claim("w", n=min(left, 32), wait_s=5.0)
+            await asyncio.gather(*[job.done("ok") for job in claimed])
+            left -= len(claimed)
+        clock.now_s += 70 * DAY_S * number / count
+
+    return some
+
+
 WORKS = {
     work.__name__: work
-    for work in (overwrites, bookings, sagas, events, distinct, own_op_ids, leases, locks)
+    for work in (
+        overwrites,
+        bookings,
+        sagas,
+        events,
+        one_stream,
+        jobs,
+        distinct,
+        own_op_ids,
+        leases,
+        locks,
+    )
 }
 AT_ONCE = {"overwrites": 256, "distinct": 256, "own_op_ids": 256}
 """How many come together; 64 where it is not said."""

@@ -109,8 +109,9 @@ class Scrubber:
         if self._todo is None:
             return
         written = _pages_in(self._path.with_name(self._path.name + "-wal"))
-        if not self._turns:  # the others are still to be looked at
-            written = (page for page in written if page <= self._at)
+        if not self._turns:  # the others are still to be looked at, unless the file grew
+            last = len(self._todo)
+            written = (page for page in written if not self._at < page <= last)
         self._again.update(written)
 
     def step(self) -> bool:
