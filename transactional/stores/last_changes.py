@@ -5,12 +5,16 @@ A search through the changes since then is as long as there are changes, whereve
 for a million.  So the last change of each *folder* is remembered, a prefix that ends with a slash:
 recipes lay out their keys in folders.  A folder that is not here was not changed since ``floor``.
 
+Both forget their oldest for each new one.  They are ordered dicts for that: a plain one walks over
+the places of all that went before until it finds its first.
+
 A prefix that ends elsewhere is looked for among the keys that changed since, each once however
 often it did, from the last one back.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -29,27 +33,25 @@ class LastChanges:
         self.floor = revision
         """Of what happened to folders up to this revision nothing is known."""
         self._keys_floor = revision
-        self._revisions: dict[str, int] = {}
-        self._keys: dict[str, int] = {}
+        self._revisions: OrderedDict[str, int] = OrderedDict()
+        self._keys: OrderedDict[str, int] = OrderedDict()
 
     def note(self, revision: int, keys: Iterable[str]) -> None:
         """Take in what a commit changed; commits come in their order."""
         revisions = self._revisions
         for key in keys:
-            self._keys.pop(key, None)
             self._keys[key] = revision
+            self._keys.move_to_end(key)
             end = key.find("/") + 1
             while end:
                 folder = key[:end]
-                revisions.pop(folder, None)
                 revisions[folder] = revision
+                revisions.move_to_end(folder)
                 end = key.find("/", end) + 1
         while len(revisions) > FOLDERS_MAX:
-            oldest = next(iter(revisions))
-            self.floor = revisions.pop(oldest)
+            _, self.floor = revisions.popitem(last=False)
         while len(self._keys) > KEYS_MAX:
-            first = next(iter(self._keys))
-            self._keys_floor = self._keys.pop(first)
+            _, self._keys_floor = self._keys.popitem(last=False)
 
     def changed(self, prefix: str, since: int) -> bool | None:
         """Say whether anything under ``prefix`` changed after ``since``; None: it is not known."""

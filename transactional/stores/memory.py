@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from bisect import bisect_left, bisect_right, insort
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
 from transactional import rules
@@ -72,8 +72,9 @@ class MemoryStore:
         self._keys: dict[str, KeyValue] = {}
         self._order: list[str] = []
         self._operations: dict[str, tuple[bytes, Commit] | None] = {}  # None: fenced
-        self._minted: dict[str, int] = {}  # op_id -> its revision, in the order of recording
-        self._own: dict[str, int] = {}  # op_id -> when it was recorded, oldest first
+        # op_id -> its revision, in the order of recording; when it was recorded, oldest first
+        self._minted: OrderedDict[str, int] = OrderedDict()
+        self._own: OrderedDict[str, int] = OrderedDict()
         self._retention = retention = (retention or RETENTION).but(limits)
         self._moments = Moments(retention)
         self._changes: deque[tuple[int, tuple[str, ...]]] = deque()  # what the feed has dropped too

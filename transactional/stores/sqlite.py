@@ -48,7 +48,7 @@ import json
 import logging
 import secrets
 import sqlite3
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -681,7 +681,7 @@ class State:
         self._in_file: dict[str, Totals] = {}
         """Of keys that this group met: what the file has of them, for the totals."""
         self._keys: dict[str, KeyValue | None] = {}
-        self._operations: dict[str, _Record] = {}
+        self._operations: OrderedDict[str, _Record] = OrderedDict()  # see last_changes.py
         self._operations_since = self.revision
         """Every record of a later revision than this is in ``_operations``."""
         # A log that begins anew is cut to this, so that its size says how much there is beyond it.
@@ -949,8 +949,7 @@ class State:
                 del self._keys[key]
         self._operations.update(self._pending.operations)
         while len(self._operations) > REMEMBERED_OPERATIONS:
-            oldest = next(iter(self._operations))
-            self._operations_since = self._operations.pop(oldest)[1]
+            _, (_, self._operations_since, *_) = self._operations.popitem(last=False)
 
     # --- forgetting ---
 
