@@ -61,8 +61,12 @@ OCCURRENCES_MAX: Final = 2_000
 """Of one series; one that has more is left out."""
 HORIZON_YEARS: Final = 5
 """So far from its start a rule without an end is read."""
-STEPS_MAX: Final = 1_000_000
-"""Years, days and times that are looked at for all rules of a file."""
+STEPS_MAX: Final = 200_000
+"""Years, days and times that are looked at for all rules of a file, and for each VEVENT"""
+STEPS_EACH: Final = 300
+"""as many more: a file that asks for more than it is worth is refused series by series."""
+SEARCH_YEARS: Final = 100
+"""So far from its start the first occurrence of a rule is looked for."""
 _YEAR: Final = timedelta(days=366)
 _DAY: Final = timedelta(days=1)
 _PROPOSALS: Final = frozenset({"REPLY", "REFRESH", "COUNTER", "DECLINECOUNTER", "ADD"})
@@ -142,6 +146,7 @@ class _Event:
     cancelled: bool
     this_and_future: bool
     recurrence: Property | None
+    _read: _Texts | None = None
 
     @property
     def rank(self) -> tuple[int, str, bool]:
@@ -186,6 +191,12 @@ class _Event:
             raise InvalidTimeError("it ends not after its start, so it takes no time")
         return lengths[0]
 
+    def texts(self) -> _Texts:
+        """What it says besides its time; read once."""
+        if self._read is None:
+            self._read = _texts(self.part)
+        return self._read
+
     def _until(self, start: Moment, end: Moment) -> Length:
         if start.whole_day != end.whole_day:
             raise InvalidTimeError("of DTSTART and DTEND one is a whole day and one is a time")
@@ -214,16 +225,16 @@ class _Texts:
     people: tuple[str, ...]
 
 
-def _texts(event: _Event) -> _Texts:
-    location = event.part.one("LOCATION")
-    titles = event.part.all("SUMMARY")
+def _texts(part: Component) -> _Texts:
+    location = part.one("LOCATION")
+    titles = part.all("SUMMARY")
     people = [
         re.sub(r"(?i)^mailto:", "", _plain(prop.value)).strip()
-        for prop in event.part.all("ATTENDEE")
+        for prop in part.all("ATTENDEE")
         if prop.params.get("CUTYPE", "").upper() not in {"ROOM", "RESOURCE"}
         and prop.params.get("PARTSTAT", "").upper() != "DECLINED"
     ]
-    lists = [re.split(r"(?<!\\),", prop.value) for prop in event.part.all("CATEGORIES")]
+    lists = [re.split(r"(?<!\\),", prop.value) for prop in part.all("CATEGORIES")]
     return _Texts(
         location=", ".join(_lines(_plain(location.value))) if location else "",
         title=" ".join(_lines(_plain(titles[0].value))) if titles else "",
@@ -284,7 +295,7 @@ class _Reading:
         self._within = within
         self._left_out: dict[tuple[int, str], Remark] = {}
         self._notes: dict[str, tuple[int, str, int]] = {}  # line and UID of the first, how many
-        self._steps = Steps(STEPS_MAX)
+        self._steps = Steps(0)
         self._about: tuple[int, str] = (1, "")
 
     def _note(self, text: str) -> None:
@@ -303,6 +314,8 @@ class _Reading:
         for line, text in content.notes:
             self._about = (line, "")
             self._note(text)
+        events = sum(len(calendar.parts) for calendar in content.calendars)
+        self._steps.left = STEPS_MAX + STEPS_EACH * events
         by_uid: dict[str, list[_Event]] = defaultdict(list)
         for calendar in content.calendars:
             self._about = (calendar.line, "")
@@ -410,7 +423,7 @@ class _Reading:
                 return []
             start = master.start()
             series = _Series(uid, master, start, master.length(start))
-            _texts(master)
+            master.texts()
             interval_at(start.wall, start.zone, series.length.days, series.length.rest)
             series.overrides = self._latest_of_each(changed, start)
             self._read_rules(series)
@@ -484,10 +497,14 @@ class _Reading:
 
     def _synchronized(self, rule: Recurrence, text: str, start: Moment) -> Recurrence | None:
         """The rule less DTSTART, if that is none of its occurrences: it is the first of COUNT."""
-        first = next(self._walk(rule, start), None)
+        if (rule.count or 0) > OCCURRENCES_MAX and self._within is None:
+            raise InvalidTimeError(f"a series of more than {OCCURRENCES_MAX} occurrences")
+        first = next(self._walk(rule, start, before=_far(start.wall)), None)
         if first is None:
-            ended = " or ends before it starts" if rule.until else ""
-            raise InvalidTimeError(f"the rule {text} never matches{ended}")
+            ended = ", or ends before it starts" if rule.until else ""
+            raise InvalidTimeError(
+                f"the rule {text} never matches, not in {SEARCH_YEARS} years{ended}"
+            )
         if first == start.wall:
             return rule
         self._note("DTSTART is no occurrence of its own rule; it is read as the first one")
@@ -751,7 +768,7 @@ class _Reading:
                 raise InvalidRequestError(f"a changed occurrence has an {name} of its own")
 
     def _meeting(self, one: _Occurrence, original: datetime | None) -> Meeting:
-        event, texts = one.event, _texts(one.event)
+        event, texts = one.event, one.event.texts()
         return Meeting(
             uid=event.uid,
             original=original,
@@ -763,6 +780,14 @@ class _Reading:
             whole_day=one.start.whole_day,
             line=event.part.line,
         )
+
+
+def _far(wall: datetime) -> datetime | None:
+    """Where the search for a first occurrence ends; None: with all time."""
+    try:
+        return wall + SEARCH_YEARS * _YEAR
+    except OverflowError:
+        return None
 
 
 def _wall_in(instant: datetime, zone: tzinfo) -> datetime:

@@ -560,6 +560,8 @@ def _sub_daily(rule: Recurrence, days: Iterator[int], steps: Steps) -> Iterator[
     for day in days if inner else ():
         steps.take()
         offset = (base - day * in_day) % rule.interval
+        if day == start.toordinal():
+            offset = first_unit
         if units is None or len(units) * rule.interval > in_day:
             counted: Iterable[int] = range(offset, in_day, rule.interval)
             here = (u for u in counted if units is None or u in allowed)
