@@ -314,8 +314,8 @@ class _Reading:
         for line, text in content.notes:
             self._about = (line, "")
             self._note(text)
-        events = sum(len(calendar.parts) for calendar in content.calendars)
-        self._steps.left = STEPS_MAX + STEPS_EACH * events
+        parts = sum(len(calendar.parts) for calendar in content.calendars)
+        self._steps.left = STEPS_MAX + STEPS_EACH * parts
         by_uid: dict[str, list[_Event]] = defaultdict(list)
         for calendar in content.calendars:
             self._about = (calendar.line, "")
