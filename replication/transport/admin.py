@@ -26,7 +26,9 @@ import hmac
 import json
 import logging
 import secrets
+import socket
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -66,6 +68,8 @@ ORDER_BYTES_MAX = 256 * 1024
 FOLLOWERS_MAX = 16
 ANSWER_S = 2.0
 """An order that ran out of time is answered with how far it came; the client waits for that."""
+CLOSE_S = 1.0
+"""How long a client waits for the other end of TLS to agree that a connection is over."""
 LOG_LINES_PER_S = 20
 PUBLIC = frozenset({"/status", "/metrics"})
 """Pages that show no values: the page token, or the scope of pages, is enough."""
@@ -290,6 +294,31 @@ def _refused(error: ReplicationError) -> web.Response:
 # ------------------------------------------------------------------------------ the other side
 
 
+@asynccontextmanager
+async def _session(**options: Any) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session that leaves no connection behind, within `CLOSE_S`.
+
+    Whoever shows a page ends its connection, and aiohttp does not wait for one that is ended: under
+    TLS that takes a round trip, and a verb's loop would be over before.
+    """
+    opened: list[socket.socket] = []
+
+    def made(place: Any) -> socket.socket:
+        family, kind, protocol, *_ = place
+        opened.append(socket.socket(family, kind, protocol))
+        return opened[-1]
+
+    connector = aiohttp.TCPConnector(socket_factory=made)
+    try:
+        async with aiohttp.ClientSession(connector=connector, **options) as session:
+            yield session
+    finally:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + CLOSE_S
+        while any(each.fileno() >= 0 for each in opened) and loop.time() < end_s:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.005)
+
+
 @dataclass(frozen=True, slots=True)
 class AdminClient:
     """An operator: asks one agent, and gives it orders.
@@ -341,7 +370,7 @@ class AdminClient:
         try:
             async with (
                 asyncio.timeout(self.timeout_s),
-                aiohttp.ClientSession() as session,
+                _session() as session,
                 session.get(
                     self._url(f"/challenge?nonce={nonce}"), ssl=self.tls or True
                 ) as response,
@@ -362,7 +391,7 @@ class AdminClient:
         timeout = aiohttp.ClientTimeout(connect=self.timeout_s)
         params = {"prefix": prefix}
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session:
+            async with _session(timeout=timeout) as session:
                 headers = await self._headers(session, "GET", "/changes", params, b"")
                 async with session.get(
                     self._url("/changes"), params=params, headers=headers, ssl=self.tls or True
@@ -383,7 +412,7 @@ class AdminClient:
         body: bytes = b"",
     ) -> str:
         try:
-            async with asyncio.timeout(timeout_s), aiohttp.ClientSession() as session:
+            async with asyncio.timeout(timeout_s), _session() as session:
                 headers = await self._headers(session, method, path, params or {}, body)
                 async with session.request(
                     method,
