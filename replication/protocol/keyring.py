@@ -66,6 +66,10 @@ class Keyring:
             return key_id + _mac(own[0], frame + key_id)
         return _mac(self.cluster[0], frame) if self.cluster else _checksum(frame)
 
+    def principal_of(self, name: str) -> str:
+        """Whose key frames for that agent, and its answers, are sealed with; "" for anybody's."""
+        return name if not self.own and name in self.principals else ""
+
     def opened(self, frame: bytes) -> tuple[bytes, str]:
         """The frame without its trailer, and the name that the key speaks for ("" for anybody's).
 

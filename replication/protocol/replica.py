@@ -274,6 +274,8 @@ class Replica:
             self.identity.vouch(envelope.replica, envelope.asker.principal, names)
             if envelope.answers != opened.number:
                 raise MalformedFrameError("the answer belongs to another request")
+            if envelope.asker.principal != self._wire.principal_of(agent_of(opened.replica)):
+                raise ForbiddenError("the answer is sealed with another key than its question")
             if self.gossip.read_only or self.exchanges.is_blocked(envelope.replica, opened.address):
                 raise BusyError("this peer is blocked here, or the journal failed")
             self.exchanges.met(opened, envelope.replica, envelope.asker.challenge)

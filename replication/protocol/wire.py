@@ -532,6 +532,10 @@ class Wire:
         number, name, challenge = asker.number, asker.principal, asker.challenge
         return self.seal(replica, message, answers=number, name=name, challenge=challenge)
 
+    def principal_of(self, name: str) -> str:
+        """The principal of an answer of that agent: it has the key that it was asked with."""
+        return self._keys.principal_of(name)
+
     def open(self, frame: bytes) -> Envelope:
         """Both steps.
 

@@ -17,6 +17,7 @@ from replication.protocol.wire import UNKNOWN, Asker, Wire
 from tests.replication.stranger import Stranger
 
 SECRET = b"the secret of a cluster"
+RULES = AccessPolicy(relays={"ada", "boss"})
 
 
 def wire(boot: bytes, keys: Keyring | None = None) -> Wire:
@@ -225,6 +226,32 @@ def test_an_answer_answers_one_question(sim):
     assert ada.counts["re-incarnated"] == 1
 
 
+def test_an_answer_proves_the_key_that_its_question_was_sealed_with():
+    """Counterexample: a leaf on the way read what was asked of a relay, and answered for itself.
+
+    That the address is the leaf's now, it said; the question, sealed for the relay, it could not
+    have opened.
+    """
+    sim = Simulation(["ada", "boss"], 7, rules=RULES)
+    sim.run(10)
+    ada, boss = sim.replica("ada"), sim.replica("boss")
+    key = b"the leaf's own key"
+    ada._wire._keys.principals["leaf"] = (key,)
+    ada._wire._keys.__post_init__()
+    ada.gossip.greet(ada.members.live()[0], {}, sim.now_s)
+    number = ada.exchanges.last
+    heard = ada.exchanges._open[number].number
+    leaf = Wire(
+        cluster="simulated", namespace="default", keys=Keyring(own=(key,)), boot=b"the leaf",
+        config=Config(), rules=RULES.digest,
+    )  # fmt: skip
+    asker = Asker(heard, "leaf", ada._wire.freshness.current)
+    ada.answered(number, leaf.answer("leaf~01", Ack({}), asker), sim.now_s)
+    assert ada.counts["refused:forbidden"] == 1
+    assert ada.members.get(boss.id).proved
+    assert ada.members.get("leaf~01") is None
+
+
 def test_a_refusal_as_stale_opens_an_exchange_again_once(sim):
     """Whoever always refuses is given up, and has made nobody talk to him for ever."""
     ada, bob = sim.replica("ada"), sim.replica("bob")
@@ -237,9 +264,6 @@ def test_a_refusal_as_stale_opens_an_exchange_again_once(sim):
         ada.answered(number, bob._wire.answer(bob.id, stale, asker), sim.now_s)
         sent += 1
     assert sent == 2
-
-
-RULES = AccessPolicy(relays={"ada", "boss"})
 
 
 @pytest.mark.parametrize("sender", ["leaf~01", "boss~01"])
