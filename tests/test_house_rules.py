@@ -304,6 +304,8 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(tmp_path: Path) -> N
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == set(PACKAGES)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    page = (ROOT / "convoca" / "page" / "static").iterdir()
+    assert {name_of(file) for file in page} <= set(names), "the page is served from the wheel"
 
 
 # A twin's original -> (the twin, names that it lacks on purpose, and why).

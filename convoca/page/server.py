@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from transactional import Store
 
 LOOKS_PER_S: Final = 4
+TAKE_S: Final = 30.0
+"""Who takes nothing for so long loses his place, and comes back when he can."""
 FOLLOWERS_MAX: Final = 16
 ORDER_BYTES_MAX: Final = 4096
 NAME_CHARACTERS_MAX: Final = 512
@@ -238,7 +240,7 @@ class Page:
         self._followers += 1
         self._followed.set()
         try:
-            with suppress(ConnectionError):  # the reader has gone
+            with suppress(ConnectionError, TimeoutError):  # the reader has gone, or takes nothing
                 await self._send_all(stream, orders=orders)
         finally:
             self._followers -= 1
@@ -257,7 +259,8 @@ class Page:
                 else:
                     text = f"event: look\ndata: {self._since(seen, orders=orders)}\n\n"
                     seen = self._number
-            await stream.write(text.encode())
+            async with asyncio.timeout(TAKE_S):
+                await stream.write(text.encode())
 
     async def _wait_for_news(self, seen: int) -> None:
         await self._news.wait_for(lambda: self._number > seen)

@@ -1,13 +1,14 @@
 """Sixty orders, each completed or compensated, whoever is killed.
 
-    python -m demos orders [--orders N] [--kills N] [--seed N]
+    python -m demos orders [--orders N] [--kills N] [--seed N] [--ui]
 
 `process_order` reserves the pieces, has the bank charge the customer and the carrier ship: a saga.
 Each step fails for some orders: before it has done anything, after it has, or with a plain no. The
 coordinator, a process, is killed with SIGKILL at records that the seed names, and goes on where it
 fell. Chairs are decided by the store; mugs are a bounded counter, which the shop's counter sells
 from at the same time without asking. Fulfilment and customer service read where an order is from
-replicas of their own. In the end the ledgers are compared:
+replicas of their own. `--ui` serves a page of the sagas while they run. In the end the ledgers are
+compared:
 
     check                               found                                            verdict
     each order completed or compensated 41 + 19 of 60                                         ok
@@ -39,6 +40,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from demos.closing import close, show
 from demos.orders.story import Options, Outcome, Story
 from demos.orders.verdict import judge
+from demos.page import add_option
 from demos.stage import StageError
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kills", type=count(0, 50), default=6, help="of the coordinator (default: 6)")
     add("--seed", type=count(0, 2**32), default=1, help="repeats the dice of a run")
     add("--run-s-max", type=count(1, 3600), default=120, help="give up after so many seconds")
+    add_option(parser)
     add("--forgetful", action="store_true", help=argparse.SUPPRESS)  # the world ignores keys
     return parser
 
@@ -94,6 +97,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         seed=arguments.seed,
         forgetful=arguments.forgetful,
         run_s_max=float(arguments.run_s_max),
+        ui=arguments.ui,
     )
     bar = Progress(
         TextColumn("orders over"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import transactional
 from demos.orders.plan import CHAIR, STOCK, WALK_INS, Order, kills_at, plan
 from demos.orders.steps import stock_key, stream_of
+from demos.page import page_of_store
 from demos.stage import Actor, StageError, Told, free_addresses
 from transactional import (
     Compacted,
@@ -54,6 +55,7 @@ class Options:
     seed: int
     forgetful: bool
     run_s_max: float
+    ui: str = ""
 
 
 @dataclass(slots=True)
@@ -117,7 +119,10 @@ class Story:
 
     async def _play(self) -> Outcome:
         url = await self._start()
-        async with transactional.open(url) as store:
+        async with (
+            page_of_store("orders", url, self._options.ui, lambda text: self._remark(0, text)),
+            transactional.open(url) as store,
+        ):
             chairs = Put(stock_key(CHAIR), str(STOCK[CHAIR]).encode())
             revision = (await store.commit([], [chairs])).revision
             self._began_s = time.monotonic()

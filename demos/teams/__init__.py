@@ -1,6 +1,6 @@
 """A dozen workers, five hundred jobs: nothing is lost, nothing is done twice, whoever dies.
 
-    python -m demos teams [--workers N] [--jobs N] [--kills N] [--seed N]
+    python -m demos teams [--workers N] [--jobs N] [--kills N] [--seed N] [--ui]
 
 A warehouse: every order is picked, checked, wrapped and shipped, jobs that wait for each other in
 one `WorkQueue`. A shelf has room for one picker, a carrier's dock for two lorries (lanes); express
@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demos.closing import Check, close, show
+from demos.page import add_option
 from demos.stage import StageError
 from demos.teams.plan import LANES, STEPS, Task, plan
 from demos.teams.story import Options, Outcome, Story
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kills", type=count(0, 1000), default=8, help="how many workers are killed (default: 8)")
     add("--seed", type=count(0, 2**32), default=1, help="repeats the dice of a run")
     add("--run-s-max", type=count(1, 3600), default=120, help="give up after so many seconds")
+    add_option(parser)
     add("--drop", default="", help=argparse.SUPPRESS)  # the effect of this job is left out
     return parser
 
@@ -93,6 +95,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         kills=arguments.kills,
         drop=arguments.drop,
         run_s_max=float(arguments.run_s_max),
+        ui=arguments.ui,
     )
     bar = Progress(
         TextColumn("jobs done"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

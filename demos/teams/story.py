@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import transactional
+from demos.page import page_of_store
 from demos.stage import Actor, StageError, Told
 from demos.teams.plan import EFFECT, LANES, REPAIRED, Task
 from transactional import JobChange, JobState, Put, Store, WorkQueue, scan_all
@@ -44,6 +45,7 @@ class Options:
     kills: int
     drop: str
     run_s_max: float
+    ui: str = ""
 
 
 @dataclass(slots=True)
@@ -108,7 +110,10 @@ class Story:
         line = await self._authority.hear("line", timeout_s=READY_S_MAX)
         url = str(line["text"]).split()[2]
         await asyncio.gather(*(self._start(name, url) for name in self._workers))
-        async with transactional.open(url) as store:
+        async with (
+            page_of_store("teams", url, self._options.ui, lambda text: self._progress(0, text)),
+            transactional.open(url) as store,
+        ):
             queue = WorkQueue(store, QUEUE, lanes=LANES)
             self._begun = time.monotonic()
             duties = [

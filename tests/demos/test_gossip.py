@@ -243,6 +243,7 @@ def test_a_script_that_cannot_be_carried_out_is_refused_by_its_line(
         (["--script", sys.executable], "it is not text"),
         (["--by-hand"], "error: --by-hand wants a terminal"),
         (["--by-hand", "--script", "x"], "not allowed with"),
+        (["--ui", "--simulate", "3"], "--ui shows real nodes"),
     ],
 )
 def test_a_mistake_is_one_message_and_starts_nothing(arguments: list[str], message: str) -> None:
