@@ -1,12 +1,13 @@
 """What the store holds, as a page draws it: bookings by room, sagas step by step, queues by state.
 
 Theory of operation. Nothing is kept here: each look reads the store anew, through the recipes, and
-changes nothing. A look at a large store is slow, so the next one waits ten times as long as the
-last one took, and a second at least. What is shown is bounded; what is left out is counted.
+changes nothing. A look at a large store is slow, so the next one of that part waits ten times as
+long as the last one took, and a second at least. What is shown is bounded.
 """
 
 from __future__ import annotations
 
+import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ BOOKINGS_MAX = 60
 """Of a room, the latest ones."""
 RUNS_MAX = 60
 """Of sagas, those that are not over first."""
-RUNS_READ_MAX = 2000
-"""Of sagas that are over; ids, not times, are in order in a store."""
+RUNS_READ_MAX = 300
+"""Of sagas that are over, the first by id: a store has them in that order. The latest are shown."""
 QUEUES_MAX = 20
 JOBS_MAX = 8
 STEP_STATES = {
@@ -43,38 +44,34 @@ STEP_STATES = {
 
 
 class Decisions:
-    """Looks at a store that may be out of reach."""
+    """Looks at a store that may be out of reach, part by part: some are read fast, some slowly."""
+
+    parts = ("rooms", "sagas", "queues")
 
     def __init__(self, store: Callable[[], Store]) -> None:
         self._store = store
 
-    async def look(self) -> dict[str, Any]:
-        """Everything as JSON; of a store that does not answer, why."""
+    async def look(self, part: str) -> dict[str, Any]:
+        """One of the `parts` as JSON; of a store that does not answer, why."""
+        read = {"rooms": _rooms, "sagas": _runs, "queues": _queues}[part]
         try:
             store = self._store()
             now = await store.now()
-            rooms = [await _room(store, name) for name in await _rooms(store)]
-            runs, over = await _runs(store)
-            queues = [await _queue(store, name) for name in await _queues(store)]
+            found = await read(store)
         except TransactionalError as error:
-            return {"error": f"{error}", "rooms": [], "sagas": [], "queues": []}
-        return {
-            "now_ms": round(now.timestamp() * 1000),
-            "rooms": rooms,
-            "sagas": runs,
-            "sagas_over": over,
-            "queues": queues,
-        }
+            return {"error": str(error)}
+        return {"now_ms": round(now.timestamp() * 1000), "error": "", **found}
 
 
-async def _rooms(store: Store) -> tuple[str, ...]:
-    return (await Reservations(store).resources())[:ROOMS_MAX]
-
-
-async def _room(store: Store, name: str) -> dict[str, Any]:
+async def _rooms(store: Store) -> dict[str, Any]:
     rooms = Reservations(store)
-    found = [*await rooms.agenda(name), *await rooms.ended(name)]
-    found.sort(key=lambda booking: (booking.interval.start, booking.id))
+    names = (await rooms.resources())[:ROOMS_MAX]
+    return {"rooms": await asyncio.gather(*(_room(rooms, name) for name in names))}
+
+
+async def _room(rooms: Reservations, name: str) -> dict[str, Any]:
+    agenda, ended = await asyncio.gather(rooms.agenda(name), rooms.ended(name))
+    found = sorted((*agenda, *ended), key=lambda booking: (booking.interval.start, booking.id))
     shown = [_booking(booking) for booking in found[-BOOKINGS_MAX:]]
     return {"name": name, "bookings": shown, "left_out": max(0, len(found) - BOOKINGS_MAX)}
 
@@ -93,7 +90,7 @@ def _booking(booking: Booking) -> dict[str, Any]:
     }
 
 
-async def _runs(store: Store) -> tuple[list[dict[str, Any]], int]:
+async def _runs(store: Store) -> dict[str, Any]:
     sagas, going, over = Sagas(store, []), [], []
     async for run in sagas.unfinished():
         going.append(run)
@@ -104,7 +101,7 @@ async def _runs(store: Store) -> tuple[list[dict[str, Any]], int]:
         if len(over) == RUNS_READ_MAX:
             break
     over.sort(key=lambda run: run.history[-1].at, reverse=True)
-    return [_run(run) for run in islice((*going, *over), RUNS_MAX)], len(over)
+    return {"sagas": [_run(run) for run in islice((*going, *over), RUNS_MAX)]}
 
 
 def _run(run: SagaRun) -> dict[str, Any]:
@@ -126,8 +123,9 @@ def _run(run: SagaRun) -> dict[str, Any]:
     }
 
 
-async def _queues(store: Store) -> tuple[str, ...]:
-    return (await queue_names(store))[:QUEUES_MAX]
+async def _queues(store: Store) -> dict[str, Any]:
+    names = (await queue_names(store))[:QUEUES_MAX]
+    return {"queues": await asyncio.gather(*(_queue(store, name) for name in names))}
 
 
 async def _queue(store: Store, name: str) -> dict[str, Any]:

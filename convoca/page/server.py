@@ -127,7 +127,8 @@ class Page:
         self._news = asyncio.Condition()
         self._number = 0
         self._now: dict[str, Any] = {"title": title, "orders": []}
-        self._store_now: dict[str, Any] | None = None
+        self._store_now: dict[str, Any] = {}
+        self._store_number = 1
         self._moments: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MOMENTS_MAX)
         self._remarks: deque[tuple[int, dict[str, Any]]] = deque(maxlen=REMARKS_MAX)
         self._last_remark: tuple[float, str] | None = None
@@ -155,7 +156,10 @@ class Page:
         self._port = runner.addresses[0][1]
         self._looking = [asyncio.create_task(self._look(), name=f"page of {self._title}")]
         if self._decisions is not None:
-            self._looking.append(asyncio.create_task(self._look_at_store(self._decisions)))
+            self._looking += [
+                asyncio.create_task(self._look_at_store(self._decisions, part))
+                for part in self._decisions.parts
+            ]
         return self
 
     async def close(self) -> None:
@@ -222,11 +226,14 @@ class Page:
             self._now = now
             self._news.notify_all()
 
-    async def _look_at_store(self, decisions: Decisions) -> None:
+    async def _look_at_store(self, decisions: Decisions, part: str) -> None:
         while True:
             await self._followed.wait()
             began_s = time.monotonic()
-            self._store_now = await decisions.look()
+            found = await decisions.look(part)
+            if {**self._store_now, **found, "now_ms": 0} != {**self._store_now, "now_ms": 0}:
+                self._store_number += 1
+            self._store_now.update(found)
             await asyncio.sleep(max(STORE_LOOK_S, STORE_REST * (time.monotonic() - began_s)))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -249,7 +256,7 @@ class Page:
         return stream
 
     async def _send_all(self, stream: web.StreamResponse, *, orders: bool) -> None:
-        seen = 0
+        seen = store_seen = 0
         while True:
             async with self._news:
                 with suppress(TimeoutError):
@@ -257,24 +264,30 @@ class Page:
                 if self._number == seen:
                     text = ": nothing is new\n\n"
                 else:
-                    text = f"event: look\ndata: {self._since(seen, orders=orders)}\n\n"
-                    seen = self._number
+                    fresh = self._store_number > store_seen
+                    document = self._since(seen, orders=orders, store=fresh)
+                    text = f"event: look\ndata: {document}\n\n"
+                    seen, store_seen = self._number, self._store_number
             async with asyncio.timeout(TAKE_S):
                 await stream.write(text.encode())
 
     async def _wait_for_news(self, seen: int) -> None:
         await self._news.wait_for(lambda: self._number > seen)
 
-    def _since(self, seen: int, *, orders: bool) -> str:
-        """The present picture, and the moments and remarks that this follower does not know."""
+    def _since(self, seen: int, *, orders: bool, store: bool) -> str:
+        """The present picture, and what this follower does not know: moments, remarks, the store.
+
+        The store is sent whole where anything of it changed.
+        """
         document = {
             **self._now,
             "may_order": orders,
-            "store": self._store_now,
             "has_store": self._decisions is not None,
             "moments": [moment for number, moment in self._moments if number > seen],
             "remarks": [remark for number, remark in self._remarks if number > seen],
         }
+        if store:
+            document["store"] = self._store_now
         return json.dumps(document, ensure_ascii=True, separators=(",", ":"))
 
     async def _explain(self, request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
 """Five agents in five processes schedule a real conference.
 
-    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--out DIR]
+    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--ui] [--out DIR]
 
 Each organizer takes the talks of its tracks and drives every one through a saga: hold the room, put
 the talk on every attendee's calendar, send notifications, confirm. Rooms are decided by the
@@ -62,6 +62,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from demos.meetings.programme import ProgrammeError
 from demos.meetings.reading import read
 from demos.meetings.story import NAMES, Options, Story
+from demos.page import add_option
 from demos.stage import StageError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stalls", type=count(0, 50), default=3, help="sagas that sleep past their hold's end")
     add("--no-trouble", action="store_true", help="no partition, no kill")
     add("--run-s-max", type=count(1, 3600), default=120, help="give up after so many seconds")
+    add_option(parser)
     add(
         "--out",
         type=Path,
@@ -148,6 +150,7 @@ async def _run(arguments: argparse.Namespace, programme: Programme, folder: Path
         stalls=arguments.stalls,
         trouble=not arguments.no_trouble,
         run_s_max=float(arguments.run_s_max),
+        ui=arguments.ui,
     )
     console = Console(highlight=False)
     with Progress(
@@ -164,7 +167,7 @@ async def _run(arguments: argparse.Namespace, programme: Programme, folder: Path
         def progress(settled: int, remark: str) -> None:
             bar.update(task, completed=settled)
             if remark:
-                bar.console.print(f"  {settled:4} settled  {remark}", markup=False)
+                bar.console.print(f"  {settled:4} settled  {remark}", markup=False, soft_wrap=True)
 
         story = Story(options, programme, progress)
         try:

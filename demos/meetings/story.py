@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import transactional
 from demos.meetings.collisions import made_to_collide, shares
 from demos.meetings.programme import save
+from demos.page import page_of_store
 from demos.stage import Actor, StageError, Told, free_addresses
 from transactional import Sagas
 
@@ -58,6 +59,7 @@ class Options:
     stalls: int
     trouble: bool
     run_s_max: float
+    ui: str = ""
 
 
 @dataclass(slots=True)
@@ -141,10 +143,11 @@ class Story:
         try:
             async with asyncio.timeout(self._options.run_s_max):
                 await self._open()
-                trouble = self._trouble() if self._options.trouble else self._until_settled(1.0)
-                await trouble
-                await self._until_settled(1.0)
-                await self._close()
+                async with page_of_store("meetings", self.store_url, self._options.ui, self.remark):
+                    trouble = self._trouble() if self._options.trouble else self._until_settled(1.0)
+                    await trouble
+                    await self._until_settled(1.0)
+                    await self._close()
         except TimeoutError:
             settled = f"{len(self.outcome.settled)} of {len(self.programme.talks)} talks settled"
             raise StageError(

@@ -107,7 +107,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         def progress(done: int, remark: str) -> None:
             bar.update(shown, completed=done)
             if remark:
-                bar.console.print(remark, markup=False)
+                bar.console.print(remark, markup=False, soft_wrap=True)
 
         outcome = await Story(options, tasks, progress).play()
     checks = judge(tasks, outcome)

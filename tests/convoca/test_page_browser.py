@@ -70,7 +70,7 @@ async def loaded(page: Any) -> None:
         "[...document.querySelectorAll('#ring .node')].map((n) => n.dataset.state).join('')"
         " === 'AA'",
     )
-    await until(page, "document.querySelectorAll('#timeline .slot').length === 5")
+    await page.wait_for_selector("#tab-bookings:visible")
 
 
 async def test_the_store_is_shown_with_what_is_held_counting_down() -> None:

@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const MOMENTS_MAX = 600;
 const REMARKS_MAX = 200;
 const ROWS_MAX = 30;
+const THIN_PX = 48;
 const STALE_MS = 20000;
 const HOURS_MIN_MS = 4 * 3600 * 1000;
 
@@ -67,7 +68,6 @@ function draw() {
   const chosen = document.querySelector("[role=tab][aria-selected=true]");
   if (chosen.hidden) choose(document.querySelector("[role=tab]:not([hidden])"));
   if (look.replicas) drawReplicas();
-  drawStore();
 }
 
 function drawSummary() {
@@ -167,14 +167,22 @@ function drawLog() {
 const ENDED = new Set(["expired", "released", "cancelled", "moved"]);
 const SAID = { released: "given back" };
 
+// What stands where there is nothing: why the store does not answer, that it is being read, or that.
+const nothing = (part, text) => look.store.error || (look.store[part] ? text : "Reading the store \u2026");
+
 function drawStore() {
   const store = look.store;
   if (!store) return;
-  if (store.now_ms) clockSkew = store.now_ms - Date.now();
-  drawTimeline(store.rooms);
-  drawSagas(store.sagas, store.sagas_over);
-  rows($("queue-rows"), store.queues, (q) => q.name, (q) => [q.name, ...["waiting", "ready", "claimed", "done", "parked", "cancelled"].map((state) => q.depths[state] ?? "0")], store.error || "No queue holds a job");
-  const jobs = store.queues.flatMap((queue) => queue.jobs.map((job) => ({ ...job, queue: queue.name })));
+  // Only what is looked at is drawn: a conference has a thousand bookings.
+  if (!$("bookings").hidden) drawTimeline(store.rooms || []);
+  if (!$("sagas").hidden) drawSagas(store.sagas || []);
+  if (!$("queues").hidden) drawQueues(store);
+}
+
+function drawQueues(store) {
+  const queues = store.queues || [];
+  rows($("queue-rows"), queues, (q) => q.name, (q) => [q.name, ...["waiting", "ready", "claimed", "done", "parked", "cancelled"].map((state) => q.depths[state] ?? "0")], nothing("queues", "No queue holds a job"));
+  const jobs = queues.flatMap((queue) => queue.jobs.map((job) => ({ ...job, queue: queue.name })));
   rows($("job-rows"), jobs, (j) => `${j.queue} ${j.id}`, (j) => [j.queue, j.id, j.state, j.worker || "\u2013", j.attempts, j.error || "\u2013"], "None");
 }
 
@@ -189,8 +197,8 @@ const when = (ms) => new Date(ms).toLocaleString([], { month: "short", day: "num
 function drawTimeline(rooms) {
   const place = $("timeline");
   const all = rooms.flatMap((room) => room.bookings.map((booking) => ({ ...booking, room: room.name })));
-  rows($("booking-rows"), all, (b) => `${b.room} ${b.id}`, (b) => [b.room, when(b.start_ms), when(b.end_ms), b.holder, saidState(b)], "No room was booked yet");
-  if (!all.length) { place.replaceChildren(element("p", "nothing", look.store.error || "No room was booked yet.")); return; }
+  if ($("bookings-behind").open) rows($("booking-rows"), all, (b) => `${b.room} ${b.id}`, (b) => [b.room, when(b.start_ms), when(b.end_ms), b.holder, saidState(b)], nothing("rooms", "No room was booked yet"));
+  if (!all.length) { place.replaceChildren(element("p", "nothing", nothing("rooms", "No room was booked yet"))); return; }
   if (place.querySelector(".nothing")) place.replaceChildren();
   const first = Math.min(...all.map((b) => b.start_ms)), last = Math.max(first + HOURS_MIN_MS, ...all.map((b) => b.end_ms));
   const lanes = [...rooms.filter((room) => room.bookings.length), null];
@@ -221,9 +229,11 @@ function drawTrack(track, room, first, last) {
     slot.append(element("b"), element("span"));
     return slot;
   }, (slot, { booking, row }) => {
-    slot.className = `slot ${stateOf(booking)}`;
+    const share = (booking.end_ms - booking.start_ms) / (last - first);
+    const thin = share * track.clientWidth < THIN_PX ? " thin" : ""; // its words stand in its title, and in the table
+    slot.className = `slot ${stateOf(booking)}${thin}`;
     slot.style.left = `${((booking.start_ms - first) / (last - first)) * 100}%`;
-    slot.style.width = `calc(${((booking.end_ms - booking.start_ms) / (last - first)) * 100}% - 2px)`;
+    slot.style.width = `calc(${share * 100}% - 1px)`;
     slot.style.top = `${row * 2.6}rem`;
     setText(slot.children[0], booking.holder);
     setText(slot.children[1], saidState(booking).replace("held, ", ""));
@@ -235,7 +245,7 @@ const MARKS = { done: "\u2713", skipped: "\u2713", undone: "\u21a9", undoing: "\
 
 function drawSagas(runs) {
   const list = $("saga-rows");
-  if (!runs.length) { list.replaceChildren(element("li", "nothing", look.store.error || "No saga was begun yet.")); return; }
+  if (!runs.length) { list.replaceChildren(element("li", "nothing", nothing("sagas", "No saga was begun yet"))); return; }
   if (list.querySelector(":scope > .nothing")) list.replaceChildren();
   keyed(list, runs, (run) => run.id, () => {
     const item = element("li", "run"), top = element("div", "top");
@@ -316,7 +326,9 @@ function choose(tab) {
     each.tabIndex = chosen ? 0 : -1;
     $(each.getAttribute("aria-controls")).hidden = !chosen;
   }
+  if (look) drawStore();
 }
+for (const details of document.querySelectorAll("details.behind")) details.addEventListener("toggle", () => { draw(); if (look) drawStore(); });
 $("tabs").addEventListener("click", (event) => { const tab = event.target.closest("[role=tab]"); if (tab) choose(tab); });
 $("tabs").addEventListener("keydown", (event) => {
   const tabs = [...document.querySelectorAll("[role=tab]:not([hidden])")];
@@ -332,13 +344,20 @@ $("tabs").addEventListener("keydown", (event) => {
 // ---------------------------------------------------------------- the stream
 
 function take(text) {
+  const before = look?.store;
   look = JSON.parse(text);
+  const fresh = look.store !== undefined; // sent only where something of it changed
+  if (!fresh) look.store = before || {};
   moments = [...moments, ...look.moments].slice(-MOMENTS_MAX);
   if (look.remarks.length) {
     remarks = [...remarks, ...look.remarks.map((r) => ({ ...r, key: crypto.randomUUID?.() ?? `${r.at_ms} ${Math.random()}` }))].slice(-REMARKS_MAX);
     drawLog();
   }
   draw();
+  if (fresh) {
+    if (look.store.now_ms) clockSkew = look.store.now_ms - Date.now();
+    drawStore();
+  }
 }
 
 async function follow() {
@@ -350,6 +369,7 @@ async function follow() {
     const answer = await fetch("/ui/stream", { headers, signal: watchdog.signal });
     if (answer.status === 403) { say("This page wants the link with its token, as the terminal shows it; after a restart there is a new one.", true); return false; }
     if (!answer.ok) return true;
+    look = null;
     moments = [];
     remarks = [];
     say("");
@@ -384,4 +404,6 @@ async function follow() {
     await new Promise((resolve) => { setTimeout(resolve, pause); });
   }
 })();
-setInterval(() => { if (look?.store) drawStore(); }, 1000);
+setInterval(() => { // what is held counts down
+  if (look?.store?.rooms?.some((room) => room.bookings.some((booking) => booking.state === "held"))) drawStore();
+}, 1000);
