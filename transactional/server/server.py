@@ -124,7 +124,9 @@ class Authority:
         if isinstance(store, Shareable):
             store.share()
         self._listen = listen or Listen()
-        if self._listen.clients is not None and not isinstance(store, ServesRoles):
+        # Looked at once: to ask a protocol of many methods costs as much as a small request.
+        self._serves_roles = store if isinstance(store, ServesRoles) else None
+        if self._listen.clients is not None and self._serves_roles is None:
             raise InvalidRequestError("this engine cannot tell its clients apart")
         self._refused = 0
         self._refusal_told_s = -1.0
@@ -292,8 +294,8 @@ class Authority:
 
     def _store_of(self, client: Client, caller: Caller) -> Store:
         """Return the store as the client may use it."""
-        if isinstance(self._store, ServesRoles):
-            return ScopedStore(self._store, client, caller)
+        if self._serves_roles is not None:
+            return ScopedStore(self._serves_roles, client, caller)
         return self._store
 
     # --- requests as JSON ---
