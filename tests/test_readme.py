@@ -38,7 +38,7 @@ CLAIMS: dict[str, str] = {
     "Run it again: the journal and the store remember, and it prints in stock: 10 and taken by "
     "ann, free from 10:00": f"{HERE}::test_the_quickstart_runs_as_pasted",
     "Start it under other names on the same machine and they find each other; across machines, "
-    "name one address in peers=, and share one store through python -m transactional serve "
+    "name one address in peers=, and share one store through convoca serve "
     "shop.db": "tests/test_tutorial.py::test_the_tutorial_works_as_printed",
     "The tutorial builds a team of three from an empty folder in ten "
     "minutes": "tests/test_tutorial.py::test_the_tutorial_works_as_printed",
@@ -85,7 +85,7 @@ CLAIMS: dict[str, str] = {
 def sentences() -> list[str]:
     """The prose, its marks taken off."""
     text = CODE.sub("\n\n", README)
-    text = re.sub(r"^(#.*|\|.*\||!\[.*)$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(#.*|\|.*\||\s*<.*>)$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"(?<!\w)\*+|\*+(?!\w)|`", "", text)
     flat = [" ".join(block.split()) for block in re.split(r"\n\s*\n", text)]

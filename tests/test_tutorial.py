@@ -36,9 +36,9 @@ class Terminal:
 
     def __init__(self, command: str, where: Path) -> None:
         program, *arguments = shlex.split(command)
-        assert program == "python"
+        front = {"python": [], "convoca": ["-m", "convoca"]}[program]
         self.process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, *front, *arguments],
             cwd=where,
             env={**os.environ, "PYTHONPATH": str(ROOT), "CONVOCA_RUNTIME_DIR": str(where / "run")},
             stdin=subprocess.PIPE,
