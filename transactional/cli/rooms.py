@@ -6,12 +6,15 @@ one, on the clocks of its zone.
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from transactional.calendars import Recurrence, occurrences
+from transactional.calendars import Recurrence, occurrences, read_calendar
 from transactional.cli import command as cli
-from transactional.errors import InvalidTimeError, NotFoundError
+from transactional.cli.screen import printable
+from transactional.errors import InvalidRequestError, InvalidTimeError, NotFoundError
 from transactional.reservations import (
     Booking,
     BookingConflict,
@@ -24,6 +27,9 @@ from transactional.reservations import (
 
 if TYPE_CHECKING:
     import argparse
+
+FILE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of a calendar file, which is read whole."""
 
 
 def _room_arguments(sub: argparse.ArgumentParser) -> None:
@@ -41,6 +47,7 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
     book = cli.verb(verbs, "book", "book a time at once", _room_book)
     hold = cli.verb(verbs, "hold", "keep a time until it is confirmed", _room_book)
     repeat = cli.verb(verbs, "repeat", "book each occurrence of a rule", _room_repeat)
+    bring = cli.verb(verbs, "import", "book the meetings of a calendar file", _room_import)
     free = cli.verb(verbs, "free", "the next stretches that are free", _room_free)
     extend = cli.verb(verbs, "extend", "let a hold last longer", _room_extend)
     confirm = cli.verb(verbs, "confirm", "make a hold a booking", _room_confirm)
@@ -58,9 +65,17 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
         local = ", on the clocks of the zone" if verb is repeat else " with an offset"
         verb.add_argument("start", metavar="START", help=f"ISO 8601{local}")
         verb.add_argument("end", metavar="END")
-    for verb in (book, hold, repeat):
+    bring.add_argument("file", type=Path, metavar="FILE", help="iCalendar (docs/calendars.md)")
+    bring.add_argument("--resource", help="books this one (default: what LOCATION says)")
+    bring.add_argument("--zone", help="for times that name no zone, or an unknown one")
+    bring.add_argument("--from", dest="since", metavar="TIME", help="only what ends after it")
+    bring.add_argument(
+        "--until", metavar="TIME", help="only what begins before it (default: a year after --from)"
+    )
+    for verb in (book, hold, repeat, bring):
         verb.add_argument("--holder", required=True)
-        verb.add_argument("--note", default="")
+        if verb is not bring:
+            verb.add_argument("--note", default="")
         verb.add_argument("--key", metavar="KEY", help="a repeat with it books nothing twice")
     book.add_argument(
         "--hold", type=cli.seconds, metavar="SECONDS", help="hold it instead, so long"
@@ -131,6 +146,53 @@ async def _room_repeat(options: argparse.Namespace) -> None:
         )
     rows = [_booking_row(one) if isinstance(one, Booking) else _refusal_row(one) for one in made]
     cli.show(options, rows)
+
+
+async def _room_import(options: argparse.Namespace) -> None:
+    """Book what is free, each meeting on its own; what is left out is told on stderr."""
+    if options.file.stat().st_size > FILE_BYTES_MAX:
+        raise InvalidRequestError(f"{options.file} is larger than {FILE_BYTES_MAX} bytes")
+    within = None
+    if options.since is not None:
+        since = cli.moment(options.since)
+        within = Interval(since, cli.moment(options.until) if options.until else _year_after(since))
+    elif options.until is not None:
+        within = Interval(datetime.min.replace(tzinfo=UTC), cli.moment(options.until))
+    read = read_calendar(options.file.read_bytes(), zone=options.zone, within=within)
+    wanted = []
+    for kind, remarks in (("not booked", read.left_out), ("note", read.notes)):
+        for remark in remarks:
+            _tell(options.file, remark.line, f"{kind}: {remark.text}")
+    for meeting in read.meetings:
+        room = options.resource or meeting.location
+        if room:
+            wanted.append(Wanted(room, meeting.interval, meeting.title))
+        else:
+            _tell(options.file, meeting.line, "not booked: it has no LOCATION; give --resource")
+    async with cli.opened(options) as store:
+        rooms = Reservations(store, namespace=options.namespace)
+        made = await rooms.book_many(
+            wanted, holder=options.holder, atomic=False, idempotency_key=options.key
+        )
+    rows = [
+        {
+            "resource": part.resource,
+            **(_booking_row(one) if isinstance(one, Booking) else _refusal_row(one)),
+        }
+        for part, one in zip(wanted, made, strict=True)
+    ]
+    cli.show(options, rows)
+
+
+def _year_after(moment: datetime) -> datetime:
+    try:
+        return moment + timedelta(days=366)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _tell(file: Path, line: int, text: str) -> None:
+    print(f"{printable(file)}:{line}: {printable(text)}", file=sys.stderr)
 
 
 async def _room_free(options: argparse.Namespace) -> None:

@@ -248,3 +248,36 @@ def test_old_things_are_counted_and_taken_away_by_hand(run, tmp_path, capsys):
     rows = {row["what"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["keys reservation/of/*/day/"]["rows"] == 1
     assert rows["table operations"]["bytes"] > 0
+
+
+def test_a_calendar_file_is_booked_and_what_is_not_is_told(run, tmp_path, capsys):
+    """A weekly meeting, one that is taken, one without a room, one that names no zone."""
+    file = tmp_path / "team.ics"
+    utc = "DTSTART:20250201T080000Z\nDURATION:PT1H"
+    events = [
+        f"UID:weekly\nLOCATION:turing\nSUMMARY:Standup\n{utc}\nRRULE:FREQ=WEEKLY",
+        f"UID:late\nLOCATION:turing\n{utc}",
+        f"UID:nowhere\n{utc}",
+        "UID:floating\nLOCATION:turing\nDTSTART:20250201T080000\nDURATION:PT1H",
+    ]
+    body = "".join(f"BEGIN:VEVENT\n{event}\nEND:VEVENT\n" for event in events)
+    file.write_text(f"BEGIN:VCALENDAR\n{body}END:VCALENDAR\n")
+    window = ("--from", "2025-02-01T00:00:00Z", "--until", "2025-02-20T00:00:00Z")
+    words = ("room", "import", str(file), "--holder", "ann", *window, "--key", "k")
+    status = main([*words, "--store", run.store, "-o", "json"])
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert sorted(row["state"] for row in rows) == ["confirmed"] * 3 + ["refused"]
+    assert {row["resource"] for row in rows} == {"turing"}
+    assert f"{file}:16: not booked: it has no LOCATION" in err
+    assert f"{file}:21: not booked: DTSTART 20250201T080000 is floating" in err
+    assert len(run("room", "agenda", "turing")) == 3
+    main([*words, "--store", run.store, "-o", "json"])  # the key makes a repeat harmless
+    capsys.readouterr()
+    assert len(run("room", "agenda", "turing")) == 3
+    one = ("room", "import", str(file), "--holder", "bob", "--resource", "lab", *window)
+    main([*one, "--zone", "Europe/Berlin", "--store", run.store, "-o", "json"])
+    assert "not booked" not in capsys.readouterr().err
+    assert "no iCalendar file" in run("room", "import", __file__, "--holder", "ann")
+    assert "unknown time zone" in run("room", "import", str(file), "--holder", "a", "--zone", "x")
