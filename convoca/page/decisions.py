@@ -52,15 +52,15 @@ class Decisions:
         self._store = store
 
     async def look(self, part: str) -> dict[str, Any]:
-        """One of the `parts` as JSON; of a store that does not answer, why."""
+        """One of the `parts` as JSON; of a store that does not answer, nothing, and why."""
         read = {"rooms": _rooms, "sagas": _runs, "queues": _queues}[part]
         try:
             store = self._store()
             now = await store.now()
             found = await read(store)
         except TransactionalError as error:
-            return {"error": str(error)}
-        return {"now_ms": round(now.timestamp() * 1000), "error": "", **found}
+            return {part: [], f"{part}_error": str(error)}
+        return {"now_ms": round(now.timestamp() * 1000), f"{part}_error": "", **found}
 
 
 async def _rooms(store: Store) -> dict[str, Any]:

@@ -230,7 +230,11 @@ class Page:
         while True:
             await self._followed.wait()
             began_s = time.monotonic()
-            found = await decisions.look(part)
+            try:
+                found = await decisions.look(part)
+            except Exception as error:  # as above
+                logger.exception("look-failed")
+                found = {part: [], f"{part}_error": type(error).__name__}
             if {**self._store_now, **found, "now_ms": 0} != {**self._store_now, "now_ms": 0}:
                 self._store_number += 1
             self._store_now.update(found)
@@ -243,11 +247,11 @@ class Page:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "5"})
         orders = self._token_fits(request)
         stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
-        await stream.prepare(request)
         self._followers += 1
         self._followed.set()
         try:
             with suppress(ConnectionError, TimeoutError):  # the reader has gone, or takes nothing
+                await stream.prepare(request)
                 await self._send_all(stream, orders=orders)
         finally:
             self._followers -= 1

@@ -426,7 +426,9 @@ async def test_bookings_sagas_and_queues_are_shown_as_they_stand() -> None:
     await queue.put("m2", {})
     (job, *_) = await queue.claim(n=1)
     decisions = Decisions(lambda: store)
+    before = (await store.scan("")).revision
     seen = {part: (await decisions.look(part))[part] for part in decisions.parts}
+    assert (await store.scan("")).revision == before, "whoever looks writes nothing"
     assert {room["name"]: [b["state"] for b in room["bookings"]] for room in seen["rooms"]} == {
         "a/b": ["confirmed", "held"],
         "turing": ["released"],
@@ -448,6 +450,34 @@ async def test_bookings_sagas_and_queues_are_shown_as_they_stand() -> None:
     await store.close()
 
 
+async def test_the_store_is_sent_only_where_something_of_it_changed() -> None:
+    """Most looks come without it; a booking brings it again, whole."""
+    store = await connect("memory:")
+    begin = datetime(2030, 1, 7, 9, tzinfo=UTC)
+    slots = [Interval(begin + timedelta(hours=n), begin + timedelta(hours=n + 1)) for n in range(2)]
+    await Reservations(store).book("turing", slots[0], holder="ann")
+    without, booked = 0, False
+    async with (
+        page(store=lambda: store) as (served, session, right),
+        asyncio.timeout(WITHIN_S),
+        session.get(f"{base(served)}/ui/stream", headers=right) as answer,
+    ):
+        async for line in answer.content:
+            if not line.startswith(b"data: "):
+                continue
+            seen = json.loads(line[6:])
+            without += "store" not in seen
+            rooms = seen.get("store", {}).get("rooms", [])
+            count = sum(len(room["bookings"]) for room in rooms)
+            if without >= 3 and not booked:
+                booked = True
+                await Reservations(store).book("turing", slots[1], holder="bob")
+            if count == 2:
+                break
+    assert booked
+    await store.close()
+
+
 async def test_a_store_out_of_reach_is_said_and_the_page_goes_on() -> None:
     """Its error stands where its panels would be."""
 
@@ -455,7 +485,10 @@ async def test_a_store_out_of_reach_is_said_and_the_page_goes_on() -> None:
         raise StoreClosedError("it is closed")
 
     decisions = Decisions(away)
-    assert all([(await decisions.look(part))["error"] for part in decisions.parts])
+    for part in decisions.parts:
+        seen = await decisions.look(part)
+        assert seen[part] == [], "nothing is shown that is not known now"
+        assert "it is closed" in seen[f"{part}_error"]
 
 
 async def test_names_are_listed_once_however_much_lies_below_them() -> None:

@@ -168,7 +168,7 @@ const ENDED = new Set(["expired", "released", "cancelled", "moved"]);
 const SAID = { released: "given back" };
 
 // What stands where there is nothing: why the store does not answer, that it is being read, or that.
-const nothing = (part, text) => look.store.error || (look.store[part] ? text : "Reading the store \u2026");
+const nothing = (part, text) => look.store[`${part}_error`] || (look.store[part] ? text : "Reading the store \u2026");
 
 function drawStore() {
   const store = look.store;
