@@ -30,7 +30,13 @@ LOOP_LAG_S = 0.5
 MEMBERS_ASKED_MAX = 100
 COUNTED = {
     f"refused:{code}": f"refused {{}} frames as {code}"
-    for code in ("unauthenticated", "wrong-cluster", "version", "identity-conflict")
+    for code in (
+        "unauthenticated",
+        "wrong-cluster",
+        "version",
+        "identity-conflict",
+        "history-conflict",
+    )
 } | {
     "journal:kept-out": "{} origins of its journal did not add up at its start, see its log",
     "fault": "{} frames made it fail, see its log (a fault of this package; nothing was lost)",

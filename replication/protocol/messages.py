@@ -60,7 +60,9 @@ durable there when the answer leaves:
 Failure detection (SWIM): `Probe` is answered by `Probed`; with a `target`, the receiver probes the
 target itself and answers for it.
 
-Anything may be answered by `Refused`, which says what was wrong and changes nothing.
+Anything may be answered by `Refused`, which says what was wrong and changes nothing. One of them
+begins an acquaintance: whoever does not know what frames for a peer have to name knocks with a bare
+`Probe`, and is told (see `freshness`).
 """
 
 from __future__ import annotations
