@@ -1,6 +1,7 @@
 # One command each; every target makes its own virtual environment first.
 #
 #   make demo        five agents schedule a real conference (set-up included)
+#   make demo STORE=etcd, STORE=postgresql, STORE=URL: on its servers, or on a store that is there
 #   make demo-gossip five replicas write while their network breaks and heals
 #   make demo-teams  a dozen workers share a queue of jobs and are killed all the time
 #   make demo-rooms  twenty agents book one room in five ways, two of them naive
@@ -41,7 +42,7 @@ $(DEMO_STAMP): pyproject.toml
 	@touch $@
 
 demo: $(DEMO_STAMP)
-	@$(BIN)/python -m demos meetings $(ARGS)
+	@$(BIN)/python -m demos meetings $(if $(STORE),--store '$(STORE)') $(ARGS)
 
 demo-gossip: $(DEMO_STAMP)
 	@$(BIN)/python -m demos gossip $(ARGS)

@@ -1,6 +1,6 @@
 """Five agents in five processes schedule a real conference.
 
-    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--ui] [--out DIR]
+    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--ui] [--store STORE] [--out DIR]
 
 Each organizer takes the talks of its tracks and drives every one through a saga: hold the room, put
 the talk on every attendee's calendar, send notifications, confirm. Rooms are decided by the
@@ -22,6 +22,10 @@ heals, one organizer is killed with SIGKILL while its sagas are in flight, and c
     votes, answers eventual       nobody waits          they merge              none: local,
     preferences,   (PNCounter, LWWRegister, ORSet)                              never waits
     presence
+
+Rooms are decided by an authority on an SQLite file that is started for the run. With `--store etcd`
+three members of etcd are started instead, and their leader is killed half-way; with `--store
+postgresql` one PostgreSQL; and `--store URL` takes a store that is running, and empty.
 
 It writes `report.html`, `rooms.ics` and an agenda of each room and person into `--out`, and ends
 with a table of checks:
@@ -63,6 +67,7 @@ from demos.meetings.programme import ProgrammeError
 from demos.meetings.reading import read
 from demos.meetings.story import NAMES, Options, Story
 from demos.page import add_option
+from demos.servers import ENGINES, INSTALL, missing
 from demos.stage import StageError
 
 if TYPE_CHECKING:
@@ -88,6 +93,9 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         complain.print(f"error: cannot write to {options.out}: {error.strerror}", markup=False)
         return USAGE
+    if options.store in ENGINES and (lacking := missing(options.store)):
+        complain.print(f"error: {lacking} (hint: {INSTALL[options.store]})", markup=False)
+        return BROKEN
     for row in programme.malformed:
         complain.print(f"{options.input}:{row.line}: not scheduled: {row.reason}", markup=False)
     for row in programme.notes:
@@ -129,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-trouble", action="store_true", help="no partition, no kill")
     add("--run-s-max", type=count(1, 3600), default=120, help="give up after so many seconds")
     add_option(parser)
+    add("--store", default="", help="etcd or postgresql: start its servers; or a store's URL")
     add(
         "--out",
         type=Path,
@@ -151,6 +160,7 @@ async def _run(arguments: argparse.Namespace, programme: Programme, folder: Path
         trouble=not arguments.no_trouble,
         run_s_max=float(arguments.run_s_max),
         ui=arguments.ui,
+        store=arguments.store,
     )
     console = Console(highlight=False)
     with Progress(

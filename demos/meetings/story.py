@@ -29,6 +29,7 @@ import transactional
 from demos.meetings.collisions import made_to_collide, shares
 from demos.meetings.programme import save
 from demos.page import page_of_store
+from demos.servers import ENGINES
 from demos.stage import Actor, StageError, Told, free_addresses
 from transactional import Sagas
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 NAMES = ("ada", "bob", "cyd", "dee", "eve", "fay", "gus", "hal", "ida", "jon")
 READY_S_MAX = 30.0
+SERVERS_S_MAX = 90.0  # until the servers of an engine answer that are made for the run
 EQUAL_S_MAX = 30.0
 PARTITION_S_MIN = 2.0  # shorter is no partition: an exchange in flight would bridge it
 DEAD_S = 1.0  # between the kill and the restart; others may resume its sagas meanwhile
@@ -60,6 +62,8 @@ class Options:
     trouble: bool
     run_s_max: float
     ui: str = ""
+    store: str = ""
+    """The engine whose servers are started for the run, or a store's URL; empty: an authority."""
 
 
 @dataclass(slots=True)
@@ -77,6 +81,25 @@ class Outcome:
     trouble: bool = False  # whether the run was told to have some
     killed: str = ""
     left_by_killed: list[str] = field(default_factory=list)  # ids of its sagas in flight
+
+
+async def _check_empty(url: str) -> None:
+    """Raise StageError unless a store can be used by many, and nothing is in it."""
+    if url.partition(":")[0] in {"memory", "sqlite"}:
+        raise StageError(
+            "that store is for one process, and the demo has many",
+            "leave --store out, or give the URL of an authority, etcd or PostgreSQL",
+        )
+    try:
+        async with transactional.open(url) as store:
+            found = await store.scan("", limit=1)
+    except transactional.TransactionalError as error:
+        raise StageError(f"the store cannot be used: {error}", error.hint) from None
+    if found.items:
+        raise StageError(
+            "the store is not empty, and the demo counts what is in there",
+            "give another one: etcd://…/NEW, postgresql://…/DATABASE?schema=NEW",
+        )
 
 
 class Story:
@@ -106,7 +129,8 @@ class Story:
         self.programme = made_to_collide(programme, share, options.collisions, dice)
         self.programme_file = options.folder / "programme.json"
         self._organizers = {name: Actor(name, self._heard) for name in self._names}
-        self._authority = Actor("authority", self._heard, obeys=False)
+        own = options.store in ENGINES
+        self._authority = Actor(options.store if own else "authority", self._heard, obeys=own)
         self._rivals = Actor("rivals", self._heard)
         self._notifier = Actor("notifier", self._heard)
         self._started = time.monotonic()
@@ -162,12 +186,7 @@ class Story:
 
     async def _open(self) -> None:
         save(self.programme_file, self.programme)
-        (address,) = free_addresses(1)
-        database = self._options.folder / "rooms.db"
-        serve = ("transactional", "serve", str(database), "--listen", address)
-        await self._authority.start(*serve, greeting="line")
-        await self._authority.hear("line", timeout_s=READY_S_MAX)
-        self.store_url = f"http://{address}"
+        await self._open_store()
         await self._rivals.start(
             "demos.meetings.rivals",
             *("--store", self.store_url, "--programme", str(self.programme_file)),
@@ -179,7 +198,9 @@ class Story:
         await asyncio.gather(*(self._start_organizer(name) for name in self._names))
         for actor in (self._rivals, self._notifier):
             await actor.hear("ready", timeout_s=READY_S_MAX)
-        self.remark(f"{len(self._names)} organizers, rivals, notifier and the authority are up")
+        deciding = self._options.store if self._options.store in ENGINES else "the authority"
+        here = f" and {deciding}" if self._authority.running else ", on a store that was there,"
+        self.remark(f"{len(self._names)} organizers, rivals, notifier{here} are up")
         if pairs := self.programme.pairs:
             self.remark(f"{len(pairs)} pairs of talks of two organizers want one slot each")
         if self._options.rivals:
@@ -188,6 +209,25 @@ class Story:
         for organizer in self._organizers.values():
             organizer.say("go")
         self.remark("go")
+
+    async def _open_store(self) -> None:
+        """Start what decides, or use what is there."""
+        engine = self._options.store
+        if engine in ENGINES:
+            folder = self._options.folder / "servers"
+            folder.mkdir()
+            await self._authority.start("demos.servers", engine, str(folder))
+            self.store_url = (await self._authority.hear("ready", timeout_s=SERVERS_S_MAX))["url"]
+        elif engine:
+            self.store_url = engine
+            await _check_empty(engine)
+        else:
+            (address,) = free_addresses(1)
+            database = self._options.folder / "rooms.db"
+            serve = ("transactional", "serve", str(database), "--listen", address)
+            await self._authority.start(*serve, greeting="line")
+            await self._authority.hear("line", timeout_s=READY_S_MAX)
+            self.store_url = f"http://{address}"
 
     async def _start_organizer(self, name: str, *more: str) -> None:
         peers = [address for other, address in self._addresses.items() if other != name]
@@ -220,6 +260,10 @@ class Story:
         if self._options.rivals:
             await self._grab(self._options.rivals)
         await self._until_settled(2 / 5)
+        if self._options.store == "etcd":
+            await self._until_settled(1 / 2)
+            told = await self._authority.ask("kill_leader", timeout_s=READY_S_MAX)
+            self.remark(f"SIGKILL to {told['name']}, the leader of three members of etcd")
         if len(self._names) > 1:
             await self._partition()
         await self._until_settled(3 / 4)
