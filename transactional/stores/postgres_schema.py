@@ -134,6 +134,13 @@ INSERT INTO {S}.meta VALUES (true, {FORMAT}, substr(md5(gen_random_uuid()::text)
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 """
 
+# The checksums name each argument once: only so are they put into the expression that asks for
+# them, and need no planning of their own each time.
+# A session plans each statement of a function once, and keeps the plan.  One that was made while
+# the tables were small would read them from end to end when they are large.  Either took about as
+# long as all the rest, with a few thousand rows.
+PLANS: Final = "SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan"
+
 # The arrays of `write`: a request i has its entries at first[i] .. first[i + 1] - 1.
 FUNCTIONS: Final = """
 CREATE FUNCTION {S}.row_checksum_{H}(revision bigint, key text, value bytea, created bigint,
@@ -147,9 +154,9 @@ $body$;
 CREATE FUNCTION {S}.operation_checksum_{H}(name text, minted bigint, content bytea,
     revision bigint, succeeded boolean, time_us bigint) RETURNS bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
-    SELECT substr(sha256(convert_to(name || chr(31) || minted || chr(31) || (content IS NULL)
-        || chr(31) || revision || chr(31) || succeeded || chr(31) || time_us || chr(31), 'UTF8')
-        || coalesce(content, '')), 1, 8)
+    SELECT substr(sha256(convert_to(name || chr(31) || minted || chr(31) || revision || chr(31)
+        || succeeded || chr(31) || time_us || chr(31)
+        || coalesce('=' || encode(content, 'hex'), ''), 'UTF8')), 1, 8)
 $body$;
 
 CREATE FUNCTION {S}.clock_us_{H}() RETURNS bigint LANGUAGE sql VOLATILE AS $body$
@@ -224,7 +231,7 @@ END $body$;
 
 -- Remove what is beyond the limits at once; how many rows of history went.
 CREATE FUNCTION {S}.compact_{H}(p_limits bigint[], p_most bigint) RETURNS bigint
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql {PLANS} AS $body$
 DECLARE
     m {S}.meta; v_before bigint;
 BEGIN
@@ -275,7 +282,7 @@ CREATE FUNCTION {S}.write_{H}(
 RETURNS TABLE (i integer, what smallint, revision bigint, time_us bigint, flag boolean,
     failed integer[], key text, value bytea, created bigint, lease text, "by" text,
     checksum bytea)
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql {PLANS} AS $body$
 #variable_conflict use_column
 DECLARE
     m {S}.meta; was {S}.meta; v_record {S}.operations; v_key {S}.keys; v_row record;
@@ -464,15 +471,16 @@ BEGIN
                     SELECT coalesce(sum(octet_length(h.value)), 0) INTO m.bytes FROM {S}.history h;
                 END IF;
                 IF e_kind[j] = {PUT} THEN
-                    INSERT INTO {S}.keys AS k VALUES (e_key[j], e_value[j], v_revision, v_revision,
-                        e_lease[j], r_by[n], m.time_us, {S}.row_checksum_{H}(v_revision, e_key[j],
-                        e_value[j], v_revision, e_lease[j], r_by[n], m.time_us))
+                    v_created := coalesce((SELECT k.created FROM {S}.keys k
+                        WHERE k.key = e_key[j]), v_revision);
+                    checksum := {S}.row_checksum_{H}(v_revision, e_key[j], e_value[j], v_created,
+                        e_lease[j], r_by[n], m.time_us);
+                    INSERT INTO {S}.keys VALUES (e_key[j], e_value[j], v_revision, v_created,
+                        e_lease[j], r_by[n], m.time_us, checksum)
                         ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
-                            revision = v_revision, lease = EXCLUDED.lease, "by" = EXCLUDED."by",
-                            time_us = EXCLUDED.time_us,
-                            checksum = {S}.row_checksum_{H}(v_revision, k.key, EXCLUDED.value,
-                                k.created, EXCLUDED.lease, EXCLUDED."by", EXCLUDED.time_us)
-                        RETURNING k.created, k.checksum INTO v_created, checksum;
+                            revision = EXCLUDED.revision, lease = EXCLUDED.lease,
+                            "by" = EXCLUDED."by", time_us = EXCLUDED.time_us,
+                            checksum = EXCLUDED.checksum;
                     INSERT INTO {S}.history VALUES (v_revision, e_key[j], e_value[j], v_created,
                         e_lease[j], r_by[n], m.time_us, checksum);
                     v_changed := v_changed + 1;
@@ -491,9 +499,10 @@ BEGIN
                 END IF;
             END LOOP;
             m.revision := v_revision;
+            checksum := {S}.operation_checksum_{H}(r_name[n], r_minted[n], r_content[n],
+                m.revision, v_failed = '{}', m.time_us);
             INSERT INTO {S}.operations VALUES (r_name[n], r_minted[n], r_content[n], m.revision,
-                v_failed = '{}', m.time_us, {S}.operation_checksum_{H}(r_name[n], r_minted[n],
-                r_content[n], m.revision, v_failed = '{}', m.time_us))
+                v_failed = '{}', m.time_us, checksum)
                 ON CONFLICT (name) DO UPDATE SET content = EXCLUDED.content,
                     revision = EXCLUDED.revision, succeeded = EXCLUDED.succeeded,
                     time_us = EXCLUDED.time_us, checksum = EXCLUDED.checksum;
@@ -595,6 +604,7 @@ class Statements:
             "S": quoted,
             "H": self.hash,
             "CHANNEL": "'" + self.channel.replace("'", "''") + "'",
+            "PLANS": PLANS,
             "MOMENTS": str(MOMENTS_MAX),
             "ROW_BYTES": str(ROW_BYTES),
             **{name: str(value) for name, value in globals().items() if type(value) is int},
