@@ -1,6 +1,7 @@
 """Five agents in five processes schedule a real conference.
 
-    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--ui] [--store STORE] [--out DIR]
+    python -m demos meetings [--input FILE] [--agents N] [--seed N] [--store STORE] [--ui]
+                             [--out DIR]
 
 Each organizer takes the talks of its tracks and drives every one through a saga: hold the room, put
 the talk on every attendee's calendar, send notifications, confirm. Rooms are decided by the

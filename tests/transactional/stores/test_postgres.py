@@ -512,7 +512,7 @@ async def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost
     store = await PostgresStore.open(url)
     stale = await PostgresStore.open(f"{url}?reads=standby")
     assert store.capabilities.fault_tolerant
-    assert store.server.host.endswith(f":{primary.port}")
+    assert store._hosts.server.host.endswith(f":{primary.port}")
     acknowledged: list[int] = []
     unknown: list[str] = []
     stop, more = asyncio.Event(), asyncio.Condition()
