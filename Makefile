@@ -9,6 +9,8 @@
 #   make test        every test               make test-fast   laws, units and simulation only
 #   make check       style, types, rooms      make soak        the full counts of every random test
 #   make bench       figures of the README    make clean       forget the environment and caches
+#   make check-newest        the pure tests under the newest CPython that can be had (Pyodide's)
+#   make check-without-face  all but `convoca/` without it
 #   make sbom        bill of materials        make lock        renew requirements-dev.lock
 #   make images      the pictures of docs/images, from the tests that drive the page in Chromium
 #   make docs        the pages of docs/ as a site, in out/docs
@@ -77,6 +79,24 @@ check: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python tools/advisories.py
+
+# The newest CPython that can be had without installing one: Pyodide's, from npm. There are no
+# processes, sockets or threads in it, so it runs what is pure.
+NEWEST := out/newest
+PURE   := tests/crdt tests/replication/protocol tests/replication/test_version.py
+check-newest: $(STAMP)
+	@test -d $(NEWEST)/node_modules/pyodide || npm install --no-audit --no-fund --silent --prefix $(NEWEST) pyodide
+	@test -d $(NEWEST)/site/hypothesis || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $(NEWEST)/site hypothesis==6.150.0 sortedcontainers
+	@node tools/newest.mjs $(CURDIR) $(CURDIR)/$(NEWEST)/site $(CURDIR)/$(NEWEST)/node_modules/pyodide/pyodide.mjs -q -p no:cacheprovider -p pytest_asyncio.plugin -p _hypothesis_pytestplugin -p crdt.testing.pytest_plugin -m 'not processes' $(ARGS) $(PURE)
+
+# The face is a face: in a copy in which `import convoca` fails the three packages, their tests and
+# the demos that do not use it pass.
+check-without-face: $(STAMP)
+	@rm -rf out/faceless && mkdir -p out/faceless
+	@git ls-files -z --cached --others --exclude-standard | grep -zv '^convoca/\|^tests/convoca/\|^tests/page' | xargs -0 cp --parents -t out/faceless
+	@echo 'raise ImportError("the face is gone")' > out/faceless/convoca.py
+	@cd out/faceless && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m demos meetings && PYTHONPATH=. $(CURDIR)/$(BIN)/python -m demos gossip --simulate 20
+	@cd out/faceless && PYTHONPATH=. $(CURDIR)/$(BIN)/python $(PYTEST) -p no:cacheprovider tests/crdt tests/replication tests/transactional $(ARGS)
 
 # A bill of materials of what a user installs, in out/.
 sbom: $(STAMP)

@@ -13,7 +13,6 @@ that is installed.
 from __future__ import annotations
 
 import re
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,6 +86,8 @@ def _error(package: str, place: Path | None, here: Path, what: str) -> ImportErr
 
 def _culprits(package: str) -> list[str]:
     """The other distributions that ship files of that name, as `NAME VERSION`."""
+    from importlib import metadata  # noqa: PLC0415 - it loads parsers of mail and archives
+
     found = set()
     for each in metadata.distributions():
         name = each.metadata["Name"] or "?"

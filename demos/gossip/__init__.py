@@ -42,8 +42,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import transactional
-from convoca import PageError
-from convoca.page import Page
+from crdt import ConvocaError
 from demos.closing import close
 from demos.gossip.processes import Processes
 from demos.gossip.screen import Screen, curves
@@ -86,9 +85,11 @@ def main(arguments: list[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="convoca-gossip-"))
     try:
         return asyncio.run(_run(options, names, script, folder))
-    except (PageError, StageError) as error:
+    except (ConvocaError, StageError) as error:
+        if isinstance(error, ConvocaError) and error.code != "page":
+            raise
         complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return USAGE if isinstance(error, PageError) else BROKEN
+        return BROKEN if isinstance(error, StageError) else USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
         complain.print("interrupted: every process was stopped")
         return BROKEN
@@ -181,7 +182,8 @@ async def _run_with_page(
     console: Console,
 ) -> Outcome:
     """Real nodes, a store for what they book, and the page; Ctrl-C ends the writing."""
-    from demos.gossip.shown import Shown  # noqa: PLC0415 - only a run that is shown needs it
+    from convoca.page import Page  # noqa: PLC0415 - only a run that is shown needs it
+    from demos.gossip.shown import Shown  # noqa: PLC0415 - as above
 
     authority = Actor("authority", lambda _name, _told: None, obeys=False)
     file = str(folder / "store.db")

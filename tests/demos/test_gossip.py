@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -316,3 +317,19 @@ def test_a_sparkline_loses_no_peak() -> None:
     line = sparkline([0] * 50 + [9] + [0] * 50, 10)
     assert line.count("█") == 1
     assert len(line) <= 10
+
+
+@pytest.mark.demo
+@pytest.mark.processes
+@pytest.mark.parametrize("words", [["gossip", "--simulate", "5"], ["meetings", "--help"]])
+def test_demos_of_the_packages_below_do_not_need_the_face(tmp_path: Path, words: list[str]) -> None:
+    """With a `convoca` that cannot be imported they run: it is a face, and no fourth engine."""
+    (tmp_path / "convoca.py").write_text('raise ImportError("the face is gone")')
+    root = Path(__file__).resolve().parent.parent.parent
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "demos", *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert "the face is gone" not in done.stderr
+    assert done.returncode == 0, done.stderr
