@@ -15,7 +15,7 @@ from demos.meetings.programme import (
     Talk,
     checked,
 )
-from transactional import Meeting, TransactionalError, read_calendar
+from transactional import InvalidTimeError, Meeting, TransactionalError, read_calendar
 
 
 def from_ics(data: bytes, zone: str | None = None) -> Programme:
@@ -28,7 +28,10 @@ def from_ics(data: bytes, zone: str | None = None) -> Programme:
         read = read_calendar(data, zone=zone)
     except TransactionalError as error:
         text = str(error).removesuffix(" (nothing was written)")
-        raise ProgrammeError(text, "a calendar file opens with BEGIN:VCALENDAR") from error
+        hint = "a calendar file opens with BEGIN:VCALENDAR"
+        if isinstance(error, InvalidTimeError):
+            hint = "give --zone an IANA name, such as Europe/Berlin"
+        raise ProgrammeError(text, hint) from error
     left_out = {(remark.line, remark.text) for remark in read.left_out}
     talks: dict[str, Talk] = {}
     for meeting in read.meetings:

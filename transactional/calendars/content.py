@@ -108,12 +108,7 @@ def components(data: bytes) -> Content:
         named = _NAME.match(text)
         name = named[1].upper() if named else ""
         if name == "BEGIN":
-            begun = Component(text.partition(":")[2].strip().upper(), line)
-            if open_:
-                open_[-1].parts.append(begun)
-            elif begun.name == "VCALENDAR":
-                content.calendars.append(begun)
-            open_.append(begun)
+            _begin(content, open_, Component(text.partition(":")[2].strip().upper(), line))
         elif name == "END":
             _end(open_, text.partition(":")[2].strip().upper())
         elif name in _PROPERTIES and open_:
@@ -124,6 +119,17 @@ def components(data: bytes) -> Content:
     if not content.calendars:
         raise InvalidRequestError("no iCalendar file: there is no BEGIN:VCALENDAR")
     return content
+
+
+def _begin(content: Content, open_: list[Component], begun: Component) -> None:
+    """Put a component where it stands: in an open one, or by itself."""
+    if open_:
+        open_[-1].parts.append(begun)
+    elif begun.name == "VCALENDAR":
+        content.calendars.append(begun)
+    elif content.calendars:  # what stands behind a calendar is of it
+        content.calendars[-1].parts.append(begun)
+    open_.append(begun)
 
 
 def _property(name: str, text: str, split: Callable[[str], Any]) -> Property:
@@ -176,7 +182,7 @@ def _unfolded(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _decoded(line: int, raw: bytes, content: Content) -> str:
     try:
-        return raw.decode()
+        return raw.decode().lstrip("\ufeff")  # of a file that was put behind another one
     except UnicodeDecodeError:
         content.notes.append((line, "the line is not UTF-8; it is read as Windows-1252"))
         return raw.decode("cp1252", errors="replace")

@@ -182,7 +182,7 @@ class _Event:
             own = start.zone if end.params.get("TZID") is None else None
             lengths.append(self._until(start, moment_of(end, end.value, self.clocks, own)))
         if duration is not None:
-            lengths.append(length_of(duration.value))
+            lengths.append(_in_days(length_of(duration.value), start))
         if start.whole_day and any(length.rest for length in lengths):
             raise InvalidTimeError("a whole day ends at a time of day")
         if len({_end_of(start, length) for length in lengths}) > 1:
@@ -207,6 +207,12 @@ class _Event:
         if start.whole_day or (midnights and end.wall > start.wall):
             return Length((end.wall - start.wall).days)
         return Length(0, end.instant - start.instant)
+
+
+def _in_days(length: Length, start: Moment) -> Length:
+    """The length of whole days in days, where it is written in hours."""
+    days, rest = divmod(length.rest, _DAY)
+    return Length(length.days + days) if start.whole_day and not rest else length
 
 
 def _end_of(start: Moment, length: Length) -> datetime:
@@ -655,8 +661,11 @@ class _Reading:
     ) -> list[datetime]:
         """Which occurrences an EXDATE or RECURRENCE-ID means: by instant, else by its day."""
         timed = not moment.whole_day
-        if timed and moment.instant in found:
-            return [moment.instant]
+        try:
+            if timed and moment.instant in found:
+                return [moment.instant]
+        except InvalidTimeError:
+            return []  # beyond all years: the least date of a program that had none
         if timed and not series.start.whole_day and moment.wall.time() != time(0):
             return []
         zone, day = series.start.zone, moment.wall.date()
