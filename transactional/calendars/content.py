@@ -122,7 +122,14 @@ def components(data: bytes) -> Content:
 
 
 def _begin(content: Content, open_: list[Component], begun: Component) -> None:
-    """Put a component where it stands: in an open one, or by itself."""
+    """Put a component where it stands: in an open one, or by itself.
+
+    A calendar is in nothing, and an event in nothing but a calendar: what is open is not complete.
+    """
+    if begun.name == "VCALENDAR":
+        open_.clear()
+    elif begun.name == "VEVENT":
+        del open_[1:]
     if open_:
         open_[-1].parts.append(begun)
     elif begun.name == "VCALENDAR":
