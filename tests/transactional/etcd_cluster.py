@@ -51,6 +51,7 @@ class Links:
         self.slow: set[int] = set()
         self.ports: list[int] = []
         self._open: dict[asyncio.Task[None], frozenset[int]] = {}
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -63,6 +64,7 @@ class Links:
                     await self._serve(member, reader, writer)
 
                 server = await asyncio.start_server(serve, "127.0.0.1", 0)
+                self._servers.append(server)
                 self.ports.append(server.sockets[0].getsockname()[1])
 
         asyncio.run_coroutine_threadsafe(all_(), self._loop).result(10)
@@ -120,8 +122,19 @@ class Links:
         self._loop.call_soon_threadsafe(self.cut.clear)
 
     def stop(self) -> None:
+        async def all_() -> None:
+            for server in self._servers:
+                server.close()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            await asyncio.sleep(0.05)  # transports that were closed let go of their sockets
+
+        asyncio.run_coroutine_threadsafe(all_(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
 
 class EtcdCluster:
