@@ -53,6 +53,7 @@ class Links:
         self._open: dict[asyncio.Task[None], frozenset[int]] = {}
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda *_: None)  # it complains of links that were cut
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
@@ -172,7 +173,7 @@ class EtcdCluster:
         """Return the URL of a store by its name, through some members."""
         chosen = self.members if only is None else [self.members[n] for n in only]
         addresses = ",".join(member.address for member in chosen)
-        return f"etcd://{addresses}/{name}?request_s=2"
+        return f"etcd://{addresses}/{name}?request_s=4"
 
     def pids(self) -> list[int]:
         return [pid for member in self.members if (pid := member.pid) is not None]

@@ -111,7 +111,10 @@ class EtcdMember:
         if self._process is None or self._process.poll() is not None:
             return None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        return next(iter(map(int, children.read_text().split())), None)
+        try:
+            return next(iter(map(int, children.read_text().split())), None)
+        except OSError:  # it ended just now
+            return None
 
     def signal(self, number: int) -> None:
         """Send it a signal; of SIGKILL the end is awaited."""

@@ -122,9 +122,13 @@ READS_MAX: Final = 100
 FIRST_PAGE: Final = 32
 """Keys of a scan that are read at first; the next ones by how large these are."""
 BEHIND_US: Final = 2_000
-"""The clock may be this far behind the wall, and as much more for each commit since then..."""
+"""The clock may be this far behind the wall; twice as far for each commit that had to be sent again
+because somebody set it, up to a fifth of a second or ``BEHIND_ROUNDS`` round trips..."""
 BEHIND_US_MAX: Final = 200_000
-"""... but no further.  Setting it makes all commits on their way go round once more."""
+BEHIND_ROUNDS: Final = 8
+CALMED: Final = 0.9995
+"""... and less again by this factor for each commit that had not.  Setting the clock makes all that
+are on their way go round once more: who is alone sets it often, and who is in a crowd seldom."""
 AWAY_S_MAX: Final = 30 * 86_400.0
 """How far the wall clock may be from the store's time when it is opened."""
 SPARE_S: Final = 900.0
@@ -308,6 +312,8 @@ class EtcdStore:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._resent = 0
+        self._behind_us = float(BEHIND_US)
+        self._round_s = 0.0
 
     @classmethod
     async def open(
@@ -629,9 +635,7 @@ class EtcdStore:
         if next_us > self._time.last_us:
             self._time.resume(next_us, self._clock.elapsed_s())
         wall_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
-        since = max(0, revision - base.revision)
-        behind_us = min(BEHIND_US_MAX, BEHIND_US * (1 + since))
-        if wall_us - next_us >= behind_us or next_us <= self._told_us:
+        if wall_us - next_us >= self._behind_us or next_us <= self._told_us:
             return max(wall_us, self._told_us + 1)
         return None
 
@@ -723,6 +727,7 @@ class EtcdStore:
                     f" {self._bytes_max} bytes (--max-request-bytes, request_bytes_max= in the URL)"
                 )
             self._setting += built.sets_clock
+            begun_s = self._clock.elapsed_s()
             try:
                 answer = await self._ask(txn, repeatable=not built.writes_anything)
             except Lost as error:
@@ -735,10 +740,14 @@ class EtcdStore:
                 continue
             finally:
                 self._setting -= built.sets_clock
+            self._round_s += (self._clock.elapsed_s() - begun_s - self._round_s) / 8
             commit = built.outcome(answer)
             if commit is not None:
+                self._behind_us = max(BEHIND_US, self._behind_us * CALMED)
                 return commit
             self._resent += 1
+            most_us = max(BEHIND_US_MAX, BEHIND_ROUNDS * self._round_s * 1e6)
+            self._behind_us = min(most_us, 2 * self._behind_us)
         raise UnavailableError("the clock of the store is set all the time")
 
     async def _forget(self, op_id: str, revision: int) -> None:

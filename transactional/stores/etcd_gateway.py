@@ -175,6 +175,9 @@ class Gateway:
     ) -> Document:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self.request_s
+        # Each endpoint can be asked in time, though the others do not answer.
+        others = len(self.endpoints) - 1
+        attempt_s = min(ATTEMPT_S, self.request_s / (others + 2)) if others else self.request_s
         reason = "no endpoint"
         renewed = False
         data = body.encode()
@@ -184,7 +187,7 @@ class Gateway:
                 left_s = deadline_s - loop.time()
                 if left_s <= 0:
                     break
-                wait_s = min(left_s, ATTEMPT_S) if repeatable else left_s
+                wait_s = min(left_s, attempt_s) if repeatable else left_s
                 try:
                     answer = await self._post(endpoint, path, data, wait_s)
                 except _Unsent as error:
@@ -345,10 +348,15 @@ class Gateway:
         headers = {"Authorization": self._token} if self._token is not None else {}
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_connect=CONNECT_S)
         try:
-            async with self._session.post(
-                f"{endpoint.url}/v3{path}", data=body.encode(), headers=headers, timeout=timeout
-            ) as response:
+            # A member that stands still takes the connection, and says nothing.
+            async with asyncio.timeout(ATTEMPT_S):
+                response = await self._session.post(
+                    f"{endpoint.url}/v3{path}", data=body.encode(), headers=headers, timeout=timeout
+                )
+            try:
                 yield self._lines(endpoint, response), response.close
+            finally:
+                response.close()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"the stream of {endpoint.url}: {words(error)}") from error
         except RuntimeError as error:  # aiohttp's session is closed
