@@ -32,6 +32,9 @@ INSTALL = {
 LIFE_S = 1800
 """No server outlives this, whatever becomes of the process that started it."""
 
+GUARD = f'"$@" & read -t {LIFE_S} _; kill -9 $!'
+"""Runs a program until what started it ends, however it ends: the pipe is closed then."""
+
 
 def required(engine: str) -> bool:
     """Say whether ``CONVOCA_REQUIRE`` names the engine."""
@@ -92,7 +95,7 @@ class EtcdMember:
         here = f"http://127.0.0.1:{self.client}"
         self._process = subprocess.Popen(
             [
-                "timeout", str(LIFE_S), program, "--name", self.name,
+                "bash", "-c", GUARD, "guard", program, "--name", self.name,
                 "--data-dir", str(self.directory), "--log-level", "fatal", "--logger", "zap",
                 "--listen-client-urls", here, "--advertise-client-urls", here,
                 "--listen-peer-urls", f"http://127.0.0.1:{self.peer}",
@@ -100,6 +103,7 @@ class EtcdMember:
                 "--initial-cluster", cluster, "--initial-cluster-token", token,
                 "--heartbeat-interval", "100", "--election-timeout", "1000", *self.options,
             ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -107,7 +111,7 @@ class EtcdMember:
 
     @property
     def pid(self) -> int | None:
-        """Of etcd itself and not of the ``timeout`` around it; None if it does not run."""
+        """Of etcd itself and not of its guard; None if it does not run."""
         if self._process is None or self._process.poll() is not None:
             return None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -122,6 +126,8 @@ class EtcdMember:
         if number == signal.SIGKILL:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
         elif (pid := self.pid) is not None:
             os.kill(pid, number)
 

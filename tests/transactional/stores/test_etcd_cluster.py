@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("etcd cluster")]
 
 PATIENT = t.Retry(attempts_max=100_000, deadline_s=60.0)
 KINDS = ["kill", "pause", "isolate", "slow_down"]
+SAMPLED = [workload for workload in WORKLOADS if workload != "queue"]
+"""Without soak; a queue in this much trouble takes minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ async def test_a_minority_acknowledges_nothing(cluster: EtcdCluster) -> None:
     await outside.close()
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", WORKLOADS if SOAK else SAMPLED)
 async def test_histories_in_trouble_are_linearizable(
     cluster: EtcdCluster, workload: str, tmp_path: Path
 ) -> None:
@@ -216,6 +218,7 @@ async def test_answers_that_are_dropped_after_the_commit(cluster: EtcdCluster) -
     await relay.stop()
 
 
+@pytest.mark.skipif(not SOAK, reason="a minute or more of a broken cluster: see make soak")
 async def test_clients_get_on_though_the_rest_stays_broken(cluster: EtcdCluster) -> None:
     """Liveness: random faults, then two members whole and one broken for good: all get on.
 
