@@ -349,7 +349,7 @@ class SQLiteStore:
             if not self._state.scrub():
                 return
             self._file.lock.mark(unclean=False)
-        except (sqlite3.Error, OSError, sqlite_scrub.HeldUpError) as error:
+        except Exception as error:  # noqa: BLE001 whatever it is, the only writer goes on
             _log.warning("forgotten values may still lie in the file, to be tried again: %s", error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._tell_cleaned)

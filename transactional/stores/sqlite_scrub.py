@@ -60,7 +60,8 @@ TURNS_MAX: Final = 8
 """After so many times the rest is done in one step, however much it is."""
 
 _LOCK_BYTE: Final = 1 << 30  # where SQLite locks; the page that holds it is never used
-_ROOT, _FREE, _OVERFLOW_FIRST, _OVERFLOW_NEXT, _TREE = range(1, 6)  # of the pointer map
+_ROOT, _FREE, _TREE = 1, 2, 5  # of the pointer map
+_OVERFLOW: Final = frozenset({3, 4})  # the first, and the next ones
 _TABLE_LEAF, _TABLE_INSIDE, _INDEX_LEAF, _INDEX_INSIDE = 0x0D, 0x05, 0x0A, 0x02
 _FRAME_HEAD: Final = struct.Struct(">IIII")  # page, size of the database, two salts
 
@@ -91,7 +92,8 @@ class Scrubber:
     @property
     def pages_left(self) -> int:
         """How many pages are to be looked at; 0 outside of a round."""
-        return 0 if self._todo is None else len(self._todo) - self._at + len(self._again)
+        todo = self._todo  # another thread asks
+        return 0 if todo is None else max(0, len(todo) - self._at) + len(self._again)
 
     @property
     def next_s(self) -> float:
@@ -252,7 +254,7 @@ class _File:
             self._clear(number, page, gaps)
             for first, size in chains:
                 self._clean_chain(first, size)
-        elif kind not in {_OVERFLOW_FIRST, _OVERFLOW_NEXT}:  # looked at from the page of its cell
+        elif kind not in _OVERFLOW:  # looked at from the page of its cell
             raise NotUnderstoodError(f"page {number} is of kind {kind}")
 
     def _clean_chain(self, number: int, size: int) -> None:
@@ -260,8 +262,8 @@ class _File:
         room = self._usable - 4
         while size > room:
             number, size = int.from_bytes(self._read_some(number, 4)), size - room
-        page = self._read(number, 1)
-        if int.from_bytes(page[:4]):
+        page = self._read_some(number, self._page_bytes)
+        if int.from_bytes(page[:4]) or self._kind(number) not in _OVERFLOW:
             raise NotUnderstoodError(f"page {number} is not the last of its value")
         self._clear(number, page, [(4 + size, self._usable)])
 

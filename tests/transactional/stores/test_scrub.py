@@ -248,6 +248,23 @@ async def test_a_file_whose_pages_cannot_be_told_is_rebuilt(
     assert sqlite_file.verify(path) == []
 
 
+async def test_what_hinders_it_is_told_and_the_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is: a sick disk, or a fault of ours. It is tried again, here at the end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_scrub._File, "clean", lambda *_: 1 / 0)
+        store = await SQLiteStore.open(tmp_path / "s.db")
+        await fill(store, random.Random(12), 3)
+        await store.commit([], [t.DeletePrefix("person/", forget=True)])
+        await store.commit([], [t.Put("a", b"")])
+        assert store.figures()["scrub_pages"] > 0
+        assert "forgotten values may still lie in the file" in caplog.text
+    await store.close()
+    assert found(tmp_path) == 0
+    assert sqlite_file.verify(tmp_path / "s.db") == []
+
+
 # --- what means nothing --------------------------------------------------------------------------
 
 
@@ -273,6 +290,42 @@ async def test_what_is_overwritten_is_read_by_nobody(tmp_path: Path) -> None:
     await fill(store, random.Random(10), 10)
     await store.close()
     assert sqlite_file.verify(path) == []
+
+
+@pytest.mark.parametrize("leads", ["nowhere", "behind the file", "to a tree"])
+async def test_a_value_that_goes_on_where_none_can_is_left_alone(
+    tmp_path: Path, leads: str
+) -> None:
+    """Its last page would be overwritten: it is one of a value's own, or nothing is written."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    await store.commit([], [t.Put("large", b"x" * 6000), t.Put("small", b"y" * 100)])
+    await store.close()
+    content = bytearray(path.read_bytes())
+    pages = len(content) // 4096
+    pointers = []
+    for page in range(3, pages + 1):
+        start = 4096 * (page - 1)
+        if content[start] == 0x0A:
+            _, chains = sqlite_scrub._gaps(bytes(content[start : start + 4096]), 0, 4096)
+            pointers += [(start, content.find(chain.to_bytes(4), start)) for chain, _ in chains]
+    tree = next(n for n in range(3, pages) if content[4096 * (n - 1)] == 0x0A)
+    to = {"nowhere": 0, "behind the file": pages + 1, "to a tree": tree}[leads]
+    assert pointers
+    for _, at in pointers:
+        content[at : at + 4] = to.to_bytes(4)
+    path.write_bytes(content)
+    fd = os.open(path, os.O_RDWR)
+    file = sqlite_scrub._File(fd)
+    file._zeros = b"\xa5" * 4096  # whatever is written shows
+    for start, _ in pointers:
+        with pytest.raises(NotUnderstoodError):
+            file.clean([start // 4096 + 1])
+    os.close(fd)
+    new = path.read_bytes()
+    assert len(new) == len(content)
+    touched = {n // 4096 for n, (a, b) in enumerate(zip(content, new, strict=True)) if a != b}
+    assert touched <= {start // 4096 for start, _ in pointers}  # their own gaps
 
 
 async def test_a_page_that_is_damaged_is_refused_or_left_within_its_bounds(tmp_path: Path) -> None:
