@@ -43,6 +43,7 @@ from rich.console import Console
 
 import transactional
 from crdt import ConvocaError
+from demos.arguments import count
 from demos.closing import close
 from demos.gossip.processes import Processes
 from demos.gossip.screen import Screen, curves
@@ -53,7 +54,7 @@ from demos.gossip.verdict import judge
 from demos.stage import Actor, StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from demos.gossip.cluster import Cluster
     from demos.gossip.script import Step
@@ -110,14 +111,6 @@ def _script(options: argparse.Namespace, names: Sequence[str]) -> list[Step]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def count(least: int, most: int) -> Callable[[str], int]:
-        def checked(text: str) -> int:
-            if not text.isdecimal() or not least <= int(text) <= most:
-                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-            return int(text)
-
-        return checked
-
     parser = argparse.ArgumentParser(
         prog="python -m demos gossip", description=(__doc__ or "").splitlines()[0]
     )

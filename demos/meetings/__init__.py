@@ -64,6 +64,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from demos.arguments import count
 from demos.meetings.programme import ProgrammeError
 from demos.meetings.reading import read
 from demos.meetings.story import NAMES, Options, Story
@@ -72,8 +73,6 @@ from demos.servers import ENGINES, INSTALL, missing
 from demos.stage import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from demos.meetings.programme import Programme
 
 DATA = Path(__file__).parent.parent / "data" / "fosdem-2025.csv"
@@ -115,14 +114,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def count(least: int, most: int) -> Callable[[str], int]:
-        def checked(text: str) -> int:
-            if not text.isdecimal() or not least <= int(text) <= most:
-                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-            return int(text)
-
-        return checked
-
     parser = argparse.ArgumentParser(
         prog="python -m demos meetings", description=(__doc__ or "").splitlines()[0]
     )

@@ -32,19 +32,16 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from demos.arguments import count
 from demos.closing import close, show
 from demos.orders.story import Options, Outcome, Story
 from demos.orders.verdict import judge
 from demos.page import add_option
 from demos.stage import StageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BROKEN = 5
 
@@ -67,14 +64,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def count(least: int, most: int) -> Callable[[str], int]:
-        def checked(text: str) -> int:
-            if not text.isdecimal() or not least <= int(text) <= most:
-                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-            return int(text)
-
-        return checked
-
     parser = argparse.ArgumentParser(
         prog="python -m demos orders", description=(__doc__ or "").splitlines()[0]
     )

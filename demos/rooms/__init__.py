@@ -39,17 +39,14 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from demos.arguments import count
 from demos.closing import Check, close, show
 from demos.rooms.story import Outcome, Row, Story
 from demos.rooms.ways import CAS, DICT, HOLD, LOCK, LWW, NAIVE
 from demos.stage import StageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BROKEN = 5
 AGENTS_MAX = 60
@@ -74,14 +71,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def count(least: int, most: int) -> Callable[[str], int]:
-        def checked(text: str) -> int:
-            if not text.isdecimal() or not least <= int(text) <= most:
-                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-            return int(text)
-
-        return checked
-
     parser = argparse.ArgumentParser(
         prog="python -m demos rooms", description=(__doc__ or "").splitlines()[0]
     )

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from demos.arguments import count
 from demos.closing import Check, close, show
 from demos.page import add_option
 from demos.stage import StageError
@@ -40,7 +41,7 @@ from demos.teams.story import Options, Outcome, Story
 from transactional import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 BROKEN = 5
 
@@ -63,14 +64,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    def count(least: int, most: int) -> Callable[[str], int]:
-        def checked(text: str) -> int:
-            if not text.isdecimal() or not least <= int(text) <= most:
-                raise argparse.ArgumentTypeError(f"a number from {least} to {most}, not {text!r}")
-            return int(text)
-
-        return checked
-
     parser = argparse.ArgumentParser(
         prog="python -m demos teams", description=(__doc__ or "").splitlines()[0]
     )

@@ -8,6 +8,8 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import transactional as t
 from tests.transactional.conftest import HandClock
 from transactional import WorkQueue
@@ -15,8 +17,6 @@ from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    import pytest
 
     from tests.transactional.engines import Engine
 
@@ -113,6 +113,29 @@ async def test_a_lone_worker_looks_and_commits() -> None:
     assert calls["commit"] <= 2.2 * jobs
     assert calls.total() <= 5.5 * jobs
     assert rows <= 4 * jobs
+
+
+@pytest.mark.parametrize("lane", [None, "full"])
+async def test_a_claim_costs_the_same_however_many_wait(lane: str | None) -> None:
+    """Ten wait, or a thousand, or as many of a lane that is full: as many calls and rows."""
+    asked = []
+    for waiting in (10, 1000):
+        base = MemoryStore(clock=HandClock().clock())
+        store = Counting(base)
+        queue = WorkQueue(store, "q", lanes={"full": 1})
+        await queue.put("first", lane="full", priority=9)
+        held = await queue.claim("bob")
+        await asyncio.gather(*(queue.put(f"w{n}", lane=lane, priority=5) for n in range(waiting)))
+        await asyncio.gather(*(queue.put(f"j{n}") for n in range(10)))
+        store.calls.clear()
+        store.rows = 0
+        jobs = [job for _ in range(5) for job in await queue.claim("ann")]
+        asked.append((store.calls.total(), store.rows))
+        assert [job.id for job in jobs] == [f"{'j' if lane else 'w'}{n}" for n in range(5)]
+        assert [job.id for job in held] == ["first"]
+        await queue.close()
+        await base.close()
+    assert asked[0] == asked[1]
 
 
 @asynccontextmanager
