@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import transactional
-from convoca import PageError
-from convoca.page import Page
 from demos.stage import StageError
 
 if TYPE_CHECKING:
@@ -44,6 +42,9 @@ async def page_of_store(
     if not listen:
         yield
         return
+    from convoca import PageError  # noqa: PLC0415 - a demo that is not shown needs no face
+    from convoca.page import Page  # noqa: PLC0415 - as above
+
     try:
         async with (
             transactional.open(url) as store,
