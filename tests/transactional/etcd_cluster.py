@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SLOW_S = 0.03
 """What is added to each piece on its way to or from a slow member: loopback takes 0.0003 s."""
 
+CUT_S = 2.0
+"""How long a connection over a cut link is left without an answer."""
+
 
 def owner_of(port: int, pids: list[int]) -> int | None:
     """Return which of the processes has the connection whose own end is the port."""
@@ -78,6 +81,9 @@ class Links:
         up = None
         try:
             if pair in self.cut or source is None:
+                # Held for a while, as a lost packet would: who is refused dials again at once, and
+                # to look who he is takes the thread that carries the heartbeats of the others.
+                await asyncio.sleep(CUT_S)
                 return
             self._open[task] = pair
             up_reader, up = await asyncio.open_connection(

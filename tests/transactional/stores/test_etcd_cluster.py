@@ -218,7 +218,6 @@ async def test_answers_that_are_dropped_after_the_commit(cluster: EtcdCluster) -
     await relay.stop()
 
 
-@pytest.mark.skipif(not SOAK, reason="a minute or more of a broken cluster: see make soak")
 async def test_clients_get_on_though_the_rest_stays_broken(cluster: EtcdCluster) -> None:
     """Liveness: random faults, then two members whole and one broken for good: all get on.
 
