@@ -804,14 +804,15 @@ class WorkQueue:
 
     async def _read_for(self, draft: Draft, requests: Sequence[Request], kept: Kept | None) -> None:
         """Read together what all of them will look at."""
+        wanted = sum(request.wanted for request in requests)
+        share = await self._fair_share(draft.now_us // TURN_US, requests) if wanted else None
         keys = [key for request in requests for key in request.keys]
         reads: list[Awaitable[object]] = []
         if keys:
             reads.append(draft.load(keys))
         if any(request.timely for request in requests):
             reads.append(self._tell_time(draft))
-        if wanted := sum(request.wanted for request in requests):
-            share = await self._fair_share(draft.now_us // TURN_US, requests)
+        if share is not None:
             look = any(request.look for request in requests)
             if kept is not None and not look and kept.serves(wanted, share, draft.now_us):
                 draft.look_at(kept)

@@ -386,7 +386,7 @@ def test_the_log_checker_knows_right_from_wrong(
 class NoLookAtTheClaim(Draft):
     """Ends a job for whoever says that it is his."""
 
-    async def held(self, job, session, token, worker):
+    async def held(self, job, session, token, worker, known=None):
         key = self._layout.claimed(job)
         await self.load([key])
         if self._seen[key] is None:
@@ -409,7 +409,7 @@ class ForgetsTheNextJob(Draft):
     async def claim(self, count, worker, session, *, look):
         found = await super().claim(count, worker, session, look=look)
         if found.jobs and int(found.jobs[0].content.order[-6:-4], 10) % 7 == 0:
-            self.back_to(({}, {}, [], {}, []))
+            self.back_to((0, 0, {}, 0))
             return replace(found, jobs=(), more=False)
         return found
 
