@@ -1,0 +1,53 @@
+"""What the pages say of the command lines is what these know: verb for verb, both ways."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from convoca.cli.main import parser as convoca_parser
+from replication.cli.command_line import parser as replication_parser
+from transactional.cli.command import parser as of_commands
+from transactional.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")]
+PARSERS = {
+    "convoca": convoca_parser(),
+    "python -m replication": replication_parser(),
+    "python -m transactional": of_commands(COMMANDS),
+}
+SAID = re.compile(
+    r"(?<![\w/-])(convoca|python -m replication|python -m transactional) ([a-z]+)(?: ([a-z]+))?"
+)
+CODE = re.compile(r"^```console\n.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_of_verbs_is_what_the_command_knows() -> None:
+    """`python tools/verbs_page.py` writes it anew."""
+    spec = importlib.util.spec_from_file_location("verbs_page", ROOT / "tools" / "verbs_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page()
+
+
+def choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    groups = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    return {} if not groups else dict(groups[0].choices)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_that_a_page_types_is_there(page: Path) -> None:
+    """In sessions and in code within a line."""
+    for code in CODE.findall(page.read_text(encoding="utf-8")):
+        for program, verb, second in SAID.findall(code):
+            known = choices(PARSERS[program])
+            assert verb in known, f"{program} {verb}"
+            inner = choices(known[verb])
+            assert not second or not inner or second in inner, f"{program} {verb} {second}"
