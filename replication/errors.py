@@ -230,8 +230,9 @@ class NoJournalError(JournalError):
 
     code: ClassVar[str] = "no-journal"
     hint = (
-        "give it one: Agent(name, journal='ada.db'), `up --journal ada.db`; or wait for the disks "
-        "of others (`replicated`), or until another agent shows it (`seen` there)"
+        "give it one: `journal='ada.db'` in Agent(...) or join(...), `up --journal ada.db`. What "
+        "was written can be waited for on the disks of others (`replicated`), or until one shows "
+        "it (`seen` there)"
     )
 
 

@@ -187,6 +187,10 @@ class Step:
     crashes_max: int = 3
     probe: Probe | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, StepKind):
+            raise InvalidRequestError(f"kind of {self.name!r} is a StepKind, not {self.kind!r}")
+
     @property
     def decides(self) -> bool:
         """Whether it is a pivot that cannot be undone: if it happened, there is only forward."""

@@ -335,6 +335,8 @@ class Sagas:
         Raises:
             UnknownSagaError: there is no such run.
         """
+        if self._lease is None and not (await self.store.scan(self.layout.worker(), limit=1)).items:
+            log.warning("%s waits for saga %r, and no worker drives any", self.name, run_id)
         while True:
             task = self._driving.get(run_id)
             if task is not None:

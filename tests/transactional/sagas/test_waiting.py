@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -11,9 +12,11 @@ from tests.transactional.sagas.actions import Actions, until, worker
 from transactional import (
     AwaitSignal,
     Child,
+    InvalidRequestError,
     Retry,
     RetryLater,
     Saga,
+    Sagas,
     SagaState,
     Sleep,
     Step,
@@ -126,3 +129,20 @@ async def test_child_sagas(store):
         run = await sagas.execute("parent", "p2")
         assert run.state is SagaState.COMPENSATED
         assert actions.log == ["a", "x", "y", "-x", "-a"]
+
+
+async def test_a_client_that_waits_where_nobody_works_says_so(store, caplog):
+    """Counterexample: without `async with` the call hung, and not a word was said."""
+    saga = Saga("order", [Actions().step("reserve")])
+    with caplog.at_level("WARNING", "transactional.sagas"), suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await Sagas(store, [saga]).execute("order", "o")
+    assert [record.message.partition(" ")[2] for record in caplog.records] == [
+        "waits for saga 'o', and no worker drives any"
+    ]
+
+
+def test_a_kind_of_a_step_that_is_none_is_refused_by_name():
+    """Counterexample: 'pivot' was "not in list", and nobody knew of which."""
+    with pytest.raises(InvalidRequestError, match="kind of 'reserve' is a StepKind, not 'pivot'"):
+        Saga("order", [Step("reserve", print, kind="pivot")])
