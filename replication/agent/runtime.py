@@ -53,11 +53,10 @@ import secrets as tokens
 import threading
 import time
 from collections import deque
-from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crdt import BatchOpenError
 from replication.agent.assembly import SEED_BYTES, assemble
@@ -215,7 +214,7 @@ class AgentRuntime:
             listening = asyncio.create_task(transport.listen(serve, line_news, journal.port))
             bound = await despite_cancel(listening)  # cut half way it would keep the port
             journal.port = port_of(bound)
-            reading = disk.submit(boot, journal, fresh, wall_ms, settings.rules)
+            reading = in_thread(disk, boot, journal, fresh, wall_ms, settings.rules)
             booted = await despite_cancel(reading)
             if _cancels() > cancels:
                 raise asyncio.CancelledError
@@ -239,7 +238,7 @@ class AgentRuntime:
             runtime.tell(booted.kept_out)
         except BaseException:
             if booted is not None:
-                await despite_cancel(disk.submit(journal.close))
+                await despite_cancel(in_thread(disk, journal.close))
             disk.shutdown()
             await transport.close()
             raise
@@ -332,7 +331,7 @@ class AgentRuntime:
             if not answer.done():
                 answer.set_result((503, b""))
         try:
-            await despite_cancel(self._disk.submit(self._journal.close))
+            await despite_cancel(in_thread(self._disk, self._journal.close))
         finally:
             self._disk.shutdown()
             self.ended = True
@@ -520,7 +519,7 @@ class AgentRuntime:
         logger.error("read-only", extra={"facts": {"why": str(error)}})
         durable: Kernel | None = None
         try:
-            recovered = await despite_cancel(self._disk.submit(self._journal.read))
+            recovered = await despite_cancel(in_thread(self._disk, self._journal.read))
             durable = rebuild(recovered, self.replica.id, None, [])
         except JournalUnreadableError as unreadable:
             facts = {"why": str(unreadable)}
@@ -554,14 +553,14 @@ class AgentRuntime:
         # Rows leave `_unsaved` once they are known to be there: should nobody be left to hear,
         # they are appended twice, which is harmless.
         try:
-            await despite_cancel(self._disk.submit(self._journal.append, entry))
+            await despite_cancel(in_thread(self._disk, self._journal.append, entry))
         except VectorAheadError as error:
             if kernel.in_batch:
                 raise
             logger.error("vector-ahead", extra={"facts": {"why": str(error)}})  # noqa: TRY400
             snapshot = kernel.to_bytes()  # which holds what the rows do not
             entry = replace(entry, snapshot=snapshot)
-            await despite_cancel(self._disk.submit(self._journal.append, entry))
+            await despite_cancel(in_thread(self._disk, self._journal.append, entry))
         del self._unsaved[: len(rows)]
         self._lease, self._log_bytes = lease, log_bytes
         if snapshot:
@@ -717,9 +716,13 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def despite_cancel(work: futures.Future[T] | asyncio.Future[T]) -> T:
+def in_thread(disk: ThreadPoolExecutor, work: Callable[..., T], *given: Any) -> asyncio.Future[T]:
+    """Work for the disk's thread, handed over by the loop: a loop in virtual time waits for it."""
+    return asyncio.get_running_loop().run_in_executor(disk, work, *given)
+
+
+async def despite_cancel(future: asyncio.Future[T]) -> T:
     """The result of what cannot be taken back, however often who waits for it is cancelled."""
-    future = asyncio.wrap_future(work) if isinstance(work, futures.Future) else work
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([future])
