@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         UnknownChildError,
         UnknownVersionError,
     )
-    from crdt.explanation import Explained, explain
+    from crdt.explanation import Explained, Recollection, explain, recollection
     from crdt.flag import DWFlag, EWFlag
     from crdt.kernel import (
         HLC,
@@ -115,6 +115,8 @@ ROOMS = {
     "EWFlag": "flag",
     "explain": "explanation",
     "Explained": "explanation",
+    "Recollection": "explanation",
+    "recollection": "explanation",
     "GCounter": "counter",
     "GSet": "set",
     "HLC": "kernel",
@@ -206,6 +208,7 @@ __all__ = [
     "PNCounter",
     "RWSet",
     "ReadsAsNumber",
+    "Recollection",
     "ResettableCounter",
     "Run",
     "Seen",
@@ -220,6 +223,7 @@ __all__ = [
     "decode_value",
     "encode_value",
     "explain",
+    "recollection",
 ]
 
 

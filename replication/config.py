@@ -30,6 +30,7 @@ MAY_BE_ZERO = frozenset(
         "compress_above_bytes",
         "chunks_above_events",  # then every newcomer is given the state
         "removal_records_bytes_stable",
+        "replaced_bytes_max",  # then no replaced value is kept
         "bandwidth_bytes_per_s",  # no limit
         "lines_max",  # then no connection is kept for others
     }
@@ -100,6 +101,10 @@ class Config:
     removal_records_bytes_stable: int = 4 * MIB
     """Records of removals: above it, those that every current member has are forgotten. At the
     kernel's own limit (16 MiB) the oldest go, and who still lacks them needs chunks."""
+
+    replaced_bytes_max: int = 8 * MIB
+    """Memory for values that were seen replaced, for `explain` alone: at most 100 of a document,
+    the oldest go first. Never sent, never on disk, gone when the agent ends."""
 
     # -- queues
     inbound_exchanges_max: int = 8

@@ -93,6 +93,8 @@ class Replicas(Protocol):
     async def explain(self, replica: str, name: str) -> Sequence[Mapping[str, Any]]:
         """Every known write of a document on a replica: type, place, value, writer, and its fate.
 
+        A line with `missing` has no value: it says why, or where what is known ends.
+
         Raises:
             Refused: that replica cannot be asked, or has no such document.
         """

@@ -131,10 +131,11 @@ class TeamReplicas:
             raise Refused(f"no member is called {replica!r}")
         try:
             client = agent.operator(address, ASK_S)
-            lines: list[Mapping[str, Any]] = json.loads(await client.get("/explain", name=name))
+            told = json.loads(await client.get("/explain", name=name))
         except (ReplicationError, ValueError) as error:
             raise Refused(f"{replica} does not say: {error}") from error
-        return [{**line, "value": text_of(line.get("value"))} for line in lines]
+        lines = [{**line, "value": text_of(line["value"])} for line in told["lines"]]
+        return [*lines, *({"fate": "", "missing": note} for note in told["notes"] if lines)]
 
     async def execute(self, verb: str) -> str:
         """Write, cut this agent off, or end that.

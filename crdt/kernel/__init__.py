@@ -21,6 +21,7 @@ nearly all, `snapshot` for a restart. Which file knows what:
     chunk, transfer    a piece of a state, packed; a state cut, taken and joined
     blocks             a digest of the state: hashes of its content, block by block
     snapshot           a kernel as bytes and back
+    replaced           what died here lately, for people who ask
     change             what a mutation, an apply or a merge changed for a reader
     wire, envelope     parts of messages, read with suspicion; magic, version, checksum
     hlc                the hybrid clock

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from crdt.kernel.context import Range
     from crdt.kernel.kind import Path
     from crdt.kernel.live import Container, Entry, Row
+    from crdt.kernel.replaced import Replaced
     from crdt.kernel.state import State
 
 
@@ -51,6 +52,7 @@ def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
     runs = delta.runs if len(delta.runs) == 1 else _connected(delta.runs)
     if not own:
         refuse_own(state, [(run.origin, run.first, run.last) for run in runs])
+    heard = {} if state.replaced is None else _heard(state, runs)
     _refuse_conflicts(state, runs)
     touched, before = Touched(state.live), state.moment([run.origin for run in runs])
     try:
@@ -60,7 +62,40 @@ def apply_delta(state: State, delta: Delta, *, own: bool) -> Change:
         before.go_back(touched)
         raise
     before.over()
+    if state.replaced is not None:
+        _note_replaced(state, state.replaced, runs, touched, heard)
     return touched.change()
+
+
+def _heard(state: State, runs: Iterable[Run]) -> dict[str, tuple[int, int]]:
+    """The last seqs applied, and seen, of the origins of some runs."""
+    applied, context = state.applied.seqs, state.context
+    return {run.origin: (applied.get(run.origin, 0), context.last_seq(run.origin)) for run in runs}
+
+
+def _note_replaced(
+    state: State,
+    replaced: Replaced,
+    runs: Iterable[Run],
+    touched: Touched,
+    heard: dict[str, tuple[int, int]],
+) -> None:
+    """Remember what these events killed; `heard`: the last seqs applied, and seen, before them."""
+    live, seen = state.live, state.context
+    killings = [
+        (live.bases[run.origin] + event[0], event)
+        for run in runs
+        if run.span is None
+        for event in run.rows
+        if event[5] and event[0] > heard[run.origin][0]
+    ]
+
+    def is_news(dot: int) -> bool:
+        origin, seq = live.dot(dot)
+        return seq > (heard[origin][1] if origin in heard else seen.last_seq(origin))
+
+    if killings:
+        replaced.heard(killings, touched, is_news)
 
 
 def _connected(runs: Sequence[Run]) -> Sequence[Run]:
@@ -438,6 +473,8 @@ def merge_state(mine: State, theirs: State) -> Change:
         before.go_back(touched)
         raise
     before.over()
+    if mine.replaced is not None:
+        mine.replaced.joined(touched)
     return touched.change()
 
 

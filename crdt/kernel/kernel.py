@@ -41,6 +41,7 @@ from crdt.kernel.doomed import BLOCK_BITS
 from crdt.kernel.join import apply_delta, merge_state
 from crdt.kernel.kind import below, check_document_type, kind_of
 from crdt.kernel.live import entries_of
+from crdt.kernel.replaced import Replaced
 from crdt.kernel.since import can_tell, delta_since, documents_since
 from crdt.kernel.snapshot import from_bytes, to_bytes
 from crdt.kernel.state import RECORD_BYTES, State
@@ -188,6 +189,7 @@ class Kernel:
             "records": sum(log.kills.ranges for log in state.live.logs),
             "records_bytes": self.records_bytes,
             "skewed_stamps": state.clock.skewed,
+            "replaced_bytes": 0 if state.replaced is None else state.replaced.bytes_held,
             "encodings_bytes": state.live.encodings.bytes_held,
             "encodings_made": state.live.encodings.made,
             "encodings_given": state.live.encodings.given,
@@ -361,6 +363,16 @@ class Kernel:
     @on_batch.setter
     def on_batch(self, callback: Callable[[], None] | None) -> None:
         self._writer.on_batch = callback
+
+    def keep_replaced(self, bytes_max: int) -> None:
+        """From now on remember what is seen replaced, for `explain`, in so many bytes of memory.
+
+        It begins anew with each call, and is no part of the state: not of copies, nor of bytes.
+        """
+        bytes_max = _bytes(bytes_max)
+        live = self._state.live
+        known = bool(self._state.context.seqs or self._state.context.clouds)
+        self._state.replaced = Replaced(live.bases, bytes_max, begins_late=known)
 
     def admit(self) -> None:
         """Roll back an open batch that is not of who runs now: see `current_owner`."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from crdt.kernel.change import Touched
     from crdt.kernel.chunk import Aside
+    from crdt.kernel.replaced import Replaced
 
 DOOMED_MAX = 1 << 20
 WIDE_KILL = 64  # seqs of a range from which on it is noted, so that no change goes through it twice
@@ -76,6 +77,7 @@ class State:
         "owner_of",
         "records",
         "records_max",
+        "replaced",
         "replica",
     )
 
@@ -98,6 +100,7 @@ class State:
         self.chunk_sets: dict[bytes, Aside] = {}  # by their ids, the oldest first
         self.chunks_aside_bytes_max = CHUNKS_ASIDE_BYTES_MAX
         self.chunks_forgotten = 0  # chunks kept aside that made room for others
+        self.replaced: Replaced | None = None  # what died here, for people who ask
         self.known_sets: list[bytes] = []  # lately joined or cut: they say nothing new
 
     # --------------------------------------------------------------------------------- seen

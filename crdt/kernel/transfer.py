@@ -170,6 +170,8 @@ def _join(state: State, whole: list[Chunk], news: list[Span]) -> Change:
         before.go_back(touched)
         raise
     before.over()
+    if state.replaced is not None:
+        state.replaced.joined(touched)
     return touched.change()
 
 

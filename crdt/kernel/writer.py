@@ -44,7 +44,7 @@ from crdt.kernel.limits import INT_MAX, INT_MIN, SEQ_BITS, SEQ_MAX
 from crdt.kernel.live import Container, OriginLog, Row, entries_of, holds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from crdt.kernel.context import CausalContext, Range
@@ -304,7 +304,7 @@ class Writer:
         elif self.current_owner is not None and self.current_owner() in self.interrupted:
             raise BatchInterruptedError
 
-    def _hand_over(self, event: Fields, undo: Iterable[Mark]) -> Delta:
+    def _hand_over(self, event: Fields, undo: Sequence[Mark]) -> Delta:
         """The event happened: count it, remember it, publish it or leave that to the batch."""
         state, batch = self.state, self.open_batch
         self._count(event[0])
@@ -314,6 +314,8 @@ class Writer:
             return NOTHING
         if event[5]:
             state.record(state.replica, event[0], event[5])
+            if state.replaced is not None:
+                state.replaced.wrote(self.log.base, (event,), undo)
         delta = written(state.replica, event)
         if self.on_delta is not None:
             self.publish(delta, undo)
@@ -418,6 +420,8 @@ class Batch:
             state.record(state.replica, event[0], event[5])
         for batch in run.batches:
             state.live.log(state.replica).mark_batch(*batch)
+        if state.replaced is not None and any(map(_KILLS_OF, self.events)):
+            state.replaced.wrote(self._writer.log.base, self.events, self.undo)
         self.delta = delta
         self._writer.publish(delta, self.undo)
 

@@ -135,6 +135,7 @@ def _explained(agent: Agent, name: str) -> list[dict[str, Any]]:
             "written_ms": line.written_ms,
             "durable_here_ms": agent.vitals.arrived_ms(line.dot.replica, line.dot.seq),
             "by": f"{line.by.replica}:{line.by.seq}" if line.by else "",
+            "missing": line.missing and f"{line.missing} here",
         }
         for line in explain(agent.kernel, name)
     ]

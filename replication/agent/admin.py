@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
-from crdt import CRDTError, explain
+from crdt import CRDTError, explain, recollection
 from replication.agent.vitals import BUCKETS_S
 from replication.errors import ClosedError, OrderRefusedError
 from replication.transport import Endpoint
@@ -31,7 +31,7 @@ from replication.transport import Endpoint
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from crdt import Kernel, LWWRegister, ORSet, PNCounter
+    from crdt import Kernel, LWWRegister, ORSet, PNCounter, Recollection
     from replication.agent.vitals import Vitals
     from replication.agent.watch import ChangedDocument, Watch
     from replication.protocol import Difference, Member, Reached, Status
@@ -186,6 +186,24 @@ class Administered(Protocol):
         """Give up an event in quarantine."""
 
 
+def _ends(known: Recollection | None) -> list[str]:
+    """Where what is known of replaced values ends, for people."""
+    if known is None:
+        return ["replaced values are not kept here: replaced_bytes_max is 0"]
+    notes = []
+    if known.ran_out:
+        notes.append(f"older values are forgotten here: {known.values_kept} kept")
+    elif known.overflowed:
+        kept = known.values_kept
+        notes.append(f"older values, if there were any, are forgotten here: {kept} kept")
+    if known.begins_late:
+        notes.append(
+            "what was replaced before this agent started, or was given a whole state, "
+            "is not known here"
+        )
+    return notes
+
+
 class AdminHandlers:
     """Answers the operators of one agent."""
 
@@ -240,10 +258,10 @@ class AdminHandlers:
         return json.dumps(found)
 
     def _explain(self, query: Mapping[str, str]) -> str:
-        """Every known write of the documents of a name, and its fate."""
-        agent = self._agent
-        return json.dumps(
-            [
+        """Every known write of the documents of a name, its fate, and how far that goes back."""
+        agent, name = self._agent, query.get("name", "")
+        told = {
+            "lines": [
                 {
                     "type": line.type,
                     "place": line.place,
@@ -254,10 +272,13 @@ class AdminHandlers:
                     "written_ms": line.written_ms,
                     "durable_here_ms": agent.vitals.arrived_ms(line.dot.replica, line.dot.seq),
                     "by": f"{line.by.replica}:{line.by.seq}" if line.by else "",
+                    "missing": line.missing and f"{line.missing} here",
                 }
-                for line in explain(agent.kernel, query.get("name", ""))
-            ]
-        )
+                for line in explain(agent.kernel, name)
+            ],
+            "notes": _ends(recollection(agent.kernel, name)),
+        }
+        return json.dumps(told)
 
     async def follow(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
         """Changes from now on, as `Agent.watch` gives them."""

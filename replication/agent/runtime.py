@@ -168,6 +168,8 @@ class AgentRuntime:
         self._retry_s = 0.0
         self._not_before_s = 0.0  # after a step that raised, time stands still for a moment
         self._closing: asyncio.Task[None] | None = None
+        if config.replaced_bytes_max:
+            replica.kernel.keep_replaced(config.replaced_bytes_max)
         replica.on_write = self._wake.set
         replica.kernel.before_write = self._check_writable
         replica.kernel.current_owner = self._current_owner

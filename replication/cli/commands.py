@@ -134,25 +134,29 @@ async def _get(options: argparse.Namespace) -> Any:
     return next(iter(found.values())) if len(found) == 1 else found
 
 
+_COLUMNS = ("type", "place", "value", "fate", "writer", "written", "durable here")
+
+
 async def _explain(options: argparse.Namespace) -> Any:
     """Who wrote it, when, and what lost."""
-    lines = json.loads(await client_of(options).get("/explain", name=options.name))
+    told = json.loads(await client_of(options).get("/explain", name=options.name))
+    lines = told["lines"]
     if not lines:
         raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
     return [
         {
             "type": line["type"],
             "place": line["place"] or "-",
-            "value": "?" if line["fate"] == "replaced" else json.dumps(line["value"]),
+            "value": f"({line['missing']})" if line["missing"] else json.dumps(line["value"]),
             "fate": line["fate"]
             + (f" to {line['by']}" if line["fate"] == "lost" else "")
-            + (f" by {line['by']}" if line["fate"] == "replaced" else ""),
+            + (f" by {line['by']}" if line["fate"] == "replaced" and line["by"] else ""),
             "writer": f"{line['writer']}:{line['seq']}",
             "written": _moment(line["written_ms"]),
             "durable here": _moment(line["durable_here_ms"]),
         }
         for line in lines
-    ]
+    ] + [dict.fromkeys(_COLUMNS, "-") | {"value": f"({note})"} for note in told["notes"]]
 
 
 def _moment(wall_ms: int | None) -> str:

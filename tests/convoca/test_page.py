@@ -328,6 +328,8 @@ async def test_an_agent_shows_what_the_others_hold_and_cuts_itself_off(secret: s
         assert rows["plan"] == {"ann": "first", "bob": "second"}
         (line,) = [x for x in await source.explain("bob", "plan") if x["fate"] == "shown"]
         assert (line["value"], line["writer"]) == ("second", bob.id)
+        (gone,) = [x for x in await source.explain("bob", "plan") if x["fate"] == "replaced"]
+        assert (gone["value"], gone["writer"], gone["missing"]) == ("first", ann.id, "")
         await source.execute("heal")
         seen = await until_seen(source, lambda p: drawn(p)["states"] == 1)
         assert seen.links[0].state == "open"

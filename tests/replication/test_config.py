@@ -82,7 +82,13 @@ PARTNERS = {
     "total_timeout_s": {"read_timeout_s": 0.001, "connect_timeout_s": 0.001},
     "probe_interval_s": {"probe_timeout_s": 0.001},
 }
-IN_THE_SHELL = {"journal_retry_s", "stalled_s", "subscription_events_max", "lines_max"}
+IN_THE_SHELL = {
+    "journal_retry_s",
+    "stalled_s",
+    "subscription_events_max",
+    "lines_max",
+    "replaced_bytes_max",
+}
 
 
 @pytest.mark.parametrize(

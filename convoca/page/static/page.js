@@ -287,8 +287,8 @@ $("documents-rows").addEventListener("click", async (event) => {
     if (!answer.ok) throw new Error(told.error || `the page answered ${answer.status}`);
     setText($("provenance-note"), told.lines.length ? "What is shown, what lost against it at the same time, and what was replaced by somebody who had seen it." : "Nothing is known of its writes any more.");
     rows($("provenance-rows"), told.lines.map((line, number) => ({ ...line, number })), (l) => l.number, (l) => [
-      [l.fate + (l.by ? ` ${l.fate === "lost" ? "to" : "by"} ${writer(l.by)}` : ""), `fate ${l.fate}`], [l.fate === "replaced" ? "\u2013" : (l.place ? `${l.place}: ` : "") + l.value, "mono"],
-      writer(`${l.writer}:${l.seq}`), l.written_ms ? clock(l.written_ms) : l.durable_here_ms ? `here ${clock(l.durable_here_ms)}` : "\u2013",
+      [l.fate + (l.by ? ` ${l.fate === "lost" ? "to" : "by"} ${writer(l.by)}` : ""), `fate ${l.fate}`], [(l.place ? `${l.place}: ` : "") + (l.missing || l.value), "mono"],
+      l.writer ? writer(`${l.writer}:${l.seq}`) : "\u2013", l.written_ms ? clock(l.written_ms) : l.durable_here_ms ? `here ${clock(l.durable_here_ms)}` : "\u2013",
     ], "None");
   } catch (error) {
     setText($("provenance-note"), error.message);

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from replication import Agent
+from replication import Agent, Config
 from replication.cli.command_line import main, shown
 from replication.journal.memory import MemoryJournal
 from replication.transport.admin import AdminClient
@@ -81,10 +81,61 @@ async def test_explain_names_writers_times_and_losers(say):
         assert shown_["written"].startswith("20")
         assert shown_["durable here"].startswith("20")
         assert (lost["value"], lost["fate"]) == ('"paid"', f"lost to {ada.id}:2")
-        assert {line["writer"] for line in replaced} == {f"{ada.id}:1"}
+        assert [(line["value"], line["writer"]) for line in replaced] == [
+            ('"draft"', f"{ada.id}:1")
+        ]
         code, out, _ = await say("explain", "status", "--peer", bob.address)
         assert out.splitlines()[0].split()[:4] == ["type", "place", "value", "fate"]
         assert (await say("explain", "nothing", "--peer", bob.address))[0] == 1
+
+
+async def test_explain_shows_replaced_values_and_says_where_they_end(say):
+    """Seen by two; not by the one that came later, or looks back too far, or keeps none."""
+    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+        ada.register("status").set("draft")
+        await bob.seen(ada.version(), 10)
+        bob.register("status").set("paid")
+        await ada.seen(bob.version(), 10)
+        for peer in (ada, bob):  # the one overwrote it, the other saw it overwritten
+            code, out, _ = await say("explain", "status", "-o", "json", "--peer", peer.address)
+            _, replaced = json.loads(out)
+            assert (code, replaced["value"]) == (0, '"draft"')
+            assert replaced["fate"] == f"replaced by {bob.id}:1"
+            assert replaced["writer"] == f"{ada.id}:1"
+        nothing = Config(replaced_bytes_max=0)
+        async with (
+            Agent("cyd", peers=[ada.address]) as cyd,
+            Agent("dan", peers=[ada.address], config=nothing) as dan,
+        ):
+            for late in (cyd, dan):
+                await late.seen(ada.version(), 10)
+            out = (await say("explain", "status", "-o", "json", "--peer", cyd.address))[1]
+            assert [line["value"] for line in json.loads(out)][1:] == ["(never seen here)"]
+            out = (await say("explain", "status", "--peer", cyd.address))[1]
+            assert "(never seen here)" in out.splitlines()[-1]
+            out = (await say("explain", "status", "-o", "json", "--peer", dan.address))[1]
+            assert "replaced_bytes_max is 0" in json.loads(out)[-1]["value"]
+        for number in range(120):
+            ada.register("status").set(number)
+        out = (await say("explain", "status", "-o", "json", "--peer", ada.address))[1]
+        lines = json.loads(out)
+        assert [line["value"] for line in lines[1:101]] == [str(n) for n in range(118, 18, -1)]
+        assert lines[-1]["value"] == "(older values are forgotten here: 100 kept)"
+        out = (await say("explain", "status", "--peer", ada.address))[1]
+        assert "(older values are forgotten here: 100 kept)" in out.splitlines()[-1]
+
+
+async def test_an_agent_that_starts_again_says_what_it_does_not_know(tmp_path, say):
+    """The history is of one life, and not on disk."""
+    async with Agent("ada", journal=tmp_path / "ada.db") as ada:
+        ada.register("status").set("a secret")
+        ada.register("status").set("paid")
+    async with Agent("ada", journal=tmp_path / "ada.db") as ada:
+        ada.register("status").set("sent")
+        lines = json.loads((await say("explain", "status", "-o", "json", "--peer", ada.address))[1])
+        assert [line["value"] for line in lines[:2]] == ['"sent"', '"paid"']
+        assert "before this agent started" in lines[-1]["value"]
+        assert "a secret" not in str(lines)
 
 
 async def test_cut_heal_members_diff_stats_and_doctor_tell_of_a_partition(say):
