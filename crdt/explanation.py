@@ -30,8 +30,7 @@ from crdt.kernel import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from crdt.kernel import Container, Entry, Kernel, LiveTable, Path, Row, Step
-    from crdt.kernel.replaced import Replaced
+    from crdt.kernel import Container, Entry, Kernel, LiveTable, Path, Replaced, Row, Step
 
 REPLACED_MAX = 1000
 """Dead writes that one answer names; the rest of them is left out."""

@@ -78,6 +78,7 @@ from crdt.kernel.kind import (
 )
 from crdt.kernel.limits import INT_BYTES_MAX, INT_MAX, INT_MIN, OP_ID_BYTES, OP_IDS_MAX, SEQ_MAX
 from crdt.kernel.live import VALUE_OF, Container, Entry, LiveTable, Row, entries_of
+from crdt.kernel.replaced import Replaced
 from crdt.kernel.state import DOOMED_MAX
 from crdt.kernel.writer import NOTHING, Batch, Victim, Writer
 
@@ -112,6 +113,7 @@ __all__ = [
     "LiveTable",
     "Path",
     "Range",
+    "Replaced",
     "Row",
     "Run",
     "Seen",
