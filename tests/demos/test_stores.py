@@ -23,10 +23,11 @@ pytestmark = [pytest.mark.demo, pytest.mark.processes]
 
 @pytest.mark.parametrize(("engine", "known_as"), [("etcd", "etcd"), ("postgresql", "postgres")])
 def test_the_same_table_on_servers_of_its_own(engine: str, known_as: str, tmp_path: Path) -> None:
-    """Ninety talks on three members of etcd, whose leader is killed half-way, and on PostgreSQL."""
+    """240 talks on three members of etcd, whose leader is killed half-way, and on PostgreSQL."""
     if lacking := missing(engine):
         skipped_for(known_as, lacking)
-    given = ("--input", programme(tmp_path), "--store", engine, "--collisions", "2")
+    # A server answers many at once: there have to be enough talks for a saga to be in flight.
+    given = ("--input", programme(tmp_path, talks=240), "--store", engine, "--collisions", "2")
     status, output, errors = demo(*given, out=tmp_path / "out")
     assert status == 0, output + errors
     assert f"and {engine} are up" in output

@@ -180,7 +180,7 @@ async def test_an_order_to_an_agent_without_a_journal_says_that_it_is_in_memory(
         code, _, err = await say("inc", "n", "1", "--copies", "2", "--timeout", "0.2", *to)
         assert code == 5
         assert "1 of 2 others have it on disk after 0.2 s; it knows 1 others in all" in err
-        code, _, err = await say("inc", "n", "1", "--timeout", "100000", *to)
+        code, _, err = await say("inc", "n", "1", "--timeout", "1000", *to)
         assert code == 1
         assert "an order waits for at most 600 s" in err
         assert ada.counter("n").value == 3

@@ -285,12 +285,12 @@ class StaleEnd(Appender):
 class StaleRefusal(Appender):
     """Refuses by what it remembers."""
 
-    async def _commit(self, pendings):
+    async def _commit(self, group):
         if self._known is not None:
-            group = (await self._judge(pendings, self._known, {})).result
-            if not group.accepted:
-                return group
-        return await super()._commit(pendings)
+            judged = (await self._judge(group.waiting, self._known, {})).result
+            if not judged.accepted:
+                return judged
+        return await super()._commit(group)
 
 
 class LostBatch(Appender):
