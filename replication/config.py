@@ -45,8 +45,8 @@ LEAST: Mapping[str, float] = {
     "chunk_bytes": 128,
     "body_bytes_max": 4 * KIB,
     "outbox_bytes_max": 4 * KIB,
-    "read_timeout_s": 0.25,
-    "total_timeout_s": 0.25,
+    "read_timeout_s": 0.1,
+    "total_timeout_s": 0.1,
 }
 """A frame is its vector and its members' claims, too: smaller ones would carry nothing else. One
 event that overwrites another weighs 135 bytes with the shortest of names, and an origin 160.

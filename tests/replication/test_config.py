@@ -79,7 +79,7 @@ PARTNERS = {
     "body_bytes_max": SMALL,
     "outbox_bytes_max": SMALL,
     "gossip_interval_max_s": {"gossip_interval_s": 0.001},
-    "total_timeout_s": {"read_timeout_s": 0.25, "connect_timeout_s": 0.001},
+    "total_timeout_s": {"read_timeout_s": 0.1, "connect_timeout_s": 0.001},
     "probe_interval_s": {"probe_timeout_s": 0.001},
 }
 IN_THE_SHELL = {
