@@ -26,7 +26,6 @@ beyond mending: both stay where they are, and the dot is named (`contradicted`).
 from __future__ import annotations
 
 from hashlib import blake2b
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from crdt.kernel.chunk import pack_content
@@ -64,7 +63,8 @@ def refresh(state: State, blocks_max: int) -> bool:
     """Hash blocks that are out of date, so many at most; whether none is left. O(their entries)."""
     if is_fresh(state):
         return True
-    for key in islice(_outdated(state), blocks_max):
+    # Not islice: where a word has 32 bits it takes no number that large.
+    for _, key in zip(range(blocks_max), _outdated(state), strict=False):
         _hash(state, key)
     vector, reached = state.applied.vector, state.blocks.reached
     if state.live.dirty or any(

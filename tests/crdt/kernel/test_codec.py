@@ -318,6 +318,7 @@ def test_bytes_that_are_no_canonical_value_are_refused(data):
         decode_value(data)
 
 
+@pytest.mark.processes
 def test_equal_content_gives_equal_bytes_under_every_hash_seed():
     """[crdt 25] The same bytes under three hash seeds, each in a process of its own."""
     script = (
