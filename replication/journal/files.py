@@ -229,32 +229,40 @@ def check_links(path: Path) -> None:
         )
 
 
-def nonce_in(path: Path, *, alone: bool) -> str | None:
+def nonce_in(
+    path: Path, check: Callable[[sqlite3.Connection], object], *, alone: bool
+) -> str | None:
     """The nonce of the boot that wrote a file, `alone` or with its log; None if it is not sound.
 
-    O(size). The file is not changed; with a log, its index is.
+    O(size). The file is not changed; with a log, its index is. `check` raises if the facts in it
+    are not what was written: a nonce that the disk has changed names no boot.
     """
     how = "immutable=1" if alone else "mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as db:
             if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 return None
+            check(db)
             facts = dict(db.execute("SELECT name, value FROM facts"))
             counted = {name: facts[name] for name in COUNTS if name in facts}
             if any(db.execute(COUNTS[name]).fetchone() != (n,) for name, n in counted.items()):
                 return None  # each page is sound, but they are not of one moment
-    except (sqlite3.Error, UnicodeDecodeError):
+    except (sqlite3.Error, UnicodeDecodeError, JournalUnreadableError):
         return None
     return str(facts.get("nonce", ""))
 
 
-def log_is_strange(path: Path, witnessed: str) -> bool:
+def log_is_strange(
+    path: Path, witnessed: str, check: Callable[[sqlite3.Connection], object]
+) -> bool:
     """Whether the log beside a file is another file's; `witnessed` is what the lock file names.
+
+    For `check` see `nonce_in`.
 
     Raises:
         JournalUnreadableError: it is this file's, as far as can be seen, and does not fit.
     """
-    joined, alone = nonce_in(path, alone=False), nonce_in(path, alone=True)
+    joined, alone = (nonce_in(path, check, alone=alone) for alone in (False, True))
     if joined is not None and alone in {joined, None}:  # None: cut within a checkpoint
         return False
     if alone is not None and (joined is not None or alone != witnessed):

@@ -148,6 +148,7 @@ class SqliteJournal:
         self._hold = files.Hold(self._path)
         try:
             self._set_strange_log_aside()
+            self._check_log()
             continuous = self._open_database()
             return self._read(continuous=continuous)
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
@@ -160,10 +161,22 @@ class SqliteJournal:
     def _set_strange_log_aside(self) -> None:
         files.check_links(self._path)
         nonce, _ = _testimony(read_at(self._held(), 64, 0))
-        if files.has_log(self._path) and files.log_is_strange(self._path, nonce):
+        if files.has_log(self._path) and files.log_is_strange(self._path, nonce, _facts):
             moved = ", ".join(map(str, files.move_aside(self._path)))
             facts = {"journal": str(self._path), "moved": moved}
             logger.warning("log-of-another-file", extra={"facts": facts})
+
+    def _check_log(self) -> None:
+        """Look at file and log as they are: whoever opens them to write, cuts the log."""
+        if files.has_log(self._path):
+            uri = f"{self._path.as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+                self._check_commits(_facts(db))
+
+    def _check_commits(self, facts: Facts) -> tuple[str, int]:
+        witness = _testimony(read_at(self._held(), 64, 0))
+        _check_commits(facts, witness, self._path)
+        return witness
 
     def _open_database(self) -> bool:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
@@ -192,7 +205,7 @@ class SqliteJournal:
         """Read the facts, decide on continuity, write this boot's nonce to both files."""
         facts = self._facts = _facts(self._connection())
         inode = _inode(self._path)
-        witness = _testimony(read_at(self._held(), 64, 0))
+        witness = self._check_commits(facts)
         continuous = _continuous(facts, witness, inode)
         self._nonce, self._commits = secrets.token_hex(8), facts.commits
         self._remember(
@@ -365,11 +378,7 @@ def look(path: str | Path) -> Recovered:
         JournalUnreadableError: it is not a journal, is damaged, or does not exist.
     """
     with _reading(path) as (db, real):
-        try:
-            witness = _testimony(files.beside(real, ".lock").read_bytes()[:64])
-        except OSError:
-            witness = "", 0
-        return _recovered(db, continuous=_continuous(_facts(db), witness, _inode(real)))
+        return _recovered(db, continuous=_continuous(_facts(db), _left(real), _inode(real)))
 
 
 def back_up(
@@ -413,17 +422,16 @@ def _reading(path: str | Path) -> Iterator[tuple[sqlite3.Connection, Path]]:
     files.check_links(real)
     try:
         with files.apart(real) as place:
-            if place != real:
-                lock = files.beside(real, ".lock")
-                nonce = _testimony(lock.read_bytes()[:64])[0] if lock.exists() else ""
-                if files.log_is_strange(place, nonce):
-                    files.move_aside(place)
+            witness = _left(real)
+            if place != real and files.log_is_strange(place, witness[0], _facts):
+                files.move_aside(place)
             how = "immutable=1" if place == real else "mode=rw"
             uri = f"{place.as_uri()}?{how}"
             with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as db:
                 if _is_fresh(db, real):
                     raise JournalUnreadableError(f"{real} is empty", hint="check the path")
                 _check_pages(db, real)
+                _check_commits(_facts(db), witness, real)
                 yield db, real
     except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise JournalUnreadableError(f"{real} cannot be read: {error}") from error
@@ -615,6 +623,14 @@ def _testimony(text: bytes) -> tuple[str, int]:
     return nonce, int(commits) if commits.isdecimal() else 0
 
 
+def _left(path: Path) -> tuple[str, int]:
+    """What the last boot of a journal that nobody uses left in its lock file, if there is one."""
+    try:
+        return _testimony(files.beside(path, ".lock").read_bytes()[:64])
+    except OSError:
+        return "", 0
+
+
 def _port_in(text: bytes) -> int:
     """The port that a lock file notes, 0 for none."""
     port = [*text.decode("ascii", "replace").split(), "", "", ""][2]
@@ -624,6 +640,22 @@ def _port_in(text: bytes) -> int:
 def _inode(path: Path) -> str:
     place = path.stat()
     return f"{place.st_dev}:{place.st_ino}"
+
+
+def _check_commits(facts: Facts, witness: tuple[str, int], path: Path) -> None:
+    """Assert that a database has come as far as its lock file says of the same boot.
+
+    Raises:
+        JournalUnreadableError: commits are gone.
+    """
+    nonce, commits = witness
+    if nonce in {facts.nonce, facts.nonce_before} - {""} and commits > facts.commits:
+        raise JournalUnreadableError(
+            f"{path}: {commits - facts.commits} commits were made durable and are gone: the log"
+            " beside it is damaged or removed, or an older copy was put here",
+            hint=f"restore a backup; or, to start without them as a new incarnation, keep a copy"
+            f" and move {path.name}.lock away",
+        )
 
 
 def _continuous(facts: Facts, witness: tuple[str, int], inode: str) -> bool:

@@ -220,7 +220,9 @@ def test_backup_to_strips_the_identity(tmp_path):
     assert boot_and_close(tmp_path / "a.db") == "ada~01"
 
 
-def test_a_backup_written_into_the_original_file_takes_a_new_incarnation(tmp_path, boot_file):
+def test_an_earlier_moment_written_into_the_original_file_is_refused_until_its_lock_is_moved(
+    tmp_path, boot_file
+):
     """Counterexample: same inode, same boot, fewer commits than the lock file witnesses."""
     path = tmp_path / "a.db"
     kernel, rows = written("w0")
@@ -235,6 +237,12 @@ def test_a_backup_written_into_the_original_file_takes_a_new_incarnation(tmp_pat
     with path.open("r+b") as file:  # in place: the inode stays
         file.write(backup)
         file.truncate()
+    with pytest.raises(JournalUnreadableError, match="2 commits were made durable and are gone"):
+        look(path)
+    with pytest.raises(JournalUnreadableError) as error:
+        boot_file(path)
+    assert "a.db.lock away" in error.value.hint
+    (tmp_path / "a.db.lock").unlink()
     booted = boot_file(path)
     assert booted.kernel.replica == "ada~fresh"
     assert elements(booted.kernel) == {"w0"}

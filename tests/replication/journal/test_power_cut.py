@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crdt import ORSet
+from replication.errors import JournalUnreadableError
 from replication.journal.base import boot
 from replication.journal.sqlite import SqliteJournal
 from tests.power_cut import Step, acknowledged, image, record, write_image
@@ -101,6 +102,10 @@ def test_without_full_sync_a_cut_takes_acknowledged_writes(tmp_path: Path) -> No
     dice = random.Random(1)
     for number in range(60):
         cut = dice.randint(first, len(steps))
-        if lost_in(steps[:cut], dice, tmp_path / f"disk{number}"):
+        try:
+            lost = lost_in(steps[:cut], dice, tmp_path / f"disk{number}")
+        except JournalUnreadableError as error:  # the lock file came further than the log
+            lost = ["told"] if "made durable and are gone" in str(error) else []
+        if lost:
             return
     pytest.fail("the recorder does not see what NORMAL leaves out")
