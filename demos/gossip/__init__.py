@@ -31,10 +31,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import signal
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +49,8 @@ from demos.gossip.script import ScriptError, names_of, read, rolled
 from demos.gossip.simulated import Simulated
 from demos.gossip.story import Outcome, Story, while_open
 from demos.gossip.verdict import judge
-from demos.stage import Actor, StageError
+from demos.running import USAGE, complain, run
+from demos.stage import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +58,6 @@ if TYPE_CHECKING:
     from demos.gossip.cluster import Cluster
     from demos.gossip.script import Step
 
-USAGE, BROKEN = 2, 5
 NODES_MAX, SIMULATED_MAX = 20, 200
 WRITES_PER_S, SIMULATED_DELIVERIES_PER_S = 20.0, 400.0
 """Of all nodes together; simulated ones write less the more they are: one thread carries it all."""
@@ -71,31 +69,24 @@ READY_S_MAX = 30.0
 
 def main(arguments: list[str]) -> int:
     """Run the demo; returns its exit status as the module's text says."""
-    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
     names = names_of(options.simulate or options.nodes)
     try:
         script = _script(options, names)
     except ScriptError as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        complain(error)
         return USAGE
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
-        complain.print(f"error: cannot read {options.script}: {why}", markup=False)
+        complain(f"cannot read {options.script}: {why}")
         return USAGE
-    folder = Path(tempfile.mkdtemp(prefix="convoca-gossip-"))
     try:
-        return asyncio.run(_run(options, names, script, folder))
-    except (ConvocaError, StageError) as error:
-        if isinstance(error, ConvocaError) and error.code != "page":
+        return run("gossip", lambda folder: _run(options, names, script, folder))
+    except ConvocaError as error:
+        if error.code != "page":
             raise
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return BROKEN if isinstance(error, StageError) else USAGE
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        complain.print("interrupted: every process was stopped")
-        return BROKEN
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        complain(error)
+        return USAGE
 
 
 def _script(options: argparse.Namespace, names: Sequence[str]) -> list[Step]:

@@ -53,64 +53,53 @@ Exit status: 0 every talk booked and every check holds; 1 a check failed; 2 usag
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demos.arguments import count
 from demos.meetings.programme import ProgrammeError
 from demos.meetings.reading import read
 from demos.meetings.story import NAMES, Options, Story
 from demos.page import add_option
+from demos.running import BROKEN, USAGE, aside, complain, progress, run
 from demos.servers import ENGINES, INSTALL, missing
-from demos.stage import StageError
 
 if TYPE_CHECKING:
     from demos.meetings.programme import Programme
 
 DATA = Path(__file__).parent.parent / "data" / "fosdem-2025.csv"
 
-FAILED, USAGE, MALFORMED, REFUSED, BROKEN = 1, 2, 3, 4, 5
+MALFORMED, REFUSED = 3, 4
 
 
 def main(arguments: list[str]) -> int:
     """Run the demo; returns its exit status as the module's text says."""
-    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
     try:
         programme = read(options.input, zone=options.zone, encoding=options.encoding)
         options.out.mkdir(parents=True, exist_ok=True)
     except ProgrammeError as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        complain(error)
         return USAGE
     except OSError as error:
-        complain.print(f"error: cannot write to {options.out}: {error.strerror}", markup=False)
+        complain(f"cannot write to {options.out}: {error.strerror}")
         return USAGE
     if options.store in ENGINES and (lacking := missing(options.store)):
-        complain.print(f"error: {lacking} (hint: {INSTALL[options.store]})", markup=False)
+        complain(lacking, INSTALL[options.store])
         return BROKEN
     for row in programme.malformed:
-        complain.print(f"{options.input}:{row.line}: not scheduled: {row.reason}", markup=False)
+        aside(f"{options.input}:{row.line}: not scheduled: {row.reason}")
     for row in programme.notes:
-        complain.print(f"{options.input}:{row.line}: note: {row.reason}", markup=False)
-    folder = Path(tempfile.mkdtemp(prefix="convoca-meetings-"))
+        aside(f"{options.input}:{row.line}: note: {row.reason}")
     try:
-        return asyncio.run(_run(options, programme, folder))
-    except (StageError, ProgrammeError) as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
+        return run("meetings", lambda folder: _run(options, programme, folder))
+    except ProgrammeError as error:
+        complain(error)
         return BROKEN
-    except KeyboardInterrupt:
-        complain.print("interrupted: every process was stopped, nothing was written to --out")
-        return BROKEN
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,23 +144,8 @@ async def _run(arguments: argparse.Namespace, programme: Programme, folder: Path
         store=arguments.store,
     )
     console = Console(highlight=False)
-    with Progress(
-        TextColumn("talks settled"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=len(programme.talks))
-
-        def progress(settled: int, remark: str) -> None:
-            bar.update(task, completed=settled)
-            if remark:
-                bar.console.print(f"  {settled:4} settled  {remark}", markup=False, soft_wrap=True)
-
-        story = Story(options, programme, progress)
+    with progress(console, "talks settled", len(programme.talks)) as remark:
+        story = Story(options, programme, remark)
         try:
             outcome = await story.play()
             status = await close(story, outcome, programme, console, arguments.out)

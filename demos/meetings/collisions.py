@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from demos.meetings.programme import Programme, Talk
 
-    Slot = tuple[datetime, datetime]
-
 
 def shares(programme: Programme, names: Sequence[str]) -> dict[str, list[Talk]]:
     """Each track goes whole to one organizer: the largest first, to who has the least so far."""
@@ -74,12 +72,16 @@ class Claims:
         for talk in talks:
             self._wanted[talk.room].append(talk)
 
-    def unclaimed(self, talk: Talk, free: Iterable[Slot]) -> Slot | None:
-        """The first of the free slots that nobody but `talk` and its rival wants; None: none is."""
-        others = [
-            other for other in self._wanted[talk.room] if other.id not in {talk.id, talk.rival}
-        ]
-        for start, end in free:
-            if not any(other.start < end and start < other.end for other in others):
-                return start, end
-        return None
+    def taken_until(self, talk: Talk, start: datetime, end: datetime) -> datetime | None:
+        """When those who want something of that time are done; None: `talk` and its rival alone do.
+
+        O(talks of the room).
+        """
+        return max(
+            (
+                other.end
+                for other in self._wanted[talk.room]
+                if other.id not in {talk.id, talk.rival} and other.start < end and start < other.end
+            ),
+            default=None,
+        )

@@ -54,7 +54,6 @@ STALLED_TTL_S = 0.3  # of the sagas that are told to oversleep
 LOOK_AGAIN_S = 0.5  # a hold in the way may end long before it expires
 DEADLINE_S = 60.0
 ELSEWHERE_DAYS = 2  # how far a talk that lost its slot may be moved
-FREE_SLOTS_ASKED = 50
 
 
 def calendar(person: str, talk: Talk) -> str:
@@ -149,17 +148,23 @@ class Scheduling:
         """[start, end] of a free slot for a talk that lost its own: of what the refusal offered.
 
         If all that is wanted by others, or somebody else was refused in its place and knows the
-        offer, the store is asked for more.
+        offer, the store is asked for what is free behind each of the others in turn: in a room that
+        few have booked yet, the first free time of a day is another talk's.
         """
-        offered = self._offered.pop(talk.id, ())
-        found = self.claims.unclaimed(talk, ((slot.start, slot.end) for slot in offered))
-        if found is None:
-            days = Interval(talk.start, talk.end + timedelta(days=ELSEWHERE_DAYS))
-            free = await self.rooms.free(
-                talk.room, days, talk.end - talk.start, count=FREE_SLOTS_ASKED
-            )
-            found = self.claims.unclaimed(talk, ((slot.start, slot.end) for slot in free))
-        return None if found is None else [moment.isoformat() for moment in found]
+        for slot in self._offered.pop(talk.id, ()):
+            if self.claims.taken_until(talk, slot.start, slot.end) is None:
+                return [slot.start.isoformat(), slot.end.isoformat()]
+        start, until = talk.start, talk.end + timedelta(days=ELSEWHERE_DAYS)
+        while start < until:
+            days = Interval(start, until)
+            free = await self.rooms.free(talk.room, days, talk.end - talk.start, count=1)
+            if not free:
+                break
+            taken_until = self.claims.taken_until(talk, free[0].start, free[0].end)
+            if taken_until is None:
+                return [free[0].start.isoformat(), free[0].end.isoformat()]
+            start = taken_until
+        return None
 
     async def release(self, step: StepContext) -> None:
         """Give the room back, if it was held; a hold that expired meanwhile is given back."""

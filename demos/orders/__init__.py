@@ -28,39 +28,25 @@ Exit status: 0 every check holds; 1 a check failed; 2 usage; 5 the run could not
 from __future__ import annotations
 
 import argparse
-import asyncio
-import shutil
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demos.arguments import count
 from demos.closing import close, show
 from demos.orders.story import Options, Outcome, Story
 from demos.orders.verdict import judge
 from demos.page import add_option
-from demos.stage import StageError
+from demos.running import progress, run
 
-BROKEN = 5
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
     """Run the demo; returns its exit status as the module's text says."""
-    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="convoca-orders-"))
-    try:
-        return asyncio.run(_run(options, folder))
-    except StageError as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return BROKEN
-    except KeyboardInterrupt:
-        complain.print("interrupted: every process was stopped")
-        return BROKEN
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return run("orders", lambda folder: _run(options, folder))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,18 +74,7 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         run_s_max=float(arguments.run_s_max),
         ui=arguments.ui,
     )
-    bar = Progress(
-        TextColumn("orders over"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    with bar:
-        shown = bar.add_task("orders", total=arguments.orders)
-
-        def remark(over: int, text: str) -> None:
-            bar.update(shown, completed=over)
-            if text:
-                bar.console.print(f"  {over:3} over  {text}", markup=False, soft_wrap=True)
-
+    with progress(console, "orders over", arguments.orders) as remark:
         outcome = await Story(options, remark).play()
     _figures(console, outcome)
     times = "once" if outcome.killed == 1 else f"{outcome.killed} times"

@@ -35,10 +35,7 @@ nothing was shown; 2 usage; 5 the run could not be carried out.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import shutil
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -46,28 +43,19 @@ from demos.arguments import count
 from demos.closing import Check, close, show
 from demos.rooms.story import Outcome, Row, Story
 from demos.rooms.ways import CAS, DICT, HOLD, LOCK, LWW, NAIVE
-from demos.stage import StageError
+from demos.running import run
 
-BROKEN = 5
+if TYPE_CHECKING:
+    from pathlib import Path
+
 AGENTS_MAX = 60
 DIGEST_SHOWN = 16
 
 
 def main(arguments: list[str]) -> int:
     """Run the demo; returns its exit status as the module's text says."""
-    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="convoca-rooms-"))
-    try:
-        return asyncio.run(_run(options, folder))
-    except StageError as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return BROKEN
-    except KeyboardInterrupt:
-        complain.print("interrupted: every process was stopped")
-        return BROKEN
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return run("rooms", lambda folder: _run(options, folder))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,45 +22,28 @@ Exit status: 0 every check holds; 1 a check failed; 2 usage; 5 the run could not
 from __future__ import annotations
 
 import argparse
-import asyncio
-import shutil
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demos.arguments import count
 from demos.closing import Check, close, show
 from demos.page import add_option
-from demos.stage import StageError
+from demos.running import progress, run
 from demos.teams.plan import LANES, STEPS, Task, plan
 from demos.teams.story import Options, Outcome, Story
 from transactional import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-BROKEN = 5
+    from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
     """Run the demo; returns its exit status as the module's text says."""
-    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     options = _parser().parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="convoca-teams-"))
-    try:
-        return asyncio.run(_run(options, folder))
-    except StageError as error:
-        complain.print(f"error: {error} (hint: {error.hint})", markup=False)
-        return BROKEN
-    except KeyboardInterrupt:
-        complain.print("interrupted: every process was stopped")
-        return BROKEN
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return run("teams", lambda folder: _run(options, folder))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,19 +73,8 @@ async def _run(arguments: argparse.Namespace, folder: Path) -> int:
         run_s_max=float(arguments.run_s_max),
         ui=arguments.ui,
     )
-    bar = Progress(
-        TextColumn("jobs done"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, transient=True,
-    )  # fmt: skip
-    with bar:
-        shown = bar.add_task("jobs", total=len(tasks))
-
-        def progress(done: int, remark: str) -> None:
-            bar.update(shown, completed=done)
-            if remark:
-                bar.console.print(remark, markup=False, soft_wrap=True)
-
-        outcome = await Story(options, tasks, progress).play()
+    with progress(console, "jobs done", len(tasks)) as remark:
+        outcome = await Story(options, tasks, remark).play()
     checks = judge(tasks, outcome)
     _figures(console, outcome)
     killed = f"{outcome.killed} of them killed" if outcome.killed else "none of them killed"

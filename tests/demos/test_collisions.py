@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 
+import transactional
 from demos.meetings.collisions import Claims, made_to_collide, shares
 from demos.meetings.programme import Programme, Talk
+from demos.meetings.scheduling import Scheduling
+from replication import Agent
 
 NINE = datetime(2025, 2, 1, 9, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -50,11 +53,47 @@ def test_there_are_as_many_pairs_as_there_can_be() -> None:
     assert made_to_collide(programme(), alone, 5, random.Random(1)).pairs == ()
 
 
-def test_a_talk_that_moves_leaves_alone_what_others_want() -> None:
-    """Of the free slots it takes the first that is wanted by nobody but itself and its rival."""
+def a_pair() -> tuple[Talk, Talk]:
+    """Two talks that want the first hour of a room."""
     seat, loser = talk("1"), talk("2")
-    loser = Talk(*[getattr(loser, name) for name in loser.__slots__[:-1]], rival="1")
+    return seat, Talk(*[getattr(loser, name) for name in loser.__slots__[:-1]], rival="1")
+
+
+def test_a_talk_that_moves_leaves_alone_what_others_want() -> None:
+    """Told is when the last of those is done who want some of it; its rival and it do not count."""
+    seat, loser = a_pair()
     claims = Claims([seat, loser, talk("3", hour=1), talk("4", track="b", hour=2)])
-    slots = [(NINE + n * HOUR, NINE + (n + 1) * HOUR) for n in (0.5, 1, 2)]
-    assert claims.unclaimed(loser, slots) == slots[2]
-    assert claims.unclaimed(loser, slots[:2]) is None
+
+    def until(hour: float) -> datetime | None:
+        return claims.taken_until(loser, NINE + hour * HOUR, NINE + (hour + 1) * HOUR)
+
+    assert [until(0), until(0.5), until(1), until(2)] == [
+        None,
+        NINE + 2 * HOUR,
+        NINE + 2 * HOUR,
+        None,
+    ]
+
+
+async def test_a_talk_finds_a_time_in_a_room_that_few_have_booked_yet() -> None:
+    """The first free time of an empty room is another talk's: what is behind it is looked at."""
+    seat, loser = a_pair()
+    others = [talk(f"other {n}", hour=n) for n in range(1, 9)]
+    async with transactional.open("memory:") as store:
+        rooms = transactional.Reservations(store)
+        await rooms.book(seat.room, transactional.Interval(seat.start, seat.end), holder="ada")
+        work = Scheduling(
+            name="bob",
+            store=store,
+            rooms=rooms,
+            log=transactional.EventLog(store),
+            agent=Agent("bob"),
+            talks={},
+            claims=Claims([seat, loser, *others]),
+            dice=random.Random(1),
+        )
+        nine_hours = NINE + 9 * HOUR
+        assert await work.elsewhere(loser) == [
+            nine_hours.isoformat(),
+            (nine_hours + HOUR).isoformat(),
+        ]
