@@ -65,6 +65,13 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
         kind = type(limit.default)
         sub.add_argument(flag, type=kind, metavar="N", help=f"(default: {limit.default:g})")
     sub.add_argument(
+        "--check-every-s",
+        type=float,
+        metavar="S",
+        help="look at all rows of a file again after so long, between commits; 0: never (default: a"
+        " day)",
+    )
+    sub.add_argument(
         "--tls-cert", type=Path, help="certificate chain, PEM; read again when it changes"
     )
     sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
@@ -115,7 +122,8 @@ async def _serve(options: argparse.Namespace) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C interrupts the run
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     url = options.file if _is_url(options.file) else f"sqlite:{quote(options.file)}"
-    given = {limit.name: getattr(options, limit.name) for limit in fields(Retention)}
+    names = [*(limit.name for limit in fields(Retention)), "check_every_s"]
+    given = {name: getattr(options, name) for name in names}
     limits = urlencode({name: value for name, value in given.items() if value is not None})
     joint = "&" if "?" in url else "?"
     address = f"{url}{joint}{limits}" if limits else url

@@ -50,7 +50,8 @@ async def connect(
     clock's; see ``SQLiteStore.open``.  The other engines have no use for it.
 
     The first two take what they remember as options, ``sqlite:a.db?history_bytes_max=1000000`` (see
-    ``Retention``); a ``?`` in a path is written ``%3F``.
+    ``Retention``), and a file how often all of it is looked at, ``check_every_s`` (see
+    ``SQLiteStore.open``); a ``?`` in a path is written ``%3F``.
 
     Raises:
         UnknownSchemeError: the URL names no engine, or a password, which no authority takes.
@@ -68,11 +69,15 @@ async def connect(
             limits = memory.RETENTION.but(Retention.parse(_options(query)))
             return memory.MemoryStore(retention=limits)
         case "sqlite" if path:
-            from transactional.stores.sqlite import SQLiteStore  # noqa: PLC0415 lazy engine
+            from transactional.stores.sqlite import CHECK_EVERY_S, SQLiteStore  # noqa: PLC0415 lazy engine
 
-            limits = Retention().but(Retention.parse(_options(query)))
+            given = Retention.parse(_options(query))
+            every_s = given.pop("check_every_s", CHECK_EVERY_S)
             return await SQLiteStore.open(
-                unquote(path), retention=limits, accept_clock=accept_clock
+                unquote(path),
+                retention=Retention().but(given),
+                accept_clock=accept_clock,
+                check_every_s=every_s,
             )
         case "http" | "https":
             from transactional.stores.http import HTTPStore  # noqa: PLC0415 lazy engine

@@ -36,6 +36,10 @@ SQLite leaves of them in the file is overwritten after it, in steps between the 
 (``sqlite_scrub.py``); who made it forget is answered when that is done, or after ``SCRUB_S`` while
 it goes on.  The lock file says that it is not done: a process that dies leaves it to the next one.
 
+Once in a while all rows are looked at again, between groups as well (``sqlite_patrol.py``).  If one
+is not what was written, or is gone, an opening would refuse the file: from then on everything that
+is asked of the store is answered with ``CorruptStoreError``, until a person has looked.
+
 What an error does to a group: before COMMIT everything is rolled back and all are told
 ``UnavailableError``.  If COMMIT itself meets an I/O error, the log may or may not hold the commit
 after a crash, so each writer is told ``OutcomeUnknownError``; ``resolve`` settles it.
@@ -56,7 +60,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from transactional import rules
 from transactional.caller import OWNER, Caller
@@ -78,7 +82,7 @@ from transactional.errors import (
 )
 from transactional.shield import shielded
 from transactional.store import BY_LEASE, mint_op_id, this_user
-from transactional.stores import sqlite_file, sqlite_scrub
+from transactional.stores import sqlite_file, sqlite_patrol, sqlite_scrub
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.feed import Feed, Row, Rows, event_of, row_of, rows_under
 from transactional.stores.last_changes import LastChanges
@@ -128,6 +132,9 @@ SCRUB_AGAIN_S: Final = 10.0
 """Pause before it is tried again, if there was no space or a reader was in the way."""
 SCRUB_CLOSING_S: Final = 5.0
 """How long closing goes on with it; the rest is done when the file is opened again."""
+
+CHECK_EVERY_S: Final = sqlite_patrol.EVERY_S
+"""How long after the last time all rows are looked at again."""
 
 REMEMBERED_KEYS: Final = 16_384
 """Keys kept in memory for the next compare; all are dropped when there are more."""
@@ -197,11 +204,13 @@ class SQLiteStore:
         self._rest_s = 0.0
         self._news: deque[_Pending] = deque()
         self._cleaned: set[asyncio.Future[None]] = set()
+        self._damage = ""
+        """What was found to be damaged, while the file was open."""
         if file.lock.unclean:
             state.scrub_soon()
         self._writer: WriterThread[State] = WriterThread(
             "store-writer",
-            self._write_group,
+            self._work_group,
             pause_s=self._pause_s,
             publish=self._publish,
             rest=self._checkpoint,
@@ -219,13 +228,16 @@ class SQLiteStore:
         by: str | None = None,
         accept_clock: bool = False,
         check_s_max: float = sqlite_file.CHECK_S_MAX,
+        check_every_s: float = CHECK_EVERY_S,
         **limits: float,
     ) -> SQLiteStore:
         """Open or create the store in ``path``; ``by`` writes where a commit does not say who.
 
         How long it remembers is told by ``retention``, or by some of its fields as ``limits``.
         The file is checked for what the disk has changed, for no longer than ``check_s_max``; what
-        there was no time for is logged, and in ``unchecked``.
+        there was no time for is logged, and in ``unchecked``.  All rows are looked at again every
+        ``check_every_s``, in steps of about 10 ms between commits, and at once if there was no time
+        for them; 0 leaves it.
         ``accept_clock`` says that the wall clock is right, however far it is from the store's last
         time.  If it is behind by more than an hour, time is taken back, and that is another life of
         the store: it has another epoch.
@@ -241,6 +253,9 @@ class SQLiteStore:
         clock = clock or Clock()
         time = BusinessTime()
         retention = (retention or Retention()).but(limits)
+        if not 0 <= check_every_s <= sqlite_patrol.EVERY_S_MAX:  # NaN is refused as well
+            most = sqlite_patrol.EVERY_S_MAX
+            raise InvalidRequestError(f"check_every_s is 0 to {most:g}, not {check_every_s!r}")
         opening = asyncio.get_running_loop().run_in_executor(
             None,
             partial(
@@ -253,7 +268,10 @@ class SQLiteStore:
         )
         file = await shielded(opening, undo=lambda file: asyncio.to_thread(file.close))
         try:
-            state = State(file.writer, clock, time, retention)
+            patrol = sqlite_patrol.Patrol(
+                file.patrol, every_s=check_every_s, at_once=bool(file.unchecked)
+            )
+            state = State(file.writer, clock, time, retention, patrol)
         except sqlite_file.COMPLAINTS as error:
             file.close()
             raise sqlite_file.translate(error) from error
@@ -278,6 +296,15 @@ class SQLiteStore:
         return Capabilities("sqlite", durable=True, shared=False, fault_tolerant=False)
 
     # --- in the writer's thread ---
+
+    def _work_group(self, jobs: Sequence[Job[State]]) -> Sequence[object]:
+        if not self._damage:
+            return self._write_group(jobs)
+        self._rest_after(failed=True)
+        return self._refused(jobs)
+
+    def _refused(self, jobs: Sequence[Job[Any]]) -> Sequence[object]:
+        return [Failure(CorruptStoreError(self._damage)) for _ in jobs]
 
     def _write_group(self, jobs: Sequence[Job[State]]) -> Sequence[object]:
         state = self._state
@@ -327,6 +354,8 @@ class SQLiteStore:
             pauses.append(max(self._rest_s, due_s - self._clock.elapsed_s()) + 0.001)
         if (due_s := self._state.scrub_deadline_s()) is not None:
             pauses.append(max(0.0, due_s - monotonic()))
+        if (due_s := self._state.patrol.due_s) is not None and not self._damage:
+            pauses.append(max(0.0, due_s - monotonic()))
         return min(pauses, default=None)
 
     def _rest_after(self, *, failed: bool) -> None:
@@ -338,6 +367,9 @@ class SQLiteStore:
         due_s = self._state.scrub_deadline_s()
         if due_s is not None and due_s <= monotonic():
             self._scrub()
+        due_s = self._state.patrol.due_s
+        if due_s is not None and due_s <= monotonic() and not self._damage:
+            self._look_again()
         try:
             self._state.checkpoint_if_due()
         except sqlite3.Error as error:  # the log keeps what it has; the next group tries again
@@ -353,6 +385,25 @@ class SQLiteStore:
             _log.warning("forgotten values may still lie in the file, to be tried again: %s", error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._tell_cleaned)
+
+    def _look_again(self) -> None:
+        """Look at some more rows; the end of the store's work, if one is not what was written."""
+        try:
+            self._state.look_again()
+        except CorruptStoreError as error:
+            self._stop(error)
+        except sqlite_file.COMPLAINTS as error:
+            told = sqlite_file.translate(error)
+            if isinstance(told, CorruptStoreError):
+                self._stop(told)
+            else:
+                _log.warning("rows could not be looked at, to be tried again: %s", told)
+
+    def _stop(self, error: CorruptStoreError) -> None:
+        self._damage = f"{self._path}: {error}"
+        _log.critical("the store has stopped: %s", self._damage)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._feed.close)
 
     # --- in the loop again, before the group is answered ---
 
@@ -389,6 +440,8 @@ class SQLiteStore:
         pages = Pages(connection)
 
         def read_group(jobs: Sequence[Job[Pages]]) -> Sequence[object]:
+            if self._damage:
+                return self._refused(jobs)
             try:
                 pages.begin()
                 return [_read(job, pages) for job in jobs]
@@ -549,6 +602,8 @@ class SQLiteStore:
             "watches": self._feed.watches,
             "clock_refused_total": self._time.refused,
             "scrub_pages": self._state.pages_to_scrub,
+            "check_age_s": self._state.patrol.age_s,
+            "damaged": bool(self._damage),
         }
 
     def mint_op_id(self) -> str:
@@ -655,8 +710,10 @@ class State:
         clock: Clock,
         time: BusinessTime,
         retention: Retention,
+        patrol: sqlite_patrol.Patrol,
     ) -> None:
         self._db = connection
+        self.patrol = patrol
         self._clock = clock
         self._time = time
         self._retention = retention
@@ -707,6 +764,7 @@ class State:
         self._touched.clear()
         self._pending = _Pending()
         self._in_file.clear()
+        self.patrol.begin()
         self._db.execute("BEGIN IMMEDIATE")
         self._read_clocks()
         found = self._db.execute("SELECT epoch, revision FROM meta").fetchone()
@@ -753,6 +811,7 @@ class State:
         if self._pending.forgotten and self._scrub_s is None:
             self._db.execute("PRAGMA secure_delete=OFF")
         self.revision, self.compacted, self._indexed, self._resolvable, self._totals = self._before
+        self.patrol.abandon()
         for lease, ttl_s, started_s in reversed(self._touched):
             if ttl_s:
                 self._leases.start(lease, ttl_s, started_s)
@@ -799,6 +858,10 @@ class State:
         pages_max = min(pages_max, free - max(FREE_PAGES_MIN, pages // 4))
         if pages_max > 0:  # a step for each page, of which `execute` would make only the first
             self._db.executescript(f"PRAGMA incremental_vacuum({pages_max})")
+
+    def look_again(self) -> bool:
+        """Look at some more rows, between transactions; see ``Patrol.step``."""
+        return self.patrol.step(self._totals)
 
     # --- forgotten values ---
 
@@ -877,6 +940,8 @@ class State:
                 # A row that was damaged stays so, but for the value.
                 checksum = schema.row_checksum(*changed) if schema.is_whole(row) else row[-1]
                 new.append((*changed, checksum))
+                if self.patrol.is_behind("history", (revision, key)):
+                    self.patrol.count(_totals_of_rows(new[-1:]), _totals_of_rows(old[-1:]))
         self._db.executemany(
             "UPDATE history SET value = ?, checksum = ? WHERE revision = ? AND key = ?",
             [(row[2], row[-1], row[0], row[1]) for row in new],
@@ -913,25 +978,32 @@ class State:
             _insert_rows(self._db, f"INSERT INTO history({schema.KEY_COLUMNS})", checked)
             self._count("keys", _totals_of_rows(put), old)
             for key, row in latest.items():
-                self._in_file[key] = NOTHING if row[2] is None else (1, row[-1], len(row[2]))
+                stands = NOTHING if row[2] is None else (1, row[-1], len(row[2]))
+                if self.patrol.is_behind("keys", (key,)):
+                    self.patrol.count(stands, self._in_file[key])
+                self._in_file[key] = stands
             added = _totals_of_rows(checked)
             self._count("history", added)
             pending.rows += added[0]
             pending.history_rows = []
         if records := pending.operation_rows:
-            old = self._own_records([row[1] for row in records if row[0] == schema.OWN])
+            behind = [r for r in records if self.patrol.is_behind("operations", (r[0], r[1]))]
+            self.patrol.count(*self._replaced(behind))
+            more, old = self._replaced(records)
             _insert_rows(self._db, "REPLACE INTO operations", records)
-            self._count("operations", (len(records), sum([row[-1] for row in records]), 0), old)
+            self._count("operations", more, old)
             pending.operation_rows = []
 
     # --- how much there is ---
 
-    def _own_records(self, op_ids: Collection[str]) -> Totals:
-        """Return the totals of the records that are there already under these op_ids of callers."""
-        if not op_ids:
-            return NOTHING
+    def _replaced(self, records: Sequence[_OperationRow]) -> tuple[Totals, Totals]:
+        """Return the totals of records, and of those that lie there under the same op_ids."""
+        own = [row[1] for row in records if row[0] == schema.OWN]
         among = f"minted = {schema.OWN} AND op_id IN (SELECT value FROM json_each(?))"
-        return schema.totals_of(self._db, "operations", among, (json.dumps(list(op_ids)),))
+        old = NOTHING
+        if own:
+            old = schema.totals_of(self._db, "operations", among, (json.dumps(own),))
+        return (len(records), sum([row[-1] for row in records]), 0), old
 
     def _count(self, table: str, more: Totals, less: Totals = NOTHING) -> None:
         """Note that a table gained and lost rows."""
@@ -1049,6 +1121,9 @@ class State:
         """Remove rows, and count them."""
         gone = schema.totals_of(self._db, table, where, values)
         if gone[0]:
+            if (passed := self.patrol.behind(table)) is not None:
+                which = (f"({where}) AND {passed[0]}", (*values, *passed[1]))
+                self.patrol.count(NOTHING, schema.totals_of(self._db, table, *which))
             self._db.execute(f"DELETE FROM {table} WHERE {where}", values)
             self._count(table, NOTHING, gone)
 
@@ -1232,6 +1307,8 @@ class State:
         checksum = schema.lease_checksum(*row)
         self._db.execute("INSERT INTO leases VALUES (?, ?, ?, ?)", (*row, checksum))
         self._count("leases", (1, checksum, 0))
+        if self.patrol.is_behind("leases", (lease.id,)):
+            self.patrol.count((1, checksum, 0))
         self._leases.start(lease.id, ttl_s, self._clock.elapsed_s())
         self._touched.append((lease.id, 0.0, 0.0))
         return lease

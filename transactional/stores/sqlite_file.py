@@ -332,12 +332,13 @@ def _set_wal(connection: sqlite3.Connection) -> None:
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """The file in its owner's hands: one connection that writes, two that cannot."""
+    """The file in its owner's hands: one connection that writes, three that cannot."""
 
     lock: FileLock
     writer: sqlite3.Connection
     points: sqlite3.Connection
     ranges: sqlite3.Connection
+    patrol: sqlite3.Connection
     unchecked: tuple[str, ...]
     """What there was no time to check when it was opened."""
 
@@ -361,7 +362,8 @@ class OpenFile:
                 _take_back(writer, wall_us())
             meta = schema.Meta.read(writer)
             lock.owned(meta.epoch, meta.revision)
-            return cls(lock, writer, connect_reader(path), connect_reader(path), unchecked)
+            points, ranges, patrol = [connect_reader(path) for _ in range(3)]
+            return cls(lock, writer, points, ranges, patrol, unchecked)
         except BaseException as error:
             if writer is not None:
                 writer.close()
@@ -378,8 +380,8 @@ class OpenFile:
 
     def close_readers(self) -> None:
         """Close the connections that only read."""
-        self.points.close()
-        self.ranges.close()
+        for reader in (self.points, self.ranges, self.patrol):
+            reader.close()
 
 
 def _check(

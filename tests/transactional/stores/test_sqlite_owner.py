@@ -183,7 +183,7 @@ async def test_a_full_disk_with_a_due_lease_is_asked_less_and_less_often(
     tmp_path: Path, hand_clock: HandClock
 ) -> None:
     """Groups that fail without a caller pause 0.1, 0.2 ... 1 s; one that succeeds forgets it."""
-    store = await SQLiteStore.open(tmp_path / "a.db", clock=hand_clock.clock())
+    store = await SQLiteStore.open(tmp_path / "a.db", clock=hand_clock.clock(), check_every_s=0)
     lease = await store.lease(1.0)
     await store.commit([], [t.Put("lock", b"", lease.id)])
     faulty = spoil(store)
