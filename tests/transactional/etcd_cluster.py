@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from pathlib import Path
@@ -145,10 +146,13 @@ class Links:
 
 
 class EtcdCluster:
-    """Three members; blocking calls, for a thread or a fixture."""
+    """Three members; blocking calls, for a thread or a fixture.
 
-    def __init__(self, size: int = 3) -> None:
-        self._root = memory_directory()
+    Their data lie in ``directory``, or in memory where there is none.
+    """
+
+    def __init__(self, directory: Path | None = None, *, size: int = 3) -> None:
+        self._root = directory or memory_directory()
         ports = free_ports(2 * size)
         self.members = [
             EtcdMember(self._root, f"m{n}", ports[2 * n], ports[2 * n + 1]) for n in range(size)
@@ -216,6 +220,13 @@ class EtcdCluster:
     def slow_down(self, number: int) -> Callable[[], None]:
         self.links.slow.add(number)
         return lambda: self.links.slow.discard(number)
+
+    def fall(self, number: signal.Signals) -> None:
+        """End all members at once: by SIGTERM in good order, by SIGKILL in none."""
+        for pid in self.pids():
+            os.kill(pid, number)
+        for member in self.members:
+            member.gone()
 
     def settle(self) -> None:
         """Wait until all members serve again."""

@@ -24,12 +24,14 @@ from shutil import which
 
 import pytest
 
+from tests.scale import SOAK
+
 INSTALL = {
     "etcd": "apt-get install etcd-server",
     "postgres": "apt-get install postgresql && pip install 'convoca[postgres]'",
 }
 """What brings the program of an engine on Debian."""
-LIFE_S = 1800
+LIFE_S = 6 * 3600 if SOAK else 1800
 """No server outlives this, whatever becomes of the process that started it."""
 
 GUARD = f'"$@" & read -t {LIFE_S} _; kill -9 $!'
@@ -116,7 +118,10 @@ class EtcdMember:
             return None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         try:
-            return next(iter(map(int, children.read_text().split())), None)
+            child = next(iter(children.read_text().split()), None)
+            # One that has ended stays the guard's child, a zombie, until the guard ends.
+            runs = child is not None and " Z " not in Path(f"/proc/{child}/stat").read_text()
+            return int(child) if child is not None and runs else None
         except OSError:  # it ended just now
             return None
 
@@ -130,6 +135,11 @@ class EtcdMember:
             self._process.stdin.close()
         elif (pid := self.pid) is not None:
             os.kill(pid, number)
+
+    def gone(self) -> None:
+        """Wait until it has ended by itself, and end its guard."""
+        wait_until(lambda: self.pid is None, f"the end of {self.name}")
+        self.signal(signal.SIGKILL)
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:

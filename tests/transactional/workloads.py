@@ -280,10 +280,19 @@ async def end_job(job: t.Job, how: str) -> tuple[Any, int | None]:
 
 
 async def drained(store: t.Store, name: str) -> tuple[Any, int | None]:
-    """What is left in a queue: ready or claimed."""
-    queue = t.WorkQueue(store, name)
-    states = ("ready", "claimed", "parked")
-    return sorted([info.id for state in states async for info in queue.jobs(state)]), None
+    """What is left in a queue at one point in time: ready, claimed or parked.
+
+    Each state is a read of its own, and a job that was dropped with its client's frame goes back in
+    the background: between two of the reads it would be missed.  So the look is compared.
+    """
+    queue, prefix = t.WorkQueue(store, name), f"queue/{name}/"
+    while True:
+        before = (await store.scan(prefix, limit=1)).revision
+        states = ("ready", "claimed", "parked")
+        left = sorted([info.id for state in states async for info in queue.jobs(state)])
+        with suppress(t.ConflictError):
+            await store.commit([t.Unchanged(prefix, before)], [])
+            return left, None
 
 
 class LogClient:

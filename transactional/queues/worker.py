@@ -301,6 +301,8 @@ class Session:
                     loop.call_soon_threadsafe(dropped, job_id, token)
 
         self._jobs[job_id] = weakref.ref(job, collected)
+        if self.lost:  # while the claim was on its way: those who had jobs then were told
+            job.lost.set()
 
     def let_go(self, job: Job) -> None:
         """A job is over, or another's."""

@@ -86,8 +86,11 @@ _DEFINITE: Final = (
     "etcdserver: unhealthy cluster",
     "auth: revision in header is old",
     "etcdserver: revision of auth store is old",
+    "grpc: the client connection is closing",
 )
-"""Beginnings of errors after which nothing was done and the next endpoint may be asked."""
+"""Beginnings of errors after which nothing was done and the next endpoint may be asked.  The last
+one is a member's that is told to end: its gateway has no connection left to send the request by
+(gRPC says otherwise of what it had sent: the transport is closing)."""
 _NO_TOKEN: Final = ("etcdserver: invalid auth token",)
 _GRPC_INVALID, _GRPC_FORBIDDEN, _GRPC_FULL = 3, 7, 8
 _GRPC_NOT_FOUND, _GRPC_PRECONDITION, _GRPC_RANGE, _GRPC_UNAUTHENTICATED = 5, 9, 11, 16

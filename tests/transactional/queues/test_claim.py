@@ -334,6 +334,29 @@ async def test_closing_gives_back_at_once(engine: Engine) -> None:
     await there.close()
 
 
+async def test_who_claims_while_his_lease_is_given_up_is_told(store: t.Store) -> None:
+    """The claim was on its way when renewals had failed for too long: what it brings is lost."""
+    queue = WorkQueue(store, "q")
+    await queue.put("j")
+    (before,) = await queue.claim("ann", lease_s=600)
+    real = store.commit
+
+    async def slow(*given: object, **named: object) -> t.Commit:
+        commit = await real(*given, **named)
+        for session in queue._sessions.values():
+            session.abandon()
+        return commit
+
+    await queue.put("k")
+    store.commit = slow  # type: ignore[method-assign]
+    (job,) = await queue.claim("ann", lease_s=600)
+    store.commit = real  # type: ignore[method-assign]
+    assert (before.id, job.id) == ("j", "k")
+    assert before.lost.is_set()
+    assert job.lost.is_set()
+    await queue.close()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

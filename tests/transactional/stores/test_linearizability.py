@@ -22,7 +22,7 @@ from tests.transactional.linearizability import (
     log_anomaly,
 )
 from tests.transactional.trouble import BadLine
-from tests.transactional.workloads import WORKLOADS, anomaly, log_client, run
+from tests.transactional.workloads import WORKLOADS, anomaly, drained, log_client, run
 from transactional.clock import BusinessClock
 from transactional.events.append import Appender
 from transactional.queues.draft import Draft
@@ -427,6 +427,30 @@ async def test_each_planted_fault_of_a_queue_is_caught(
         if anomaly("queue", log.events) is not None:
             return
     pytest.fail(f"{faulty.__name__} was not caught")
+
+
+async def test_the_last_look_at_a_queue_is_of_one_moment(store: t.Store) -> None:
+    """A job goes back between the look at the ready ones and that at the claimed ones: it is seen.
+
+    So a history on three members was once held against the queue: its last client had ended with
+    a job under a lease that was given up, and the job went back while the look was taken.
+    """
+    queue = t.WorkQueue(store, "q")
+    await queue.put("j")
+    (job,) = await queue.claim("ann")
+    real = store.scan
+
+    async def scan(prefix: str, **named: object) -> t.Snapshot:
+        found = await real(prefix, **named)
+        if prefix == "queue/q/index/ready/" and not job.over_by:
+            store.scan = real  # type: ignore[method-assign]
+            await job.release()
+        return found
+
+    store.scan = scan  # type: ignore[method-assign]
+    assert await drained(store, "q") == (["j"], None)
+    assert job.over_by == "release"
+    await queue.close()
 
 
 # --- the engines ---------------------------------------------------------------------------------
