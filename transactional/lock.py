@@ -566,7 +566,11 @@ class Lock:
     async def _gone(self, entry: Entry, revision: int) -> None:
         """Wait until an entry that was there at ``revision`` is deleted, or moved."""
         key = entry.key
-        async with aclosing(self._store.watch(key, after=revision)) as events:
+        # One that waits has a folder of its own, and an engine that notes there who deleted what
+        # need not be asked again for that.
+        alone = key == waiting_key_of(entry.name, entry.id, entry.place, shared=entry.shared)
+        watched = key.removesuffix(entry.id) if alone else key
+        async with aclosing(self._store.watch(watched, after=revision)) as events:
             async for event in events:
                 if isinstance(event, Compacted):
                     return  # what we missed may have been it: look again

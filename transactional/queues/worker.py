@@ -330,11 +330,13 @@ class Session:
             await asyncio.sleep(self.lease_s / RENEWALS_PER_LEASE)
             if not threaded:
                 await self._renew()
-            if self._store.elapsed_s() >= self._good_until_s:
+            left_s = self._good_until_s - self._store.elapsed_s()
+            if left_s <= 0:
                 self._lose()
                 return
-            with suppress(TransactionalError):
-                await self._look_at_jobs()
+            with suppress(TransactionalError, TimeoutError):  # a store that hangs is no excuse
+                async with asyncio.timeout(left_s):
+                    await self._look_at_jobs()
             if self._unused():
                 await self.close()
                 return

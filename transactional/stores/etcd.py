@@ -143,6 +143,10 @@ REAP_S: Final = 0.02
 """Clients that hear of a lease's end wait up to so long, and most of them find it done."""
 REAP_KEYS_MAX: Final = 50
 """Keys of an ended lease that go in one commit; more go in several."""
+NOTED_KEYS_MAX: Final = 8
+"""So many keys of a lease are remembered by the client that put them, to end it without a look..."""
+NOTED_LEASES_MAX: Final = 256
+"""... and for so many leases; so many are known to be over."""
 SWEEP_S: Final = 30.0
 """How often it is looked whether a lease ended unheard."""
 HEALTH_S: Final = 1.0
@@ -230,6 +234,14 @@ class _Dead:
 
 
 @dataclass(frozen=True, slots=True)
+class _Has:
+    """A compare of ours: the lease has these keys, noted at these revisions, and no other."""
+
+    lease: str
+    noted: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Reap:
     """A write of ours: delete what a lease has, if it still has it; ``revision`` noted it."""
 
@@ -249,7 +261,7 @@ class _Stop:
 class _Request:
     """What one commit is about, ours and callers'."""
 
-    compares: Sequence[Compare | _Dead]
+    compares: Sequence[Compare | _Dead | _Has]
     writes: Sequence[Write | _Reap | _Stop]
     otherwise: Sequence[Write]
     op_id: str
@@ -307,6 +319,8 @@ class EtcdStore:
         self._shelf = _Shelf(longest_s, self._grant)
         self._own_shelf = _Shelf(limits.op_id_retention_s, self._grant)
         self._reads = CallQueue[str](self._deliver, batch_max=READS_MAX)
+        self._noted: dict[str, dict[str, int]] = {}
+        self._over: deque[str] = deque(maxlen=NOTED_LEASES_MAX)
         self._streams: set[_Stream] = set()
         self._watches = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -459,19 +473,28 @@ class EtcdStore:
         self._moments.note(self._clock.elapsed_s(), self._revision)
 
     async def _read(self, operations: Sequence[str]) -> tuple[int, list[Document]]:
-        """Read at one point in time, no earlier than the call; return the revision and answers."""
-        wanted: list[str | e.Txn] = list(operations)
+        """Read at one point in time, no earlier than the call; return the revision and answers.
+
+        The clock is read, too: who looks and then commits builds with the clock as it is.
+        """
+        wanted: list[str | e.Txn] = [*operations, e.get_range(self._layout.clock)]
         if not self.facts.fresh_reads:
             wanted.append(e.delete(self._layout.nothing))
         try:
             answer = await self._ask(e.Txn(success=wanted), repeatable=True)
         except Rejected as error:
             raise _of_read(error) from error
-        return int(answer["header"]["revision"]), e.parts(answer)[: len(operations)]
+        count = len(operations)
+        found = e.parts(answer)
+        self._saw_clock(e.kvs(found[count]))
+        return int(answer["header"]["revision"]), found[:count]
 
     async def _at(self, revision: int, operation: Callable[..., str]) -> Document:
-        """Read what was there at a revision that is no later than what this client saw."""
-        txn = e.Txn(success=[operation(revision=revision)])
+        """Read what was there at a revision that is no later than what this client saw.
+
+        What was is the same at every member that has come so far: none asks the others.
+        """
+        txn = e.Txn(success=[operation(revision=revision, serializable=True)])
         for _ in range(20):
             try:
                 sent = self._send("/kv/txn", txn.body(), repeatable=True, fresh=False)
@@ -528,7 +551,7 @@ class EtcdStore:
             try:
                 for start in range(READS_MAX, len(wanted), READS_MAX):
                     rest: list[str | e.Txn] = [
-                        e.get_range(at(key), revision=revision)
+                        e.get_range(at(key), revision=revision, serializable=True)
                         for key in wanted[start : start + READS_MAX]
                     ]
                     body = e.Txn(success=rest).body()
@@ -863,48 +886,86 @@ class EtcdStore:
         """End the lease and delete its keys: in one commit, if they are no more than fifty."""
         if not lease_id.isdecimal():
             return
-        place = self._layout.heartbeat(lease_id)
-        start, end = self._layout.attachments(lease_id)
-        _, answers = await self._read(
-            [e.get_range(place), e.get_range(start, end, limit=REAP_KEYS_MAX)]
-        )
-        if not e.kvs(answers[0]) and not e.kvs(answers[1]):
-            return
-        await self._reap(lease_id, e.kvs(answers[1]), [_Stop(lease_id)])
-        await self._reap_rest(lease_id)
-        with contextlib.suppress(UnavailableError, Rejected):  # else it runs out by itself
-            await self._send("/lease/revoke", f'{{"ID":"{lease_id}"}}', repeatable=True)
+        noted = tuple(sorted(self._noted.pop(lease_id, {}).items()))
+        stop = _Stop(lease_id)
+        known = 0 < len(noted) <= NOTED_KEYS_MAX
+        if not known or not await self._reap(lease_id, noted, _Has(lease_id, noted), stop):
+            place = self._layout.heartbeat(lease_id)
+            start, end = self._layout.attachments(lease_id)
+            _, answers = await self._read(
+                [e.get_range(place), e.get_range(start, end, limit=REAP_KEYS_MAX)]
+            )
+            if not e.kvs(answers[0]) and not e.kvs(answers[1]):
+                return
+            await self._reap(lease_id, self._noted_in(lease_id, answers[1]), None, stop)
+            await self._reap_rest(lease_id)
+        self._over.append(lease_id)
+        self._start(self._revoke(lease_id))
+
+    async def _revoke(self, lease: str) -> None:
+        """Have etcd forget a lease that is over for us; else it runs out by itself."""
+        with contextlib.suppress(TransactionalError, Rejected, Lost):
+            await self._send("/lease/revoke", f'{{"ID":"{lease}"}}', repeatable=True)
+
+    def _noted_in(self, lease: str, answer: Document) -> list[tuple[str, int]]:
+        """Return which keys a lease has, and the revisions that noted it."""
+        skip = f"a/{lease}/"
+        return [
+            (self._layout.path_at(kv["key"]).removeprefix(skip), int(kv["mod_revision"]))
+            for kv in e.kvs(answer)
+        ]
+
+    def _note(self, writes: Sequence[Write | _Reap | _Stop], revision: int) -> None:
+        """Remember which keys leases have."""
+        for write in writes:
+            if isinstance(write, Put) and write.lease is not None:
+                noted = self._noted.setdefault(write.lease, {})
+                if len(noted) <= NOTED_KEYS_MAX:  # one more says that they are too many
+                    noted[write.key] = revision
+        while len(self._noted) > NOTED_LEASES_MAX:
+            del self._noted[next(iter(self._noted))]
 
     async def _reap(
-        self, lease: str, noted: Sequence[Document], also: Sequence[_Stop] = ()
-    ) -> None:
-        """Delete keys of a lease in one commit, by the lease; UnavailableError if it is not known.
+        self,
+        lease: str,
+        noted: Sequence[tuple[str, int]],
+        compare: _Dead | _Has | None,
+        *also: _Stop,
+    ) -> bool:
+        """Delete keys of a lease in one commit, by the lease; say whether the compare held.
 
         Repeated it finds that they are gone.
+
+        Raises:
+            UnavailableError: it is not known.
         """
         writes: list[Write | _Reap | _Stop] = [*also]
-        for kv in noted:
-            key = self._layout.path_at(kv["key"]).removeprefix(f"a/{lease}/")
-            writes.append(_Reap(lease, key, int(kv["mod_revision"])))
-        compares = [] if also else [_Dead(lease, w.key) for w in writes[:1] if isinstance(w, _Reap)]
+        writes += [_Reap(lease, key, revision) for key, revision in noted]
         request = _Request(
-            compares, writes, (), self.mint_op_id(), BY_LEASE, secrets.token_bytes(16)
+            [compare] if compare is not None else [],
+            writes,
+            (),
+            self.mint_op_id(),
+            BY_LEASE,
+            secrets.token_bytes(16),
         )
         try:
             await self._commit(request)
         except ConflictError:
-            return  # another client was faster
+            return False
         except OutcomeUnknownError as error:
             raise UnavailableError(error.reason) from error
+        return True
 
     async def _reap_rest(self, lease: str) -> None:
         start, end = self._layout.attachments(lease)
         while True:
             _, answer = await self._one(e.get_range(start, end, limit=REAP_KEYS_MAX))
-            noted = e.kvs(answer)
+            noted = self._noted_in(lease, answer)
             if not noted:
                 return
-            await self._reap(lease, noted)
+            # Who finds that another client was faster looks what is left.
+            await self._reap(lease, noted, _Dead(lease, noted[0][0]))
 
     async def _reap_ended(self) -> None:
         """Delete the keys of leases that ended: at once if it is heard, else when it is seen."""
@@ -929,6 +990,8 @@ class EtcdStore:
 
     async def _reap_soon(self, lease: str) -> None:
         await asyncio.sleep(random.uniform(0, REAP_S))
+        if lease in self._over:
+            return  # it was ended here, and its keys with it
         with contextlib.suppress(TransactionalError):  # the next sweep finds it
             await self._reap_rest(lease)
 
@@ -1221,7 +1284,7 @@ class _Build:
         ]
 
     def _compare(  # noqa: PLR0911 one for each kind
-        self, compare: Compare | _Dead
+        self, compare: Compare | _Dead | _Has
     ) -> list[str]:
         at = self._layout.key
         match compare:
@@ -1241,10 +1304,22 @@ class _Build:
             case _Dead(lease, key):
                 noted = self._layout.attached(lease, key)
                 return [e.is_absent(self._layout.heartbeat(lease)), e.is_there(noted)]
+            case _Has(lease, keys):
+                return self._has(lease, keys)
             case Unchanged():
                 if compare in self._never:
                     return [e.is_absent(self._layout.clock)]
                 return self._unchanged(compare)
+
+    def _has(self, lease: str, keys: Sequence[tuple[str, int]]) -> list[str]:
+        """Compare the keys of a lease, and that nothing lies between them, before or behind."""
+        start, end = self._layout.attachments(lease)
+        found: list[str] = []
+        for key, revision in keys:
+            place = self._layout.attached(lease, key)
+            found += [e.none_there(start, place), e.is_written_at(place, revision)]
+            start = self._layout.behind(place)
+        return [*found, e.none_there(start, end)]
 
     def _unchanged(self, compare: Unchanged) -> list[str]:
         prefix, since = compare.prefix, compare.since
@@ -1254,12 +1329,12 @@ class _Build:
             found.append(e.unwritten_since(*self._layout.marks(folder), since))
         return found
 
-    def _report(self, compare: Compare | _Dead) -> str | e.Txn:
+    def _report(self, compare: Compare | _Dead | _Has) -> str | e.Txn:
         match compare:
             case Unchanged(_, since):
                 marks = e.unwritten_since(*self._layout.prefix_marks, since)
                 return e.Txn([*self._unchanged(compare), marks])
-            case LeaseAlive(lease) | _Dead(lease):
+            case LeaseAlive(lease) | _Dead(lease) | _Has(lease):
                 return e.get_range(self._layout.heartbeat(lease))
             case _:
                 return e.get_range(self._layout.key(compare.key))
@@ -1342,8 +1417,10 @@ class _Build:
 
     def _made(self, revision: int, *, chosen: bool) -> Commit:
         store = self._store
-        if self.sets_clock and (self._writes if chosen else self._otherwise):
+        writes = self._writes if chosen else self._otherwise
+        if self.sets_clock and writes:
             store._saw_set(self._base_us, revision)
+        store._note(writes, revision)
         time_us = e.time_us(self._base_us, revision)
         return Commit(revision, chosen, utc(time_us))
 
@@ -1368,7 +1445,7 @@ class _Build:
                     holds = compare not in self._never and e.succeeded(part["response_txn"])
                 case LeaseAlive():
                     holds = bool(found)
-                case _Dead():
+                case _Dead() | _Has():
                     raise ConflictError((), {}, revision)
                 case _:
                     item = e.loaded(compare.key, found[0]) if found else None

@@ -23,6 +23,7 @@ import asyncio
 import io
 import json
 import random
+import time
 from contextlib import asynccontextmanager
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final
@@ -217,13 +218,13 @@ class Gateway:
             await asyncio.sleep(PAUSE_S)
 
     def order(self) -> list[Endpoint]:
-        """Return the endpoints in the order in which they are asked."""
-        now_s = asyncio.get_running_loop().time()
+        """Return the endpoints in the order in which they are asked; callable from any thread."""
+        now_s = time.monotonic()
         return sorted(self.endpoints, key=lambda e: e.bad_until_s if e.bad_until_s > now_s else 0.0)
 
     def _failed(self, endpoint: Endpoint) -> None:
         self.failovers += 1
-        endpoint.failed(asyncio.get_running_loop().time())
+        endpoint.failed(time.monotonic())
         if endpoint is self.endpoints[0]:  # the next one is the first choice from now on
             self.endpoints.append(self.endpoints.pop(0))
 
@@ -400,7 +401,7 @@ class Gateway:
             UnavailableError: no endpoint answered.
         """
         reason = "no endpoint"
-        for endpoint in list(self.endpoints):
+        for endpoint in self.order():
             scheme, _, address = endpoint.url.partition("://")
             connection: HTTPConnection
             if scheme == "https":

@@ -165,6 +165,11 @@ class Layout:
         """Return the first place behind a key."""
         return b64(f"{self.root}k/{key}".encode() + b"\0")
 
+    @staticmethod
+    def behind(place: str) -> str:
+        """Return the place right behind another one."""
+        return b64(b64decode(place) + b"\0")
+
     def end(self, prefix: str) -> str:
         """Return the first place behind all keys with a prefix."""
         return self._at(f"k/{prefix}{LAST_CODE_POINT}")
@@ -320,6 +325,11 @@ def any_there(start: str, end: str) -> str:
         f'{{"key":"{start}","range_end":"{end}","target":"CREATE","result":"GREATER",'
         '"create_revision":"0"}'
     )
+
+
+def none_there(start: str, end: str) -> str:
+    """Compare: no key of the range is there."""
+    return f'{{"key":"{start}","range_end":"{end}","target":"CREATE","create_revision":"0"}}'
 
 
 def unwritten_since(start: str, end: str, revision: int) -> str:

@@ -14,8 +14,11 @@ import pytest
 import transactional as t
 from tests.transactional.queues.test_put import pass_time
 from transactional import ClaimLostError, JobState, WorkQueue
+from transactional.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.transactional.conftest import HandClock
     from tests.transactional.engines import Engine
 
@@ -355,6 +358,33 @@ async def test_who_claims_while_his_lease_is_given_up_is_told(store: t.Store) ->
     assert before.lost.is_set()
     assert job.lost.is_set()
     await queue.close()
+
+
+async def test_a_store_that_hangs_does_not_hide_that_the_lease_is_over() -> None:
+    """The worker looks at its jobs meanwhile, and gets no answer: it is told in its time."""
+    store = MemoryStore()
+    answers = asyncio.Event()
+    answers.set()
+    real = store.get_many
+
+    async def hangs(keys: Sequence[str]) -> t.Snapshot:
+        await answers.wait()
+        return await real(keys)
+
+    def fails(_: str) -> None:
+        raise t.UnavailableError("no member answers")
+
+    store.get_many = hangs  # type: ignore[method-assign]
+    store.renew_from_thread = fails  # type: ignore[attr-defined]
+    queue = WorkQueue(store, "q")
+    await queue.put("j")
+    (job,) = await queue.claim("ann", lease_s=0.2)
+    answers.clear()
+    async with asyncio.timeout(10):
+        await job.lost.wait()
+    answers.set()
+    await queue.close()
+    await store.close()
 
 
 @pytest.mark.parametrize(

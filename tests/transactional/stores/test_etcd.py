@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 from base64 import b64decode, b64encode
@@ -366,6 +367,78 @@ async def test_keys_of_a_lease_that_ended_while_nobody_was_there(engine: EtcdEng
         while len((await heir.scan("q/")).items) > 1:  # noqa: ASYNC110 etcd ends it
             await asyncio.sleep(0.05)
     assert (await heir.get("q/050")).value == b"mine"
+
+
+async def test_who_put_the_keys_of_a_lease_ends_it_in_one_request(store: EtcdStore) -> None:
+    """He knows them: one transaction deletes them, and that there are no others is compared."""
+    lease = await store.lease(60)
+    await store.commit([], [t.Put("q/b", b"", lease.id), t.Put("q/a", b"", lease.id)])
+    await store.commit([], [t.Delete("q/a"), t.Put("q/ab", b"", lease.id)])
+    async with sent(store) as bodies:
+        await store.revoke(lease.id)
+    assert len(bodies) == 1
+    assert not (await store.scan("q/")).items
+    with pytest.raises(t.LeaseExpiredError):
+        await store.renew(lease.id)
+    with pytest.raises(t.LeaseExpiredError):
+        await store.commit([], [t.Put("q/c", b"", lease.id)])
+
+
+@pytest.mark.parametrize("keys", [["q/aa"], ["q/c"], ["q/a"], ["q/b", "q/d"], ["p", "r"]])
+async def test_what_others_put_under_a_lease_goes_with_it(
+    engine: EtcdEngine, keys: list[str]
+) -> None:
+    """Before, between, behind and in place of those that its owner knows: all in one commit."""
+    store, other = await engine.client(), await engine.client()
+    lease = await store.lease(60)
+    await store.commit([], [t.Put("q/a", b"", lease.id), t.Put("q/b", b"", lease.id)])
+    made = await other.commit([], [t.Put(key, b"", lease.id) for key in keys])
+    await store.revoke(lease.id)
+    events = other.watch("", after=made.revision)
+    ended = await anext(events)
+    await events.aclose()
+    assert [change.key for change in ended.changes] == sorted({"q/a", "q/b", *keys})
+    assert not (await store.scan("")).items
+
+
+async def test_a_lease_with_many_keys_is_ended_by_a_look(store: EtcdStore) -> None:
+    """More than are remembered; all are gone."""
+    lease = await store.lease(60)
+    for part in range(3):
+        await store.commit([], [t.Put(f"q/{part}{n}", b"", lease.id) for n in range(10)])
+    await store.revoke(lease.id)
+    assert not (await store.scan("q/")).items
+
+
+async def test_a_lock_is_handed_over_in_one_commit_and_one_look(engine: EtcdEngine) -> None:
+    """What lies between a release and the next grant, beside the watch: two transactions."""
+    first, second = await engine.client(), await engine.client()
+    grant = await t.Lock(first, "the", owner="ann", ttl_s=60).acquire(wait_s=10)
+    waiting = [
+        asyncio.create_task(t.Lock(second, "the", owner=f"b{n}", ttl_s=60).acquire(wait_s=30))
+        for n in range(2)
+    ]
+    async with asyncio.timeout(10):
+        while second.figures()["watches"] < 2:  # noqa: ASYNC110 both wait
+            await asyncio.sleep(0.01)
+    for holder, asked in ((first, 2), (second, 1)):
+        # The first holder's entry is where all enter: it is asked who deleted it.
+        await holder.get("any")  # the clock may have been set meanwhile
+        async with sent(first) as one, sent(second) as other:
+            await grant.release()
+            done, waiting = await asyncio.wait(waiting, timeout=10, return_when="FIRST_COMPLETED")
+            (grant,) = [task.result() for task in done]
+            bodies = [*map(json.loads, [*one, *other])]
+        commits = [body for body in bodies if "compare" in body]
+        looks = [body for body in bodies if "compare" not in body and of_keys(body)]
+        assert (len(commits), len(looks)) == (1, asked)
+    await grant.release()
+
+
+def of_keys(body: dict) -> bool:
+    """Whether keys are read: not what an ended lease left, nor how far the store is."""
+    ranges = [part["request_range"] for part in body["success"] if "request_range" in part]
+    return any("/k/" in b64decode(each["key"]).decode() for each in ranges)
 
 
 async def test_a_prefix_inside_one_that_was_deleted_has_changed(store: EtcdStore) -> None:
