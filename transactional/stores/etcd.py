@@ -144,7 +144,7 @@ REAP_S: Final = 0.02
 REAP_KEYS_MAX: Final = 50
 """Keys of an ended lease that go in one commit; more go in several."""
 NOTED_KEYS_MAX: Final = 8
-"""So many keys of a lease are remembered by the client that put them, to end it without a look..."""
+"""So many keys of a lease are remembered by who put them, to end it without a look..."""
 NOTED_LEASES_MAX: Final = 256
 """... and for so many leases; so many are known to be over."""
 SWEEP_S: Final = 30.0
@@ -1283,7 +1283,7 @@ class _Build:
             )
         ]
 
-    def _compare(  # noqa: PLR0911 one for each kind
+    def _compare(  # noqa: C901, PLR0911 one for each kind
         self, compare: Compare | _Dead | _Has
     ) -> list[str]:
         at = self._layout.key
