@@ -8,6 +8,7 @@ import signal
 import subprocess
 from base64 import b64decode, b64encode
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -318,19 +319,56 @@ async def test_a_commit_of_just_its_bytes_is_taken_by_etcd(store: EtcdStore) -> 
     ]
 
 
-async def test_what_recipes_promise_of_their_size(store: EtcdStore) -> None:
-    """An append of 256 KiB, in one event and in many; a booking of as many rooms as it says."""
+async def test_an_append_of_256_kib_is_taken_whole(store: EtcdStore) -> None:
+    """In one event, in few and in as many as one append may have; one byte more is not sent."""
     log = t.EventLog(store)
-    await log.append("one", [t.NewEvent("E", "x" * ((256 << 10) - 64))])
-    await log.append("many", [t.NewEvent("E")] * 655)
-    rooms = t.Reservations(store)
-    start = (await store.now()).replace(year=2030, hour=9)
+    size = 256 << 10
+    await log.append("one", [t.NewEvent("E", "x" * (size - 64))])
+    await log.append("some", [t.NewEvent("E", "x" * 100)] * 2400)
+    made = await log.append("many", [t.NewEvent("E", "x" * 40)] * 4096)
+    assert made.last_position == 1 + 2400 + 4096
+    async with sent(store) as bodies:
+        with pytest.raises(t.InvalidRequestError, match=f"{size} are allowed"):
+            await log.append("one", [t.NewEvent("E", "x" * size)])
+        with pytest.raises(t.InvalidRequestError, match="4096"):
+            await log.append("one", [t.NewEvent("E")] * 4097)
+    assert bodies == []
+
+
+def rooms_at_nine(count: int) -> list[t.Wanted]:
+    start = datetime(2030, 1, 1, 9, tzinfo=UTC)
     slot = t.Interval(start, start.replace(hour=10))
-    most = store.capabilities.max_operations - 2
-    made = await rooms.book_many([t.Wanted(f"room{n}", slot) for n in range(most)], holder="ann")
-    assert len(made) == most
-    with pytest.raises(t.InvalidRequestError, match=str(most)):
-        await rooms.book_many([t.Wanted(f"r{n}", slot) for n in range(most + 1)], holder="ann")
+    return [t.Wanted(f"room{n}", slot) for n in range(count)]
+
+
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_a_booking_of_128_rooms_is_refused_in_days_and_before_it_is_sent(
+    store: EtcdStore, key: str | None
+) -> None:
+    """116 are taken, with an idempotency key as well as without."""
+    rooms = t.Reservations(store)
+    async with sent(store) as bodies:
+        for count in (128, 117):
+            with pytest.raises(
+                t.InvalidRequestError, match=f"take {count} days .* one commit holds 116"
+            ):
+                await rooms.book_many(rooms_at_nine(count), holder="ann", idempotency_key=key)
+    assert bodies == []
+    made = await rooms.book_many(rooms_at_nine(116), holder="ann", idempotency_key=key)
+    assert len({booking.resource for booking in made}) == 116
+
+
+async def test_a_member_that_takes_more_operations_takes_126_rooms(member: EtcdMember) -> None:
+    """What the pages say of --max-txn-ops 138; it is found out, not configured."""
+    member.options = ["--max-txn-ops", "138"]
+    store = await EtcdStore.open(begin(member))
+    assert store.capabilities.max_operations == 128
+    rooms = t.Reservations(store)
+    with pytest.raises(t.InvalidRequestError, match="one commit holds 126"):
+        await rooms.book_many(rooms_at_nine(128), holder="ann", idempotency_key="once")
+    made = await rooms.book_many(rooms_at_nine(126), holder="ann", idempotency_key="once")
+    assert len(made) == 126
+    await store.close()
 
 
 # --- ranges, deletes and leases ------------------------------------------------------------------
