@@ -1,12 +1,13 @@
 """Compare-and-swap, bookings and locks on etcd, beside its gateway called directly.
 
-One member, started here on a disk (``--directory``) or in memory, which shares the machine with the
-callers.  ``raw`` posts to the gateway with aiohttp from as many callers: a transaction that
-compares the revision of a key and puts it, nothing else: no op_id, no record, no clock, no
-checksum.  Ours does what a store promises.
+Three clusters, one after the other, share the machine with the callers: one member with its data in
+memory, where fsync is free, one on a disk (``--directory``), and three on that disk; so what the
+disk and the majority cost is seen beside what the gateway costs.
 
-A hand-over is the time from the holder's call of ``release`` to the
-next waiter's return from ``acquire``.
+``raw`` posts to the gateway (of the first member) with aiohttp from as many callers: a transaction
+that compares the revision of a key and puts it, nothing else: no op_id, no record, no clock, no
+checksum.  Ours does what a store promises.  A hand-over is the time from the holder's call of
+``release`` to the next waiter's return from ``acquire``.
 
     python benchmarks/etcd.py [--seconds 3] [--directory DIR]
 """
@@ -33,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import aiohttp
 
 import transactional
-from benchmarks.store import Row, hand_overs, ours, summary
+from benchmarks.store import Row, fsync_ms, hand_overs, ours, summary
 from transactional import Interval, Reservations
+from transactional.store import Advises
 
 RESULTS = Path(__file__).parent / "results" / "etcd.md"
 
@@ -46,22 +48,27 @@ def free_port() -> int:
         return port
 
 
-def start(directory: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a member; return it and its address."""
+def start(directory: str, size: int = 1) -> tuple[list[subprocess.Popen[bytes]], str]:
+    """Start the members of a cluster; return them and their addresses, with commas between."""
     program = shutil.which("etcd")
     if program is None:
         raise SystemExit("etcd is not installed; it comes with: apt-get install etcd-server")
-    client, peer = free_port(), free_port()
-    here, there = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-    member = subprocess.Popen(
-        [
-            "timeout", "1800", program, "--data-dir", f"{directory}/data", "--name", "one",
-            "--listen-client-urls", here, "--advertise-client-urls", here,
-            "--listen-peer-urls", there, "--initial-advertise-peer-urls", there,
-            "--initial-cluster", f"one={there}", "--logger", "zap", "--log-level", "fatal",
-        ],
-    )  # fmt: skip
-    return member, f"127.0.0.1:{client}"
+    clients = [f"127.0.0.1:{free_port()}" for _ in range(size)]
+    peers = [f"http://127.0.0.1:{free_port()}" for _ in range(size)]
+    cluster = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
+    members = [
+        subprocess.Popen(
+            [
+                "timeout", "1800", program, "--data-dir", f"{directory}/m{n}", "--name", f"m{n}",
+                "--listen-client-urls", f"http://{client}",
+                "--advertise-client-urls", f"http://{client}",
+                "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                "--initial-cluster", cluster, "--logger", "zap", "--log-level", "fatal",
+            ],
+        )
+        for n, (client, peer) in enumerate(zip(clients, peers, strict=True))
+    ]  # fmt: skip
+    return members, ",".join(clients)
 
 
 async def opened(url: str) -> transactional.Store:
@@ -81,7 +88,8 @@ async def raw(address: str, callers: int, seconds: float) -> Row:
     begin = time.perf_counter()
     end = begin + seconds
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(f"http://{address}", connector=connector) as session:
+    first = address.partition(",")[0]
+    async with aiohttp.ClientSession(f"http://{first}", connector=connector) as session:
 
         async def call(number: int) -> None:
             key = b64encode(f"raw/{callers}/{number}".encode()).decode()
@@ -123,38 +131,39 @@ async def bookings(stores: list[transactional.Store], callers: int, seconds: flo
     return summary("bookings", callers, took, time.perf_counter() - begin)
 
 
-async def measure(address: str, seconds: float) -> tuple[list[Row], str]:
-    url = f"etcd://{address}/bench"
+async def measure(addresses: str, seconds: float) -> tuple[list[Row], list[str]]:
+    url = f"etcd://{addresses}/bench"
     stores = [await opened(url) for _ in range(2)]
-    facts = stores[0].advice() if hasattr(stores[0], "advice") else []
+    facts = stores[0].advice() if isinstance(stores[0], Advises) else []
     rows: list[Row] = []
     for callers in (1, 64, 256):
-        rows.append(await raw(address, callers, seconds))
+        rows.append(await raw(addresses, callers, seconds))
         rows.append(await ours("convoca", stores[:1], callers, seconds))
     rows.append(await bookings(stores[:1], 64, seconds))
     rows.append(await hand_overs("lock", stores, 8, seconds))
     for store in stores:
         await store.close()
-    return rows, "; ".join(facts)
+    versions = [fact for fact in facts if " is etcd " in fact]
+    return rows, [fact.partition(" is ")[2] for fact in versions[:1]]
 
 
-def report(rows: list[Row], facts: str, where: str) -> str:
+def report(measured: dict[str, list[Row]], facts: list[str], sync_ms: float) -> str:
     lines = [
         "# A store on etcd",
         "",
-        "Made by `python benchmarks/etcd.py`; one member, client and server share the machine. The",
-        "raw gateway compares and puts one key; ours writes the record of its op_id in the same",
-        "transaction, compares the clock, and checks what it reads. A lock's row: hand-overs.",
+        "Made by `python benchmarks/etcd.py`; members and clients share the machine. A raw gateway",
+        "compares and puts one key; ours writes the record of its op_id in the same transaction,",
+        "compares the clock, and checks what it reads. A lock's row: hand-overs.",
         "",
         f"{platform.system()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} while it ran,",
-        f"Python {platform.python_version()}, data in {where}.",
+        f"Python {platform.python_version()}. An fdatasync of the disk takes {sync_ms:.1f} ms.",
         "",
-        f"> {facts}",
-        "",
-        "| what | callers | per second | p50 ms | p99 ms |",
-        "|---|---:|---:|---:|---:|",
+        *(f"> {fact}\n" for fact in facts),
+        "| members | what | callers | per second | p50 ms | p99 ms |",
+        "|---|---|---:|---:|---:|---:|",
         *(
-            f"| {what} | {n} | {rate:,.0f} | {p50:.1f} | {p99:.1f} |"
+            f"| {members} | {what} | {n} | {rate:,.0f} | {p50:.1f} | {p99:.1f} |"
+            for members, rows in measured.items()
             for what, n, rate, p50, p99 in rows
         ),
         "",
@@ -162,22 +171,34 @@ def report(rows: list[Row], facts: str, where: str) -> str:
     return "\n".join(lines)
 
 
+def run(size: int, base: str | None, seconds: float) -> tuple[list[Row], list[str]]:
+    """Measure one cluster with its data in a directory of its own under ``base``."""
+    with tempfile.TemporaryDirectory(dir=base) as directory:
+        members, addresses = start(directory, size)
+        try:
+            return asyncio.run(measure(addresses, seconds))
+        finally:
+            for member in members:
+                member.terminate()
+            for member in members:
+                member.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=3.0, help="per measurement")
-    parser.add_argument("--directory", help="where etcd keeps its data (default: in memory)")
+    parser.add_argument("--directory", default=".", help="where the disk is (default: here)")
     options = parser.parse_args()
-    memory = Path("/dev/shm")  # noqa: S108 it is meant
-    base = options.directory or (memory if memory.is_dir() else None)
-    with tempfile.TemporaryDirectory(dir=base) as directory:
-        member, address = start(directory)
-        try:
-            rows, facts = asyncio.run(measure(address, options.seconds))
-        finally:
-            member.terminate()
-            member.wait()
-    facts = facts.replace(address, "ADDRESS")
-    text = report(rows, facts, "a directory" if options.directory else "memory (fsync is free)")
+    memory = "/dev/shm"  # noqa: S108 it is meant
+    disk = options.directory
+    with tempfile.TemporaryDirectory(dir=disk) as directory:
+        sync_ms, _ = fsync_ms(Path(directory))
+    settings = {"one, in memory": (1, memory), "one, on a disk": (1, disk), "three": (3, disk)}
+    measured: dict[str, list[Row]] = {}
+    facts: list[str] = []
+    for name, (size, base) in settings.items():
+        measured[name], facts = run(size, base, options.seconds)
+    text = report(measured, facts, sync_ms)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text, encoding="utf-8")
     print(text)
