@@ -9,7 +9,7 @@ watches the entry just ahead of it and nothing else, so a release wakes one::
                         holds               next
 
 One's place is the revision of the commit that entered, and is known only after it.  So an entry is
-made under ``enter/ID``; who has to wait moves it to ``wait/x/PLACE/ID`` (``s`` for a shared one),
+made under ``enter/ID``; who has to wait moves it to ``wait/x/PLACE-ID`` (``s`` for a shared one),
 where entries lie in the order of their places.  The front of the queue, and whoever is just ahead,
 are then found by a few short scans, however long it is.  Who looks, looks into ``enter/`` first:
 entries move only from there to ``wait/``, so none slips by.
@@ -147,7 +147,7 @@ def line_of(name: str, *, shared: bool) -> str:
 
 def waiting_key_of(name: str, entry_id: str, place: int, *, shared: bool) -> str:
     """Return the key of an entry that waits."""
-    return f"{line_of(name, shared=shared)}{place:016}/{entry_id}"
+    return f"{line_of(name, shared=shared)}{place:016}-{entry_id}"
 
 
 def _encode(owner: str, *, shared: bool, holding: Sequence[str]) -> bytes:
@@ -163,15 +163,16 @@ def _decode(item: KeyValue) -> Entry:
         InvalidRequestError: somebody else wrote under ``lock/``.
     """
     try:
-        name, stage, *rest = item.key.removeprefix(ROOT).split("/")
+        name, stage, *_, last = item.key.removeprefix(ROOT).split("/")
+        place, _, entry_id = last.rpartition("-")
         doc: dict[str, Any] = json.loads(item.value)
         return Entry(
             unquote(name),
-            rest[-1],
+            entry_id,
             str(doc["owner"]),
             bool(doc["shared"]),
             tuple(str(held) for held in doc["holding"]),
-            int(rest[1]) if stage == "wait" else item.created_revision,
+            int(place) if stage == "wait" else item.created_revision,
             item.key,
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -566,11 +567,7 @@ class Lock:
     async def _gone(self, entry: Entry, revision: int) -> None:
         """Wait until an entry that was there at ``revision`` is deleted, or moved."""
         key = entry.key
-        # One that waits has a folder of its own, and an engine that notes there who deleted what
-        # need not be asked again for that.
-        alone = key == waiting_key_of(entry.name, entry.id, entry.place, shared=entry.shared)
-        watched = key.removesuffix(entry.id) if alone else key
-        async with aclosing(self._store.watch(watched, after=revision)) as events:
+        async with aclosing(self._store.watch(key, after=revision)) as events:
             async for event in events:
                 if isinstance(event, Compacted):
                     return  # what we missed may have been it: look again

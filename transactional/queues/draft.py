@@ -557,7 +557,7 @@ class Draft:
         free = room if limit is None else min(limit - len(places), room)
         if free > 0:
             for key, value in (await self._first_queued(lane, free))[:free]:
-                job, order = layout.id_of(key), key.rsplit("/", 2)[1]
+                job, order = layout.id_of(key), key.rpartition("/")[2].partition(",")[0]
                 places[job] = order
                 self._remove(key)
                 ready = f"{layout.all_ready}{key.removeprefix(layout.all_queued_in(lane))}"
@@ -1033,7 +1033,7 @@ class Draft:
             old = [
                 (key, layout.id_of(key))
                 for key in page.items
-                if int(key.removeprefix(prefix).partition("/")[0]) < self.now_us - keep_us
+                if int(key.removeprefix(prefix).partition(",")[0]) < self.now_us - keep_us
             ]
             await self.load(
                 [k for _, j in old for k in (layout.job(j), layout.ended(j), layout.told(j))]
@@ -1055,7 +1055,7 @@ class Draft:
         self._rely_if_stored(layout.ended(job))
         ended, content = self._value(layout.ended(job)), self._value(layout.job(job))
         self._remove(key)
-        if ended is None or content is None or f"/{decode_record(ended).ended_us:016d}/" not in key:
+        if ended is None or content is None or f"/{decode_record(ended).ended_us:016d}," not in key:
             return  # it was requeued in the meantime
         self._remove(layout.job(job))
         self._put_deleted(layout.checkpoint(job))
@@ -1067,7 +1067,7 @@ class Draft:
         gone = Record(state=record.state, ended_us=record.ended_us, token=record.token)
         gone.content, gone.put_us = was.fingerprint(), was.put_us
         self._put(layout.ended(job), gone.encode())
-        self._put(f"{layout.all_kept}gone/{record.ended_us:016d}/{key.rpartition('/')[2]}", b"")
+        self._put(f"{layout.all_kept}gone/{record.ended_us:016d},{key.rpartition(',')[2]}", b"")
 
     async def _forget_markers(self) -> bool:
         """Remove what is known of jobs that were removed before."""
@@ -1078,7 +1078,7 @@ class Draft:
         page = await self.page(prefix, None, FORGOTTEN_AT_ONCE)
         before_us = self.now_us - int(MARKER_S * 1e6)
         old = [
-            key for key in page.items if int(key.removeprefix(prefix).partition("/")[0]) < before_us
+            key for key in page.items if int(key.removeprefix(prefix).partition(",")[0]) < before_us
         ]
         ended = [layout.ended(layout.id_of(key)) for key in old]
         await self.load(ended)
@@ -1225,4 +1225,4 @@ class Head:
         self._skipped.add(key)
 
     def _order(self, key: str) -> str:
-        return key.removeprefix(self._prefix).partition("/")[0]
+        return key.removeprefix(self._prefix).partition(",")[0]

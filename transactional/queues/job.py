@@ -4,28 +4,30 @@ Layout, under `queue/NAME/`::
 
     config                    lanes, attempts_max, ...: what all who use the queue agree on
     job/ID                    what was asked for, as it was put; never rewritten
-    index/ready/ORDER/ID      a worker may take it
-    queued/LANE/ORDER/ID      as ready, but its lane is full
+    index/ready/ORDER,ID      a worker may take it
+    queued/LANE/ORDER,ID      as ready, but its lane is full
     waiting/ID                it waits for other jobs, or for a time
     claimed/ID                a worker has it; the key's revision is the fencing token
     ended/ID                  done, parked or cancelled
     checkpoint/ID             how far a worker got; survives him
 
     index/worker/W            worker W lives; the key hangs on W's lease
-    index/later/TIME/ID       ID waits for TIME
+    index/later/TIME,ID       ID waits for TIME
     index/followed/ID/...     see `waits`
     index/ended/ID            its followers have not been told yet that it ended
     waits/P/F                 F waits for P
     followed/P                somebody waits for P
     lane/LANE                 whose the places of a lane are
-    kept/STATE/TIME/ID        ended at TIME: for lists, and for what is removed in passing
+    kept/STATE/TIME,ID        ended at TIME: for lists, and for what is removed in passing
 
 A job's place says its state, and moving it is a delete and a put in one commit, compared with the
 revision that was read: so of two who want to move it one does.  Nothing is written twice: the
 content stays where it was put, and where a job may be found follows from its content.
 
 ORDER is the priority, the business time of the put and a count within one commit, so that the first
-key under `index/ready/` is the next job.  What workers who wait must hear of lies under `index/`.
+key under `index/ready/` is the next job.  Neither ORDER nor TIME is a folder: an engine may leave a
+mark in each folder that keys went from, and who looks for the first key would walk over them all.
+What workers who wait must hear of lies under `index/`.
 """
 
 from __future__ import annotations
@@ -556,12 +558,12 @@ class QueueLayout:
 
     def ready(self, content: Content) -> str:
         """Key of a job that may be taken."""
-        return f"{self.all_ready}{content.order}/{_quoted(content.id)}"
+        return f"{self.all_ready}{content.order},{_quoted(content.id)}"
 
     def queued(self, content: Content) -> str:
         """Key of a job whose lane is full."""
         lane = _quoted(content.lane or "")
-        return f"{self.all_queued}{lane}/{content.order}/{_quoted(content.id)}"
+        return f"{self.all_queued}{lane}/{content.order},{_quoted(content.id)}"
 
     def all_queued_in(self, lane: str) -> str:
         """Prefix of the jobs that wait for a place in a lane."""
@@ -589,7 +591,7 @@ class QueueLayout:
 
     def later(self, until_us: int, job: str) -> str:
         """Key of the time that a job waits for."""
-        return f"{self.all_later}{until_us:016d}/{_quoted(job)}"
+        return f"{self.all_later}{until_us:016d},{_quoted(job)}"
 
     def told(self, job: str) -> str:
         """Key that says that a job's followers are to be told of its end."""
@@ -609,7 +611,7 @@ class QueueLayout:
 
     def kept(self, state: JobState, ended_us: int, job: str) -> str:
         """Key of a job that ended, by the time of that."""
-        return f"{self.all_kept}{state.value}/{ended_us:016d}/{_quoted(job)}"
+        return f"{self.all_kept}{state.value}/{ended_us:016d},{_quoted(job)}"
 
     def all_kept_as(self, state: JobState) -> str:
         """Prefix of the jobs that ended so."""
@@ -617,13 +619,13 @@ class QueueLayout:
 
     @staticmethod
     def id_of(key: str) -> str:
-        """The id of the job whose key it is: the last part."""
-        return unquote(key.rpartition("/")[2])
+        """The id of the job whose key it is: the last part, behind an order or a time."""
+        return unquote(key.rpartition("/")[2].rpartition(",")[2])
 
     def due_of(self, key: str) -> int:
         """The time in a `later` key."""
-        return int(key.removeprefix(self.all_later).partition("/")[0])
+        return int(key.removeprefix(self.all_later).partition(",")[0])
 
     def order_of(self, key: str) -> str:
         """The order in a `ready` key."""
-        return key.removeprefix(self.all_ready).partition("/")[0]
+        return key.removeprefix(self.all_ready).partition(",")[0]

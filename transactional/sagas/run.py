@@ -7,7 +7,7 @@ Layout::
     saga/swept               how far the present round has come that takes away old ones
     saga/worker/W            worker W lives; the key hangs on W's lease
     saga/owned/W/ID          worker W drives run ID
-    saga/due/TIME/ID         nobody drives run ID, and from TIME on somebody should
+    saga/due/TIME,ID         nobody drives run ID, and from TIME on somebody should
     saga/signal/ID/NAME/KEY  a signal to run ID, in the order of the keys' creation; what a step has
                              taken stays, marked, until the run is over
 
@@ -120,11 +120,11 @@ class SagaLayout:
     def due(self, time: str = "", run_id: str = "") -> str:
         """Key that says from when on a run wants a driver; without names the prefix of all."""
         prefix = f"{self.namespace}/due/"
-        return f"{prefix}{time}/{quote(run_id, safe='')}" if time else prefix
+        return f"{prefix}{time},{quote(run_id, safe='')}" if time else prefix
 
     def due_of(self, key: str) -> tuple[str, str]:
         """The time and the run of such a key."""
-        time, _, run_id = key.removeprefix(self.due()).partition("/")
+        time, _, run_id = key.removeprefix(self.due()).partition(",")
         return time, unquote(run_id)
 
     def owned_of(self, key: str) -> tuple[str, str]:

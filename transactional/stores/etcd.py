@@ -595,12 +595,13 @@ class EtcdStore:
                 answer = await self._at(revision, operation)
             else:
                 revision, answer = await self._one(operation())
-            held = e.kvs(answer)
+            held, before = e.kvs(answer), len(items)
             for kv in held:
                 key = layout.name_at(kv["key"])
                 if e.MARK not in key:
                     items.append(e.loaded(key, kv))
                     size += len(key) + len(items[-1].value)
+            marks = len(held) - len(items) + before
             more = bool(answer.get("response_range", {}).get("more"))
             if not more or len(items) > limit or size > READ_BYTES_MAX:
                 page, beyond = rules.page_of(items, limit, OWNER)
@@ -608,6 +609,8 @@ class EtcdStore:
             start = e.b64(b64decode(held[-1]["key"]) + b"\0")
             mean = max(1, size // max(1, len(items)))
             ask = max(1, min(limit + 1 - len(items), (READ_BYTES_MAX - size) // mean + 1))
+            # Where marks were there are often more of them: they are passed in ever longer steps.
+            ask = max(ask, min(2 * marks, SCAN_KEYS_MAX))
 
     # --- time ---
 
