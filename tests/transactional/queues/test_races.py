@@ -144,7 +144,7 @@ async def wrong(store: t.Store) -> list[object]:  # a list of what must not be
             found.append(("lane", lane, told, mine, queued))
     for key in items:
         if key.startswith(LAYOUT.all_kept):
-            state, _, job = key.removeprefix(LAYOUT.all_kept).split("/")
+            state, job = key.removeprefix(LAYOUT.all_kept).partition("/")[0], LAYOUT.id_of(key)
             ended = items.get(LAYOUT.ended(job))
             if ended is None or decode_record(ended.value).state != state:
                 found.append(("kept", key))
