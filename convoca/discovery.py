@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 
 from convoca.errors import NameTakenError, RuntimeDirectoryError
 from convoca.processes import is_running, locked, started
-from replication.options import is_loopback
+from replication.addresses import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

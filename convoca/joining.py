@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convoca.discovery import Whereabouts
 from convoca.member import Member
 from convoca.sync_member import BlockingMember
-from replication.options import is_loopback
+from replication.addresses import is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replication import AccessPolicy, Config
-    from replication.options import Secret
+    from replication.credentials import Secret
     from transactional import BlockingStore, Store
 
 TEAM = "convoca"

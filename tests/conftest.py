@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 
 from hypothesis import settings
 
+from tests.scale import BRIEF
+
 if TYPE_CHECKING:
     import pytest
 
 settings.register_profile("rotating", derandomize=False, print_blob=True)
-settings.load_profile("rotating")
+settings.register_profile("brief", settings.get_profile("rotating"), max_examples=10)
+settings.load_profile("brief" if BRIEF else "rotating")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from crdt import ConvocaError
-from replication.cli import commands as replication_commands
+from replication.cli import run as replication_run
 from replication.cli.command_line import parser as replication_parser
 from tests.scale import SOAK, seeds
-from transactional.cli import command as cli
-from transactional.cli.main import COMMANDS
+from transactional.cli.commands import parser as transactional_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +145,7 @@ def test_no_argument_ends_in_a_traceback(
     monkeypatch.setenv("CONVOCA_STORE", f"sqlite:{tmp_path / 'store.db'}")
     monkeypatch.delenv("CONVOCA_SECRET", raising=False)
     if which == "transactional":
-        top, errors = cli.parser(COMMANDS), (ConvocaError, OSError)
+        top, errors = transactional_parser(), (ConvocaError, OSError)
         tried = lines(top, tmp_path)
     else:
         top, errors = replication_parser(), (ConvocaError, OSError)
@@ -160,7 +159,7 @@ def test_no_argument_ends_in_a_traceback(
     async def of(options: argparse.Namespace) -> object:
         if which == "transactional":
             return await options.run(options)
-        return await replication_commands.run(options)
+        return await replication_run(options)
 
     for line in tried:
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replication.cli import commands
+from replication.cli import running
 from transactional.cli import serve
 
 if TYPE_CHECKING:
@@ -122,14 +122,14 @@ async def test_a_certificate_is_read_again_when_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
     """New connections see the new one, the old ones go on; one that is broken changes nothing."""
-    monkeypatch.setattr(commands, "RENEW_S", 0.01)
+    monkeypatch.setattr(running, "RENEW_S", 0.01)
     monkeypatch.setattr(serve, "RENEW_S", 0.01)
     make_certificate(tmp_path, "first")
     certificate, key = tmp_path / "tls.pem", tmp_path / "tls.key"
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     work = (
-        commands._renew([context], certificate, key)
+        running._renew([context], certificate, key)
         if whose == "agent"
         else serve._renew(context, certificate, key)
     )

@@ -9,8 +9,8 @@ import pytest
 
 import transactional as t
 from replication import Agent
+from replication.credentials import keys_of, page_token
 from replication.errors import OrderRefusedError
-from replication.options import keys_of, page_token
 from replication.protocol.messages import Sync
 from replication.transport import AdminClient
 from replication.transport.http import MEDIA_TYPE

@@ -11,15 +11,14 @@ import pytest
 
 from convoca.cli.main import parser as convoca_parser
 from replication.cli.command_line import parser as replication_parser
-from transactional.cli.command import parser as of_commands
-from transactional.cli.main import COMMANDS
+from transactional.cli.commands import parser as transactional_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "howto").glob("*.md")]
 PARSERS = {
     "convoca": convoca_parser(),
     "python -m replication": replication_parser(),
-    "python -m transactional": of_commands(COMMANDS),
+    "python -m transactional": transactional_parser(),
 }
 SAID = re.compile(
     r"(?<![\w/-])(convoca|python -m replication|python -m transactional) ([a-z]+)(?: ([a-z]+))?"

@@ -8,7 +8,7 @@ python.mountNodeFS("/site", site);
 const status = await python.runPythonAsync(`
 import glob, os, sys
 print(sys.version, flush=True)
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CONVOCA_BRIEF": "1"}
 sys.dont_write_bytecode = True
 sys.path[:0] = ["/convoca", "/site", *glob.glob("/convoca/.venv/lib/python*/site-packages")]
 os.chdir("/convoca")

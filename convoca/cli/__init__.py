@@ -13,7 +13,7 @@ that `convoca serve` listens on. *Who answered?* Said on stderr, or in the field
 
 Secrets and tokens come from files or the environment, never from arguments, which are for all eyes.
 
-    main        one parser, the exit status
+    main        one parser, the exit status          verbs       a list of them all
     lazy        the verbs that ask a member          store       those that ask a store
     up          a member until it is stopped         partition   cut a team into parts, and heal it
     completion  for bash, zsh and fish               demo        from a checkout

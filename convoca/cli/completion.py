@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from convoca.discovery import everybody
+from convoca.cli.verbs import ROOMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,18 +48,19 @@ complete -c convoca -f -a '(__convoca_complete)'
 }
 
 
-def add_verbs(verbs: Any) -> None:
-    """Add the verb, and the one that shells call."""
-    sub = verbs.add_parser("completion", help="completion of words for a shell")
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
+    """Add the verb; the one that shells call is in no list."""
+    text = ROOMS["completion"][verb]
+    sub = verbs.add_parser(verb, help=text, description=text)
     sub.add_argument("shell", choices=sorted(SCRIPTS))
-    sub.set_defaults(runs_alone=_script)
-    sub = verbs.add_parser("complete")  # without a help text it is in no list
-    sub.add_argument("words", nargs="*")
-    sub.set_defaults(runs_alone=None)
 
 
-def _script(options: argparse.Namespace) -> int:
-    print(SCRIPTS[options.shell].strip())
+def main(top: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Print the script of a shell, or what the shell's user may type next."""
+    if words[0] == "complete":
+        print(*candidates(top, words[2:]), sep="\n")
+    else:
+        print(SCRIPTS[top.parse_args(words).shell].strip())
     return 0
 
 
@@ -115,11 +116,11 @@ def _takes_value(action: argparse.Action) -> bool:
 def _values(action: argparse.Action) -> list[str]:
     if action.choices is not None:
         return [str(choice) for choice in action.choices]
-    if action.dest in {"peer", "one", "other"}:
-        return sorted({each.name for each in everybody()})
-    if action.dest == "team":
-        return sorted({each.team for each in everybody()})
-    return []
+    if action.dest not in {"peer", "one", "other", "team"}:
+        return []
+    from convoca.discovery import everybody  # noqa: PLC0415 - for who asks for somebody
+
+    return sorted({each.team if action.dest == "team" else each.name for each in everybody()})
 
 
 def _fitting(found: Sequence[str], typed: str) -> list[str]:

@@ -7,20 +7,31 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convoca.cli.verbs import ROOMS
 from convoca.errors import NoCheckoutError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 
-def add_verb(verbs: Any) -> None:
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add it to the parser of the command."""
-    sub = verbs.add_parser("demo", help="run a demo, from a checkout", add_help=False)
+    sub = verbs.add_parser(verb, help=ROOMS["demo"][verb], add_help=False)
     sub.add_argument("words", nargs="*", help="as of `python -m demos`; none lists them")
-    sub.set_defaults(runs_alone=run)
 
 
-def run(options: argparse.Namespace) -> int:
+def main(_: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Run what the words name; they are the demo's own from the second one on."""
+    try:
+        return run(words[1:])
+    except NoCheckoutError as error:
+        from replication.cli import complain  # noqa: PLC0415 - a demo brings what it needs
+
+        return complain(error, "table")
+
+
+def run(words: Sequence[str]) -> int:
     """Run it as `python -m demos` does.
 
     Raises:
@@ -30,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if not (root / "demos" / "__main__.py").is_file():
         raise NoCheckoutError(f"there are no demos in {root}")
     sys.path.insert(0, str(root))
-    sys.argv = ["convoca demo", *options.words]
+    sys.argv = ["convoca demo", *words]
     try:
         runpy.run_module("demos", run_name="__main__", alter_sys=False)
     except SystemExit as end:

@@ -6,30 +6,46 @@ As JSON both are one object, `{"by": ..., "answer": ...}`.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
 from convoca.cli.asked import add_peer, address_of
+from convoca.cli.verbs import ROOMS
+from crdt import ConvocaError
 from replication import cli as replication
 
 if TYPE_CHECKING:
     import argparse
-
-ASIDE = {"heal"}
-"""Verbs that this command has with another meaning; see `partition`."""
+    from collections.abc import Sequence
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
-    """Add them to the parser of the command."""
-    replication.add_verbs(verbs, shared, add_peer, without=ASIDE)
-    replication.add_doctor(verbs, shared, add_peer)
-    journal = verbs.add_parser("journal", help="copies of a member's journal")
-    replication.add_verbs_of_files(
-        journal.add_subparsers(dest="verb", required=True, metavar="VERB"), shared
-    )
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
+    """Add one of them to the parser of the command."""
+    shared = replication.shared_options()
+    shared.set_defaults(run=run)
+    if verb == "doctor":
+        replication.add_doctor(verbs, shared, add_peer)
+    elif verb == "journal":
+        text = ROOMS["lazy"][verb]
+        journal = verbs.add_parser(verb, help=text, description=text)
+        below = journal.add_subparsers(dest="verb", required=True, metavar="VERB")
+        replication.add_verbs_of_files(below, shared)
+    else:
+        replication.add_verb(verb, verbs, shared, add_peer)
 
 
-async def run(options: argparse.Namespace) -> int | None:
+def main(top: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Read the words, do what they say, or say why not; the exit status."""
+    options = top.parse_args(words)
+    try:
+        asyncio.run(options.run(options))
+    except (ConvocaError, OSError) as error:
+        return replication.complain(error, options.output)
+    return 0
+
+
+async def run(options: argparse.Namespace) -> None:
     """Ask, and show the answer and who gave it."""
     team = getattr(options, "team", None)
     if options.verb == "diff":
@@ -39,7 +55,6 @@ async def run(options: argparse.Namespace) -> int | None:
     options.answered = []
     answer = await replication.run(options)
     show(options, answer, options.answered)
-    return None
 
 
 def show(options: argparse.Namespace, answer: Any, by: list[str]) -> None:

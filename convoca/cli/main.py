@@ -1,5 +1,8 @@
 """Reads the arguments of `convoca`, runs what they ask for, and ends with a status.
 
+Only the room of the verb that is asked for is loaded: it adds the verb's arguments to the parser,
+and its `main` reads the words and does what they say. All other verbs are names (`verbs`).
+
 Exit statuses: 0 ok, 1 refused, 2 usage, 3 nobody could be asked, 4 it may have happened, 5 it
 stands and what was waited for did not come in time, 130 interrupted (docs/errors.md). An error is a
 line on stderr; with `-o json` it is an object, one about the command line, too.
@@ -8,20 +11,14 @@ line on stderr; with `-o json` it is an object, one about the command line, too.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from convoca.cli import completion, demo, lazy, partition, store, up
-from crdt import ConvocaError
-from replication import cli as replication
-from transactional import TransactionalError
-from transactional import cli as transactional
+from convoca.cli.verbs import ROOM_OF, ROOMS, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
-    Run = Callable[[argparse.Namespace], Coroutine[Any, Any, int | None]]
+    from collections.abc import Sequence
 
 DESCRIPTION = "Shared state for teams of agents: values that merge, decisions that are made once."
 FIRST = """\
@@ -56,7 +53,9 @@ class _Parser(argparse.ArgumentParser):
             "state": "unchanged",
             "hint": self.format_usage(),
         }
-        self.exit(2, replication.shown(doc, "json") + "\n")
+        from replication.cli import shown  # noqa: PLC0415 - for what makes no sense
+
+        self.exit(2, shown(doc, "json") + "\n")
 
 
 def _ask_for_json(words: Sequence[str]) -> bool:
@@ -67,25 +66,42 @@ def _ask_for_json(words: Sequence[str]) -> bool:
     )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The command line: whole, or with the arguments of the one verb that these words choose.
+
+    (Before a verb stand options without a value.)
+    """
     top = _Parser(
         prog="convoca",
-        description=DESCRIPTION,
+        usage="convoca [-h] [--version] VERB ...",
+        description=f"{DESCRIPTION}\n{listing()}",
         epilog=FIRST,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"convoca {_version()}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
-    shared = replication.shared_options()
-    up.add_verb(verbs, shared)
-    shared.set_defaults(run=lazy.run)
-    lazy.add_verbs(verbs, shared)
-    partition.add_verbs(verbs, shared)
-    store.add_verbs(verbs)
-    demo.add_verb(verbs)
-    completion.add_verbs(verbs)
+    verbs = top.add_subparsers(
+        prog=top.prog,
+        dest="verb",
+        required=True,
+        metavar="VERB",
+        help=argparse.SUPPRESS,  # they are listed above
+        parser_class=_Parser,
+    )
+    chosen = _verb_of(words or ())
+    for verb, room in ROOM_OF.items():
+        if words is None or verb == chosen:
+            _room(room).add_verb(verb, verbs, None if words is None else words[1:])
+        else:
+            verbs.add_parser(verb, help=ROOMS[room][verb])
     return top
+
+
+def _verb_of(words: Sequence[str]) -> str | None:
+    return next((word for word in words if not word.startswith("-")), None)
+
+
+def _room(name: str) -> Any:
+    return import_module(f"convoca.cli.{name}")
 
 
 def _version() -> str:
@@ -98,29 +114,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _Parser.as_json = _ask_for_json(words)
-    top = parser()
-    if words[:2] == ["complete", "--"]:
-        print(*completion.candidates(top, words[2:]), sep="\n")
-        return 0
-    if words[:1] == ["demo"]:  # its words are the demo's own
-        options = argparse.Namespace(words=words[1:], runs_alone=demo.run, output="table")
+    if words[:2] == ["complete", "--"]:  # a shell asks
+        room, top = "completion", parser(words[2:])
     else:
-        options = transactional.parsed_options(top, words)
+        room, top = ROOM_OF.get(_verb_of(words) or "", ""), parser(words)
     try:
-        return _run(options) or 0
-    except TransactionalError as error:
-        return transactional.complain(error, output=getattr(options, "output", "table"))
-    except (ConvocaError, OSError) as error:
-        return replication.complain(error, getattr(options, "output", "table"))
+        if room:
+            status: int = _room(room).main(top, words)
+            return status
+        top.parse_args(words)  # help, the version, or what is wrong: it exits
     except KeyboardInterrupt:
         return 130
-
-
-def _run(options: argparse.Namespace) -> int | None:
-    alone: Any = getattr(options, "runs_alone", None)
-    if alone is not None:
-        status: int | None = alone(options)
-        return status
-    asks_a_member = hasattr(options, "answered")
-    run: Run = options.run if asks_a_member else store.run
-    return asyncio.run(run(options))
+    return 2

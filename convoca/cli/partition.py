@@ -16,29 +16,36 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from convoca.cli.asked import add_peer, address_of, on_this_host
-from convoca.cli.lazy import show
+from convoca.cli.lazy import main, show
+from convoca.cli.verbs import ROOMS
 from convoca.errors import NoMemberError, PartitionError
 from replication import cli as replication
 from replication.errors import ReplicationError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+__all__ = ["add_verb", "main"]
 
 GONE = {"dead", "left", "retired"}
 
 
-def add_verbs(verbs: Any, shared: argparse.ArgumentParser) -> None:
-    """Add both to the parser of the command."""
-    sub = verbs.add_parser("partition", parents=[shared], help="cut a team into parts")
-    sub.add_argument("parts", nargs="+", metavar="A,B / C,D", help="names, a / between two parts")
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
+    """Add one of them to the parser of the command."""
+    shared, text = replication.shared_options(), ROOMS["partition"][verb]
+    sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
+    if verb == "partition":
+        sub.add_argument(
+            "parts", nargs="+", metavar="A,B / C,D", help="names, a / between two parts"
+        )
+        sub.set_defaults(run=partition)
+    else:
+        sub.add_argument(
+            "other", nargs="?", metavar="MEMBER", help="that --peer was told to cut off"
+        )
+        sub.set_defaults(run=heal)
     add_peer(sub)
-    sub.set_defaults(run=partition)
-    sub = verbs.add_parser(
-        "heal", parents=[shared], help="end every cut of a team, or one member's"
-    )
-    sub.add_argument("other", nargs="?", metavar="MEMBER", help="that --peer was told to cut off")
-    add_peer(sub)
-    sub.set_defaults(run=heal)
 
 
 def parts_of(words: list[str]) -> list[list[str]]:

@@ -7,27 +7,40 @@ and `token`). What looks into a store by hand, and would share a name with somet
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from replication.cli import shown
-from transactional import UnavailableError
+from convoca.cli.verbs import ROOMS
+from transactional import TransactionalError, UnavailableError
 from transactional import cli as transactional
 from transactional.cli import DEFAULT_STORE
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-BESIDE = ("serve", "token", "room", "log", "saga", "lock", "queue")
 
-
-def add_verbs(verbs: Any) -> None:
-    """Add them to the parser of the command."""
-    by_name = {command.name: command for command in transactional.COMMANDS}
-    transactional.add_commands(verbs, (by_name.pop(name) for name in BESIDE))
-    below = verbs.add_parser("store", help="look into a store by hand, copy and check its file")
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:
+    """Add one of them to the parser of the command, with as much below it as the words need."""
+    known = {command.name: command for command in transactional.COMMANDS}
+    if verb in known:
+        transactional.add_commands(verbs, [known[verb]], None)
+        return
+    text = ROOMS["store"][verb]
+    below = verbs.add_parser(verb, help=text, description=text)
     choices = below.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    transactional.add_commands(choices, by_name.values())
+    rest = [command for name, command in known.items() if name not in ROOMS["store"]]
+    transactional.add_commands(choices, rest, words)
+
+
+def main(top: argparse.ArgumentParser, words: Sequence[str]) -> int:
+    """Read the words, do what they say, or say why not; the exit status."""
+    options = transactional.parsed_options(top, words)
+    try:
+        return asyncio.run(run(options)) or 0
+    except (TransactionalError, OSError) as error:
+        return transactional.complain(error, output=getattr(options, "output", "table"))
 
 
 async def run(options: argparse.Namespace) -> int | None:
@@ -43,5 +56,5 @@ async def run(options: argparse.Namespace) -> int | None:
         raise
     if getattr(options, "by", None) and options.output != "json":
         sys.stdout.flush()
-        print(f"answered by {shown(options.by, 'plain')}", file=sys.stderr)
+        print(f"answered by {transactional.printable(options.by)}", file=sys.stderr)
     return status

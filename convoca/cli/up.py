@@ -13,17 +13,23 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convoca.cli.lazy import main
+from convoca.cli.verbs import ROOMS
 from convoca.joining import TEAM, join
-from replication.cli import secret_of, shown, tls_of
+from replication.cli import secret_of, shared_options, shown, tls_of
 from transactional.cli import token_of
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+__all__ = ["add_verb", "main"]
 
 
-def add_verb(verbs: Any, shared: argparse.ArgumentParser) -> None:
+def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add it to the parser of the command."""
-    sub = verbs.add_parser("up", parents=[shared], help="a member of a team, until it is stopped")
+    shared, text = shared_options(), ROOMS["up"][verb]
+    sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
     sub.add_argument("name", help="of the member")
     sub.add_argument("--team", default=TEAM, help="who shares state with whom (%(default)s)")
     sub.add_argument("--journal", type=Path, metavar="FILE", help="remembers what it knows")

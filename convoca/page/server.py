@@ -43,8 +43,8 @@ from convoca.errors import PageError
 from convoca.page.decisions import Decisions
 from convoca.page.picture import Refused, drawn
 from replication import ReplicationError
-from replication.options import is_loopback
-from replication.transport import BoundedLog, split_address
+from replication.addresses import is_loopback, split_address
+from replication.transport import BoundedLog
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

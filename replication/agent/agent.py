@@ -44,6 +44,8 @@ from crdt import (
     ORSet,
     PNCounter,
 )
+from replication import transport as transports  # its names are loaded where they are used
+from replication.addresses import PATH, checked_addresses, split_address
 from replication.agent.admin import AdminHandlers, MemberView
 from replication.agent.assembly import ReplicaSettings
 from replication.agent.bounded import Bounded
@@ -77,13 +79,6 @@ from replication.options import (
     keyring_of,
 )
 from replication.protocol import SKIPPED, AccessPolicy, Status, agent_of, is_reserved
-from replication.transport import (
-    PATH,
-    AdminClient,
-    HttpTransport,
-    checked_addresses,
-    split_address,
-)
 from replication.version import Version
 
 if TYPE_CHECKING:
@@ -96,10 +91,10 @@ if TYPE_CHECKING:
 
     from crdt import CausalContext, Codec, DocumentType, Kernel
     from replication.agent.vitals import Vitals
+    from replication.credentials import Secret
     from replication.journal import Journal
-    from replication.options import Secret
     from replication.protocol import Difference, Reached
-    from replication.transport import Application, Transport
+    from replication.transport import AdminClient, Application, Transport
 
 NOBODY_MET = (
     "nobody that this agent was told of was met yet; look whether one is there, with the same "
@@ -182,7 +177,7 @@ class Agent:
         if transport is None:
             hosts = [split_address(place)[0] if place else "" for place in (listen, address)]
             check_reach(hosts[0], hosts[1], keys)
-            transport = HttpTransport(
+            transport = transports.HttpTransport(
                 listen,
                 self.config,
                 server_tls=server_tls,
@@ -614,7 +609,9 @@ class Agent:
         For who shows a team to people: a look at somebody else's state makes nobody know more.
         Values leave a machine by TLS only: by `client_tls`, with which this agent dials its peers.
         """
-        return AdminClient(address, self._settings.keys.cluster, timeout_s, self._client_tls)
+        return transports.AdminClient(
+            address, self._settings.keys.cluster, timeout_s, self._client_tls
+        )
 
     def members(self) -> list[MemberView]:
         """Peers that this agent knows, gone ones included; O(members)."""
@@ -667,7 +664,9 @@ class Agent:
         To gossip a peer with another secret is out of reach, as one that does not run.
         """
         keys = self._settings.keys.cluster or self._settings.keys.own
-        return await AdminClient(address, keys, timeout_s, self._client_tls).shares_secret()
+        return await transports.AdminClient(
+            address, keys, timeout_s, self._client_tls
+        ).shares_secret()
 
     def retire(self, peer: str) -> None:
         """Declare a member gone for good (a name, id or address): `stable` waits no longer.

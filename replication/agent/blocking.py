@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from replication.agent.vitals import Vitals
     from replication.agent.watch import ChangeEvent, Watch
     from replication.config import Config
+    from replication.credentials import Secret
     from replication.journal import Journal
-    from replication.options import Secret
     from replication.protocol import AccessPolicy
     from replication.transport import Transport
     from replication.version import Version

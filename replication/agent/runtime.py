@@ -59,6 +59,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crdt import BatchOpenError
+from replication.addresses import port_of
 from replication.agent.assembly import SEED_BYTES, assemble
 from replication.agent.vitals import Vitals
 from replication.agent.watch import Watchers
@@ -86,7 +87,6 @@ from replication.protocol import (
     Row,
     Send,
 )
-from replication.transport import port_of
 from replication.version import Version
 
 if TYPE_CHECKING:

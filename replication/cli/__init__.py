@@ -15,26 +15,56 @@ be asked, 4 it may have happened, 5 it stands and what was waited for did not co
 interrupted. Errors are one line on stderr, an object of JSON if answers are.
 
 What is handed on is for a command that has these verbs among others: it adds them to its parser,
-says whom they ask, and runs them.
+says whom they ask, and runs them. A name is looked up when it is first asked for, so that a list of
+verbs costs no socket, and a question to an agent no journal.
 
-`command_line` reads arguments and shows answers, `commands` does what the verbs say, `doctor` looks
-for what does not add up, and `logs` writes the log lines of `up`.
+    verbs         what each is for
+    command_line  reads arguments and shows answers
+    commands      what the verbs say to a running agent
+    running       the agent that `up` is             logs    the lines that it writes
+    copies        journals of agents that do not run
+    doctor        looks for what does not add up
+    screen        text of others on a terminal
 """
 
-from replication.cli.command_line import (
-    add_doctor,
-    add_verbs,
-    add_verbs_of_files,
-    complain,
-    main,
-    shared_options,
-    shown,
-)
-from replication.cli.commands import client_of, run, secret_of, tls_of
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replication.cli.command_line import (
+        add_doctor,
+        add_verb,
+        add_verbs_of_files,
+        complain,
+        main,
+        run,
+        shared_options,
+        shown,
+    )
+    from replication.cli.commands import client_of, secret_of, tls_of
+    from replication.cli.verbs import ASKING, DOCTOR
+
+ROOMS = {
+    "ASKING": "verbs",
+    "DOCTOR": "verbs",
+    "add_doctor": "command_line",
+    "add_verb": "command_line",
+    "add_verbs_of_files": "command_line",
+    "client_of": "commands",
+    "complain": "command_line",
+    "main": "command_line",
+    "run": "command_line",
+    "secret_of": "commands",
+    "shared_options": "command_line",
+    "shown": "command_line",
+    "tls_of": "commands",
+}
 
 __all__ = [
+    "ASKING",
+    "DOCTOR",
     "add_doctor",
-    "add_verbs",
+    "add_verb",
     "add_verbs_of_files",
     "client_of",
     "complain",
@@ -45,3 +75,10 @@ __all__ = [
     "shown",
     "tls_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return found

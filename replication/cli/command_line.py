@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from crdt import ConvocaError
-from replication.cli import commands
 from replication.cli.screen import json_line, printable
-from replication.errors import NotYetError
+from replication.cli.verbs import ASKING, DOCTOR, OF_FILES, UP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
+
+    from crdt import ConvocaError
 
 DESCRIPTION = "Run an agent, or look into a running one and give it orders."
-ASKING = {
-    "get": "show a document, or the names of all",
-    "set": "write a register",
-    "add": "add an element to a set",
-    "remove": "remove an element from a set",
-    "inc": "increment a counter",
-    "watch": "print changes of documents until interrupted",
-    "explain": "who wrote a document, when, and what lost",
-    "status": "one agent's view of the cluster",
-    "members": "who is in the cluster, and how far behind",
-    "stats": "the size of an agent's state and what it counted",
-    "cut": "cut an agent off from another one, both ways, until `heal`",
-    "heal": "end a `cut`",
-    "retire": "declare a member gone for good",
-    "skip": "give up the event before which an origin stands in quarantine, everywhere",
-}
 WAIT_S_MAX: Final = 86_400.0
+ELSEWHERE = {"up": "running", "doctor": "doctor", "backup": "copies", "restore": "copies"}
+"""Verbs that ask no agent, or more than one -> their room; all others are in `commands`."""
 WRITING = {"set", "add", "remove", "inc"}
 
 
@@ -44,8 +30,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m replication", description=DESCRIPTION)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     shared = shared_options()
-    _add_up(verbs.add_parser("up", parents=[shared], help="run an agent until SIGTERM"))
-    add_verbs(verbs, shared, _add_peer)
+    _add_up(verbs.add_parser("up", parents=[shared], help=UP))
+    for verb in ASKING:
+        add_verb(verb, verbs, shared, _add_peer)
     add_verbs_of_files(verbs, shared)
     add_doctor(verbs, shared, _add_doctors_peer)
     return top
@@ -86,55 +73,46 @@ def shared_options() -> argparse.ArgumentParser:
     return shared
 
 
-def add_verbs(
+def add_verb(
+    verb: str,
     verbs: Any,
     shared: argparse.ArgumentParser,
     add_peer: Callable[[argparse.ArgumentParser], None],
-    *,
-    without: Collection[str] = (),
 ) -> None:
-    """Add the verbs that ask a running agent; `add_peer` lets each know which one."""
-    for verb, text in ASKING.items():
-        if verb in without:
-            continue
-        sub = verbs.add_parser(verb, parents=[shared], help=text)
-        add_peer(sub)
-        if verb == "get":
-            sub.add_argument("name", nargs="?")
-        elif verb == "watch":
-            sub.add_argument("name", nargs="?", default="", metavar="prefix")
-        elif verb == "explain" or verb in WRITING:
-            sub.add_argument("name")
-        elif verb in {"cut", "heal", "retire"}:
-            sub.add_argument("other", metavar="member", help="a name, id or address")
-        elif verb == "skip":
-            sub.add_argument("other", metavar="origin", help="as `status` shows it in quarantine")
-        if verb in WRITING:
-            if verb == "inc":
-                sub.add_argument("value", nargs="?", default="1")
-            else:
-                sub.add_argument("value")
-            sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
-            sub.add_argument(
-                "--copies",
-                type=int,
-                default=0,
-                metavar="N",
-                help="wait until N others have it on disk",
-            )
-    diff = verbs.add_parser("diff", parents=[shared], help="compare the states of two agents")
-    diff.add_argument("one", metavar="HOST:PORT")
-    diff.add_argument("other", metavar="HOST:PORT")
+    """Add a verb that asks a running agent; `add_peer` lets it know which one."""
+    sub = verbs.add_parser(verb, parents=[shared], help=ASKING[verb], description=ASKING[verb])
+    if verb == "diff":
+        sub.add_argument("one", metavar="HOST:PORT")
+        sub.add_argument("other", metavar="HOST:PORT")
+        return
+    add_peer(sub)
+    if verb == "get":
+        sub.add_argument("name", nargs="?")
+    elif verb == "watch":
+        sub.add_argument("name", nargs="?", default="", metavar="prefix")
+    elif verb == "explain" or verb in WRITING:
+        sub.add_argument("name")
+    elif verb in {"cut", "heal", "retire"}:
+        sub.add_argument("other", metavar="member", help="a name, id or address")
+    elif verb == "skip":
+        sub.add_argument("other", metavar="origin", help="as `status` shows it in quarantine")
+    if verb in WRITING:
+        if verb == "inc":
+            sub.add_argument("value", nargs="?", default="1")
+        else:
+            sub.add_argument("value")
+        sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
+        sub.add_argument(
+            "--copies", type=int, default=0, metavar="N", help="wait until N others have it on disk"
+        )
 
 
 def add_verbs_of_files(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Add the verbs that work on files of agents that do not run."""
-    backup = verbs.add_parser("backup", parents=[shared], help="copy a journal, without identity")
-    backup.add_argument("journal", type=Path)
-    backup.add_argument("target", type=Path)
-    restore = verbs.add_parser("restore", parents=[shared], help="put a backup in place")
-    restore.add_argument("backup", type=Path)
-    restore.add_argument("target", type=Path)
+    for (verb, text), source in zip(OF_FILES.items(), ("journal", "backup"), strict=True):
+        sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
+        sub.add_argument(source, type=Path)
+        sub.add_argument("target", type=Path)
 
 
 def add_doctor(
@@ -143,7 +121,7 @@ def add_doctor(
     add_peer: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add the verb that asks an agent and all that it knows, or a file."""
-    doctor = verbs.add_parser("doctor", parents=[shared], help="does it add up?")
+    doctor = verbs.add_parser("doctor", parents=[shared], help=DOCTOR, description=DOCTOR)
     doctor.add_argument("journal", type=Path, nargs="?", help="of an agent that does not run")
     add_peer(doctor)
 
@@ -202,8 +180,17 @@ def shown(answer: object, output: str) -> str:
     return printable(answer)
 
 
+async def run(options: argparse.Namespace) -> Any:
+    """Carry out one command; what to print, or None. Its room is loaded for it."""
+    room = import_module(f"replication.cli.{ELSEWHERE.get(options.verb, 'commands')}")
+    return await room.VERBS[options.verb](options)
+
+
 def complain(error: ConvocaError | OSError, output: str) -> int:
     """Print an error on one line of stderr, as JSON if answers are; the exit status."""
+    from crdt import ConvocaError  # noqa: PLC0415 - where one was raised they are loaded
+    from replication.errors import NotYetError  # noqa: PLC0415 - as above
+
     doc: dict[str, Any] = {"code": "os", "state": "unchanged", "hint": "check the path"}
     if isinstance(error, ConvocaError):
         doc = {"code": error.code, "state": error.state, "hint": error.hint}
@@ -220,8 +207,12 @@ def complain(error: ConvocaError | OSError, output: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     options = parser().parse_args(arguments)
+    import asyncio  # noqa: PLC0415 - help and usage need none of these
+
+    from crdt import ConvocaError  # noqa: PLC0415
+
     try:
-        answer = asyncio.run(commands.run(options))
+        answer = asyncio.run(run(options))
     except (ConvocaError, OSError) as error:
         return complain(error, options.output)
     except KeyboardInterrupt:

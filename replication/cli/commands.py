@@ -1,25 +1,19 @@
-"""What the verbs of `python -m replication` do, each one function."""
+"""What the verbs of `python -m replication` say to a running agent, each one function.
+
+And how an agent is asked, by whichever verb: `client_of`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import logging
 import os
-import signal
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from replication.agent import Agent
-from replication.cli import doctor as diagnosis
-from replication.cli import logs
 from replication.cli.screen import json_line, printable
+from replication.credentials import keys_of, tls_contexts
 from replication.errors import ConfigError
-from replication.journal import HOW_TO_GO_ON, KeptOut, back_up
-from replication.options import keys_of, tls_contexts
-from replication.transport import AdminClient
 
 if TYPE_CHECKING:
     import argparse
@@ -27,18 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from replication.transport import AdminClient
+
 MEMBER = ("id", "address", "status", "journalled", "heard_s", "lag_events")
-RENEW_S = 5.0
-"""How often the files of the certificate are looked at."""
-logger = logging.getLogger(logs.LOGGER)
-
-
-async def run(options: argparse.Namespace) -> Any:
-    """Carry out one command; what to print, or None."""
-    return await VERBS[options.verb](options)
-
-
-# ------------------------------------------------------------------------------ running an agent
 
 
 def tls_of(options: argparse.Namespace) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
@@ -47,80 +32,6 @@ def tls_of(options: argparse.Namespace) -> tuple[ssl.SSLContext | None, ssl.SSLC
     if options.listen and client_tls is not None and server_tls is None:
         raise ConfigError("an agent that listens with TLS needs a certificate", hint="--tls-cert")
     return server_tls, client_tls
-
-
-async def _up(options: argparse.Namespace) -> None:
-    """Run an agent; the first SIGTERM or SIGINT closes it, a second one stops at once."""
-    logs.write_to_stderr(options.log_level, options.log_format)
-    server_tls, client_tls = tls_of(options)
-    agent = Agent(
-        options.name,
-        listen=options.listen,
-        address=options.address,
-        peers=options.peer,
-        hubs=options.hub,
-        server_tls=server_tls,
-        client_tls=client_tls,
-        journal=options.journal,
-        secret=secret_of(options),
-        cluster=options.cluster,
-        namespace=options.namespace,
-    )
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-
-    def on_signal() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # the next one has its default effect
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C interrupts the run
-            loop.add_signal_handler(number, on_signal)
-    async with agent:
-        facts = {"id": agent.id, "address": agent.address}
-        logger.info("started", extra={"facts": facts})
-        print(json.dumps(facts), flush=True)  # noqa: T201 - whoever starts us reads the address
-        contexts = [each for each in (server_tls, client_tls) if each is not None]
-        renewing = asyncio.create_task(_renew(contexts, options.tls_cert, options.tls_key))
-        await stop.wait()
-        renewing.cancel()
-        logger.info("stopping", extra={"facts": facts})
-    logger.info("stopped", extra={"facts": facts})
-
-
-async def _renew(
-    contexts: list[ssl.SSLContext], certificate: Path | None, key: Path | None
-) -> None:
-    """Load the certificate again when its file, or its key's, changes; connections go on.
-
-    It is tried apart first: what does not fit together leaves the one in use as it is.
-    """
-    files = [path for path in (certificate, key) if path is not None]
-    if not contexts or certificate is None:
-        return
-    seen = _seen(files)
-    while True:
-        await asyncio.sleep(RENEW_S)
-        if (now := _seen(files)) == seen:
-            continue
-        seen = now
-        try:
-            tls_contexts(certificate, key, None)
-            for context in contexts:
-                context.load_cert_chain(certificate, key)
-        except (ConfigError, OSError) as error:
-            logger.error("certificate-kept", extra={"facts": {"error": str(error)}})  # noqa: TRY400
-        else:
-            logger.warning("certificate-renewed", extra={"facts": {"file": str(certificate)}})
-
-
-def _seen(files: list[Path]) -> list[object]:
-    found: list[object] = []
-    for path in files:
-        with contextlib.suppress(OSError):
-            stat = path.stat()
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return found
 
 
 # ------------------------------------------------------------------------------ documents
@@ -252,6 +163,8 @@ def client_of(options: argparse.Namespace, peer: str = "") -> AdminClient:
     """Who asks the agent at `peer`, or the one that the options name."""
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
     keys = keys_of(secret_of(options))
+    from replication.transport import AdminClient  # noqa: PLC0415 - sockets for who asks
+
     return AdminClient(
         peer or options.peer, keys, options.timeout, tls, options.insecure, options.answered
     )
@@ -270,47 +183,7 @@ def secret_of(options: argparse.Namespace) -> list[str] | None:
     return [line.strip() for line in lines if line.strip()]
 
 
-# ------------------------------------------------------------------------------ files
-
-
-async def _backup(options: argparse.Namespace) -> str:
-    kept_out: list[KeptOut] = []
-    moved = back_up(options.journal, options.target, kept_out)
-    said = f"{options.target}: a copy without identity, that opens{_aside(moved)}"
-    return said + _without(kept_out)
-
-
-async def _restore(options: argparse.Namespace) -> str:
-    kept_out: list[KeptOut] = []
-    moved = back_up(options.backup, options.target, kept_out)
-    said = f"{options.target}: restored, and opens; its agent takes a new incarnation"
-    return said + _aside(moved) + _without(kept_out)
-
-
-def _without(kept_out: list[KeptOut]) -> str:
-    """What a journal lacks that claims to have it, and how to go on."""
-    if not kept_out:
-        return ""
-    return f"; damaged: {'; '.join(map(str, kept_out[:10]))}; {HOW_TO_GO_ON}"
-
-
-def _aside(moved: list[Path]) -> str:
-    return "".join(f"; left of an older one, now {path}" for path in moved)
-
-
-async def _doctor(options: argparse.Namespace) -> Any:
-    """Findings about a journal that is not open, or about an agent and everybody it knows."""
-    if options.journal is not None:
-        return diagnosis.of_journal(options.journal)
-    if not options.peer:
-        raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
-    keys = keys_of(secret_of(options))
-    _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
-    return await diagnosis.of_cluster(options.peer, keys, options.timeout, tls)
-
-
 VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
-    "up": _up,
     "get": _get,
     "set": _write,
     "add": _write,
@@ -326,7 +199,4 @@ VERBS: dict[str, Callable[[argparse.Namespace], Awaitable[Any]]] = {
     "heal": _about_peer,
     "retire": _about_peer,
     "skip": _about_peer,
-    "backup": _backup,
-    "restore": _restore,
-    "doctor": _doctor,
 }

@@ -1,9 +1,9 @@
 """`doctor`: does it add up? Of one journal on disk, or of a whole running cluster.
 
-Theory of operation. A journal is read as a start would read it, and left as it is. A cluster is
-asked agent by agent, starting from one address: every member that says it is alive is asked for its
-status too, and the answers are compared. A finding names what is wrong and what to do; no finding
-is good news. Problems raise, so that a script sees them as exit code 1.
+Theory of operation. A journal is read as a start would read it, and left as it is (`copies`). A
+cluster is asked agent by agent, starting from one address: every member that says it is alive is
+asked for its status too, and the answers are compared. A finding names what is wrong and what to
+do; no finding is good news. Problems raise, so that a script sees them as exit code 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from replication.cli.commands import secret_of
+from replication.credentials import keys_of, tls_contexts
 from replication.errors import (
     ConfigError,
     NoAnswerError,
@@ -18,13 +20,12 @@ from replication.errors import (
     PeerUnreachableError,
     UnhealthyError,
 )
-from replication.journal import HOW_TO_GO_ON, KeptOut, look, rebuild
 from replication.transport import AdminClient
 
 if TYPE_CHECKING:
+    import argparse
     import ssl
     from collections.abc import Iterator
-    from pathlib import Path
 
 LOOP_LAG_S = 0.5
 MEMBERS_ASKED_MAX = 100
@@ -44,30 +45,17 @@ COUNTED = {
 """Counts that should be none -> what they mean."""
 
 
-def of_journal(path: Path) -> dict[str, object]:
-    """What a journal holds, and what a start on it would find; nothing is written.
+async def _doctor(options: argparse.Namespace) -> dict[str, object]:
+    """Findings about a journal that is not open, or about an agent and everybody it knows."""
+    if options.journal is not None:
+        from replication.cli import copies  # noqa: PLC0415 - whoever asks an agent needs no journal
 
-    Raises:
-        JournalHeldError: its agent runs.
-        JournalUnreadableError: nothing can be read of it.
-        UnhealthyError: some origins do not add up; it says which, and how to go on.
-    """
-    recovered = look(path)
-    kept_out: list[KeptOut] = []
-    kernel = rebuild(recovered, recovered.replica or "nobody~0", None, kept_out)
-    if kept_out:
-        raise UnhealthyError("; ".join(map(str, kept_out)), hint=HOW_TO_GO_ON)
-    return {
-        "id": recovered.replica or "(never started)",
-        "continuous": recovered.continuous,
-        "boots": recovered.boots,
-        "rows": len(recovered.rows),
-        "snapshot bytes": len(recovered.snapshot),
-        "lease": recovered.lease,
-        "origins": len(recovered.vector),
-        "entries": kernel.entries,
-        "verdict": "adds up",
-    }
+        return copies.of_journal(options.journal)
+    if not options.peer:
+        raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
+    keys = keys_of(secret_of(options))
+    _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
+    return await of_cluster(options.peer, keys, options.timeout, tls)
 
 
 async def of_cluster(
@@ -146,3 +134,6 @@ def disagreements(statuses: list[dict[str, Any]]) -> Iterator[str]:
     for digests in states.values():
         if len(digests) > 1:
             yield f"equal vectors and different states: {', '.join(sorted(digests.values()))}"
+
+
+VERBS = {"doctor": _doctor}

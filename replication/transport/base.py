@@ -1,4 +1,4 @@
-"""The port of transports.
+"""The ports: what moves frames, and what an agent offers its operators.
 
 Theory of operation. One exchange is one request frame and one answer frame. A transport delivers
 the request, waits with limits (connect, read, total), and returns the answer or raises
@@ -12,15 +12,14 @@ and the names that its client certificate proves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from replication.errors import ConfigError
 from replication.protocol import PeerConnection
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
 
@@ -43,50 +42,6 @@ class Traffic:
     """Frames that no key sealed that is known here."""
     turned_away: int = 0
     """Frames of ours that were told so elsewhere."""
-
-
-PATH = "/_replica"
-"""Where an agent answers its peers, unless its address says otherwise."""
-
-
-PORT_MAX = 65_535
-_HOST = re.compile(r"[\w.%:-]+")
-_PATH = re.compile(r"[\w./~@:+-]*", re.ASCII)
-"""What needs no quoting in a URL, and is no pattern to whoever routes it."""
-
-
-def split_address(address: str) -> tuple[str, int, str]:
-    """`host:port[/path]` as (host, port, path); an IPv6 host comes without its brackets.
-
-    Raises:
-        ConfigError: it is not of that form.
-    """
-    place, slash, path = address.partition("/")
-    host, colon, port = place.rpartition(":")
-    number = int(port) if port.isascii() and port.isdigit() else -1
-    if not colon or not host or not 0 <= number <= PORT_MAX or not _PATH.fullmatch(path):
-        raise ConfigError(
-            f"{address!r} is not an address", hint="write host:port, e.g. 127.0.0.1:7001"
-        )
-    inside = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if ":" in host and inside == host:
-        raise ConfigError(
-            f"{address!r}: an IPv6 address stands in brackets", hint=f"write [{host}]:{port}"
-        )
-    if not _HOST.fullmatch(inside):
-        raise ConfigError(f"{address!r}: {host!r} is neither a name nor an IP address")
-    return inside, number, slash + path if slash else PATH
-
-
-def port_of(address: str) -> int:
-    """The port of an address, 0 if it has none."""
-    port = address.partition("/")[0].rpartition(":")[2]
-    return int(port) if port.isascii() and port.isdigit() else 0
-
-
-def joined_address(host: str, port: int, path: str = PATH) -> str:
-    """The address of these, as `split_address` reads it."""
-    return f"{f'[{host}]' if ':' in host else host}:{port}" + ("" if path == PATH else path)
 
 
 class Transport(Protocol):
@@ -122,3 +77,33 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Stop serving, close connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a GET shows. `private` ones hold values: they need a proof of an order."""
+
+    content_type: str
+    render: Callable[[Mapping[str, str]], str]
+    private: bool = False
+
+
+class Handlers(Protocol):
+    """The port: what an agent offers its operators."""
+
+    @property
+    def id(self) -> str:
+        """Who answers."""
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Path -> what a GET of it shows."""
+
+    async def execute(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Carry out an order.
+
+        Raises:
+            ReplicationError: it is refused, or did not come to its end in time.
+        """
+
+    def follow(self, prefix: str) -> AsyncIterator[Mapping[str, Any]]:
+        """Changes of documents from now on, until the agent closes."""

@@ -38,6 +38,10 @@ MET_MAX = 4096
 NONCE_CHARACTERS_MAX = 128
 SCHEME = "Convoca "
 PAGE, ORDER = "page", "order"
+PUBLIC = frozenset({"/status", "/metrics"})
+"""Pages that show no values: the page token, or the scope of pages, is enough."""
+AGENT = "Convoca-Agent"
+"""The header of an answer that says which agent gave it; for those who may see the answer."""
 
 
 def key_of(secret: bytes, scope: str) -> bytes:

@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -29,29 +28,23 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from replication.addresses import PATH, joined_address, split_address
 from replication.descriptors import blind, kept_from_children
-from replication.errors import ConfigError, ListenError, PeerUnreachableError
+from replication.errors import ListenError, PeerUnreachableError
 from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
-from replication.transport.base import (
-    PATH,
-    LineNews,
-    Serve,
-    Traffic,
-    joined_address,
-    split_address,
-)
+from replication.transport.base import LineNews, Serve, Traffic
 from replication.transport.circuit import Circuits
 from replication.transport.door import IDLE_S, Door
 from replication.transport.websocket import Lines, names_in
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from replication.config import Config
-    from replication.transport.admin import Handlers
+    from replication.transport.base import Handlers
 
 Application = web.Application
 PROOF = "X-Convoca-Proof"
@@ -76,25 +69,6 @@ def _no_bytes_of_strangers(record: logging.LogRecord) -> bool:
 
 
 logger.addFilter(_no_bytes_of_strangers)
-
-
-def checked_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Addresses without the empty ones.
-
-    Raises:
-        ConfigError: one is not an address, or they are not a list of those.
-    """
-    if isinstance(addresses, str | bytes) or not isinstance(addresses, Iterable):
-        raise ConfigError(
-            f"addresses come as a list, not as {addresses!r:.80}", hint="['127.0.0.1:7001']"
-        )
-    given = tuple(addresses)
-    for address in given:
-        if not isinstance(address, str):
-            raise ConfigError(f"{address!r:.80} is not an address", hint="'127.0.0.1:7001'")
-        if address:
-            split_address(address)
-    return tuple(address for address in given if address)
 
 
 def _not_from_a_peer(request: web.Request) -> HTTPStatus | None:

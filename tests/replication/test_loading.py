@@ -16,6 +16,8 @@ KIT = ["crdt.testing", "hypothesis"]
         ("import replication.protocol", ["aiohttp", "asyncio", "replication.agent"]),
         ("import replication.testing.simulation", KIT),
         ("import replication.testing.pytest_plugin", ["aiohttp", "msgpack", *KIT]),
+        ("from replication import Agent, BlockingAgent", ["aiohttp", "aiohttp.web"]),
+        ("from replication.transport import AdminClient", ["aiohttp.web", "replication.protocol"]),
         ("from replication import Simulation", KIT),
         ("from replication.testing import Simulation", KIT),
         ("from replication.testing import local_agents", KIT),
@@ -24,7 +26,8 @@ KIT = ["crdt.testing", "hypothesis"]
 def test_a_room_is_loaded_without_what_it_does_not_need(statement, absent):
     """The protocol without sockets and loops, a simulation without the kit of the types.
 
-    And the plugin, which every pytest run of a machine loads, without anything.
+    An agent's class without sockets, which are loaded when one is made; an operator without a
+    server. And the plugin, which every pytest run of a machine loads, without anything.
     """
     program = f"import sys; {statement}; print(*(m for m in {absent} if m in sys.modules))"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -5,14 +5,9 @@ from __future__ import annotations
 import pytest
 
 from replication import ConfigError, SecretRequiredError
-from replication.options import (
-    check_reach,
-    checked_name,
-    is_loopback,
-    keyring_of,
-    keys_of,
-    page_token,
-)
+from replication.addresses import is_loopback
+from replication.credentials import keys_of, page_token
+from replication.options import check_reach, checked_name, keyring_of
 
 SECRET = "a secret of this test"
 

@@ -1,29 +1,48 @@
-"""What `python -m transactional` does: one module of verbs per topic, one list of them in `main`.
+"""What `python -m transactional` does: one module of verbs per topic, one list of them.
 
-A command is a name, its arguments and a coroutine (`command.py`).  `serve` shares a file, `store`
-looks into a store, `files` copies and checks a file, `recipes` shows logs and sagas, `rooms` books.
+`commands` lists every command with its room, and parses; a command is arguments and a coroutine
+(`command`).  `serve` shares a file, `store` looks into a store, `files` copies and checks a file,
+`compact` takes away, `recipes` shows logs and sagas, `rooms` books, `queues` gives work.
 Nothing here decides anything: each verb is a call or two of the library, printed.
 
-What is handed on besides is for a command that has these commands among others.
+What is handed on besides is for a command that has these commands among others.  A name is looked
+up when it is first asked for, so that a list of commands loads no store.
 """
 
-from transactional.cli.command import (
-    DEFAULT_STORE,
-    Command,
-    add_commands,
-    complain,
-    parsed_options,
-    token_of,
-)
-from transactional.cli.main import COMMANDS, main
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transactional.cli.command import DEFAULT_STORE, complain, token_of
+    from transactional.cli.commands import COMMANDS, add_commands, parsed_options
+    from transactional.cli.main import main
+    from transactional.cli.screen import printable
+
+ROOMS = {
+    "COMMANDS": "commands",
+    "DEFAULT_STORE": "command",
+    "add_commands": "commands",
+    "complain": "command",
+    "main": "main",
+    "parsed_options": "commands",
+    "printable": "screen",
+    "token_of": "command",
+}
 
 __all__ = [
     "COMMANDS",
     "DEFAULT_STORE",
-    "Command",
     "add_commands",
     "complain",
     "main",
     "parsed_options",
+    "printable",
     "token_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return found

@@ -1,8 +1,9 @@
 """What every command of ``python -m transactional`` shares: the store it talks to, output, errors.
 
-A command is a name, its arguments and a coroutine.  It prints its result on stdout in one of three
-forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and ``json`` for
-programs; none of them sends a terminal what it would obey (`screen.py`).  A failure is one line on
+A command is a function that adds its arguments, and a coroutine.  It prints its result on stdout in
+one of three forms, ``table`` for people, ``plain`` (tab-separated, no heading) for the shell and
+``json`` for programs; none of them sends a terminal what it would obey (`screen.py`).  A failure is
+one line on
 stderr and an exit status that says what it did to the state: 1 refused or in conflict (nothing
 written), 3 unavailable (nothing written), 4 outcome unknown, 5 it stands (docs/errors.md); with
 ``json`` it is an object on one line.  ``lock`` ends as the program that it ran does.
@@ -20,13 +21,9 @@ import os
 import re
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Final
 
 from transactional.cli.screen import json_line, printable
 from transactional.clock import as_utc
@@ -39,66 +36,20 @@ from transactional.stores import open as open_
 from transactional.wire import dump_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from transactional.store import Store
     from transactional.values import KeyValue
 
     Verb = Callable[[argparse.Namespace], Awaitable[int | None]]
+    """Does it; the exit status is what it returns, 0 for None."""
+    Command = tuple[Callable[[argparse.ArgumentParser], None], Verb]
+    """Fills the parser of a command, and does it."""
 
 DEFAULT_STORE: Final = "http://127.0.0.1:7700"
 TABLE_COLUMNS_MAX: Final = 100_000
 
 Cell = str | int | float | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One sub-command: ``arguments`` fills its parser, ``run`` does it.
-
-    The exit status is what ``run`` returns, 0 for None.
-    """
-
-    name: str
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Verb
-
-
-def parser(commands: Sequence[Command]) -> argparse.ArgumentParser:
-    """Return the command line of all the commands."""
-    top = argparse.ArgumentParser(
-        prog="python -m transactional",
-        description="Serve, read, change, watch and repair a linearizable store.",
-    )
-    add_commands(top.add_subparsers(dest="command", required=True, metavar="COMMAND"), commands)
-    return top
-
-
-def add_commands(choices: Any, commands: Iterable[Command]) -> None:
-    """Add commands to the choices of a parser."""
-    for command in commands:
-        sub = choices.add_parser(command.name, help=command.help, description=command.help)
-        command.arguments(sub)
-        sub.set_defaults(run=command.run)
-
-
-def parsed_options(top: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments; what follows a `--` is the program of a command that may run one.
-
-    (argparse takes an optional list of positionals for empty as soon as an option follows.)
-    """
-    words = list(arguments)
-    program: list[str] = []
-    if "--" in words and words[:1] == ["queue"]:
-        at = words.index("--")
-        words, program = words[:at], words[at + 1 :]
-    options = top.parse_args(words)
-    if program:
-        if not hasattr(options, "program"):
-            top.error("this command runs no program: leave out what follows the --")
-        options.program = program
-    return options
 
 
 def add_store(sub: argparse.ArgumentParser) -> None:
@@ -243,6 +194,9 @@ def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> Non
         for row in rows:
             sys.stdout.write("\t".join(map(_cell, row.values())) + "\n")
     elif rows:
+        from rich.console import Console  # noqa: PLC0415 - for people only
+        from rich.table import Table  # noqa: PLC0415 - as above
+
         shown = [name for n, name in enumerate(rows[0]) if n == 0 or _says(rows, name)]
         table = Table(*map(printable, shown), box=None, pad_edge=False, header_style="bold")
         for row in rows:

@@ -38,6 +38,6 @@ async def _compact(options: argparse.Namespace) -> None:
     cli.show(options, [{"what": what, "removed": count} for what, count in gone.items()])
 
 
-COMMANDS: Final = (
-    cli.Command("compact", "take away what is kept no longer", _compact_arguments, _compact),
-)
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "compact": (_compact_arguments, _compact),
+}

@@ -60,8 +60,8 @@ async def _stats(options: argparse.Namespace) -> None:
     cli.show(options, [{"what": s.what, "rows": s.rows, "bytes": s.bytes} for s in found])
 
 
-COMMANDS: Final = (
-    cli.Command("backup", "copy a database that may be in use", _backup_arguments, _backup),
-    cli.Command("verify", "check a database file", _verify_arguments, _verify),
-    cli.Command("stats", "say what takes how much in a file", _stats_arguments, _stats),
-)
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "backup": (_backup_arguments, _backup),
+    "verify": (_verify_arguments, _verify),
+    "stats": (_stats_arguments, _stats),
+}

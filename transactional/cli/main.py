@@ -1,38 +1,28 @@
-"""All the commands in one list, and the exit status of the one that was asked for."""
+"""Reads the arguments, runs the command that they choose, and ends with its exit status."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from transactional.cli import command as cli
-from transactional.cli import compact, files, queues, recipes, rooms, serve, store
+from transactional.cli.commands import parsed_options, parser
 from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS: Final = [
-    *serve.COMMANDS,
-    *store.COMMANDS,
-    *files.COMMANDS,
-    *compact.COMMANDS,
-    *recipes.COMMANDS,
-    *rooms.COMMANDS,
-    *queues.COMMANDS,
-]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    options = cli.parsed_options(
-        cli.parser(COMMANDS), sys.argv[1:] if arguments is None else arguments
-    )
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parsed_options(parser(words), words)
     try:
         status: int | None = asyncio.run(options.run(options))
     except (TransactionalError, OSError) as error:
-        return cli.complain(error, output=getattr(options, "output", "table"))
+        from transactional.cli.command import complain  # noqa: PLC0415 - help needs no store
+
+        return complain(error, output=getattr(options, "output", "table"))
     except KeyboardInterrupt:
         return 130
     return status or 0

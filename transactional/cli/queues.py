@@ -393,6 +393,6 @@ async def _rules(options: argparse.Namespace) -> None:
     cli.show(options, rows)
 
 
-COMMANDS: Final = (
-    cli.Command("queue", "give work to exactly one worker each", _queue_arguments, cli.run_verb),
-)
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "queue": (_queue_arguments, cli.run_verb),
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from transactional.cli import command as cli
 from transactional.errors import CorruptStoreError, InvalidRequestError, NotFoundError
@@ -260,7 +260,7 @@ async def _saga_signal(options: argparse.Namespace) -> None:
     cli.show(options, [{"id": options.id, "signal": options.name, "told": told}])
 
 
-COMMANDS = [
-    cli.Command("log", "read, append to and verify an event log", _log_arguments, cli.run_verb),
-    cli.Command("saga", "look at sagas and speak to them", _saga_arguments, cli.run_verb),
-]
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "log": (_log_arguments, cli.run_verb),
+    "saga": (_saga_arguments, cli.run_verb),
+}

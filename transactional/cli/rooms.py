@@ -285,4 +285,6 @@ def _refusal_row(refusal: BookingConflict | BookingEndedError) -> dict[str, cli.
     }
 
 
-COMMANDS = [cli.Command("room", "agendas, free time, bookings", _room_arguments, cli.run_verb)]
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "room": (_room_arguments, cli.run_verb),
+}

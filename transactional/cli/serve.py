@@ -227,7 +227,7 @@ async def _token(options: argparse.Namespace) -> None:
     cli.show(options, [{"token": token, "sha256": hashlib.sha256(token.encode()).hexdigest()}])
 
 
-COMMANDS: Final = (
-    cli.Command("token", "draw a token for a client, and its hash", _token_arguments, _token),
-    cli.Command("serve", "share a database file over HTTP", _serve_arguments, _serve),
-)
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "token": (_token_arguments, _token),
+    "serve": (_serve_arguments, _serve),
+}

@@ -219,14 +219,14 @@ async def _bench(options: argparse.Namespace) -> None:
     cli.show(options, [row])
 
 
-COMMANDS: Final = (
-    cli.Command("get", "print one key", _key_arguments, _get),
-    cli.Command("put", "set a key", _put_arguments, _put),
-    cli.Command("cas", "set a key if its revision is as expected", _cas_arguments, _cas),
-    cli.Command("scan", "print the keys under a prefix", _prefix_arguments, _scan),
-    cli.Command("watch", "print commits as they happen", _watch_arguments, _watch),
-    cli.Command("lock", "run a program while holding a lock", _lock_arguments, _lock),
-    cli.Command("resolve", "settle an operation of unknown outcome", _resolve_arguments, _resolve),
-    cli.Command("doctor", "say what a store keeps, and what to change", cli.add_store, _doctor),
-    cli.Command("bench", "measure compare-and-swap on a store", _bench_arguments, _bench),
-)
+COMMANDS: Final[dict[str, cli.Command]] = {
+    "get": (_key_arguments, _get),
+    "put": (_put_arguments, _put),
+    "cas": (_cas_arguments, _cas),
+    "scan": (_prefix_arguments, _scan),
+    "watch": (_watch_arguments, _watch),
+    "lock": (_lock_arguments, _lock),
+    "resolve": (_resolve_arguments, _resolve),
+    "doctor": (cli.add_store, _doctor),
+    "bench": (_bench_arguments, _bench),
+}

@@ -18,10 +18,10 @@ from replication import (
     JournalFailedError,
     ListenError,
 )
+from replication.addresses import PATH
 from replication.agent import runtime
 from replication.journal import look
 from replication.journal.memory import MemoryJournal
-from replication.transport.base import PATH
 from replication.transport.http import MEDIA_TYPE
 from replication.transport.memory import Switchboard
 from tests.replication.ports import free_ports

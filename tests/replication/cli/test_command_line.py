@@ -14,7 +14,7 @@ import pytest
 from replication import Agent, Config
 from replication.cli.command_line import main, shown
 from replication.journal.memory import MemoryJournal
-from replication.transport.admin import AdminClient
+from replication.transport import AdminClient
 
 pytestmark = pytest.mark.processes
 SECRET = "a shared secret"

@@ -6,7 +6,8 @@ import pytest
 
 from replication import Agent
 from replication.agent.admin import status as page_of
-from replication.cli.doctor import LOOP_LAG_S, disagreements, findings_of, of_journal
+from replication.cli.copies import of_journal
+from replication.cli.doctor import LOOP_LAG_S, disagreements, findings_of
 
 
 def status(name: str = "ada", **changed: object) -> dict:

@@ -14,7 +14,7 @@ import pytest
 
 from crdt import Delta, Kernel, LWWRegister, ORSet
 from replication.cli.command_line import main
-from replication.cli.doctor import of_journal
+from replication.cli.copies import of_journal
 from replication.errors import (
     JournalFailedError,
     JournalHeldError,

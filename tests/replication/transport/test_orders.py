@@ -17,8 +17,8 @@ from aiohttp import web
 from replication import AccessPolicy, Agent
 from replication.cli.command_line import main
 from replication.cli.doctor import of_cluster
+from replication.credentials import keys_of, page_token, tls_contexts
 from replication.errors import OrderRefusedError, ReplicationError, UnhealthyError
-from replication.options import keys_of, page_token, tls_contexts
 from replication.transport import AdminClient
 from replication.transport import admin as door
 from replication.transport import challenge as proofs

@@ -11,12 +11,12 @@ import aiohttp
 import pytest
 
 from replication import Agent
+from replication.addresses import PATH, joined_address, split_address
 from replication.config import Config
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
 from replication.protocol.keyring import Keyring
-from replication.transport.base import PATH, joined_address
 from replication.transport.circuit import PROBES_MAX
-from replication.transport.http import BRIEF_BYTES, MEDIA_TYPE, HttpTransport, split_address
+from replication.transport.http import BRIEF_BYTES, MEDIA_TYPE, HttpTransport
 from replication.transport.memory import Switchboard
 
 if TYPE_CHECKING:
