@@ -103,8 +103,9 @@ class Request:
 
 @dataclass(slots=True)
 class _Round:
-    """What one judgement of a group came to."""
+    """What one judgement of a group came to, at `now`."""
 
+    now: datetime
     drafted: DraftSchedule
     accepted: list[tuple[Request, list[Booking]]] = field(default_factory=list)
     refused: list[tuple[Request, NoCapacity]] = field(default_factory=list)
@@ -170,8 +171,7 @@ class BookingQueue:
                 group.answer(request, tuple(entered[d.id] for d in drafts))
         for request in judged.postponed:
             group.postpone(request)
-        now = await self._store.now()
-        refusals = [self._refuse(group, r, why, judged.drafted, now) for r, why in judged.refused]
+        refusals = [self._refuse(group, judged, *refused) for refused in judged.refused]
         # All of them end before one that failed is served again: none may answer behind its back.
         for failure in await asyncio.gather(*refusals, return_exceptions=True):
             if failure is not None:
@@ -182,7 +182,7 @@ class BookingQueue:
         drafted = await self._schedule.open(
             [d for _, drafts in requests for d in drafts], anew=anew
         )
-        judged = _Round(drafted)
+        judged = _Round(now, drafted)
         operations_max = self._store.capabilities.max_operations
         for request, drafts in requests:
             entries = [drafted.under_rules(draft) for draft in drafts]
@@ -214,17 +214,13 @@ class BookingQueue:
             group.answer(request, first)
 
     async def _refuse(
-        self,
-        group: Group[Request],
-        request: Request,
-        no_capacity: NoCapacity,
-        drafted: DraftSchedule,
-        now: datetime,
+        self, group: Group[Request], judged: _Round, request: Request, why: NoCapacity
     ) -> None:
         if request.key is not None and await self._store.get(request.made) is not None:
             await self._answer_repeat(group, request)  # a repeat is not in its own way
             return
-        group.refuse(request, await self._schedule.conflict(no_capacity, now, drafted))
+        conflict = await self._schedule.conflict(why, judged.now, judged.drafted)
+        group.refuse(request, conflict)
 
     async def _first_made(self, request: Request) -> tuple[Booking, ...]:
         """What the idempotency key made before, as it stands now: all of it still live.

@@ -10,10 +10,11 @@ of its own (``postgres_schema.py`` tells how)::
                              lock | r1 | r2 | ... | commit
 
 So one commit on the server's disk serves all that waited in this process, and while it is being
-made the next batch gathers.  One connection writes, two read (point reads share statements in the
-same way), one follows the changes; they are made when they are needed.  No connection has a state
-that a call relies on - no session locks, no prepared statements with names, no settings - so a
-pooler that gives each transaction another server connection may stand in between.
+made the next batch gathers.  One connection writes, two read (those who read keys at the same time
+share a statement, and so do those who read ranges), one follows the changes; they are made when
+they are needed.  No connection has a state that a call relies on - no session locks, no prepared
+statements with names, no settings - so a pooler that gives each transaction another server
+connection may stand in between.
 
 What an error means.  ``ERROR`` from the server: the statement was rolled back, nothing was written;
 deadlocks, serialization failures and waits for the lock that took too long are tried again a few
@@ -50,7 +51,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import parse_qsl, unquote
 
 import asyncpg
@@ -113,7 +114,7 @@ from transactional.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
 CONNECT_S: Final = 3.0
@@ -131,7 +132,11 @@ BATCH_MAX: Final = 256
 BATCH_BYTES: Final = 4 << 20
 """About the most bytes of requests in one statement; a larger request goes alone."""
 POINTS_MAX: Final = 64
-"""Most point reads in one statement: each may bring a megabyte."""
+"""Most reads of keys in one statement."""
+RANGES_MAX: Final = 128
+"""Most ranges in one statement..."""
+SHARED_ROWS: Final = 128
+"""...which brings no more rows of each; one that has more is read once more, alone."""
 POLL_S: Final = 0.5
 """How often is looked for changes without being told to."""
 POLL_UNTOLD_S: Final = 0.05
@@ -495,6 +500,31 @@ def _told(error: asyncpg.PostgresError) -> Exception:
     return error if kind is None else kind(f"PostgreSQL: {_words(error)}")
 
 
+# --- reads that share statements -----------------------------------------------------------------
+
+_Range = tuple[str, str, str, int]
+"""First key, the key to begin behind, the end, and the most rows."""
+_Asked = TypeVar("_Asked", tuple[str, ...], _Range)
+_Found = tuple[int, list[tuple[Any, ...]]]
+"""The revision at which was read, and rows of keys."""
+
+
+def _are_cut(rows: Sequence[Sequence[Any]]) -> bool:
+    """Say whether there may be more rows behind these than an answer takes."""
+    return sum(len(row[2]) for row in rows) > READ_BYTES_MAX
+
+
+async def _answer(
+    read: Callable[[list[Call[_Asked]]], Awaitable[None]], batch: list[Call[_Asked]]
+) -> None:
+    """Have a batch read; whatever goes wrong, they are told."""
+    try:
+        await read(batch)
+    except Exception as error:  # noqa: BLE001 theirs, not the sender's
+        for call in batch:
+            call.fail(error)
+
+
 # --- requests as arrays --------------------------------------------------------------------------
 
 
@@ -660,10 +690,13 @@ class PostgresStore:
         self._writes: CallQueue[_Request] = CallQueue(
             self._deliver, batch_max=BATCH_MAX, bytes_max=BATCH_BYTES, senders=1
         )
-        self._points: CallQueue[str] = CallQueue(
-            self._deliver_points, batch_max=POINTS_MAX, senders=1
+        self._points: CallQueue[tuple[str, ...]] = CallQueue(
+            partial(_answer, self._read_points), batch_max=POINTS_MAX, senders=1
         )
-        self._ranges = asyncio.Lock()
+        self._ranges: CallQueue[_Range] = CallQueue(
+            partial(_answer, self._read_ranges), batch_max=RANGES_MAX, senders=1
+        )
+        self._ranging = asyncio.Lock()  # of the connection that reads ranges, and old history
         self._feed = Feed(0, commits_max=RECENT_COMMITS_MAX)
         self._watchers = 0
         self._news = asyncio.Event()
@@ -838,7 +871,8 @@ class PostgresStore:
                     link.drop()
                     raise UnavailableError("the server is behind what it has told before")
                 self._hear(clock_us, lease_us, sent_s)
-                self._saw(revision, time_us)
+                if self._saw(revision, time_us) and link is not self._follower:
+                    self._news.set()
                 if deadline_us is not None and deadline_us <= self._lease_us():
                     await self._write(_Request(schema.REVOKE, ""))  # what is due ends in passing
                     continue
@@ -862,50 +896,26 @@ class PostgresStore:
                     raise _told(error) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def _saw(self, revision: int, time_us: int) -> None:
-        """Note a commit that was heard of; business time never stands before it."""
+    def _saw(self, revision: int, time_us: int) -> bool:
+        """Note a commit that was heard of, and say whether it is news; business time follows it."""
         if time_us > self._time.last_us:
             self._time.resume(time_us, self._clock.elapsed_s())
-        if revision > self._revision:
-            self._revision = revision
-            self._news.set()
+        known, self._revision = self._revision, max(revision, self._revision)
+        return revision > known
 
     async def get(self, key: str, *, caller: Caller = OWNER) -> KeyValue | None:
         """Return the key as it stands, None if absent."""
         rules.check_key(key)
-        if self._closing is not None:
-            raise StoreClosedError("the store is closed")
-        found = await self._points.ask(Call(key, len(key), op_id=None))
-        return None if found is None else next(rules.read_all([schema.found_key(found)], caller))
-
-    async def _deliver_points(self, batch: list[Call[str]]) -> None:
-        keys = sorted({call.body for call in batch})
-        try:
-            _, rows = await self._read(self._readers[0], self._sql.points, keys, READ_BYTES_MAX)
-            by_key = {row[1]: row for row in rows}
-            rest = keys
-            while rows and sum(len(row[2]) for row in rows) > READ_BYTES_MAX:
-                rest = [key for key in rest if key > rows[-1][1]]
-                if not rest:
-                    break
-                _, rows = await self._read(self._readers[0], self._sql.points, rest, READ_BYTES_MAX)
-                by_key |= {row[1]: row for row in rows}
-        except Exception as error:  # noqa: BLE001 whatever it is, they are told
-            for call in batch:
-                call.fail(error)
-            return
-        for call in batch:
-            call.answer(by_key.get(call.body))
+        _, rows = await self._ask(self._points, (key,), len(key))
+        return next(rules.read_all(map(schema.found_key, rows), caller), None)
 
     async def get_many(self, keys: Sequence[str], *, caller: Caller = OWNER) -> Snapshot:
         """Return several keys at one revision."""
         rules.check_keys(keys)
-        async with self._ranges:
-            head, rows = await self._read(
-                self._readers[1], self._sql.points, sorted(set(keys)), READ_BYTES_MAX
-            )
+        asked = tuple(sorted(set(keys)))
+        revision, rows = await self._ask(self._points, asked, sum(map(len, asked)))
         found = rules.read_all(map(schema.found_key, rows), caller)
-        return Snapshot(head[1], {item.key: item for item in found})
+        return Snapshot(revision, {item.key: item for item in found})
 
     async def scan(
         self,
@@ -917,25 +927,65 @@ class PostgresStore:
     ) -> Snapshot:
         """Return keys under ``prefix`` behind ``after``, at one revision."""
         rules.check_scan(prefix, after, limit)
-        end = prefix + LAST_CODE_POINT
-        async with self._ranges:
-            head, rows = await self._read(
-                self._readers[1],
-                self._sql.range,
-                prefix,
-                after or "",
-                end,
-                limit + 1,
-                READ_BYTES_MAX,
-            )
+        asked = (prefix, after or "", prefix + LAST_CODE_POINT, limit + 1)
+        revision, rows = await self._ask(self._ranges, asked, len(prefix) + len(after or ""))
         page, more = rules.page_of(map(schema.found_key, rows), limit, caller)
-        return Snapshot(head[1], {item.key: item for item in page}, more=more)
+        return Snapshot(revision, {item.key: item for item in page}, more=more)
 
     async def now(self) -> datetime:
         """Return the business time."""
-        async with self._ranges:
-            await self._read(self._readers[1], self._sql.points, [], READ_BYTES_MAX)
+        await self._present()
         return utc(self._now_us())
+
+    async def _present(self) -> int:
+        """Return the revision of the last commit, having heard what the server says of time."""
+        return (await self._ask(self._points, (), 0))[0]
+
+    async def _ask(self, queue: CallQueue[_Asked], asked: _Asked, size: int) -> _Found:
+        if self._closing is not None:
+            raise StoreClosedError("the store is closed")
+        return cast("_Found", await queue.ask(Call(asked, size, op_id=None)))
+
+    async def _read_points(self, batch: list[Call[tuple[str, ...]]]) -> None:
+        """Answer those who asked for keys, each by one statement: at one revision."""
+        keys = sorted({key for call in batch for key in call.body})
+        head, rows = await self._read(self._readers[0], self._sql.points, keys, READ_BYTES_MAX)
+        by_key = {row[1]: row for row in rows}
+        cut = len(batch) > 1 and _are_cut(rows)
+        later: list[Call[tuple[str, ...]]] = []
+        for call in batch:
+            if cut and call.body and call.body[-1] > rows[-1][1]:
+                later.append(call)
+            else:
+                call.answer((head[1], [by_key[key] for key in call.body if key in by_key]))
+        # Some progress at least: of those who want more than fits, each is served alone.
+        shares = [later] if len(later) < len(batch) else [[call] for call in later]
+        for share in filter(None, shares):
+            await self._read_points(share)
+
+    async def _read_ranges(self, batch: list[Call[_Range]]) -> None:
+        """Answer those who asked for ranges, each by one statement: at one revision."""
+        alone = len(batch) == 1
+        most = SCAN_KEYS_MAX + 1 if alone else SHARED_ROWS
+        spans = [(*span, min(limit, most)) for *span, limit in (call.body for call in batch)]
+        async with self._ranging:
+            head, rows = await self._read(
+                self._readers[1],
+                self._sql.ranges,
+                *map(list, zip(*spans, strict=True)),
+                READ_BYTES_MAX,
+            )
+        by_range = {n: list(found) for n, found in groupby(rows, key=itemgetter(-1))}
+        behind = rows[-1][-1] if _are_cut(rows) else len(batch) + 1
+        later: list[Call[_Range]] = []
+        for n, call in enumerate(batch, 1):
+            found = by_range.get(n, [])
+            if alone or (n < behind and (len(found) < most or call.body[-1] <= most)):
+                call.answer((head[1], [row[:-1] for row in found]))
+            else:
+                later.append(call)
+        for call in later:
+            await self._read_ranges([call])
 
     def elapsed_s(self) -> float:
         """Return seconds since boot."""
@@ -1008,7 +1058,8 @@ class PostgresStore:
                 )
             raise EpochMismatchError(given=self._epoch, current=epoch)
         self._hear(clock_us, int(lease_us), sent_s)
-        self._saw(revision, time_us)
+        if self._saw(revision, time_us):
+            self._news.set()
         return answer
 
     async def _write(self, request: _Request, size: int = 64) -> Any:
@@ -1142,9 +1193,7 @@ class PostgresStore:
         """Yield the commits under ``prefix`` across reconnects; see ``Store.watch``."""
         rules.check_prefix(prefix)
         rules.check_cursor(after, max(after or 0, 0))
-        async with self._ranges:
-            head, _ = await self._read(self._readers[1], self._sql.points, [], READ_BYTES_MAX)
-        present = head[1]
+        present = await self._present()
         rules.check_cursor(after, present)
         self._follow(present)
         self._watchers += 1
@@ -1158,7 +1207,7 @@ class PostgresStore:
 
     async def _older(self, prefix: str, cursor: int) -> tuple[int, list[WatchEvent | Compacted]]:
         """Read a stretch of the history; return the cursor behind it."""
-        async with self._ranges:
+        async with self._ranging:
             return await self._past(self._readers[1], prefix, cursor)
 
     async def _past(
@@ -1240,11 +1289,13 @@ class PostgresStore:
             feed.publish(commits)
             if end > feed.revision:
                 feed.publish([(end, ())])
-            if end == before:
+            if end >= self._revision:  # else there is more, or was heard of meanwhile
                 return
 
-    def _notified(self, *_: object) -> None:
-        self._news.set()
+    def _notified(self, *told: object) -> None:
+        """Look for the commit that the notification is of, and once more for those after it."""
+        if int(cast("str", told[-1]) or NEVER) > self._feed.revision:
+            self._news.set()
         # Within this time nobody is told again.
         asyncio.get_running_loop().call_later(schema.NOTIFY_US / 1e6 + 0.001, self._news.set)
 
@@ -1298,6 +1349,7 @@ class PostgresStore:
     async def _close(self) -> None:
         await self._writes.drain()
         await self._points.drain()
+        await self._ranges.drain()
         self._feed.close()
         if self._following is not None:
             self._following.cancel()

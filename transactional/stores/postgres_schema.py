@@ -19,8 +19,8 @@ COMMITTED); under a stricter isolation level that somebody made the default, a w
 ends in a serialization failure instead, which is definite and tried again.
 
 Whether a *range* is unchanged is read from the keys: ``keys`` has those that are there, with their
-revisions, and ``gone`` those that were deleted, for as long as ``Unchanged`` may ask.  If few
-commits were made since, their history is looked at instead.
+revisions, and ``gone`` those that were deleted, for as long as ``Unchanged`` may ask.  A range of
+many keys of which few rows of history were written since is compared by those instead.
 
 ``meta.format`` is the version of the tables.  A function has the hash of all their texts in its
 name, so programs of different versions of this library with the same tables use the same store at
@@ -45,8 +45,8 @@ OWN: Final = -1
 """In the place of the revision inside a minted op_id: the op_id is a caller's own."""
 FORGET_AFTER: Final = 64
 """So many rows of history are written before what is old is looked for again."""
-LOOK_ROWS: Final = 2000
-"""If no more commits were made since, a range is compared by their history, not by its keys."""
+LOOK_ROWS: Final = 500
+"""So many rows are looked at, of a range and of the history since, before all of a range are."""
 NOTIFY_US: Final = 5000
 """Shortest time between two notifications; who was told looks again after it."""
 LIVES_APART: Final = 1 << 32
@@ -134,8 +134,9 @@ INSERT INTO {S}.meta VALUES (true, {FORMAT}, substr(md5(gen_random_uuid()::text)
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 """
 
-# The checksums name each argument once: only so are they put into the expression that asks for
-# them, and need no planning of their own each time.
+# The checksums name each argument once, and are declared no better than what they are made of
+# (`convert_to` is STABLE): only so are they put into the expression that asks for them, and are no
+# statements of their own each time.
 # A session plans each statement of a function once, and keeps the plan.  One that was made while
 # the tables were small would read them from end to end when they are large.  Either took about as
 # long as all the rest, with a few thousand rows.
@@ -145,7 +146,7 @@ PLANS: Final = "SET enable_seqscan = off SET jit = off SET plan_cache_mode = for
 FUNCTIONS: Final = """
 CREATE FUNCTION {S}.row_checksum_{H}(revision bigint, key text, value bytea, created bigint,
     lease text, by_ text, time_us bigint) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+LANGUAGE sql STABLE PARALLEL SAFE AS $body$
     SELECT substr(sha256(convert_to(revision || chr(31) || key || chr(31)
         || coalesce(created::text, '') || chr(31) || coalesce(lease, '') || chr(31) || by_
         || chr(31) || time_us || chr(31), 'UTF8') || coalesce(value, '')), 1, 8)
@@ -153,7 +154,7 @@ $body$;
 
 CREATE FUNCTION {S}.operation_checksum_{H}(name text, minted bigint, content bytea,
     revision bigint, succeeded boolean, time_us bigint) RETURNS bytea
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $body$
+LANGUAGE sql STABLE PARALLEL SAFE AS $body$
     SELECT substr(sha256(convert_to(name || chr(31) || minted || chr(31) || revision || chr(31)
         || succeeded || chr(31) || time_us || chr(31)
         || coalesce('=' || encode(content, 'hex'), ''), 'UTF8')), 1, 8)
@@ -258,14 +259,24 @@ $body$;
 CREATE FUNCTION {S}.changed_{H}(m {S}.meta, p_prefix text, p_since bigint) RETURNS boolean
 LANGUAGE plpgsql AS $body$
 DECLARE
-    v_end text := p_prefix || U&'\\+10FFFF';
+    v_end text := p_prefix || U&'\\+10FFFF'; v_rows bigint; v_changed boolean;
 BEGIN
     IF p_since < m.indexed OR p_since > m.revision THEN
         RETURN true;
     END IF;
-    IF p_since >= m.compacted AND m.revision - p_since <= {LOOK_ROWS} THEN
-        RETURN EXISTS (SELECT FROM {S}.history
-            WHERE revision > p_since AND key >= p_prefix AND key < v_end);
+    SELECT count(*), max(revision) > p_since INTO v_rows, v_changed FROM (
+        (SELECT revision FROM {S}.keys WHERE key >= p_prefix AND key < v_end LIMIT {LOOK_ROWS})
+        UNION ALL
+        (SELECT revision FROM {S}.gone WHERE key >= p_prefix AND key < v_end LIMIT {LOOK_ROWS})) f;
+    IF v_changed OR v_rows < {LOOK_ROWS} THEN
+        RETURN coalesce(v_changed, false);
+    END IF;
+    IF p_since >= m.compacted THEN
+        SELECT count(*), bool_or(key >= p_prefix AND key < v_end) INTO v_rows, v_changed FROM (
+            SELECT key FROM {S}.history WHERE revision > p_since LIMIT {LOOK_ROWS}) f;
+        IF v_changed OR v_rows < {LOOK_ROWS} THEN
+            RETURN coalesce(v_changed, false);
+        END IF;
     END IF;
     RETURN EXISTS (SELECT FROM {S}.keys
             WHERE key >= p_prefix AND key < v_end AND revision > p_since)
@@ -288,8 +299,8 @@ DECLARE
     m {S}.meta; was {S}.meta; v_record {S}.operations; v_key {S}.keys; v_row record;
     v_clock bigint; v_lease text; v_rows bigint; v_changed bigint := 0;
     n integer; j integer; v_holds boolean; v_failed integer[];
-    v_writes integer; v_otherwise integer; v_chosen integer; v_revision bigint; v_created bigint;
-    v_end text;
+    v_writes integer; v_otherwise integer; v_chosen integer; v_next integer; v_revision bigint;
+    v_bytes bigint; v_end text;
 BEGIN
     SELECT * INTO STRICT m FROM {S}.meta FOR NO KEY UPDATE;
     was := m;
@@ -443,8 +454,8 @@ BEGIN
         END IF;
         v_chosen := CASE WHEN v_failed = '{}' THEN {WRITE} ELSE {OTHERWISE} END;
         FOR j IN r_first[n] .. r_first[n + 1] - 1 LOOP
-            IF e_part[j] = v_chosen AND e_lease[j] IS NOT NULL
-                    AND NOT EXISTS (SELECT FROM {S}.leases l WHERE l.lease = e_lease[j]) THEN
+            CONTINUE WHEN e_part[j] <> v_chosen OR e_lease[j] IS NULL;
+            IF NOT EXISTS (SELECT FROM {S}.leases l WHERE l.lease = e_lease[j]) THEN
                 what := {NO_LEASE}; lease := e_lease[j];
                 EXIT;
             END IF;
@@ -458,7 +469,7 @@ BEGIN
         m.time_us := greatest(p_now, m.time_us + 1);
         IF (v_chosen = {WRITE} AND v_writes > 0) OR (v_chosen = {OTHERWISE} AND v_otherwise > 0)
                 THEN
-            v_revision := m.revision + 1;
+            v_revision := m.revision + 1; v_next := 0;
             FOR j IN r_first[n] .. r_first[n + 1] - 1 LOOP
                 CONTINUE WHEN e_part[j] <> v_chosen;
                 v_end := e_key[j] || U&'\\+10FFFF';
@@ -471,20 +482,29 @@ BEGIN
                     SELECT coalesce(sum(octet_length(h.value)), 0) INTO m.bytes FROM {S}.history h;
                 END IF;
                 IF e_kind[j] = {PUT} THEN
-                    v_created := coalesce((SELECT k.created FROM {S}.keys k
-                        WHERE k.key = e_key[j]), v_revision);
-                    checksum := {S}.row_checksum_{H}(v_revision, e_key[j], e_value[j], v_created,
-                        e_lease[j], r_by[n], m.time_us);
-                    INSERT INTO {S}.keys VALUES (e_key[j], e_value[j], v_revision, v_created,
-                        e_lease[j], r_by[n], m.time_us, checksum)
+                    CONTINUE WHEN j < v_next;
+                    v_next := j + 1;
+                    WHILE v_next < r_first[n + 1] AND e_part[v_next] = v_chosen
+                            AND e_kind[v_next] = {PUT} AND NOT e_forget[v_next] LOOP
+                        v_next := v_next + 1;
+                    END LOOP;
+                    WITH put AS (SELECT e_key[x] AS key, e_value[x] AS value, e_lease[x] AS lease,
+                            coalesce((SELECT k.created FROM {S}.keys k WHERE k.key = e_key[x]),
+                                v_revision) AS created
+                        FROM generate_series(j, v_next - 1) x OFFSET 0),
+                    made AS (INSERT INTO {S}.keys SELECT key, value, v_revision, created, lease,
+                            r_by[n], m.time_us, {S}.row_checksum_{H}(v_revision, key, value,
+                            created, lease, r_by[n], m.time_us) FROM put
                         ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value,
                             revision = EXCLUDED.revision, lease = EXCLUDED.lease,
                             "by" = EXCLUDED."by", time_us = EXCLUDED.time_us,
-                            checksum = EXCLUDED.checksum;
-                    INSERT INTO {S}.history VALUES (v_revision, e_key[j], e_value[j], v_created,
-                        e_lease[j], r_by[n], m.time_us, checksum);
-                    v_changed := v_changed + 1;
-                    m.bytes := m.bytes + octet_length(e_value[j]);
+                            checksum = EXCLUDED.checksum
+                        RETURNING *),
+                    noted AS (INSERT INTO {S}.history SELECT revision, key, value, created, lease,
+                        "by", time_us, checksum FROM made RETURNING octet_length(value) AS size)
+                    SELECT count(*), sum(size) INTO v_rows, v_bytes FROM noted;
+                    v_changed := v_changed + v_rows;
+                    m.bytes := m.bytes + v_bytes;
                 ELSE
                     WITH deleted AS (DELETE FROM {S}.keys k WHERE CASE e_kind[j] WHEN {DELETE}
                         THEN k.key = e_key[j] ELSE k.key >= e_key[j] AND k.key < v_end END
@@ -518,7 +538,7 @@ BEGIN
         m := {S}.forget_{H}(m, p_limits, 2 * m.added + {FORGET_AFTER}, true);
     END IF;
     IF v_changed > 0 AND abs(v_clock - m.notified_us) >= {NOTIFY_US} THEN
-        PERFORM pg_notify({CHANNEL}, '');
+        PERFORM pg_notify({CHANNEL}, m.revision::text);
         m.notified_us := v_clock;
     END IF;
     was.lease_us := m.lease_us;  -- by itself not worth a write
@@ -549,22 +569,29 @@ _ROW: Final = 'revision, key, value, created, lease, "by", time_us, checksum'
 
 # Each returns one row at least, for what it says of `meta`: all of it belongs to one snapshot.
 # Bytes are counted before they are fetched: rows behind the first that is too many are left out.
-POINTS: Final = f"""SELECT {_STATE}, k.* FROM {{S}}.meta m LEFT JOIN (
+# The planner is told that `meta` has one row: it takes a table that it does not know for a large
+# one, and would compile a statement of a millisecond for half a second.
+_META: Final = "(SELECT * FROM {S}.meta LIMIT 1) m"
+POINTS: Final = f"""SELECT {_STATE}, k.* FROM {_META} LEFT JOIN (
     SELECT {_ROW} FROM (SELECT {_ROW}, sum(octet_length(value)) OVER (ORDER BY key)
         - octet_length(value) AS before FROM {{S}}.keys WHERE key = ANY($1)) c
     WHERE before <= $2) k ON true ORDER BY k.key"""
-RANGE: Final = f"""SELECT {_STATE}, k.* FROM {{S}}.meta m LEFT JOIN (
-    SELECT {_ROW} FROM (SELECT {_ROW}, sum(octet_length(value)) OVER (ORDER BY key)
-        - octet_length(value) AS before FROM (SELECT {_ROW} FROM {{S}}.keys
-        WHERE key >= $1 AND key > $2 AND key < $3 ORDER BY key LIMIT $4) p) c
-    WHERE before <= $5) k ON true ORDER BY k.key"""
-PAST: Final = f"""SELECT {_STATE}, k.* FROM {{S}}.meta m LEFT JOIN (
+# Range n of those that share the statement is $1[n] <= key < $3[n], behind $2[n], $4[n] rows.
+RANGES: Final = f"""SELECT {_STATE}, k.* FROM {_META} LEFT JOIN (
+    SELECT {_ROW}, n FROM (SELECT {_ROW}, n, sum(octet_length(value)) OVER (ORDER BY n, key)
+        - octet_length(value) AS before
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])
+            WITH ORDINALITY r(first, behind, until, most, n)
+        CROSS JOIN LATERAL (SELECT {_ROW} FROM {{S}}.keys
+            WHERE key >= r.first AND key > r.behind AND key < r.until ORDER BY key LIMIT r.most) p
+        ) c WHERE before <= $5) k ON true ORDER BY k.n, k.key"""
+PAST: Final = f"""SELECT {_STATE}, k.* FROM {_META} LEFT JOIN (
     SELECT {_ROW}, more FROM (SELECT {_ROW}, lead(revision) OVER w IS NOT NULL AS more,
         sum(coalesce(octet_length(value), 0)) OVER w - coalesce(octet_length(value), 0) AS before
         FROM (SELECT {_ROW} FROM {{S}}.history WHERE revision > $1 AND key >= $2 AND key < $3
             ORDER BY revision, key LIMIT $4) p WINDOW w AS (ORDER BY revision, key)) c
     WHERE before <= $5) k ON true ORDER BY k.revision, k.key"""
-PAST_COMMIT: Final = f"""SELECT {_STATE}, k.* FROM {{S}}.meta m LEFT JOIN (
+PAST_COMMIT: Final = f"""SELECT {_STATE}, k.* FROM {_META} LEFT JOIN (
     SELECT {_ROW} FROM {{S}}.history
     WHERE revision = $1 AND key >= $2 AND key < $3) k ON true ORDER BY k.key"""
 DAMAGED_ROWS: Final = """
@@ -599,17 +626,19 @@ class Statements:
         quoted = '"' + schema.replace('"', '""') + '"'
         self.schema = schema
         self.channel = f"convoca.{schema}"
-        self.hash = hashlib.sha256((TABLES + FUNCTIONS).encode()).hexdigest()[:8]
         self._words = {
-            "S": quoted,
-            "H": self.hash,
-            "CHANNEL": "'" + self.channel.replace("'", "''") + "'",
             "PLANS": PLANS,
             "MOMENTS": str(MOMENTS_MAX),
             "ROW_BYTES": str(ROW_BYTES),
-            **{name: str(value) for name, value in globals().items() if type(value) is int},
             "LEASES_MAX": str(LEASES_MAX),
             "LEASES_PER_ROLE_MAX": str(LEASES_PER_ROLE_MAX),
+            **{name: str(value) for name, value in globals().items() if type(value) is int},
+        }
+        self.hash = hashlib.sha256(self.of(TABLES + FUNCTIONS).encode()).hexdigest()[:8]
+        self._words |= {
+            "S": quoted,
+            "H": self.hash,
+            "CHANNEL": "'" + self.channel.replace("'", "''") + "'",
         }
         self.tables = self.of(TABLES)
         self.functions = self.of(FUNCTIONS)
@@ -617,7 +646,7 @@ class Statements:
         self.write_name = f"write_{self.hash}"
         places = ", ".join(f"${n}" for n in range(1, 20))
         self.write = f"SELECT * FROM {quoted}.{self.write_name}({places})"
-        self.points, self.range = self.of(POINTS), self.of(RANGE)
+        self.points, self.ranges = self.of(POINTS), self.of(RANGES)
         self.past, self.past_commit = self.of(PAST), self.of(PAST_COMMIT)
         self.damaged = self.of(DAMAGED_ROWS)
         self.compact = self.of("SELECT {S}.compact_{H}($1, $2)")

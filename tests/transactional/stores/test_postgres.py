@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections import Counter
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
@@ -49,6 +52,21 @@ async def engine(tmp_path: Path) -> AsyncIterator[PostgresEngine]:
 @pytest.fixture
 async def store(engine: PostgresEngine) -> PostgresStore:
     return await engine.client()
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many statements were sent, by what they do: each is two round trips."""
+    counted: Counter[str] = Counter()
+    fetch = engine_module._Link.fetch
+
+    async def counting(link: engine_module._Link, text: str, *values: object) -> object:
+        kinds = {"write": "write_", "ranges": "r.most", "points": "ANY(", "history": "lead("}
+        counted[next((kind for kind, part in kinds.items() if part in text), "other")] += 1
+        return await fetch(link, text, *values)
+
+    monkeypatch.setattr(engine_module._Link, "fetch", counting)
+    return counted
 
 
 async def sql(store: PostgresStore, statement: str, *values: object) -> list[asyncpg.Record]:
@@ -140,8 +158,8 @@ async def test_tables_of_a_later_version_are_refused(
 async def test_two_versions_of_the_functions_use_one_store(
     engine: PostgresEngine, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade, process by process: each brings its own functions, the tables are shared."""
-    monkeypatch.setattr(schema, "FUNCTIONS", schema.FUNCTIONS + "\n-- another text\n")
+    """An upgrade by as little as a number: each brings its own functions to the same tables."""
+    monkeypatch.setattr(schema, "FORGET_AFTER", schema.FORGET_AFTER + 1)
     other = await engine.client()
     assert other._sql.write_name != store._sql.write_name
     first = await store.commit([t.Absent("a")], [t.Put("a", b"1")])
@@ -224,26 +242,37 @@ async def test_what_the_server_cannot_judge_harms_only_itself(store: PostgresSto
     assert len((await store.scan("good/")).items) == 63
 
 
+@pytest.mark.parametrize("rows", [500, 8, 1])
+@pytest.mark.parametrize("compacted", [0, 10**9])
 async def test_a_range_is_compared_whichever_way_is_shorter(
-    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+    engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch, rows: int, compacted: int
 ) -> None:
-    """By the few commits since, or by the keys there are and those that are gone: the same."""
-    base = (
-        await store.commit([], [t.Put("p/1", b""), t.Put("p/2", b""), t.Put("q", b"")])
-    ).revision
-    deleted = (await store.commit([], [t.Delete("p/2")])).revision
-    asked = f"SELECT changed_{store._sql.hash}(m, $1, $2) AS x FROM meta m"
-    for compacted in (0, 10**9):  # with it the history is not looked at
-        await sql(store, f"UPDATE meta SET compacted = {compacted}")
-        for prefix, since, changed in [
-            ("p/", base, True),
-            ("p/", deleted, False),
-            ("q", base, False),
-            ("", base, True),
-            ("p", deleted, False),
-            ("p/", deleted + 1, True),  # yet to come
-        ]:
-            assert (await sql(store, asked, prefix, since))[0]["x"] is changed, (prefix, since)
+    """By its few keys, by the few rows written since, or by all its keys: always what was done."""
+    monkeypatch.setattr(schema, "LOOK_ROWS", rows)
+    store = await engine.client()
+    dice = random.Random(7)
+    touched: list[set[str]] = []
+    keys = [f"{prefix}/{n}" for prefix in "pqr" for n in range(8)]
+    there: set[str] = set()
+    for _ in range(40):
+        chosen = set(dice.sample(keys, dice.choice([1, 1, 1, 9])))
+        gone = {key for key in chosen & there if dice.random() < 0.5}
+        await store.commit([], [t.Delete(k) if k in gone else t.Put(k, b"") for k in chosen])
+        there = (there | chosen) - gone
+        touched.append(chosen)
+    await sql(store, f"UPDATE meta SET compacted = {compacted}")  # beyond: no history is looked at
+    asked = [(prefix, since) for prefix in ("", "p/", "q", "r/1", "s") for since in range(42)]
+    found = await sql(
+        store,
+        f"SELECT changed_{store._sql.hash}(m, prefix, since)"
+        " FROM meta m, unnest($1::text[], $2::bigint[]) WITH ORDINALITY a(prefix, since, n)"
+        " ORDER BY n",
+        *map(list, zip(*asked, strict=True)),
+    )
+    for (prefix, since), (changed,) in zip(asked, found, strict=True):
+        later = set[str]().union(*touched[since:])
+        yet_to_come = since > len(touched)
+        assert changed is (yet_to_come or any(k.startswith(prefix) for k in later)), (prefix, since)
 
 
 async def test_numbers_beyond_those_of_the_server_are_compared(store: t.Store) -> None:
@@ -257,6 +286,82 @@ async def test_numbers_beyond_those_of_the_server_are_compared(store: t.Store) -
 # --- reading -------------------------------------------------------------------------------------
 
 
+async def test_who_reads_together_shares_a_statement(
+    store: PostgresStore, statements: Counter[str]
+) -> None:
+    """A hundred ranges in one, keys and the time in another; each is what it is alone."""
+    items = [f"{day:02}/{n}" for day in range(100) for n in range(day % 5)]
+    for first in range(0, len(items), 100):
+        await store.commit([], [t.Put(key, key.encode()) for key in items[first : first + 100]])
+    prefixes = [f"{day:02}/" for day in range(100)]
+    statements.clear()
+    pages = await asyncio.gather(*[store.scan(prefix) for prefix in prefixes])
+    assert statements == {"ranges": 1}
+    assert [list(page.items) for page in pages] == [
+        [key for key in items if key.startswith(prefix)] for prefix in prefixes
+    ]
+    assert len({page.revision for page in pages}) == 1
+    assert not any(page.more for page in pages)
+    statements.clear()
+    one, many, none, _ = await asyncio.gather(
+        store.get(items[0]), store.get_many(items[3:60]), store.get("nothing"), store.now()
+    )
+    assert statements == {"points": 1}
+    assert one.value == items[0].encode()
+    assert list(many.items) == items[3:60]
+    assert none is None
+
+
+async def test_a_long_range_keeps_nobody_from_a_short_answer_of_its_own(
+    store: PostgresStore, statements: Counter[str]
+) -> None:
+    """What is too long to share a statement is read once more, alone, whole or to its limit."""
+    long = [f"long/{n:04}" for n in range(engine_module.SHARED_ROWS + 20)]
+    for first in range(0, len(long), 100):
+        await store.commit([], [t.Put(key, b"") for key in long[first : first + 100]])
+    await store.commit([], [t.Put("short/1", b"")])
+    statements.clear()
+    whole, behind, some, short, empty = await asyncio.gather(
+        store.scan("long/"),
+        store.scan("long/", after=long[30]),
+        store.scan("long/", limit=10),
+        store.scan("short/"),
+        store.scan("none/"),
+    )
+    assert statements == {"ranges": 2}
+    assert (list(whole.items), whole.more) == (long, False)
+    assert (list(behind.items), behind.more) == (long[31:], False)
+    assert (list(some.items), some.more) == (long[:10], True)
+    assert (list(short.items), list(empty.items)) == (["short/1"], [])
+
+
+async def test_64_bookings_at_once_are_a_handful_of_statements(
+    store: PostgresStore, statements: Counter[str]
+) -> None:
+    """The time, the rules, all days and one commit; refusals read the weeks that are free."""
+    rooms = t.Reservations(store)
+    day = datetime(2026, 1, 5, 9, tzinfo=UTC)
+
+    async def book(hour: int) -> list[t.Booking | BaseException]:
+        start = day + timedelta(hours=hour)
+        wanted = t.Interval(start, start + timedelta(hours=1))
+        asked = [rooms.book(f"room {n}", wanted, holder=f"agent {n}") for n in range(60)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    statements.clear()
+    assert all(isinstance(made, t.Booking) for made in await book(0))
+    assert statements == {"points": 2, "ranges": 1, "write": 1}
+    statements.clear()  # the days are known by now
+    assert all(isinstance(made, t.Booking) for made in await book(2))
+    assert statements["ranges"] <= 2  # of those that take away what is old, in passing
+    assert statements["write"] == 1
+    statements.clear()
+    refused = await book(2)
+    assert all(isinstance(no, t.BookingConflict) and no.free for no in refused)
+    assert statements["ranges"] <= 5
+    assert statements["write"] == 0
+
+
 async def test_reads_of_large_values_are_limited_where_they_are_made(store: PostgresStore) -> None:
     """Nine megabytes: gets bring them in pieces, one snapshot is refused, a scan has pages."""
     large = b"x" * (1 << 20)
@@ -264,11 +369,21 @@ async def test_reads_of_large_values_are_limited_where_they_are_made(store: Post
         await store.commit([], [t.Put(f"big/{n}", large)])
     found = await asyncio.gather(*[store.get(f"big/{n}") for n in range(9)])
     assert all(item is not None and item.value == large for item in found)
+    every = [f"big/{n}" for n in range(9)]
     with pytest.raises(t.AnswerTooLargeError):
-        await store.get_many([f"big/{n}" for n in range(9)])
+        await store.get_many(every)
+    many = [store.get_many(part) for part in (every, every[:2], every[7:], every, ["none"])]
+    first, *snapshots, last, none = await asyncio.gather(*many, return_exceptions=True)
+    assert isinstance(first, t.AnswerTooLargeError)
+    assert isinstance(last, t.AnswerTooLargeError)
+    assert [list(found.items) for found in snapshots] == [every[:2], every[7:]]
+    assert none.items == {}
     page = await store.scan("big/")
     assert page.more
     assert 0 < sum(len(item.value) for item in page.items.values()) <= READ_BYTES_MAX
+    again, tail = await asyncio.gather(store.scan("big/"), store.scan("big/", after="big/6"))
+    assert (list(again.items), again.more) == (list(page.items), True)
+    assert (list(tail.items), tail.more) == (every[7:], False)
     assert len((await t.scan_all(store, "big/")).items) == 9
     events = store.watch("big/", after=0)
     assert [(await anext(events)).revision for _ in range(9)] == list(range(1, 10))
@@ -310,6 +425,26 @@ async def test_a_watch_that_fell_behind_what_is_remembered_is_told(
     ((rows,),) = await sql(store, "SELECT count(*) FROM history")
     assert rows <= 10
     await small.close()
+
+
+async def test_who_follows_asks_once_for_each_commit_it_heard_of(
+    engine: PostgresEngine, statements: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither once more to see that there is no more, nor because of what the question told."""
+    monkeypatch.setattr(schema, "NOTIFY_US", 10**12)  # told once, and then by its own commits
+    store = await engine.client()
+    async with aclosing(store.watch("k", after=0)) as events:
+        await store.commit([], [t.Put("k", b"")])
+        await anext(events)
+        monkeypatch.setattr(engine_module, "POLL_S", 60.0)
+        await store.commit([], [t.Put("k", b"")])
+        await anext(events)
+        statements.clear()
+        for n in range(10):
+            waiting = asyncio.ensure_future(anext(events))
+            made = await store.commit([], [t.Put("k", b"%d" % n)])
+            assert (await waiting).revision == made.revision
+        assert statements == {"write": 10, "history": 10}
 
 
 async def test_changes_are_told_though_nobody_notifies(
