@@ -335,7 +335,7 @@ async def test_a_long_range_keeps_nobody_from_a_short_answer_of_its_own(
     assert (list(short.items), list(empty.items)) == (["short/1"], [])
 
 
-async def test_64_bookings_at_once_are_a_handful_of_statements(
+async def test_bookings_made_at_once_are_a_handful_of_statements(
     store: PostgresStore, statements: Counter[str]
 ) -> None:
     """The time, the rules, all days and one commit; refusals read the weeks that are free."""
