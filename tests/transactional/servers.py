@@ -28,6 +28,7 @@ from tests.scale import SOAK
 
 INSTALL = {
     "etcd": "apt-get install etcd-server",
+    "pgbouncer": "apt-get install pgbouncer",
     "postgres": "apt-get install postgresql && pip install 'convoca[postgres]'",
 }
 """What brings the program of an engine on Debian."""

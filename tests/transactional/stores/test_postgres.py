@@ -26,6 +26,7 @@ from tests.transactional import postgres
 from tests.transactional.authority import AuthorityProcess
 from tests.transactional.engines import PostgresEngine
 from tests.transactional.postgres import Cluster, _as_owner, free_port
+from tests.transactional.servers import require
 from transactional.__main__ import main as command
 from transactional.stores import feed as feeds
 from transactional.values import READ_BYTES_MAX
@@ -695,9 +696,7 @@ async def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost
 
 async def test_behind_a_transaction_pooler_everything_works(engine: PostgresEngine) -> None:
     """PgBouncer gives each transaction another connection: commits, reads, watches, leases."""
-    program = which("pgbouncer") or which("/usr/sbin/pgbouncer")
-    if program is None:
-        pytest.skip("pgbouncer: not installed; it comes with: apt-get install pgbouncer")
+    (program,) = require("pgbouncer", which("pgbouncer") or "/usr/sbin/pgbouncer")
     direct = await engine.client()
     host, _, rest = engine.url.removeprefix("postgresql://convoca@").partition(":")
     port = free_port()
