@@ -31,6 +31,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -188,15 +189,16 @@ def set_strange_log_aside(path: Path, epoch_before: str) -> None:
     Raises:
         CorruptStoreError: file and log are of one life and do not add up; both were left alone.
     """
-    log = path.with_name(path.name + "-wal")
-    if not (log.exists() and log.stat().st_size):
+    if not _has_log(path):
         return
     joined, alone = _epoch(path, "mode=ro", check=True), _epoch(path, "immutable=1", check=False)
     if joined is not None and alone in {joined, None}:  # None: it was never checkpointed, or half
         return
     sound = alone is not None and _epoch(path, "immutable=1", check=True) is not None
     if not sound or (joined is None and alone == epoch_before):
-        raise CorruptStoreError(f"{path} and the log beside it, {log.name}, do not fit together")
+        raise CorruptStoreError(
+            f"{path} and the log beside it, {path.name}-wal, do not fit together"
+        )
     move_aside(path)
 
 
@@ -260,7 +262,7 @@ def check_filesystem(path: Path) -> None:
 
 
 def connect_writer(
-    path: Path, *, synchronous: str = "FULL", create: bool = True, convert: bool = True
+    path: Path, *, synchronous: str = "FULL", create: bool = True
 ) -> sqlite3.Connection:
     """Open (create, recover) the file for its owner, who holds the FileLock.
 
@@ -293,7 +295,7 @@ def connect_writer(
         schema.register(connection)
         if new:
             schema.set_up(connection)
-        elif convert and schema.version_of(connection) != schema.FORMAT:
+        elif schema.version_of(connection) != schema.FORMAT:
             _log.warning("%s is converted to format %d", path, schema.FORMAT)
             schema.convert(connection)
     except BaseException:
@@ -354,6 +356,7 @@ class OpenFile:
         there = path.exists()
         try:
             set_strange_log_aside(path, lock.epoch_before)
+            _check_log(path, lock)
             behind_s = _behind(path, wall_us(), accept=accept_clock)
             make_private(path)
             writer = connect_writer(path, create=not (there and lock.revision_before))
@@ -384,6 +387,20 @@ class OpenFile:
             reader.close()
 
 
+def _check_log(path: Path, lock: FileLock) -> None:
+    """Look at file and log as they are: whoever opens them to write, cuts the log when he closes.
+
+    Raises:
+        CorruptStoreError: commits are missing; some may lie behind what is damaged of the log.
+    """
+    if _has_log(path):
+        with contextlib.closing(_connect_left(path)) as connection:
+            if schema.is_new(connection) or schema.version_of(connection) != schema.FORMAT:
+                return
+            if lost := _lost_commits(lock.epoch_before, lock.revision_before, connection):
+                raise CorruptStoreError(f"{path}: {lost[0]}")
+
+
 def _check(
     path: Path, lock: FileLock, connection: sqlite3.Connection, limit_s: float
 ) -> tuple[str, ...]:
@@ -392,7 +409,7 @@ def _check(
     Raises:
         CorruptStoreError: it has not.
     """
-    problems = _lost_commits(lock, connection)
+    problems = _lost_commits(lock.epoch_before, lock.revision_before, connection)
     found = schema.check(connection, limit_s=limit_s, bytes_max=CHECKED_BYTES_MAX)
     if problems := [*problems, *found.problems]:
         raise CorruptStoreError(f"{path}: {'; '.join(problems[:5])}")
@@ -402,13 +419,13 @@ def _check(
     return found.unchecked
 
 
-def _lost_commits(lock: FileLock, connection: sqlite3.Connection) -> list[str]:
+def _lost_commits(epoch: str, revision: int, connection: sqlite3.Connection) -> list[str]:
     """Return what is wrong if file and log have not come as far as their last owner had."""
     meta = schema.Meta.read(connection)
-    if meta.epoch != lock.epoch_before or meta.revision >= lock.revision_before:
+    if meta.epoch != epoch or meta.revision >= revision:
         return []
     text = (
-        f"commits up to {lock.revision_before} were made durable, and file and log come to"
+        f"commits up to {revision} were made durable, and file and log come to"
         f" {meta.revision}: the log is damaged or gone, or an older file was put here"
         " (`backup` it to its place, so that it is another life of the store)"
     )
@@ -568,7 +585,7 @@ def _begin_another_life(
 
 @contextlib.contextmanager
 def _any_connection(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
-    """Connect as a reader beside the authority, or as the owner when there is none.
+    """Connect as a reader: beside the authority, or to what it left, which is not changed.
 
     Also what the last owner's lock file says against it.
     """
@@ -580,13 +597,71 @@ def _any_connection(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]
         with contextlib.closing(connect_reader(path)) as connection:
             yield connection, []
         return
+    except StoreIOError:
+        if os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise
+        with _untouched(path) as found:
+            yield found
+        return
     try:
-        set_strange_log_aside(path, lock.epoch_before)
-        with contextlib.closing(connect_writer(path, create=False, convert=False)) as connection:
-            now = schema.version_of(connection) == schema.FORMAT
-            yield connection, _lost_commits(lock, connection) if now else []
+        with _left(path, lock.epoch_before, lock.revision_before) as found:
+            yield found
     finally:
         lock.close(remove=not trace)
+
+
+@contextlib.contextmanager
+def _left(path: Path, epoch: str, revision: int) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
+    """Connect to a file that nobody uses, and say what its last owner's word is against it."""
+    set_strange_log_aside(path, epoch)
+    with contextlib.closing(_connect_left(path)) as connection:
+        if schema.is_new(connection):
+            raise CorruptStoreError(f"{path} is empty, not a store")
+        now = schema.version_of(connection) == schema.FORMAT
+        yield connection, _lost_commits(epoch, revision, connection) if now else []
+
+
+def _connect_left(path: Path) -> sqlite3.Connection:
+    """Open a file that nobody uses for reading: with its log, which stays, or as it is."""
+    how = "mode=ro" if _has_log(path) else "immutable=1"
+    uri = f"{path.as_uri()}?{how}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None)
+
+
+def _has_log(path: Path) -> bool:
+    log = path.with_name(path.name + "-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
+@contextlib.contextmanager
+def _untouched(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]]:
+    """Connect in a place that cannot be written: a snapshot, a disk that was mounted to be read.
+
+    A log needs an index beside it, so a file that has one is copied to where there may be one.
+    """
+    name, epoch, revision = _lock_of(path), "", 0
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = os.open(name, os.O_RDONLY | OPEN_FLAGS)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreIOError(f"cannot read {name}: {error.strerror}") from error
+        else:
+            stack.callback(os.close, fd)
+            try:
+                stack.callback(lock(fd, name, shared=True))
+            except OSError:  # it is used, by somebody who may write here
+                yield stack.enter_context(contextlib.closing(connect_reader(path))), []
+                return
+            _, epoch, revision, _ = _witness(fd)
+        place = path
+        if _has_log(path):
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="convoca-"))
+            place = Path(directory) / path.name
+            for end in ("", "-wal"):
+                shutil.copyfile(path.with_name(path.name + end), place.with_name(place.name + end))
+        yield stack.enter_context(_left(place, epoch, revision))
 
 
 def _has_lock_file(path: Path) -> bool:
@@ -606,11 +681,11 @@ def stats(path: Path) -> list[Share]:
     """
     if not path.exists():
         raise InvalidRequestError(f"{path} does not exist")
-    with _any_connection(path) as (connection, _):
-        try:
+    try:
+        with _any_connection(path) as (connection, _):
             return list(_shares(connection, path))
-        except COMPLAINTS as error:
-            raise translate(error) from error
+    except COMPLAINTS as error:
+        raise translate(error) from error
 
 
 def _shares(connection: sqlite3.Connection, path: Path) -> Iterator[Share]:

@@ -8,11 +8,15 @@ what the sound one says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import random
 import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,8 +27,7 @@ from transactional.stores import sqlite_file
 from transactional.stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-    from pathlib import Path
+    from collections.abc import Awaitable, Iterator
 
 SECTOR = 512
 
@@ -295,6 +298,77 @@ async def test_verify_and_backup_leave_no_lock_file(sound, tmp_path: Path) -> No
     assert sqlite_file.verify(path) == []
     pid = 10
     assert path.with_name("s.db-lock").read_bytes()[pid:] == lock[pid:]
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that others may enter."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@contextlib.contextmanager
+def as_a_reader(*places: Path) -> Iterator[None]:
+    """Let this process write in none of these directories, root or not."""
+    root = os.geteuid() == 0
+    for place in places:
+        for file in place.iterdir():
+            file.chmod(0o444)
+        place.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for place in places:
+            place.chmod(0o755)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are others there")
+async def test_what_cannot_be_written_is_verified_and_copied_all_the_same(open_place: Path) -> None:
+    """Counterexample: "cannot use s.db-lock: Permission denied" of a snapshot of a store."""
+    closed, crash, free = (open_place / name for name in ("closed", "crash", "free"))
+    for place in (closed, crash, free):
+        place.mkdir()
+    free.chmod(0o777)
+    store = await SQLiteStore.open(closed / "s.db")
+    await fill(store)
+    for suffix in ("", "-wal", "-lock"):
+        shutil.copy(closed / f"s.db{suffix}", crash)
+    log = (crash / "s.db-wal").read_bytes()
+    await store.close()
+    for place in (closed, crash):
+        before = {file.name: file.read_bytes() for file in place.iterdir()}
+        with as_a_reader(place):
+            assert sqlite_file.verify(place / "s.db") == []
+            assert sqlite_file.stats(place / "s.db")[0].what == "file"
+            sqlite_file.backup(place / "s.db", free / f"{place.name}.db")
+        assert {file.name: file.read_bytes() for file in place.iterdir()} == before
+    (crash / "s.db-wal").chmod(0o644)
+    (crash / "s.db-wal").write_bytes(log[: len(log) // 2])
+    with as_a_reader(crash):
+        assert any("made durable" in line for line in sqlite_file.verify(crash / "s.db"))
+    store = await SQLiteStore.open(closed / "s.db")  # in use, by who may write
+    await store.commit([], [t.Put("more", b"")])
+    with as_a_reader(closed):
+        assert sqlite_file.verify(closed / "s.db") == []
+    await store.close()
+
+
+async def test_a_log_that_lacks_commits_is_left_as_it_is(crashed, tmp_path: Path) -> None:
+    """Counterexample: the refused start, and `verify`, cut what lies behind the damaged frame."""
+    log, after, _ = crashed
+    at = len(log) - 4120 * 2  # in the last frame but one
+    bad = log[:at] + bytes([log[at] ^ 1]) + log[at + 1 :]
+    assert await after(bad) == {"open": t.CorruptStoreError}
+    path = tmp_path / "after" / "s.db"
+    assert any("made durable" in line for line in sqlite_file.verify(path))
+    with pytest.raises(t.CorruptStoreError, match="made durable"):
+        sqlite_file.backup(path, tmp_path / "b.db")
+    assert path.with_name("s.db-wal").read_bytes() == bad
 
 
 async def test_an_older_file_that_was_put_back_is_not_taken_for_the_newer_one(
