@@ -355,6 +355,15 @@ class Advises(Protocol):
 
 
 @runtime_checkable
+class Verifies(Protocol):
+    """An engine on a server that can look whether each row is what was written."""
+
+    async def verify(self) -> list[str]:
+        """Return what is wrong, in words; O(store)."""
+        ...
+
+
+@runtime_checkable
 class Shareable(Protocol):
     """An engine that wants to know that holders of its leases may live in other processes."""
 

@@ -50,6 +50,42 @@ def test_a_backup_and_its_verdict_are_json_too(tmp_path, url, capsys):
     assert error["code"] == "corrupt"
 
 
+@pytest.mark.parametrize(
+    ("command", "url", "instead"),
+    [
+        ("backup", "postgresql://u:hunter2@h/db", "pg_dump"),
+        ("stats", "postgres://u:hunter2@h/db", "psql"),
+        ("backup", "etcd://u:hunter2@h:2379/shop", "etcdctl snapshot save"),
+        ("verify", "etcds://u:hunter2@h:2379/shop", "etcdctl endpoint hashkv"),
+        ("stats", "etcd://u:hunter2@h:2379/shop", "etcdctl endpoint status"),
+        ("verify", "https://h:7700?token=hunter2", "where it lives"),
+        ("backup", "memory:", "ends with its process"),
+        ("verify", "mysql://u:hunter2@h/db", "a URL"),
+    ],
+)
+def test_what_is_done_to_files_is_done_otherwise_to_servers(
+    command, url, instead, tmp_path, capsys
+):
+    """Refused with what does the same there, the URL's secrets untold and nothing made."""
+    copy = [str(tmp_path / "copy.db")] if command == "backup" else []
+    assert main([command, url, *copy, "-o", "json"]) == 1
+    streams = capsys.readouterr()
+    error = json.loads(streams.err)
+    assert error["code"] == "invalid_request"
+    assert instead in error["message"]
+    assert "hunter2" not in streams.err + streams.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_is_not_made_on_a_server_either(tmp_path, url, capsys):
+    """A URL in the place of the new file; and a file may be named as the store's URL names it."""
+    assert main(["put", "k", "v", "--store", url]) == 0
+    assert main(["backup", url, "postgresql://u:hunter2@h/db"]) == 1
+    assert "hunter2" not in capsys.readouterr().err
+    assert main(["backup", url, f"sqlite:{tmp_path / 'copy.db'}"]) == 0
+    assert main(["verify", f"sqlite:{tmp_path / 'copy.db'}"]) == 0
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("program", "status"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import secrets
@@ -182,6 +183,20 @@ async def test_a_row_that_was_changed_is_not_read(store: PostgresStore) -> None:
         await store.resolve("mine")
     assert (await store.get("b")).value == b"1"
     assert {line.split("'")[1] for line in await store.verify()} == {"a", "mine"}
+
+
+async def test_the_command_verifies_the_rows_of_a_server(
+    engine: PostgresEngine, store: PostgresStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`verify URL` as for a file: sound, or each damaged row named and the exit status."""
+    await store.commit([], [t.Put("a", b"1")])
+    assert await asyncio.to_thread(command, ["verify", engine.url]) == 0
+    assert capsys.readouterr().out == "the store on PostgreSQL: sound\n"
+    await sql(store, "UPDATE keys SET value = 'x' WHERE key = 'a'")
+    assert await asyncio.to_thread(command, ["verify", engine.url, "-o", "json"]) == 1
+    told = capsys.readouterr()
+    assert "'a'" in json.loads(told.out)["problem"]
+    assert json.loads(told.err)["code"] == "corrupt"
 
 
 # --- order ---------------------------------------------------------------------------------------
