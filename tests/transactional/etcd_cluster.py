@@ -169,7 +169,15 @@ class EtcdCluster:
     def start(self) -> None:
         for number in range(len(self.members)):
             self.raise_member(number)
-        wait_until(lambda: all(m.healthy() for m in self.members), "a cluster of etcd")
+        self._wait("a cluster of etcd")
+
+    def _wait(self, what: str) -> None:
+        try:
+            wait_until(lambda: all(m.healthy() for m in self.members), what)
+        except TimeoutError as error:
+            for member in self.members:
+                error.add_note(f"{member.name}, running: {member.pid}, said: {member.said()}")
+            raise
 
     def raise_member(self, number: int) -> None:
         self.members[number].start(self._initial, advertise=self.links.ports[number])
@@ -230,7 +238,7 @@ class EtcdCluster:
 
     def settle(self) -> None:
         """Wait until all members serve again."""
-        wait_until(lambda: all(m.healthy() for m in self.members), "the cluster whole again")
+        self._wait("the cluster whole again")
 
     def stop(self) -> None:
         for member in self.members:

@@ -8,8 +8,10 @@ does, that is a failure.  What was skipped is said once more at the end of the r
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,6 +36,9 @@ INSTALL = {
 """What brings the program of an engine on Debian."""
 LIFE_S = 6 * 3600 if SOAK else 1800
 """No server outlives this, whatever becomes of the process that started it."""
+
+PORTS = (12_000, 32_000)
+"""Linux gives connections ports from 32768 on."""
 
 GUARD = f'"$@" & read -t {LIFE_S} _; kill -9 $!'
 """Runs a program until what started it ends, however it ends: the pipe is closed then."""
@@ -61,15 +66,19 @@ def missing(engine: str, what: str) -> None:
 
 
 def free_ports(number: int) -> list[int]:
-    """Return ports that were free just now."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Return ports that were free just now, below those that connections are given.
+
+    A server that is killed and started again finds its port free then: no connection that was made
+    meanwhile has it as its own end.
+    """
+    with contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < number:
+            held = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                held.bind(("127.0.0.1", random.SystemRandom().randrange(*PORTS)))
+                found.append(held.getsockname()[1])
+        return found
 
 
 # --- etcd ----------------------------------------------------------------------------------------
@@ -83,6 +92,7 @@ class EtcdMember:
 
     def __init__(self, directory: Path, name: str, client: int, peer: int) -> None:
         self.directory = directory / name
+        self.log = directory / f"{name}.log"
         self.name = name
         self.client = client
         self.peer = peer
@@ -96,21 +106,23 @@ class EtcdMember:
     def start(self, cluster: str, *, advertise: int | None = None, token: str = "convoca") -> None:  # noqa: S107 a name
         (program,) = require("etcd", "etcd")
         here = f"http://127.0.0.1:{self.client}"
-        self._process = subprocess.Popen(
-            [
-                "bash", "-c", GUARD, "guard", program, "--name", self.name,
-                "--data-dir", str(self.directory), "--log-level", "fatal", "--logger", "zap",
-                "--listen-client-urls", here, "--advertise-client-urls", here,
-                "--listen-peer-urls", f"http://127.0.0.1:{self.peer}",
-                "--initial-advertise-peer-urls", f"http://127.0.0.1:{advertise or self.peer}",
-                "--initial-cluster", cluster, "--initial-cluster-token", token,
-                "--heartbeat-interval", "100", "--election-timeout", "1000", *self.options,
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+        command = [
+            "bash", "-c", GUARD, "guard", program, "--name", self.name,
+            "--data-dir", str(self.directory), "--log-level", "error", "--logger", "zap",
+            "--listen-client-urls", here, "--advertise-client-urls", here,
+            "--listen-peer-urls", f"http://127.0.0.1:{self.peer}",
+            "--initial-advertise-peer-urls", f"http://127.0.0.1:{advertise or self.peer}",
+            "--initial-cluster", cluster, "--initial-cluster-token", token,
+            "--heartbeat-interval", "100", "--election-timeout", "1000", *self.options,
+        ]  # fmt: skip
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def said(self) -> str:
+        """Return its last words."""
+        return self.log.read_text(errors="replace")[-300:] if self.log.exists() else ""
 
     @property
     def pid(self) -> int | None:
