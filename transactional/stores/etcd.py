@@ -136,7 +136,7 @@ SPARE_S: Final = 900.0
 ROTATIONS: Final = 16
 """An etcd lease for records takes new ones for this part of its time..."""
 ATTACHED_MAX: Final = 1000
-"""... or until it has so many: what ends together is deleted together."""
+"""... or until it has about so many: what ends together is deleted together."""
 MOMENT_S: Final = 5.0
 """How often it is noted which revision was seen when."""
 REAP_S: Final = 0.02
@@ -186,11 +186,22 @@ class _Moments:
 
 
 class _Shelf:
-    """etcd leases to which this client attaches what etcd shall forget after ``keep_s``."""
+    """etcd leases to which this client attaches what etcd shall forget after ``keep_s``.
 
-    def __init__(self, keep_s: float, grant: Callable[[int], Coroutine[Any, Any, str]]) -> None:
-        self._keep_s = keep_s
+    The next one is asked for while the last one is still good: nobody waits for it but the first,
+    and who comes after a long pause.
+    """
+
+    def __init__(
+        self,
+        keep_s: float,
+        grant: Callable[[int], Coroutine[Any, Any, str]],
+        start: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._part_s = keep_s / ROTATIONS
+        self._ttl_s = math.ceil(keep_s + self._part_s + SPARE_S)
         self._grant = grant
+        self._start = start
         self._lease: str | None = None
         self._since_s = 0.0
         self._attached = 0
@@ -198,15 +209,30 @@ class _Shelf:
 
     async def take(self, now_s: float) -> str:
         """Return the lease for a few more keys."""
-        part_s = self._keep_s / ROTATIONS
+        age_s = now_s - self._since_s
+        lease = self._lease
+        if lease is None or age_s >= self._part_s + SPARE_S / 2:
+            async with self._lock:
+                if self._lease is lease:  # else somebody got one meanwhile
+                    await self._renew(now_s)
+                lease = self._lease
+        elif not self._lock.locked() and (age_s >= self._part_s or self._attached >= ATTACHED_MAX):
+            self._start(self._renew_ahead(lease, now_s))
+        if lease is None:
+            raise UnavailableError("the lease for records ended at once")
+        self._attached += 1
+        return lease
+
+    async def _renew(self, now_s: float) -> None:
+        self._lease = await self._grant(self._ttl_s)
+        self._since_s = now_s
+        self._attached = 0
+
+    async def _renew_ahead(self, lease: str, now_s: float) -> None:
         async with self._lock:
-            old = now_s - self._since_s >= part_s or self._attached >= ATTACHED_MAX
-            if self._lease is None or old:
-                self._lease = await self._grant(math.ceil(self._keep_s + part_s + SPARE_S))
-                self._since_s = now_s
-                self._attached = 0
-            self._attached += 1
-            return self._lease
+            if self._lease is lease:
+                with contextlib.suppress(TransactionalError):  # the next one asks again
+                    await self._renew(now_s)
 
     def lost(self) -> None:
         """It is over: this process stood still for too long."""
@@ -316,8 +342,8 @@ class EtcdStore:
         limits = address.retention
         longest_s = max(limits.index_retention_s, limits.minted_retention_s)
         self._moments = _Moments(longest_s)
-        self._shelf = _Shelf(longest_s, self._grant)
-        self._own_shelf = _Shelf(limits.op_id_retention_s, self._grant)
+        self._shelf = _Shelf(longest_s, self._grant, self._start)
+        self._own_shelf = _Shelf(limits.op_id_retention_s, self._grant, self._start)
         self._reads = CallQueue[str](self._deliver, batch_max=READS_MAX)
         self._noted: dict[str, dict[str, int]] = {}
         self._over: deque[str] = deque(maxlen=NOTED_LEASES_MAX)

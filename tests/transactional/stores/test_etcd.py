@@ -407,6 +407,33 @@ async def test_keys_of_a_lease_that_ended_while_nobody_was_there(engine: EtcdEng
     assert (await heir.get("q/050")).value == b"mine"
 
 
+async def test_nobody_waits_for_the_next_lease_of_records(
+    store: EtcdStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records hang on etcd leases, some on each: while the next one is asked for, all go on."""
+    monkeypatch.setattr("transactional.stores.etcd.ATTACHED_MAX", 10)
+    await store.commit([], [t.Put("first", b"")])
+    grants, go_on = 0, asyncio.Event()
+    real = store._gateway.ask
+
+    async def ask(path: str, body: str, *, repeatable: bool) -> dict:
+        nonlocal grants
+        if path == "/lease/grant":
+            grants += 1
+            await go_on.wait()
+        return await real(path, body, repeatable=repeatable)
+
+    store._gateway.ask = ask
+    async with asyncio.timeout(20):
+        for number in range(40):
+            await store.commit([], [t.Put(f"k{number}", b"")])
+    assert grants == 1
+    go_on.set()
+    for number in range(40):
+        await store.commit([], [t.Put(f"k{number}", b"")])
+    assert 3 <= grants <= 6
+
+
 async def test_who_put_the_keys_of_a_lease_ends_it_in_one_request(store: EtcdStore) -> None:
     """He knows them: one transaction deletes them, and that there are no others is compared."""
     lease = await store.lease(60)
