@@ -651,8 +651,8 @@ def _check_commits(facts: Facts, witness: tuple[str, int], path: Path) -> None:
     nonce, commits = witness
     if nonce in {facts.nonce, facts.nonce_before} - {""} and commits > facts.commits:
         raise JournalUnreadableError(
-            f"{path}: {commits - facts.commits} commits were made durable and are gone: the log"
-            " beside it is damaged or removed, or an older copy was put here",
+            f"{path}: commits up to {commits} were made durable, and file and log come to"
+            f" {facts.commits}: the log is damaged or removed, or an older copy was put here",
             hint=f"restore a backup; or, to start without them as a new incarnation, keep a copy"
             f" and move {path.name}.lock away",
         )

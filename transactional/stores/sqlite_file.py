@@ -426,8 +426,8 @@ def _lost_commits(epoch: str, revision: int, connection: sqlite3.Connection) -> 
         return []
     text = (
         f"commits up to {revision} were made durable, and file and log come to"
-        f" {meta.revision}: the log is damaged or gone, or an older file was put here"
-        " (`backup` it to its place, so that it is another life of the store)"
+        f" {meta.revision}: the log is damaged or gone, or an older file was put here (to go on"
+        " with what is there, as another life: move the -lock beside it away, and `backup` it)"
     )
     return [text]
 
