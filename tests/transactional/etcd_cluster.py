@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import struct
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +32,34 @@ CUT_S = 2.0
 """How long a connection over a cut link is left without an answer."""
 
 
-def owner_of(port: int, pids: list[int]) -> int | None:
-    """Return which of the processes has the connection whose own end is the port."""
-    inodes = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port:
-            inodes.add(f"socket:[{fields[9]}]")
+def inode_of(own: int, peer: int) -> int | None:
+    """Return the inode of a connection on loopback by the ports of its two ends.
+
+    Linux is asked for that one (sock_diag(7)): the list of all is long where tests open and close
+    thousands, and while it is read the thread that carries heartbeats carries none.
+    """
+    here = socket.inet_aton("127.0.0.1") + bytes(12)
+    ends = struct.pack(">HH", own, peer) + here + here + struct.pack("=III", 0, NO_ONE, NO_ONE)
+    request = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, NO_ONE) + ends
+    head = struct.pack("=IHHII", 16 + len(request), SOCK_DIAG_BY_FAMILY, 1, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(head + request)
+        answer = kernel.recv(8192)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    return struct.unpack_from("=I", answer, 84)[0] if kind == SOCK_DIAG_BY_FAMILY else None
+
+
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NO_ONE = 4, 20, 0xFFFFFFFF
+
+
+def owner_of(own: int, peer: int, pids: list[int]) -> int | None:
+    """Return which of the processes has the end ``own`` of a connection."""
+    wanted = f"socket:[{inode_of(own, peer)}]"
     for pid in pids:
         with contextlib.suppress(OSError):
             for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    if str(descriptor.readlink()) in inodes:
+                    if str(descriptor.readlink()) == wanted:
                         return pid
     return None
 
@@ -76,8 +94,8 @@ class Links:
 
     async def _serve(self, to: int, reader, writer) -> None:
         task = asyncio.current_task()
-        port = writer.get_extra_info("peername")[1]
-        source = self._cluster.number_of(owner_of(port, self._cluster.pids()))
+        ends = [writer.get_extra_info(end)[1] for end in ("peername", "sockname")]
+        source = self._cluster.number_of(owner_of(*ends, self._cluster.pids()))
         pair = frozenset((to, source))
         up = None
         try:
