@@ -175,7 +175,7 @@ def _decode(item: KeyValue) -> Entry:
             int(place) if stage == "wait" else item.created_revision,
             item.key,
         )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidRequestError(f"{item.key!r} is not an entry of a lock") from error
 
 

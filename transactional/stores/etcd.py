@@ -196,43 +196,41 @@ class _Shelf:
         self,
         keep_s: float,
         grant: Callable[[int], Coroutine[Any, Any, str]],
-        start: Callable[[Coroutine[Any, Any, None]], None],
+        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._part_s = keep_s / ROTATIONS
         self._ttl_s = math.ceil(keep_s + self._part_s + SPARE_S)
         self._grant = grant
         self._start = start
+        self._renewing: asyncio.Task[None] | None = None
+        self._failure: TransactionalError | None = None
         self._lease: str | None = None
         self._since_s = 0.0
         self._attached = 0
-        self._lock = asyncio.Lock()
 
     async def take(self, now_s: float) -> str:
-        """Return the lease for a few more keys."""
+        """Return the lease for a few more keys; the error of the grant if there is none."""
         age_s = now_s - self._since_s
-        lease = self._lease
-        if lease is None or age_s >= self._part_s + SPARE_S / 2:
-            async with self._lock:
-                if self._lease is lease:  # else somebody got one meanwhile
-                    await self._renew(now_s)
-                lease = self._lease
-        elif not self._lock.locked() and (age_s >= self._part_s or self._attached >= ATTACHED_MAX):
-            self._start(self._renew_ahead(lease, now_s))
-        if lease is None:
+        good = self._lease is not None and age_s < self._part_s + SPARE_S / 2
+        if not good or age_s >= self._part_s or self._attached >= ATTACHED_MAX:
+            if self._renewing is None or self._renewing.done():
+                self._renewing = self._start(self._renew(now_s))
+            if not good:
+                await asyncio.shield(self._renewing)
+                if self._failure is not None:
+                    raise self._failure
+        if self._lease is None:
             raise UnavailableError("the lease for records ended at once")
         self._attached += 1
-        return lease
+        return self._lease
 
     async def _renew(self, now_s: float) -> None:
-        self._lease = await self._grant(self._ttl_s)
-        self._since_s = now_s
-        self._attached = 0
-
-    async def _renew_ahead(self, lease: str, now_s: float) -> None:
-        async with self._lock:
-            if self._lease is lease:
-                with contextlib.suppress(TransactionalError):  # the next one asks again
-                    await self._renew(now_s)
+        try:
+            self._lease = await self._grant(self._ttl_s)
+        except TransactionalError as error:
+            self._failure = error
+        else:
+            self._failure, self._since_s, self._attached = None, now_s, 0
 
     def lost(self) -> None:
         """It is over: this process stood still for too long."""
@@ -424,10 +422,11 @@ class EtcdStore:
         self._start(self._reap_ended())
         self._start(self._look_after_streams())
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -632,11 +631,24 @@ class EtcdStore:
             if not more or len(items) > limit or size > READ_BYTES_MAX:
                 page, beyond = rules.page_of(items, limit, OWNER)
                 return Snapshot(revision, {item.key: item for item in page}, more=beyond or more)
-            start = e.b64(b64decode(held[-1]["key"]) + b"\0")
+            start = layout.behind(held[-1]["key"])
+            if 2 * marks > len(held):  # where marks are there are often more of them
+                start = await self._behind_marks(start, end, revision)
             mean = max(1, size // max(1, len(items)))
             ask = max(1, min(limit + 1 - len(items), (READ_BYTES_MAX - size) // mean + 1))
-            # Where marks were there are often more of them: they are passed in ever longer steps.
-            ask = max(ask, min(2 * marks, SCAN_KEYS_MAX))
+
+    async def _behind_marks(self, start: str, end: str, revision: int) -> str:
+        """Return where the next key that is no mark lies, or the end; reads no values."""
+        operation = partial(e.get_range, end=end, limit=SCAN_KEYS_MAX, keys_only=True)
+        while True:
+            answer = await self._at(revision, partial(operation, start))
+            places = [kv["key"] for kv in e.kvs(answer)]
+            for place in places:
+                if e.MARK not in self._layout.name_at(place):
+                    return str(place)
+            if not answer.get("response_range", {}).get("more"):
+                return end
+            start = self._layout.behind(places[-1])
 
     # --- time ---
 

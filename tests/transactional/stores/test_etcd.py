@@ -511,7 +511,7 @@ def of_keys(body: dict) -> bool:
 
 
 async def test_what_was_done_is_not_in_the_way_of_what_comes_next(store: EtcdStore) -> None:
-    """Sixty jobs, timers and hand-overs later a claim reads as many keys as at first.
+    """Sixty jobs, timers and hand-overs leave a handful of marks where the next one is looked for.
 
     A delete leaves a mark in the key's folder, for half an hour: were each place in a queue a
     folder, who looks for its head would walk over the marks of all that were there.
@@ -541,6 +541,24 @@ async def test_what_was_done_is_not_in_the_way_of_what_comes_next(store: EtcdSto
         marks = [place for place in places if MARK in place]
         assert len(marks) <= 8, marks
     await queue.close()
+
+
+async def test_a_scan_passes_many_marks_in_few_steps(store: EtcdStore) -> None:
+    """A caller's own keys, each in a folder of its own: 300 that went, and what is left of them."""
+    for part in range(3):
+        keys = [f"jobs/{part}{n:02}/state" for n in range(100)]
+        await store.commit([], [t.Put(key, b"") for key in keys])
+        await store.commit([], [t.Delete(key) for key in keys if key != "jobs/150/state"])
+    last = await store.commit([], [t.Put("jobs/a", b"1"), t.Put("jobs/b", b"2")])
+    async with sent(store) as bodies:
+        found = await store.scan("jobs/")
+    assert [*found.items] == ["jobs/150/state", "jobs/a", "jobs/b"]
+    assert (found.revision, found.more) == (last.revision, False)
+    assert len(bodies) <= 6  # a page, its marks, the key in their midst, marks, the rest
+    first = await store.scan("jobs/", limit=1)
+    assert ([*first.items], first.more) == (["jobs/150/state"], True)
+    await store.commit([], [t.Delete(key) for key in found.items])
+    assert (await store.scan("jobs/")).items == {}
 
 
 async def test_a_prefix_inside_one_that_was_deleted_has_changed(store: EtcdStore) -> None:
