@@ -101,6 +101,7 @@ class Feed:
         self._lengths: Counter[int] = Counter()  # of the prefixes in `_waiters`
         self._erasures = 0
         self._closed = False
+        self._why: Callable[[], Exception] | None = None
 
     @property
     def watches(self) -> int:
@@ -187,6 +188,7 @@ class Feed:
         """Yield the commits under ``prefix`` above ``after`` (None: above the present) for ever.
 
         ``older(cursor)`` reads a stretch of what is not here and returns the cursor behind it.
+        When the feed is closed it ends, or raises what it was closed for.
         """
         cursor = self.revision if after is None else after
         while not self._closed:
@@ -207,10 +209,12 @@ class Feed:
                 if here and not events:
                     woken = await self.wait(prefix)
                     cursor = max(cursor, woken - 1) if woken is not None else cursor
+        if self._why is not None:
+            raise self._why()
 
-    def close(self) -> None:
-        """Wake everybody for the last time."""
-        self._closed = True
+    def close(self, why: Callable[[], Exception] | None = None) -> None:
+        """Wake everybody for the last time; `why` makes the error that each of them is told."""
+        self._closed, self._why = True, self._why or why
         for prefix in [*self._waiters]:
             for future in self._drop(prefix):
                 if not future.done():

@@ -318,7 +318,8 @@ class SQLiteStore:
         except StoreLockedError as error:  # the file is another's by now: watchers must not wait
             state.abandon()
             self._rest_after(failed=True)
-            self._loop.call_soon_threadsafe(self._feed.close)
+            why = partial(StoreLockedError, error.reason)
+            self._loop.call_soon_threadsafe(self._feed.close, why)
             return [Failure(error) for _ in jobs]
         except Exception as error:  # noqa: BLE001 one poisoned operation must not take 511 along
             state.abandon()
@@ -400,10 +401,12 @@ class SQLiteStore:
                 _log.warning("rows could not be looked at, to be tried again: %s", told)
 
     def _stop(self, error: CorruptStoreError) -> None:
-        self._damage = f"{self._path}: {error}"
+        self._damage = f"{self._path}: {error.reason}"
         _log.critical("the store has stopped: %s", self._damage)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._feed.close)
+            self._loop.call_soon_threadsafe(
+                self._feed.close, partial(CorruptStoreError, self._damage)
+            )
 
     # --- in the loop again, before the group is answered ---
 

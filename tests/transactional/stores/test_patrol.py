@@ -16,8 +16,11 @@ from tests.scale import rounds, seeds
 from transactional import rules
 from transactional.caller import OWNER
 from transactional.clock import BusinessTime
+from transactional.server.admission import Listen
+from transactional.server.server import Authority
 from transactional.stores import sqlite_file
 from transactional.stores import sqlite_schema as schema
+from transactional.stores.http import HTTPStore
 from transactional.stores.sqlite import SQLiteStore, State
 from transactional.stores.sqlite_patrol import Patrol
 
@@ -190,12 +193,37 @@ async def test_a_key_that_a_turned_bit_hides_stops_the_store(tmp_path: Path, cap
     ):
         with pytest.raises(t.CorruptStoreError, match="rows of keys are lost"):
             await ask()
-    with pytest.raises(StopAsyncIteration):  # nobody waits for what cannot come
+    with pytest.raises(t.CorruptStoreError):  # nobody waits for what cannot come
         await watching
     assert store.figures()["damaged"] == 1
     await store.close()
     with pytest.raises(t.CorruptStoreError):
         await SQLiteStore.open(path)
+
+
+@pytest.mark.processes
+async def test_whoever_is_far_away_is_told_as_well(tmp_path: Path) -> None:
+    """Counterexample: a watch behind an authority waited for ever, for what could not come."""
+    path = tmp_path / "s.db"
+    await filled(path)
+    at, _ = count_of_a_page(path.read_bytes())
+    store = await SQLiteStore.open(path, check_every_s=0.05)
+    authority = Authority(store, Listen(port=0))
+    await authority.start()
+    client = await HTTPStore.open(authority.url)
+    watching = asyncio.create_task(anext(client.watch("k/")))
+    await until(lambda: store.figures()["watches"] == 1)
+    turn_a_bit(path, at)
+    await refused(lambda: client.get("k/0001"))
+    with pytest.raises(t.CorruptStoreError, match="rows of keys are lost"):
+        await watching
+    with pytest.raises(t.CorruptStoreError):
+        await anext(client.watch("k/", after=1))
+    with pytest.raises(t.CorruptStoreError):
+        await t.Lock(client, "turing", owner="ann").acquire(wait_s=5)
+    await client.close()
+    await authority.stop()
+    await store.close()
 
 
 async def test_a_row_that_nobody_reads_is_looked_at(tmp_path: Path) -> None:
