@@ -36,7 +36,7 @@ COMMANDS: Final = (
     Listed("doctor", "say what a store keeps, and what to change", "store"),
     Listed("bench", "measure compare-and-swap on a store", "store"),
     Listed("backup", "copy a database that may be in use", "files"),
-    Listed("verify", "check a database file", "files"),
+    Listed("verify", "check a database file, or a store on PostgreSQL", "files"),
     Listed("stats", "say what takes how much in a file", "files"),
     Listed("compact", "take away what is kept no longer", "compact"),
     Listed("log", "read, append to and verify an event log", "recipes"),
