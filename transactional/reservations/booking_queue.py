@@ -145,10 +145,9 @@ class BookingQueue:
                 await self._answer_repeats(group, conflict)
                 for request in group.waiting:
                     check_guards(conflict, request.guards)
-            now = await self._store.now()
-            judged = await self._judge(group.waiting, now, anew=False)
+            judged = await self._judge(group.waiting, anew=False)
             if not judged.accepted and judged.refused and judged.drafted.remembered:
-                judged = await self._judge(group.waiting, now, anew=True)
+                judged = await self._judge(group.waiting, anew=True)
             if not judged.accepted:
                 return Decision(judged)
             compares, writes = judged.drafted.compares(), [*judged.drafted.writes.values()]
@@ -177,15 +176,16 @@ class BookingQueue:
             if failure is not None:
                 raise failure
 
-    async def _judge(self, waiting: Sequence[Request], now: datetime, *, anew: bool) -> _Round:
-        requests = [(request, request.drafts(now)) for request in waiting]
-        drafted = await self._schedule.open(
-            [d for _, drafts in requests for d in drafts], anew=anew
+    async def _judge(self, waiting: Sequence[Request], *, anew: bool) -> _Round:
+        wanted = [part for request in waiting for part in request.wanted]
+        # The time and the days are asked for at once: no compare rests on which was first.
+        now, drafted = await asyncio.gather(
+            self._store.now(), self._schedule.open(wanted, anew=anew)
         )
         judged = _Round(now, drafted)
         operations_max = self._store.capabilities.max_operations
-        for request, drafts in requests:
-            entries = [drafted.under_rules(draft) for draft in drafts]
+        for request in waiting:
+            entries = [drafted.under_rules(draft) for draft in request.drafts(now)]
             room = operations_max - len(judged.accepted) - 1 - len(request.guards)
             try:
                 drafted.enter(entries, now, room=room)

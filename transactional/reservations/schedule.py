@@ -43,6 +43,7 @@ from transactional.reservations.booking import (
     BookingState,
     HoldExpired,
     Resource,
+    Wanted,
     days_of,
     decode,
     decode_rules,
@@ -491,26 +492,28 @@ class Schedule:
 
     # --- opening days ---------------------------------------------------------------------------
 
-    async def open(self, drafts: Sequence[Booking], *, anew: bool = False) -> DraftSchedule:
-        """The days that the drafts occupy, with the buffers that their resources ask for.
+    async def open(
+        self, wanted: Sequence[Wanted | Booking], *, anew: bool = False
+    ) -> DraftSchedule:
+        """The days that these would occupy, with the buffers that their resources ask for.
 
         From memory unless `anew`; else one scan for each resource and day.
         """
-        names = list(dict.fromkeys(draft.resource for draft in drafts))
+        names = list(dict.fromkeys(part.resource for part in wanted))
         if anew:
             self.forget_rules()
         remembered = any(name in self._rules for name in names)
         rules, rules_at = await self._known_rules(names)
         missing: dict[str, str] = {}
         buckets = {}
-        for draft in drafts:
-            for day in days_of(under(rules[draft.resource], draft).occupied):
-                prefix = self._layout.day(draft.resource, day)
+        for part in wanted:
+            for day in days_of(_around(part.interval, rules[part.resource])):
+                prefix = self._layout.day(part.resource, day)
                 known = None if anew or prefix in buckets else self._days.known(prefix)
                 if known is not None:
                     buckets[prefix] = known
                 elif prefix not in buckets:
-                    missing[prefix] = draft.resource
+                    missing[prefix] = part.resource
         remembered = remembered or bool(buckets)
         if missing:
             fetched = await self._days.fetch(missing)
