@@ -24,6 +24,11 @@ def split_address(address: str) -> tuple[str, int, str]:
     Raises:
         ConfigError: it is not of that form.
     """
+    if "://" in address:
+        raise ConfigError(
+            f"{address!r} is not an address",
+            hint="leave out the scheme: host:port",
+        )
     place, slash, path = address.partition("/")
     host, colon, port = place.rpartition(":")
     number = int(port) if port.isascii() and port.isdigit() else -1

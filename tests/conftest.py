@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
 settings.register_profile("rotating", derandomize=False, print_blob=True)
-settings.register_profile("brief", settings.get_profile("rotating"), max_examples=10)
+settings.register_profile("brief", settings.get_profile("rotating"), max_examples=30)
 settings.load_profile("brief" if BRIEF else "rotating")
 
 

@@ -14,21 +14,21 @@ from datetime import UTC, datetime
 
 SOAK = os.environ.get("CONVOCA_SOAK") == "1"
 BRIEF = os.environ.get("CONVOCA_BRIEF") == "1"
-"""A tenth of each sample: for an interpreter that is tried for what it has, and is slow
+"""A third of each sample: for an interpreter that is tried for what it has, and is slow
 (`make check-newest`). What a random test finds it finds elsewhere."""
 
 
 def rounds(full: int, sample: int | None = None) -> int:
     """Rounds to run: `full` under soak, else `sample`, which is at least a twentieth.
 
-    (In brief: a tenth of that.)
+    (In brief: a third of that.)
     """
     least = -(-full // 20)
     if sample is not None and sample < least:
         raise ValueError(f"a sample of {sample} is less than a twentieth of {full}")
     if SOAK:
         return full
-    return max((sample or least) // (10 if BRIEF else 1), 1)
+    return max((sample or least) // (3 if BRIEF else 1), 1)
 
 
 def seeds(count: int) -> list[int]:

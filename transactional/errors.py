@@ -114,7 +114,7 @@ class StoreIOError(UnavailableError):
     """The disk reported an error: the commit was rolled back, nothing was written."""
 
     code = "store_io"
-    hint = "look at the disk and the kernel log, then run `python -m transactional verify`"
+    hint = "look at the disk and the kernel log, then run `convoca store verify FILE`"
 
 
 class TooManyRequestsError(UnavailableError):
@@ -135,7 +135,7 @@ class StoreLockedError(UnavailableError):
     """Another authority holds this database: it was not opened."""
 
     code = "store_locked"
-    hint = "one process owns the file; share it with `python -m transactional serve FILE`"
+    hint = "one process owns the file; share it: `convoca serve FILE`"
 
 
 # --- a definite no -------------------------------------------------------------------------------
@@ -174,14 +174,14 @@ class InvalidRequestError(WrongRequestError):
     """A key, value, limit or combination of writes is outside the store's rules."""
 
     code = "invalid_request"
-    hint = "correct what the message names; transactional/store.py has the rules and limits"
+    hint = "correct what the message names"
 
 
 class InvalidTimeError(WrongRequestError, ValueError):
     """A time that names no instant or no stretch: naive, empty, unknown zone; nothing was sent."""
 
     code = "invalid_time"
-    hint = "give aware datetimes (datetime.now(UTC), ZoneInfo zones) and an end after the start"
+    hint = "a time has an offset (2030-03-01T09:00Z, an aware datetime), an end is after its start"
 
 
 class ReentrantCallError(WrongRequestError, RuntimeError):
@@ -202,7 +202,7 @@ class NotFoundError(NotNowError):
     """The key (or path) that was asked for is absent."""
 
     code = "not_found"
-    hint = "`scan` lists the keys that exist"
+    hint = "look at the name; verbs that list (`list`, `scan`, `agenda`) show what is there"
 
 
 class UnknownSchemeError(WrongRequestError):

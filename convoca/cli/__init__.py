@@ -17,7 +17,7 @@ Secrets and tokens come from files or the environment, never from arguments, whi
     lazy        the verbs that ask a member          store       those that ask a store
     up          a member until it is stopped         partition   cut a team into parts, and heal it
     completion  for bash, zsh and fish               demo        from a checkout
-    asked       whom a verb asks
+    asked       whom a verb asks                     screen      what is printed, to whomever
 """
 
 from convoca.cli.main import main

@@ -45,7 +45,8 @@ def address_of(peer: str | None, team: str | None) -> str:
     if not found:
         named = "no member" if peer is None else f"no member called {peer!r}"
         names = ", ".join(each.name for each in here) or "nobody"
-        raise NoMemberError(f"{named} is found on this host (here: {names})")
+        neither = "" if peer is None else f", and {peer!r} is no HOST:PORT"
+        raise NoMemberError(f"{named} is found on this host (here: {names}){neither}")
     return found[0].address
 
 

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from convoca.cli.asked import add_peer, address_of
+from convoca.cli.screen import printable
 from convoca.cli.verbs import ROOMS
 from crdt import ConvocaError
 from replication import cli as replication
@@ -66,4 +67,4 @@ def show(options: argparse.Namespace, answer: Any, by: list[str]) -> None:
     if answer is not None:
         print(replication.shown(answer, options.output), flush=True)
     if by:
-        print(f"answered by {replication.shown(said, 'plain')}", file=sys.stderr)
+        print(f"answered by {printable(said)}", file=sys.stderr)

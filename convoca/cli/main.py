@@ -15,6 +15,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from convoca.cli.screen import json_line, to_the_end
 from convoca.cli.verbs import ROOM_OF, ROOMS, listing
 
 if TYPE_CHECKING:
@@ -43,8 +44,12 @@ class _Parser(argparse.ArgumentParser):
 
     as_json: ClassVar[bool] = False
     """Whether the words that are parsed ask for it: what cannot be parsed cannot say so."""
+    option_first: ClassVar[bool] = False
+    """Whether an option stands where a verb is looked for."""
 
     def error(self, message: str) -> NoReturn:
+        if self.option_first:
+            message += "; options stand behind the verb: convoca VERB -o json"
         if not self.as_json:
             super().error(message)
         doc = {
@@ -53,9 +58,7 @@ class _Parser(argparse.ArgumentParser):
             "state": "unchanged",
             "hint": self.format_usage(),
         }
-        from replication.cli import shown  # noqa: PLC0415 - for what makes no sense
-
-        self.exit(2, shown(doc, "json") + "\n")
+        self.exit(2, json_line(doc) + "\n")
 
 
 def _ask_for_json(words: Sequence[str]) -> bool:
@@ -112,8 +115,13 @@ def _version() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    return to_the_end(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     _Parser.as_json = _ask_for_json(words)
+    _Parser.option_first = words[:1] != ["--"] and words[0].startswith("-") if words else False
     if words[:2] == ["complete", "--"]:  # a shell asks
         room, top = "completion", parser(words[2:])
     else:

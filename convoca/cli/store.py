@@ -11,6 +11,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
+from convoca.cli.screen import printable
 from convoca.cli.verbs import ROOMS
 from transactional import TransactionalError, UnavailableError
 from transactional import cli as transactional
@@ -56,5 +57,5 @@ async def run(options: argparse.Namespace) -> int | None:
         raise
     if getattr(options, "by", None) and options.output != "json":
         sys.stdout.flush()
-        print(f"answered by {transactional.printable(options.by)}", file=sys.stderr)
+        print(f"answered by {printable(options.by)}", file=sys.stderr)
     return status

@@ -186,6 +186,10 @@ class Administered(Protocol):
         """Give up an event in quarantine."""
 
 
+def _never(replica: str, seq: int) -> None:
+    """When it became durable here, where there is no journal."""
+
+
 def _ends(known: Recollection | None) -> list[str]:
     """Where what is known of replaced values ends, for people."""
     if known is None:
@@ -260,6 +264,7 @@ class AdminHandlers:
     def _explain(self, query: Mapping[str, str]) -> str:
         """Every known write of the documents of a name, its fate, and how far that goes back."""
         agent, name = self._agent, query.get("name", "")
+        arrived_ms = agent.vitals.arrived_ms if agent.journalled else _never
         told = {
             "lines": [
                 {
@@ -270,7 +275,7 @@ class AdminHandlers:
                     "writer": line.dot.replica,
                     "seq": line.dot.seq,
                     "written_ms": line.written_ms,
-                    "durable_here_ms": agent.vitals.arrived_ms(line.dot.replica, line.dot.seq),
+                    "durable_here_ms": arrived_ms(line.dot.replica, line.dot.seq),
                     "by": f"{line.by.replica}:{line.by.seq}" if line.by else "",
                     "missing": line.missing and f"{line.missing} here",
                 }

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replication.cli.screen import json_line, printable
+from replication.cli.screen import json_line, printable, to_the_end
 from replication.cli.verbs import ASKING, DOCTOR, OF_FILES, UP
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def shared_options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--insecure", action="store_true", help="let values and orders leave here without TLS"
     )
-    shared.add_argument("--timeout", type=_seconds, default=10.0, metavar="S")
+    shared.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="S", help="for an answer (%(default)g s)"
+    )
     shared.add_argument(
         "-o", "--output", choices=["table", "json", "plain"], default="table", help="errors too"
     )
@@ -161,12 +163,12 @@ def shown(answer: object, output: str) -> str:
     if output == "json":
         return json_line(answer)
     if isinstance(answer, dict):
-        pairs = [(printable(key), printable(value)) for key, value in answer.items()]
+        pairs = [(printable(key), _cell(value)) for key, value in answer.items()]
         width = max((len(key) for key, _ in pairs), default=0) if output == "table" else 0
         return "\n".join(f"{key:<{width}} {value}" for key, value in pairs)
     if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         columns = list(answer[0])
-        rows = [[printable(row[column]) for column in columns] for row in answer]
+        rows = [[_cell(row[column]) for column in columns] for row in answer]
         if output == "plain":
             return "\n".join("\t".join(row) for row in rows)
         lines = [[printable(column) for column in columns], *rows]
@@ -180,6 +182,10 @@ def shown(answer: object, output: str) -> str:
     return printable(answer)
 
 
+def _cell(value: object) -> str:
+    return "-" if value is None else printable(value)
+
+
 async def run(options: argparse.Namespace) -> Any:
     """Carry out one command; what to print, or None. Its room is loaded for it."""
     room = import_module(f"replication.cli.{ELSEWHERE.get(options.verb, 'commands')}")
@@ -191,6 +197,8 @@ def complain(error: ConvocaError | OSError, output: str) -> int:
     from crdt import ConvocaError  # noqa: PLC0415 - where one was raised they are loaded
     from replication.errors import NotYetError  # noqa: PLC0415 - as above
 
+    if isinstance(error, BrokenPipeError):
+        raise error  # nobody is left to complain to
     doc: dict[str, Any] = {"code": "os", "state": "unchanged", "hint": "check the path"}
     if isinstance(error, ConvocaError):
         doc = {"code": error.code, "state": error.state, "hint": error.hint}
@@ -206,6 +214,10 @@ def complain(error: ConvocaError | OSError, output: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    return to_the_end(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     import asyncio  # noqa: PLC0415 - help and usage need none of these
 

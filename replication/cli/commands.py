@@ -11,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from replication.cli.screen import json_line, printable
+from replication.cli.screen import json_line, note_readers, printable
 from replication.credentials import keys_of, tls_contexts
 from replication.errors import ConfigError
 
@@ -174,12 +174,21 @@ def secret_of(options: argparse.Namespace) -> list[str] | None:
     """The secrets of the file or the environment, one per line, the one to seal with first.
 
     There is no option that takes a secret: what a process was started with is for all eyes.
+
+    Raises:
+        ConfigError: the file is not text.
     """
     path: Path | None = options.secret_file
     given = os.environ.get("CONVOCA_SECRET", "")
     if path is None and not given:
         return None
-    lines = (path.read_text(encoding="utf-8") if path is not None else given).splitlines()
+    if path is not None:
+        try:
+            given = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} holds no text", hint="openssl rand -hex 32") from error
+        note_readers(path)
+    lines = given.splitlines()
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -55,11 +55,15 @@ async def _doctor(options: argparse.Namespace) -> dict[str, object]:
         raise ConfigError("nothing to look at", hint="doctor JOURNAL, or doctor --peer HOST:PORT")
     keys = keys_of(secret_of(options))
     _, tls = tls_contexts(options.tls_cert, options.tls_key, options.tls_ca)
-    return await of_cluster(options.peer, keys, options.timeout, tls)
+    return await of_cluster(options.peer, keys, options.timeout, tls, options.answered)
 
 
 async def of_cluster(
-    address: str, keys: tuple[bytes, ...], timeout_s: float, tls: ssl.SSLContext | None = None
+    address: str,
+    keys: tuple[bytes, ...],
+    timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+    answered: list[str] | None = None,
 ) -> dict[str, object]:
     """What one agent, and everyone it knows to be alive, say of themselves.
 
@@ -70,12 +74,16 @@ async def of_cluster(
         PeerUnreachableError: `address` itself does not answer.
         UnhealthyError: with every finding, if there is any.
     """
-    first = json.loads(await AdminClient(address, keys, timeout_s, tls).get("/status"))
+
+    def client(at: str) -> AdminClient:
+        return AdminClient(at, keys, timeout_s, tls, answered=answered)
+
+    first = json.loads(await client(address).get("/status"))
     statuses, findings = [first], []
     alive = [m for m in first["members"] if m["status"] in {"alive", "suspect"} and m["address"]]
     for member in alive[:MEMBERS_ASKED_MAX]:
         try:
-            text = await AdminClient(member["address"], keys, timeout_s, tls).get("/status")
+            text = await client(member["address"]).get("/status")
             statuses.append(json.loads(text))
         except (PeerUnreachableError, NoAnswerError, OrderRefusedError, ConfigError) as error:
             findings.append(f"{member['id']}: does not answer: {error}")

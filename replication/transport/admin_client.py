@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ import aiohttp
 
 from replication.addresses import is_loopback, joined_address, split_address
 from replication.errors import (
+    ConfigError,
     NoAnswerError,
     NotYetError,
     OrderRefusedError,
@@ -69,6 +71,14 @@ async def _session(**options: Any) -> AsyncIterator[aiohttp.ClientSession]:
         end_s = loop.time() + CLOSE_S
         while any(each.fileno() >= 0 for each in opened) and loop.time() < end_s:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.005)
+
+
+def _words(error: Exception) -> str:
+    """Why it failed: of a connection that was not made as the system says it, else the kind."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +162,7 @@ class AdminClient:
                     async for line in response.content:
                         yield json.loads(line)
         except (aiohttp.ClientError, OSError) as error:
-            raise PeerUnreachableError(f"{self.address}: {type(error).__name__}") from error
+            raise PeerUnreachableError(f"{self.address}: {_words(error)}") from error
 
     async def _ask(
         self,
@@ -186,7 +196,7 @@ class AdminClient:
             raise NoAnswerError(text) from error
         except (aiohttp.ClientError, OSError) as error:
             raise PeerUnreachableError(
-                f"{self.address}: {type(error).__name__}", hint="is an agent listening there?"
+                f"{self.address}: {_words(error)}", hint="is an agent listening there?"
             ) from error
 
     async def _headers(
@@ -198,6 +208,9 @@ class AdminClient:
         body: bytes,
     ) -> dict[str, str]:
         """What goes with a request: the proof that it is ours, once the agent has proven itself."""
+        for value in params.values():
+            if any("\ud800" <= c <= "\udfff" for c in value):  # a URL would be made without them
+                raise ConfigError(f"{value!r} is not text", hint="is the locale one of UTF-8?")
         host, port, _ = split_address(self.address)
         headers = {"Host": joined_address(host, port)}
         if body:

@@ -121,7 +121,7 @@ def test_a_value_goes_in_and_comes_out_as_what_it_was(kind, value, stored):
 
 def test_models_that_speak_json_are_values():
     """Pydantic's, strict ones and aliases too; the package itself never imports it."""
-    pydantic = pytest.importorskip("pydantic")
+    pydantic = pytest.importorskip("pydantic", exc_type=ImportError)
 
     class Item(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(strict=True, frozen=True)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from transactional.cli.command import DEFAULT_STORE, complain, token_of
     from transactional.cli.commands import COMMANDS, add_commands, parsed_options
     from transactional.cli.main import main
-    from transactional.cli.screen import printable
 
 ROOMS = {
     "COMMANDS": "commands",
@@ -25,7 +24,6 @@ ROOMS = {
     "complain": "command",
     "main": "main",
     "parsed_options": "commands",
-    "printable": "screen",
     "token_of": "command",
 }
 
@@ -36,7 +34,6 @@ __all__ = [
     "complain",
     "main",
     "parsed_options",
-    "printable",
     "token_of",
 ]
 

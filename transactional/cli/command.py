@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from transactional.cli.screen import json_line, printable
+from transactional.cli.screen import json_line, note_readers, printable
 from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
@@ -177,11 +177,12 @@ def token_of(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get("CONVOCA_TOKEN") or None
     try:
-        token = file.read_text().strip()
+        token = file.read_text(encoding="utf-8").strip()
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"{file} holds no text") from error
     if not token:
         raise InvalidRequestError(f"{file} is empty, so it holds no token")
+    note_readers(file)
     return token
 
 
@@ -202,7 +203,9 @@ def show(options: argparse.Namespace, rows: Sequence[Mapping[str, Cell]]) -> Non
         for row in rows:
             table.add_row(*(_cell(row[name]) for name in shown))
         console = Console(width=TABLE_COLUMNS_MAX, soft_wrap=True, highlight=False, markup=False)
-        console.print(table)  # as wide as it is: a key that is cut short is of no use
+        with console.capture() as shown_table:  # rich would end the process if nobody reads
+            console.print(table)  # as wide as it is: a key that is cut short is of no use
+        sys.stdout.write(shown_table.get())
     sys.stdout.flush()
 
 
@@ -245,6 +248,8 @@ def complain(error: TransactionalError | OSError, *, output: str = "table") -> i
 
     The JSON has the fields of an error of the HTTP authority (docs/http-api.md).
     """
+    if isinstance(error, BrokenPipeError):
+        raise error  # nobody is left to complain to
     hint = "check the file, the address and your rights"
     if isinstance(error, TransactionalError):
         hint = error.hint

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from transactional.cli.commands import parsed_options, parser
+from transactional.cli.screen import to_the_end
 from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
+    return to_the_end(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     options = parsed_options(parser(words), words)
     try:

@@ -155,7 +155,7 @@ def _refuse_embedded(store: Store) -> None:
     if not store.capabilities.shared:
         raise InvalidRequestError(
             "a claim on a file ends with the process that has the file: serve it"
-            " (`python -m transactional serve FILE`), or give a program to run, after --"
+            " (`convoca serve FILE`), or give a program to run, after --"
         )
 
 
@@ -165,7 +165,9 @@ async def _claims(queue: WorkQueue, options: argparse.Namespace) -> int:
     while True:
         jobs = await queue.claim(options.worker, lease_s=options.lease, wait_s=options.wait)
         if not jobs:
-            raise NotFoundError(f"nothing is ready in queue {options.name!r}")
+            error = NotFoundError(f"nothing is ready in queue {options.name!r}")
+            error.hint = "`queue list NAME` says what is there; --wait SECONDS waits for a job"
+            raise error
         if options.program:
             status = await _run(jobs[0], options)
         else:

@@ -1,21 +1,38 @@
-r"""Text of others on a terminal or in a log: what would steer it is shown, and not sent.
+r"""What a command line prints: to whomever it may go, and whatever others wrote into it.
 
 A key, a value, a member's name or an address may hold an escape sequence that renames the window,
 a line break that forges a line, a tab that forges a column, or a mark that turns the direction of
 writing.  In everything that is printed or logged such a character stands as its escape (``\x1b``,
 ``\n``, ``\u202e``), and in JSON as JSON's own, which a reader of JSON turns back.
+
+An output may be one that has no bytes for some characters (another locale than UTF-8): they stand
+as JSON writes them. It may be closed before all is said (``| head -1``), or full.
+
+This module is the same text in `convoca`, `replication` and `transactional`; a test holds them
+together.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
+import os
 import re
-from typing import Any, Final
+import stat
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 _STEERING: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 """C0, DEL and C1, line and paragraph ends, marks of direction, and halves of characters."""
+CLOSED: Final = 141
+"""The exit status of a command whose output was closed; a shell's for one that SIGPIPE ended."""
 
 
 def printable(text: object) -> str:
@@ -27,3 +44,51 @@ def json_line(doc: Any) -> str:
     """Return JSON on one line, readable and without anything that a terminal would obey."""
     text = json.dumps(doc, default=str, ensure_ascii=False)
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def note_readers(path: Path) -> None:
+    """Say on stderr that others on this machine can read a file that holds a secret."""
+    if os.name == "posix" and path.stat().st_mode & stat.S_IROTH:
+        sys.stderr.write(f"note: everybody here can read {printable(path)} (chmod 600 it)\n")
+
+
+def to_the_end(command: Callable[[], int]) -> int:
+    """Run a command until all that it printed is out; its exit status, or `CLOSED`.
+
+    Whoever closes the output early has seen what he wanted: that is no error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is a test's
+            stream.reconfigure(errors="as-json")  # type: ignore[union-attr]  # as above
+    status = 0
+    try:
+        try:
+            status = command()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _speak_no_more()
+        return CLOSED
+    except OSError as error:  # of the flush
+        _speak_no_more()
+        if status == 0:  # else it was told already
+            sys.stderr.write(f"error: {error}\n")
+        return status or 1
+    return status
+
+
+def _speak_no_more() -> None:
+    """Let what is left to say go nowhere, so that the interpreter ends without complaint."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("as-json", _as_json)

@@ -21,6 +21,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 from collections import deque
 from contextlib import aclosing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -262,6 +263,10 @@ def _parse(body: bytes) -> Document:
 
 
 def _words(error: BaseException) -> str:
+    """Why it failed; of a connection that was not made, as the system says it."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
     return str(error) or type(error).__name__
 
 

@@ -169,6 +169,7 @@ def test_a_place_that_cannot_be_written_costs_the_file_and_not_the_finding(tmp_p
 
 def test_the_command_says_when_there_was_no_oracle(capsys):
     """Nothing found without one means less, and the last line says so."""
+    pytest.importorskip("pycrdt", exc_type=ImportError)
     command = ["fuzz", "tests.crdt.testing.third_party:YMapValues", "--examples", "3"]
     assert main(command) == 0
     assert "no oracle is registered" in capsys.readouterr().out

@@ -19,6 +19,7 @@ def loaded_by(*arguments: str, folder=None) -> set[str]:
     return set(run.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "statement",
     ["import crdt", "import crdt.testing", "import crdt.testing.pytest_plugin"],
@@ -29,6 +30,7 @@ def test_a_door_loads_no_room_before_a_name_is_asked_for(statement):
     assert not loaded.intersection(HEAVY)
 
 
+@pytest.mark.processes
 def test_a_test_run_that_uses_no_fixture_loads_neither_kernel_nor_sockets(tmp_path):
     """Both plugins, as pytest itself finds them on a machine with this package."""
     (tmp_path / "test_of_somebody_else.py").write_text(
@@ -54,6 +56,7 @@ def test_a_test_run_that_uses_no_fixture_loads_neither_kernel_nor_sockets(tmp_pa
     assert "2 passed" in run.stdout, run.stdout
 
 
+@pytest.mark.processes
 def test_a_type_is_there_for_whoever_loaded_the_kernel_alone():
     """Bytes may name a type that nobody has imported: the table loads the room of its class."""
     program = (

@@ -118,6 +118,7 @@ def test_a_type_that_nobody_described_is_refused():
         register(dict)
 
 
+@pytest.mark.processes
 def test_the_kit_loads_hypothesis_only_when_asked():
     """Importing the kit costs no Hypothesis; `scenarios` brings it in."""
     code = "import sys, crdt.testing as t; assert 'hypothesis' not in sys.modules; t.scenarios"

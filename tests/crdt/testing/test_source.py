@@ -74,6 +74,7 @@ def test_what_cannot_be_imported_cannot_be_written():
     assert replay_line(Local, "laws", "seed=1") == "laws(Local, seed=1)"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", [FirstComer, SecretFirstComer], ids=lambda kind: kind.__name__)
 def test_a_regression_test_runs_and_fails_whatever_its_arguments_are(kind, tmp_path):
     """The shrunk history, or where that cannot be written, its seed and the reason."""

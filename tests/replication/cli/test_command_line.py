@@ -37,6 +37,7 @@ async def test_people_read_and_write_a_running_agent(tmp_path, say):
     """set, add, remove, inc, get: each is the agent's own write, durable when the verb returns."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
     async with Agent("ada", secret=SECRET, journal=tmp_path / "ada.db") as ada:
         to = ["--peer", ada.address, "--secret-file", str(secret)]
         assert await run("set", "order/1", "paid", *to) == (0, "", "")
@@ -62,9 +63,10 @@ async def test_people_read_and_write_a_running_agent(tmp_path, say):
         assert ada.counter("stock").value == 5
 
 
-async def test_explain_names_writers_times_and_losers(say):
+async def test_explain_names_writers_times_and_losers(say, tmp_path):
     """Two agents write one register while cut: the answer says whose write lost, and to whom."""
-    async with Agent("ada") as ada, Agent("bob", peers=[ada.address]) as bob:
+    journal = tmp_path / "bob.db"
+    async with Agent("ada") as ada, Agent("bob", peers=[ada.address], journal=journal) as bob:
         ada.register("status").set("draft")
         await bob.seen(ada.version(), 10)
         ada.block("bob")
@@ -355,6 +357,8 @@ async def test_the_command_line_speaks_mutual_tls_and_rotates_secrets(tmp_path, 
     old, both = tmp_path / "old", tmp_path / "both"
     old.write_text("the old secret\n")
     both.write_text("the new secret\nthe old secret\n")
+    old.chmod(0o600)
+    both.chmod(0o600)
     ada, said = await started(
         "ada", *tls, "--secret-file", str(both), "--journal", str(tmp_path / "ada.db")
     )
