@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ENGINES = ("memory", "sqlite", "http")
 FEW = 10
+AT_ONCE = 250
+"""So many enter together: one process has them all, and its calls have a time to be answered in."""
 TURNS = 50
 HOUR_S = 3600.0
 
@@ -105,8 +107,8 @@ async def locks(engine: str, count: int) -> None:
                 await grant.release()
 
         waiting: list[asyncio.Task[None]] = []
-        for begun in range(0, count, 1000):
-            some = range(begun, min(begun + 1000, count))
+        for begun in range(0, count, AT_ONCE):
+            some = range(begun, min(begun + AT_ONCE, count))
             waiting += [asyncio.create_task(wait(n)) for n in some]
             while await _keys(bare, "lock/a/wait/") < len(waiting):  # noqa: ASYNC110 it is in the store
                 await asyncio.sleep(0.2)

@@ -408,6 +408,7 @@ _STATUS: Final[Mapping[type[e.TransactionalError], int]] = {
     e.OpIdFencedError: 422,
     e.OpIdExpiredError: 410,
     e.NotFoundError: 404,
+    e.CorruptStoreError: 500,
     e.RefusedError: 400,
     e.OutcomeUnknownError: 500,
 }

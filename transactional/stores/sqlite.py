@@ -401,12 +401,11 @@ class SQLiteStore:
                 _log.warning("rows could not be looked at, to be tried again: %s", told)
 
     def _stop(self, error: CorruptStoreError) -> None:
-        self._damage = f"{self._path}: {error.reason}"
-        _log.critical("the store has stopped: %s", self._damage)
+        text = f"{self._path}: {error.reason}"
+        _log.critical("the store has stopped: %s", text)
+        self._damage = text
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(
-                self._feed.close, partial(CorruptStoreError, self._damage)
-            )
+            self._loop.call_soon_threadsafe(self._feed.close, partial(CorruptStoreError, text))
 
     # --- in the loop again, before the group is answered ---
 

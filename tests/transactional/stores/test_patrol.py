@@ -9,6 +9,7 @@ import random
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 import transactional as t
@@ -219,6 +220,9 @@ async def test_whoever_is_far_away_is_told_as_well(tmp_path: Path) -> None:
         await watching
     with pytest.raises(t.CorruptStoreError):
         await anext(client.watch("k/", after=1))
+    async with aiohttp.ClientSession() as web, web.get(f"{authority.url}/v1/keys/k") as answer:
+        assert answer.status == 500  # not the caller's fault
+        assert (await answer.json())["code"] == "corrupt"
     with pytest.raises(t.CorruptStoreError):
         await t.Lock(client, "turing", owner="ann").acquire(wait_s=5)
     await client.close()
