@@ -110,7 +110,10 @@ async def locks(engine: str, count: int) -> None:
         for begun in range(0, count, AT_ONCE):
             some = range(begun, min(begun + AT_ONCE, count))
             waiting += [asyncio.create_task(wait(n)) for n in some]
-            while await _keys(bare, "lock/a/wait/") < len(waiting):  # noqa: ASYNC110 it is in the store
+            while (  # noqa: ASYNC110 it is in the store
+                counted.calls["commit"] < 2 * len(waiting)  # each enters, and lines up
+                or await _keys(bare, "lock/a/wait/") < len(waiting)
+            ):
                 await asyncio.sleep(0.2)
         await _settled(counted)
         beside = await commits(bare)

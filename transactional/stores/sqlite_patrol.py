@@ -139,10 +139,9 @@ class Patrol:
         self._db.execute("PRAGMA shrink_memory")  # what it has read once, says nothing of the file
         self._db.execute("BEGIN")
         try:
-            # They differ after a commit whose outcome is not known: that is the writer's to tell.
-            over = schema.Meta.read(self._db).totals == totals and self._look(
-                begun_s + self._step_s, totals
-            )
+            if schema.Meta.read(self._db).totals != totals:
+                return False  # a commit whose outcome is not known, or another's: the writer tells
+            over = self._look(begun_s + self._step_s, totals)
         finally:
             self._db.execute("ROLLBACK")
         ended_s = monotonic()

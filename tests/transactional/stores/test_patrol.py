@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from contextlib import closing, suppress
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -23,7 +24,7 @@ from transactional.stores import sqlite_file
 from transactional.stores import sqlite_schema as schema
 from transactional.stores.http import HTTPStore
 from transactional.stores.sqlite import SQLiteStore, State
-from transactional.stores.sqlite_patrol import Patrol
+from transactional.stores.sqlite_patrol import AGAIN_S, Patrol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -264,3 +265,13 @@ def test_a_step_ends_with_the_first_row_after_its_time(writer: Writer) -> None:
     while not state.look_again():
         steps += 1
     assert steps >= rows > 100
+
+
+def test_what_the_writer_does_not_know_of_is_not_looked_at(writer: Writer) -> None:
+    """Another's commit, or one whose outcome is unknown: that is the writer's to tell, in time."""
+    state = writer.state
+    begun_s = monotonic()
+    assert not writer.patrol.step({**state._totals, "keys": (1, 1, 1)})
+    assert writer.patrol._last is None
+    assert writer.patrol.due_s is not None
+    assert writer.patrol.due_s >= begun_s + AGAIN_S
