@@ -81,15 +81,20 @@ check: $(STAMP)
 	@$(BIN)/python tools/advisories.py
 
 # The newest CPython that can be had without installing one: Pyodide's, from npm. There are no
-# processes, sockets or threads in it, so it runs what is pure.
+# processes, sockets or threads in it, so it runs what is pure, with a third of each random sample.
 NEWEST := out/newest
 PURE   := tests/crdt tests/replication/protocol tests/replication/test_version.py
+PURE   += tests/replication/test_config.py tests/replication/test_options.py
+PURE   += tests/transactional/calendars tests/transactional/events tests/transactional/sagas
+PURE   += tests/transactional/reservations tests/transactional/queues
+PURE   += $(addprefix tests/transactional/test_, errors.py fences.py lock.py register.py retry.py rules.py)
+PURE   += $(addprefix tests/transactional/stores/test_, feed.py last_changes.py compare_and_swap.py lease.py transact.py watch.py)
 # Two ask for what is not in a browser's Python: limits of a process, and a compiled CRDT of others.
 PURE   += --ignore=tests/crdt/testing/test_mutants.py --ignore=tests/crdt/testing/test_third_party.py
 check-newest: $(STAMP)
 	@test -d $(NEWEST)/node_modules/pyodide || npm install --no-audit --no-fund --silent --prefix $(NEWEST) pyodide
 	@test -d $(NEWEST)/site/hypothesis || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $(NEWEST)/site hypothesis==6.150.0 sortedcontainers
-	@node tools/newest.mjs $(CURDIR) $(CURDIR)/$(NEWEST)/site $(CURDIR)/$(NEWEST)/node_modules/pyodide/pyodide.mjs -q -p no:cacheprovider -p pytest_asyncio.plugin -p _hypothesis_pytestplugin -p crdt.testing.pytest_plugin -m 'not processes' $(ARGS) $(PURE)
+	@node --stack-size=6000 tools/newest.mjs $(CURDIR) $(CURDIR)/$(NEWEST)/site $(CURDIR)/$(NEWEST)/node_modules/pyodide/pyodide.mjs -q -p no:cacheprovider -m 'not processes' $(ARGS) $(PURE)
 
 # The face is a face: in a copy in which `import convoca` fails the three packages, their tests and
 # the demos that do not use it pass.

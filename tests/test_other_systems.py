@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 POORER = """
 import asyncio, getpass, multiprocessing, os, signal, socket, sqlite3, ssl, subprocess, sys
-import logging, pathlib, shutil, tempfile, threading, uuid, zipfile
+import logging, pathlib, shutil, tempfile, threading, time, uuid, zipfile
 import aiohttp, aiohttp.web, msgpack, rich.table, rich.console
 with __import__("contextlib").suppress(ImportError):
     import filelock  # whose own choice follows the system: what it uses elsewhere it may use here
@@ -29,7 +29,10 @@ for name in (
 ):
     if hasattr(os, name):
         delattr(os, name)
-del signal.SIGKILL
+for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGSTOP", "SIGTSTP", "SIGCONT", "SIGUSR1", "SIGUSR2"):
+    delattr(signal, name)
+for name in [each for each in dir(time) if each.startswith(("CLOCK_", "clock_"))]:
+    delattr(time, name)
 """
 
 IMPORTS = """

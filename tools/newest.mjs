@@ -1,15 +1,16 @@
 // Runs pytest under the CPython of Pyodide: `node newest.mjs CHECKOUT SITE PYODIDE WORDS...`.
 // SITE is a folder of packages without native code that come before those of the checkout's .venv.
 //
-// There are no processes, sockets or threads, and the only loop is the browser's, which cannot be
-// run to an end from Python. So tests get asyncio's own loop with a selector that only sleeps.
+// There are no processes, sockets or threads: a test that reaches for one is skipped there, and the
+// summary says of how many that is true. The only loop is the browser's, which cannot be run to an
+// end from Python; so tests get asyncio's own with a selector that only sleeps.
 const [root, site, pyodide, ...words] = process.argv.slice(2);
 const { loadPyodide } = await import(pyodide);
 const python = await loadPyodide();
 python.mountNodeFS("/convoca", root);
 python.mountNodeFS("/site", site);
 const status = python.runPython(`
-import asyncio, glob, os, sys, time, warnings
+import asyncio, glob, os, subprocess, sys, threading, time, warnings
 print(sys.version, flush=True)
 os.environ |= {
     "CONVOCA_BRIEF": "1",
@@ -18,7 +19,15 @@ os.environ |= {
     "crdt.testing.pytest_plugin,replication.testing.pytest_plugin",
 }
 
+def lacking(what):
+    def reached_for(*_, **__):
+        pytest.skip(f"no {what} here")
+    return reached_for
+
 class Loop(asyncio.BaseEventLoop):
+    create_connection = create_server = lacking("sockets")
+    subprocess_exec = subprocess_shell = lacking("processes")
+
     class _selector:
         @staticmethod
         def select(timeout):
@@ -41,6 +50,8 @@ sys.dont_write_bytecode = True
 sys.path[:0] = ["/convoca", "/site", *glob.glob("/convoca/.venv/lib/python*/site-packages")]
 os.chdir("/convoca")
 import pytest
+threading.Thread.start = lacking("threads")
+subprocess.Popen.__init__ = lacking("processes")
 int(pytest.main(${JSON.stringify(words)}))
 `);
 process.exit(status);

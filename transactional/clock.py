@@ -20,8 +20,10 @@ import logging
 import math
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from transactional.errors import InvalidTimeError
@@ -74,12 +76,22 @@ def microseconds(moment: datetime) -> int:
 
 # --- of this machine -----------------------------------------------------------------------------
 
-# CLOCK_MONOTONIC stops in suspend, and a lease must not: boot time where there is one.
-_BOOT_TIME: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+def _elapsing() -> Callable[[], float]:
+    """Return what counts seconds on in suspend, as a lease must, where the system has it.
+
+    Linux's monotonic clock stops there, and boot time does not; macOS's goes on. A system may have
+    neither (Windows), or name one that it has not (a browser's).
+    """
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):
+        with suppress(AttributeError, OSError):
+            number: int = getattr(time, name)
+            time.clock_gettime(number)
+            return partial(time.clock_gettime, number)
+    return time.monotonic
 
 
-def _elapsed_s() -> float:
-    return time.clock_gettime(_BOOT_TIME)
+_elapsed_s: Final = _elapsing()
 
 
 def _wall_us() -> int:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -54,6 +53,8 @@ def _as_owner() -> dict[str, object]:
     """Return how to start a process that PostgreSQL accepts: it refuses root."""
     if os.getuid():
         return {}
+    import pwd
+
     owner = pwd.getpwnam("postgres")
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
 
@@ -76,6 +77,8 @@ class Cluster:
         """Make the data directory."""
         self.directory.mkdir(parents=True, exist_ok=True)
         if not os.getuid():
+            import pwd
+
             owner = pwd.getpwnam("postgres")
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
         self.directory.chmod(0o755)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
 import transactional
+from transactional import clock
 
 ENGINES = ["aiohttp", "asyncpg", "sqlite3"]
 
@@ -36,3 +38,19 @@ def test_every_name_of_the_front_door_is_found():
     assert callable(transactional.open)
     with pytest.raises(AttributeError, match="nothing"):
         transactional.nothing  # noqa: B018 - it is looked up
+
+
+@pytest.mark.parametrize("missing", ["the names", "the clocks"])
+def test_leases_are_timed_where_a_system_counts_no_suspend(monkeypatch, missing):
+    """Windows has neither name; a browser's Python has the names, and no clock behind them."""
+    if missing == "the names":
+        monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+        monkeypatch.delattr(time, "CLOCK_MONOTONIC", raising=False)
+        monkeypatch.delattr(time, "clock_gettime", raising=False)
+    else:
+
+        def refuse(number):
+            raise OSError(28, "Invalid argument")
+
+        monkeypatch.setattr(time, "clock_gettime", refuse)
+    assert clock._elapsing() is time.monotonic

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 TERMINATED_S: Final = 10.0
 """How long a program is given to end when it is asked to."""
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+ENDING: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)
+)
 """Signals by which we are told to end; the program is ended first."""
+KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows asks nobody: its SIGTERM kills
 
 
 async def run_program(
@@ -40,7 +43,7 @@ async def run_program(
         ValueError: a word or a value of the environment holds what none can hold (a null byte).
         SystemExit: a signal told us to end; the program has ended.
     """
-    grouped = stdin is not None or not os.isatty(0)
+    grouped = hasattr(os, "killpg") and (stdin is not None or not os.isatty(0))
     child = await asyncio.create_subprocess_exec(
         *words, stdin=stdin, env=environment, process_group=0 if grouped else None
     )
@@ -57,7 +60,7 @@ async def run_program(
             _send(child, signal.SIGTERM, grouped=grouped)
             _, late = await asyncio.wait([ended], timeout=TERMINATED_S)
             if late:
-                _send(child, signal.SIGKILL, grouped=grouped)
+                _send(child, KILL, grouped=grouped)
             await ended
         _restore(before)
     if told.done():
