@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,55 @@ tab convoca room "bo"
     registered, *found = done.stdout.splitlines()
     assert "-F _convoca convoca" in registered
     assert found == ["partition", "ann", "book"]
+
+
+ZSH = """
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z 'autoload -U compinit; compinit -D -u; source {script}; print load''ed'
+while zpty -r z line; do [[ $line == *loaded* ]] && break; done
+zpty -w -n z $'{typed}\t'
+repeat 200; do
+    zpty -r -t z line && print -rn -- $line
+    [[ $line == *{wanted}* ]] && break
+    sleep 0.05
+done
+zpty -d z
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [("convoca par", "partition"), ("convoca room bo", "book"), ("convoca get --peer a", "ann")],
+)
+@pytest.mark.parametrize("shell", ["fish", "zsh"])
+def test_a_real_fish_and_a_real_zsh_complete(
+    tmp_path: Path, shell: str, typed: str, wanted: str
+) -> None:
+    """The script as it is generated: fish is asked what a tab offers, zsh is given one."""
+    if shutil.which(shell) is None:
+        reason = f"engine {shell}: not installed; it comes with: apt-get install {shell}"
+        if shell in os.environ.get("CONVOCA_REQUIRE", "").split(","):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    Whereabouts("orders", "ann").claim("127.0.0.1:7001", "ann~1")
+    program = tmp_path / "convoca"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m convoca "$@"\n')
+    program.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text(SCRIPTS[shell])
+    asked = ["--no-config", "-c", f"source {script}; complete -C '{typed}'"]
+    if shell == "zsh":
+        asked = ["-f", "-c", ZSH.format(script=script, typed=typed, wanted=wanted)]
+    environment = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "xterm",
+    }  # fmt: skip
+    done = subprocess.run(
+        [shell, *asked], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    offered = done.stdout.split() if shell == "fish" else done.stdout
+    assert wanted in offered, done.stdout + done.stderr
 
 
 @pytest.mark.processes
