@@ -36,7 +36,8 @@ def test_equal_vectors_and_digests_are_equal_bytes_and_what_differs_is_seen_and_
             assert planted in {"", "kills left out"}, number  # overwritten later, or told in full
         statistics += run.statistics
     assert statistics["compared"] > 2 * count
-    assert apart > (count // 200 if planted == "" else count // 2)
+    least = count // 200 if planted == "" else count // 2
+    assert apart > least or count < 200  # so few, in brief, may all come together
 
 
 def pair() -> tuple[Kernel, Kernel]:
