@@ -206,6 +206,7 @@ def _living(directory: Path) -> Iterator[Found]:
         return
     if not _is_private(directory) or not _is_private(directory.parent):
         raise RuntimeDirectoryError(f"{directory} is a link, of another user, or open to others")
+    places: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
         places = sorted(directory.glob("*.json"))[:MEMBERS_MAX]
     for place in places:

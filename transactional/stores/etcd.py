@@ -1012,10 +1012,11 @@ class EtcdStore:
         """Delete the keys of leases that ended: at once if it is heard, else when it is seen."""
         start, end = self._layout.heartbeats
         while True:
+            since = self._revision  # before the sweep: what ends beside it is heard all the same
             try:
                 await self._sweep()
                 async with asyncio.timeout(SWEEP_S * random.uniform(0.8, 1.2)):
-                    changes = self._changes(start, end, self._revision, patient=True)
+                    changes = self._changes(start, end, since, patient=True)
                     async with contextlib.aclosing(changes):
                         async for group, _ in changes:
                             for event in group:

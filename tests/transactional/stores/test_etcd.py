@@ -407,6 +407,30 @@ async def test_keys_of_a_lease_that_ended_while_nobody_was_there(engine: EtcdEng
     assert (await heir.get("q/050")).value == b"mine"
 
 
+async def test_a_lease_that_ends_beside_a_sweep_is_heard(
+    engine: EtcdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ended since the sweep began need not wait for the next one."""
+    owner = await engine.client()
+    lease = await owner.lease(2)
+    await owner.commit([], [t.Put("q/a", b"", lease.id)])
+    await owner.close()
+    real, swept = EtcdStore._sweep, []
+
+    async def sweep(heir: EtcdStore) -> None:
+        await real(heir)
+        swept.append(heir)
+        while kvs((await heir._one(get_range(heir._layout.heartbeat(lease.id))))[1]):  # noqa: ASYNC110 etcd ends it
+            await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(EtcdStore, "_sweep", sweep)
+    heir = await engine.client()
+    async with asyncio.timeout(60):
+        while (await heir.scan("q/")).items:  # noqa: ASYNC110 etcd ends it
+            await asyncio.sleep(0.05)
+    assert swept == [heir]
+
+
 async def test_nobody_waits_for_the_next_lease_of_records(
     store: EtcdStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
