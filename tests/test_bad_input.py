@@ -66,6 +66,7 @@ async def places(tmp_path: Path) -> AsyncIterator[dict[str, str]]:
     """An authority with a token, an agent with a secret, a port that is taken, a file of noise."""
     (tmp_path / "junk.db").write_bytes(os.urandom(8192))
     (tmp_path / "other").write_text("some other secret")
+    (tmp_path / "other").chmod(0o600)
     authority = Authority(MemoryStore(), Listen(port=0, token="a token for this test"))
     await authority.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -251,6 +251,27 @@ def test_demos_use_front_doors_only() -> None:
     assert not bad, bad
 
 
+def test_no_name_that_is_looked_up_late_is_also_a_module() -> None:
+    """Whoever imports the module would put it in the place of what the face hands out."""
+    faces = {
+        path.parent: set(importlib.import_module(face_of(path)).ROOMS)
+        for path in SOURCES
+        if path.name == "__init__.py" and "\nROOMS = {" in path.read_text(encoding="utf-8")
+    }
+    assert len(faces) > 5
+    bad = [
+        f"{name_of(f)}: {name}"
+        for f, names in faces.items()
+        for name in names
+        if list(f.glob(f"{name}.py"))
+    ]
+    assert not bad
+
+
+def face_of(path: Path) -> str:
+    return ".".join(path.parent.relative_to(ROOT).parts)
+
+
 def test_every_package_orders_its_modules() -> None:
     """Each package and sub-package has an exhaustive layer contract in pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transactional.cli.command import DEFAULT_STORE, complain, token_of
+    from transactional.cli.command_line import main
     from transactional.cli.commands import COMMANDS, add_commands, parsed_options
-    from transactional.cli.main import main
 
 ROOMS = {
     "COMMANDS": "commands",
     "DEFAULT_STORE": "command",
     "add_commands": "commands",
     "complain": "command",
-    "main": "main",
+    "main": "command_line",
     "parsed_options": "commands",
     "token_of": "command",
 }

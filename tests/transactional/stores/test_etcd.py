@@ -22,7 +22,7 @@ from tests.transactional.servers import (
     memory_directory,
     wait_until,
 )
-from transactional.cli.main import main as command
+from transactional.cli.command_line import main as command
 from transactional.stores.etcd import EtcdStore
 from transactional.stores.etcd_server import (
     Address,
