@@ -412,7 +412,7 @@ async def test_a_watch_that_fell_behind_what_is_remembered_is_told(
     """Both a cursor from before, and a feed whose connection was away for too long."""
     url = f"{engine.url}&history_commits_max=10"
     small = await PostgresStore.open(url)
-    watched = store.watch("k", after=None)
+    watched = store.watch("k", after=0)
     waiting = asyncio.ensure_future(anext(watched))
     await asyncio.sleep(0)
     first = await store.commit([], [t.Put("k", b"")])
