@@ -349,7 +349,10 @@ TWINS = {
     "transactional.Lock": ("transactional.BlockingLock", set()),
     "transactional.Grant": ("transactional.BlockingGrant", set()),
     "transactional.EventLog": ("transactional.BlockingEventLog", set()),
-    "transactional.Delivery": ("transactional.BlockingDelivery", {"__eq__", "__repr__"}),  # data's
+    "transactional.Delivery": (
+        "transactional.BlockingDelivery",
+        {"__eq__", "__repr__", "__replace__"},  # data's
+    ),
     "transactional.Sagas": ("transactional.BlockingSagas", {"clock"}),  # the worker's own
     "transactional.Reservations": ("transactional.BlockingReservations", set()),
     "transactional.WorkQueue": (

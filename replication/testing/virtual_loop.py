@@ -75,4 +75,7 @@ def virtual_time_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.SelectorEventLoop(cast("selectors.BaseSelector", selector))
     loop.time = selector.time  # type: ignore[method-assign]  # the loop asks itself by this name
     loop.run_in_executor = selector.counting(loop.run_in_executor)  # type: ignore[method-assign,assignment]  # as above
+    end = loop.shutdown_default_executor
+    # From Python 3.12 on a runner waits five minutes for threads, and those are over at once.
+    loop.shutdown_default_executor = lambda *_, **__: end()  # type: ignore[method-assign]
     return loop
