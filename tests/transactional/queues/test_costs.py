@@ -103,7 +103,7 @@ async def test_processes_that_meet_look_once_for_many_jobs() -> None:
     calls, rows = await costs(jobs, 8, 8)
     assert calls["commit"] <= 0.35 * jobs
     assert calls.total() - calls["commit"] <= 0.5 * jobs
-    assert rows <= 18 * jobs
+    assert rows <= 24 * jobs  # by how the tasks take turns; without sharing 27 and more
 
 
 async def test_a_lone_worker_looks_and_commits() -> None:
