@@ -413,9 +413,10 @@ def test_a_synchronous_twin_offers_all_that_its_original_does(original: str) -> 
     [
         ("replication/agent/loop_thread.py", "transactional/blocking/loop_thread.py"),
         ("replication/file_locks.py", "transactional/file_locks.py"),
+        ("replication/listener.py", "transactional/listener.py"),
         ("replication/cli/screen.py", "transactional/cli/screen.py", "convoca/cli/screen.py"),
     ],
-    ids=["loop_thread", "file_locks", "screen"],
+    ids=["loop_thread", "file_locks", "listener", "screen"],
 )
 def test_what_both_halves_need_is_one_text(places: tuple[str, ...]) -> None:
     """Mechanisms that lie in two packages, which know nothing of each other, are the same."""

@@ -44,6 +44,7 @@ from convoca.page.decisions import Decisions
 from convoca.page.picture import Refused, drawn
 from replication import ReplicationError
 from replication.addresses import is_loopback, split_address
+from replication.listener import close_listener
 from replication.transport import BoundedLog
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Page:
         self._guarded = guarded
         self._token = secrets.token_urlsafe(24)
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
         self._looking: list[asyncio.Task[None]] = []
         self._followers = 0
         self._followed = asyncio.Event()
@@ -146,14 +148,18 @@ class Page:
         runner = web.AppRunner(app, logger=logger, access_log=None, shutdown_timeout=0.5)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
+            server = runner.server
+            assert server is not None  # it is set up
+            self._listening = await asyncio.get_running_loop().create_server(
+                server, self._host, self._port
+            )
         except OSError as error:
             await runner.cleanup()
             raise PageError(
                 f"cannot serve the page at {self._host}:{self._port}: {error.strerror}"
             ) from error
         self._runner = runner
-        self._port = runner.addresses[0][1]
+        self._port = self._listening.sockets[0].getsockname()[1]
         self._looking = [asyncio.create_task(self._look(), name=f"page of {self._title}")]
         if self._decisions is not None:
             self._looking += [
@@ -167,6 +173,9 @@ class Page:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
+        if self._listening is not None:
+            await close_listener(self._listening)
+            self._listening = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -25,6 +25,7 @@ class Network:
     def __init__(self) -> None:
         self._targets: dict[str, int] = {}
         self._proxies: dict[str, asyncio.Server] = {}
+        self._former: list[asyncio.Server] = []  # closed at the end, when nobody dials any more
         self._pipes: dict[asyncio.Task[None], frozenset[str]] = {}
         self._cuts: set[frozenset[str]] = set()
         self._slow: dict[frozenset[str], float] = {}
@@ -34,7 +35,7 @@ class Network:
     async def address(self, name: str) -> str:
         """A new address for a node; its former one is nobody's any more."""
         if name in self._proxies:
-            self._proxies.pop(name).close()
+            self._former.append(self._proxies.pop(name))
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -42,7 +43,8 @@ class Network:
             self._pipes[task] = frozenset((name,))
             try:
                 with suppress(OSError, asyncio.CancelledError):
-                    await self._carry(name, task, reader, writer)
+                    if self._proxies.get(name) is proxy:
+                        await self._carry(name, task, reader, writer)
             finally:
                 del self._pipes[task]
                 writer.transport.abort()
@@ -128,7 +130,7 @@ class Network:
 
     async def close(self) -> None:
         """End every proxy and connection."""
-        for proxy in self._proxies.values():
+        for proxy in (*self._proxies.values(), *self._former):
             proxy.close()
         pipes = list(self._pipes)
         for pipe in pipes:

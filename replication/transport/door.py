@@ -87,6 +87,7 @@ class Door:
         """By the protocol of HTTP, which requests know."""
         self.leaving: set[Connection] = set()
         self.strangers: Counter[str] = Counter()
+        self.closed = False
         self._timer = self._loop.call_later(1.0, self._look)
 
     def __call__(self) -> asyncio.Protocol:
@@ -96,7 +97,8 @@ class Door:
     def has_room(self, address: str, number: int) -> bool:
         """Whether there is a place for one more stranger of an address, on that descriptor."""
         return (
-            number < self._number_max
+            not self.closed
+            and number < self._number_max
             and len(self.connections) < self._connections_max
             and self.strangers.total() < min(STRANGERS_MAX, self._connections_max // 2)
             and self.strangers[address] < STRANGERS_PER_ADDRESS_MAX
@@ -131,9 +133,10 @@ class Door:
         self._timer = self._loop.call_later(1.0, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Let nobody in any more, and cut off whoever is still there."""
+        self.closed = True
         self._timer.cancel()
-        for connection in self.leaving:
+        for connection in (*self.connections.values(), *self.leaving):
             connection.cut()
 
 
@@ -200,10 +203,11 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self) -> None:
         transport = cast("asyncio.Transport", self._transport)
-        if self._tls is not None or len(self._door.leaving) >= LEAVING_MAX:
+        door = self._door
+        if door.closed or self._tls is not None or len(door.leaving) >= LEAVING_MAX:
             transport.abort()
             return
-        self._door.leaving.add(self)
+        door.leaving.add(self)
         transport.write(FULL)
         transport.write_eof()
 

@@ -31,6 +31,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from replication.addresses import PATH, joined_address, split_address
 from replication.descriptors import blind, kept_from_children
 from replication.errors import ListenError, PeerUnreachableError
+from replication.listener import close_listener
 from replication.protocol import Keyring, PeerConnection
 from replication.transport.admin import AdminServer
 from replication.transport.base import LineNews, Serve, Traffic
@@ -400,8 +401,8 @@ class HttpTransport:
 
     async def _stop_serving(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            await close_listener(server)
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

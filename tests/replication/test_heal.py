@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replication import Agent, Config
+from replication.listener import close_listener
 from replication.testing.agents import equal
 from replication.transport.circuit import FAILURES_MAX
 
@@ -119,7 +120,7 @@ class Network:
     async def close(self) -> None:
         self.heal()
         for server in self._servers:
-            server.close()
+            await close_listener(server)
         for pipe in list(self._pipes):
             pipe.cancel()
         await asyncio.gather(*self._pipes, return_exceptions=True)

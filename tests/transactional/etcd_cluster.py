@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.transactional.servers import EtcdMember, free_ports, memory_directory, wait_until
+from transactional.listener import close_listener
 
 if TYPE_CHECKING:
     import random
@@ -150,7 +151,7 @@ class Links:
     def stop(self) -> None:
         async def all_() -> None:
             for server in self._servers:
-                server.close()
+                await close_listener(server)  # the tasks of connections are among the rest then
             rest = asyncio.all_tasks() - {asyncio.current_task()}
             for task in rest:
                 task.cancel()

@@ -101,7 +101,7 @@ async def _find_free(listen: Listen) -> None:
     """Refuse an address that cannot be had before a database file is made for it."""
     try:
         serving = asyncio.get_running_loop().create_server(
-            asyncio.Protocol, listen.host, listen.port
+            asyncio.Protocol, listen.host, listen.port, start_serving=False
         )
         (await serving).close()
     except OSError as error:

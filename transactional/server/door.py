@@ -84,6 +84,7 @@ class Door:
         """By the protocol of HTTP, which requests know."""
         self.leaving: set[Connection] = set()
         self.strangers: Counter[str] = Counter()
+        self.closed = False
         self._timer = self._loop.call_later(1.0, self._look)
 
     def __call__(self) -> asyncio.Protocol:
@@ -93,7 +94,8 @@ class Door:
     def has_room(self, address: str) -> bool:
         """Say whether there is a place for one more stranger of the address."""
         return (
-            len(self.connections) < self._connections_max
+            not self.closed
+            and len(self.connections) < self._connections_max
             and self.strangers.total() < min(STRANGERS_MAX, self._connections_max // 2)
             and self.strangers[address] < STRANGERS_PER_ADDRESS_MAX
         )
@@ -116,9 +118,10 @@ class Door:
         self._timer = self._loop.call_later(1.0, self._look)
 
     def close(self) -> None:
-        """Look no more."""
+        """Let nobody in any more, and cut off whoever is still there."""
+        self.closed = True
         self._timer.cancel()
-        for connection in self.leaving:
+        for connection in (*self.connections.values(), *self.leaving):
             connection.cut()
 
 
@@ -183,10 +186,11 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self) -> None:
         transport = cast("asyncio.Transport", self._transport)
-        if self._tls is not None or len(self._door.leaving) >= LEAVING_MAX:
+        door = self._door
+        if door.closed or self._tls is not None or len(door.leaving) >= LEAVING_MAX:
             transport.abort()
             return
-        self._door.leaving.add(self)
+        door.leaving.add(self)
         transport.write(FULL % (len(_WORDS), _WORDS))
         transport.write_eof()
 

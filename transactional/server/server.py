@@ -44,6 +44,7 @@ from transactional.errors import (
     TransactionalError,
     UnauthorizedError,
 )
+from transactional.listener import close_listener
 from transactional.server.admission import Listen
 from transactional.server.bodies import OFF_LOOP_BYTES, parse, written, written_batch
 from transactional.server.calls import call, fault, reply_all
@@ -202,7 +203,7 @@ class Authority:
     async def _hang_up(self) -> None:
         self._stopping.set()
         if self._listening is not None:
-            self._listening.close()
+            await close_listener(self._listening)
         await self._runner.cleanup()
         if self._door is not None:
             self._door.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,34 @@ async def test_too_many_strangers_are_told_so_and_who_is_known_goes_on(monkeypat
         status, _ = await posted(hub.address, b"junk")
         assert status == 401
     assert not door.connections
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_was_accepted_while_an_agent_stops_is_hung_up_on(turns):
+    """However far it came: asyncio alone would forget its socket between two turns of the loop."""
+    async with Agent("hub") as hub:
+        host, _, port = hub.address.partition(":")
+        dialled = socket.create_connection((host, int(port)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        door = hub._transport._door
+    with dialled, contextlib.suppress(ConnectionError):
+        dialled.settimeout(10)
+        assert await asyncio.to_thread(dialled.recv, 1) == b""
+    assert not door.connections
+
+
+async def test_who_is_in_the_midst_of_a_handshake_when_an_agent_stops_is_hung_up_on(
+    until, tls_contexts
+):
+    server, _ = tls_contexts("all")
+    async with Agent("hub", server_tls=server) as hub:
+        reader, writer = await dial(hub.address, b"\x16\x03\x01")
+        door = hub._transport._door
+        await until(lambda: door.connections)
+    assert await last_words(reader) == b""
+    writer.close()
+    await until(lambda: not door.connections)
 
 
 async def test_what_is_too_much_is_closed_under_tls_before_a_handshake(

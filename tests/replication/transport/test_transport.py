@@ -14,6 +14,7 @@ from replication import Agent
 from replication.addresses import PATH, joined_address, split_address
 from replication.config import Config
 from replication.errors import ConfigError, ListenError, PeerUnreachableError
+from replication.listener import close_listener
 from replication.protocol.keyring import Keyring
 from replication.transport.circuit import PROBES_MAX
 from replication.transport.http import BRIEF_BYTES, MEDIA_TYPE, HttpTransport
@@ -219,7 +220,7 @@ async def hung(request):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+    await close_listener(server)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

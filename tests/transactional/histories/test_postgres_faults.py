@@ -92,21 +92,29 @@ class Trouble:
 
     async def kill_backend(self) -> None:
         """Kill -9: the postmaster ends all the others, and recovers."""
-        if pids := [row[0] for row in await self.asked(OURS)]:
-            os.kill(self.dice.choice(pids), signal.SIGKILL)
+        pid = await self._one()
+        if pid is not None and _signalled(pid, signal.SIGKILL):
             await self.asked("SELECT 1")
 
     async def stop_backend(self) -> None:
         """For a moment: in the midst of a commit it holds up all the others."""
-        if not (pids := [row[0] for row in await self.asked(OURS)]):
-            return
-        pid = self.dice.choice(pids)
-        try:
-            os.kill(pid, signal.SIGSTOP)
+        pid = await self._one()
+        if pid is not None and _signalled(pid, signal.SIGSTOP):
             await asyncio.sleep(self.dice.uniform(0.03, 0.3))
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            pass  # its client went in the meantime
+            _signalled(pid, signal.SIGCONT)
+
+    async def _one(self) -> int | None:
+        pids = [row[0] for row in await self.asked(OURS)]
+        return self.dice.choice(pids) if pids else None
+
+
+def _signalled(pid: int, number: signal.Signals) -> bool:
+    """Whether it was still there to be signalled: its client may have gone in the meantime."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # --- acknowledged, doubled, unknown --------------------------------------------------------------

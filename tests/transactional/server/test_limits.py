@@ -478,6 +478,41 @@ async def test_who_does_not_read_his_answer_is_cut_off(
     await store.close()
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_was_accepted_while_an_authority_stops_is_hung_up_on(turns: int) -> None:
+    """However far it came: asyncio alone would forget its socket between two turns of the loop."""
+    authority = Authority(MemoryStore(), Listen(port=0))
+    await authority.start()
+    dialled = socket.create_connection(("127.0.0.1", authority.port))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await authority.stop()
+    with dialled, contextlib.suppress(ConnectionError):
+        dialled.settimeout(10)
+        assert await asyncio.to_thread(dialled.recv, 1) == b""
+    assert authority._door is not None
+    assert not authority._door.connections
+
+
+async def test_who_is_in_the_midst_of_a_handshake_when_an_authority_stops_is_hung_up_on(
+    tmp_path: Path,
+) -> None:
+    make_certificate(tmp_path, "localhost")
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")
+    authority = Authority(MemoryStore(), Listen(port=0, tls=served))
+    await authority.start()
+    assert authority._door is not None
+    reader, writer = await _open(authority.port, b"\x16\x03\x01")
+    async with asyncio.timeout(20):
+        while not authority._door.connections:  # noqa: ASYNC110 it arrives through a socket
+            await asyncio.sleep(0.001)
+    await authority.stop()
+    with contextlib.suppress(ConnectionError):
+        assert not await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+
+
 async def test_a_handshake_that_never_ends_holds_a_place_for_a_while_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
