@@ -24,7 +24,7 @@ class MemberError(ConvocaError):
 class NoStoreError(MemberError):
     """An eager call of a member that was given no store; nothing was decided or written."""
 
-    code = "no-store"
+    code = "no_store"
     hint = (
         "give it one: join(..., store='http://127.0.0.1:7700') for what `convoca serve FILE` "
         "shares, or store='sqlite:team.db' for this process alone"
@@ -34,7 +34,7 @@ class NoStoreError(MemberError):
 class NameTakenError(MemberError):
     """A living member of the team on this host has that name; this one does not run."""
 
-    code = "name-taken"
+    code = "name_taken"
     hint = "stop the other one, or join under another name"
 
     def __init__(self, name: str, team: str, *, pid: int, address: str) -> None:
@@ -51,7 +51,7 @@ class NameTakenError(MemberError):
 class WrongSecretError(MemberError):
     """Every member that answered holds another secret; what was started was closed again."""
 
-    code = "wrong-secret"
+    code = "wrong_secret"
     hint = "give every member of the team the same secret"
 
     def __init__(self, text: str, addresses: tuple[str, ...], *, hint: str = "") -> None:
@@ -66,7 +66,7 @@ class RuntimeDirectoryError(MemberError):
     member to an address of his choice.
     """
 
-    code = "runtime-directory"
+    code = "runtime_directory"
     hint = "remove it, or say whom to ask: join(..., peers=[...]); peers=[] asks nobody"
 
 
@@ -80,7 +80,7 @@ class PageError(MemberError):
 class NoMemberError(MemberError):
     """A command was not told which member to ask, and there is none to choose, or several teams."""
 
-    code = "no-member"
+    code = "no_member"
     out_of_reach = True
     hint = "--peer HOST:PORT or NAME, $CONVOCA_PEER; or start one: convoca up NAME"
 
@@ -103,5 +103,5 @@ class PartitionError(MemberError):
 class NoCheckoutError(MemberError):
     """A demo was asked for where none is installed; nothing was run."""
 
-    code = "no-checkout"
+    code = "no_checkout"
     hint = "demos are no part of what pip installs: clone the repository, and run it there"

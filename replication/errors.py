@@ -93,7 +93,7 @@ class ForbiddenError(FrameError):
 class RulesDifferError(FrameError):
     """The sender checks other rules than this agent: they do not exchange state."""
 
-    code: ClassVar[str] = "rules-differ"
+    code: ClassVar[str] = "rules_differ"
     status: ClassVar[int] = 403
     hint = "give every agent of the cluster the same rules"
 
@@ -101,7 +101,7 @@ class RulesDifferError(FrameError):
 class IdentityConflictError(FrameError):
     """Somebody else writes under this replica's id; the replica takes a new incarnation."""
 
-    code: ClassVar[str] = "identity-conflict"
+    code: ClassVar[str] = "identity_conflict"
     status: ClassVar[int] = 409
     hint = "a journal was cloned or restored; nothing is lost, but find out who copied it"
 
@@ -109,7 +109,7 @@ class IdentityConflictError(FrameError):
 class HistoryConflictError(FrameError):
     """A peer holds events of ours that this replica does not; it takes a new incarnation."""
 
-    code: ClassVar[str] = "history-conflict"
+    code: ClassVar[str] = "history_conflict"
     status: ClassVar[int] = 409
     hint = "the receiver's disk was rolled back; nothing is lost, it goes on under another id"
 
@@ -125,7 +125,7 @@ class OwnFrameError(FrameError):
 class FrameTooLargeError(FrameError):
     """The frame, or what it would decompress to, is over the limit."""
 
-    code: ClassVar[str] = "too-large"
+    code: ClassVar[str] = "too_large"
     status: ClassVar[int] = 413
     hint = "compare body_bytes_max of both agents"
 
@@ -133,7 +133,7 @@ class FrameTooLargeError(FrameError):
 class WrongClusterError(FrameError):
     """The frame belongs to another cluster or namespace."""
 
-    code: ClassVar[str] = "wrong-cluster"
+    code: ClassVar[str] = "wrong_cluster"
     status: ClassVar[int] = 421
     hint = "two clusters share an address; compare `cluster` and `namespace`"
 
@@ -191,14 +191,14 @@ class JournalError(ReplicationError):
 class JournalHeldError(JournalError):
     """Another process holds this journal; nothing was opened or changed."""
 
-    code: ClassVar[str] = "journal-held"
+    code: ClassVar[str] = "journal_held"
     hint = "one journal belongs to one process: stop the other one, or give this agent its own file"
 
 
 class JournalUnreadableError(JournalError):
     """The file is not a journal, is damaged, or is of another version; it was left as it is."""
 
-    code: ClassVar[str] = "journal-unreadable"
+    code: ClassVar[str] = "journal_unreadable"
     hint = "restore a backup, or move the file away: the agent then starts empty and is refilled"
 
 
@@ -208,7 +208,7 @@ class JournalFailedError(JournalError):
     Earlier writes that were not yet durable stay visible here, are retried, and are never sent.
     """
 
-    code: ClassVar[str] = "journal-failed"
+    code: ClassVar[str] = "journal_failed"
     hint = "look at the disk (full? failing?); the agent recovers by itself when a retry succeeds"
 
 
@@ -218,7 +218,7 @@ class VectorAheadError(JournalFailedError):
     It would have kept the agent from ever starting again; the agent saves its whole state instead.
     """
 
-    code: ClassVar[str] = "vector-ahead"
+    code: ClassVar[str] = "vector_ahead"
     hint = "report it: the state is sound, but what led to it is a fault of this package"
 
 
@@ -228,7 +228,7 @@ class NoJournalError(JournalError):
     What it wrote is seen here and spreads; once its process ends, it is where it has spread to.
     """
 
-    code: ClassVar[str] = "no-journal"
+    code: ClassVar[str] = "no_journal"
     hint = (
         "give it one: `journal='ada.db'` in Agent(...) or join(...), `up --journal ada.db`. What "
         "was written can be waited for on the disks of others (`replicated`), or until one shows "
@@ -265,7 +265,7 @@ class ConfigError(ReplicationError, ValueError):
 class SecretRequiredError(ConfigError):
     """An address beyond loopback was given without a cluster secret; nothing was started."""
 
-    code: ClassVar[str] = "secret-required"
+    code: ClassVar[str] = "secret_required"
     hint = "pass secret=... (the same on every agent), or listen on 127.0.0.1"
 
 
@@ -279,7 +279,7 @@ class ListenError(ReplicationError):
 class UnknownDocumentTypeError(ReplicationError, TypeError):
     """A document was asked for with a type that has no wire tag; nothing was created."""
 
-    code: ClassVar[str] = "unknown-type"
+    code: ClassVar[str] = "unknown_type"
     hint = "use one of the types in `crdt`, e.g. agent.document('x', ORSet)"
 
 
@@ -293,21 +293,21 @@ class UncopyableAgentError(ReplicationError, TypeError):
 class DocumentNameError(ReplicationError, ValueError):
     """A document has to have a name, which is text; nothing was created."""
 
-    code: ClassVar[str] = "document-name"
+    code: ClassVar[str] = "document_name"
     hint = "for example agent.counter('stock/widget')"
 
 
 class UnknownPeerError(ReplicationError, LookupError):
     """No member of that name, id or address is known."""
 
-    code: ClassVar[str] = "unknown-peer"
+    code: ClassVar[str] = "unknown_peer"
     hint = "agent.members() lists who is known"
 
 
 class MemberAliveError(ReplicationError):
     """Whoever is known by that name, id or address lives; nothing changed."""
 
-    code: ClassVar[str] = "member-alive"
+    code: ClassVar[str] = "member_alive"
     hint = "stop it; an agent that stops says goodbye, and one that does not answer is seen dead"
 
     def __init__(self, replica: str) -> None:
@@ -324,7 +324,7 @@ class ClosedError(ReplicationError):
 class AwaitedBatchError(ReplicationError, TypeError):
     """A batch was given a function whose work goes on after it returned; it was rolled back."""
 
-    code: ClassVar[str] = "awaited-batch"
+    code: ClassVar[str] = "awaited_batch"
     hint = "await first, in the caller; then give agent.batch a plain function that only writes"
 
     def __init__(self, action: object) -> None:
@@ -337,7 +337,7 @@ class AwaitedBatchError(ReplicationError, TypeError):
 class AlreadyStartedError(ReplicationError, RuntimeError):
     """The agent runs already, or is just starting: it goes on, and nothing changed."""
 
-    code: ClassVar[str] = "already-started"
+    code: ClassVar[str] = "already_started"
     hint = "`async with Agent(...) as agent:` starts it; do not call `start` as well"
 
 
@@ -348,21 +348,21 @@ class LoopEndedError(ClosedError):
     changed.
     """
 
-    code: ClassVar[str] = "loop-ended"
+    code: ClassVar[str] = "loop_ended"
     hint = "cancel only tasks of your own, never all of the loop; close this agent, start another"
 
 
 class WrongLoopError(ReplicationError, RuntimeError):
     """The agent lives in another event loop; nothing changed."""
 
-    code: ClassVar[str] = "wrong-loop"
+    code: ClassVar[str] = "wrong_loop"
     hint = "start an agent in the loop that uses it, and close it there; or use BlockingAgent"
 
 
 class WrongThreadError(WrongLoopError):
     """The agent lives in the event loop of another thread; nothing changed."""
 
-    code: ClassVar[str] = "wrong-thread"
+    code: ClassVar[str] = "wrong_thread"
     hint = (
         "an Agent lives in one event loop; from threads use its synchronous twin: "
         "`with BlockingAgent(...) as agent:`"
@@ -372,7 +372,7 @@ class WrongThreadError(WrongLoopError):
 class ReentrantCallError(ReplicationError, RuntimeError):
     """The twin was called out of its own thread, and would wait for itself; nothing changed."""
 
-    code: ClassVar[str] = "reentrant-call"
+    code: ClassVar[str] = "reentrant_call"
     hint = "a function given to `batch` or `call` uses the agent that lives there: `twin.inner`"
 
 
@@ -386,7 +386,7 @@ class ForkedError(ReplicationError, RuntimeError):
 class BatchExpiredError(ReplicationError, TimeoutError):
     """A `with` block of the twin held up its agent for too long: rolled back, nothing changed."""
 
-    code: ClassVar[str] = "batch-expired"
+    code: ClassVar[str] = "batch_expired"
     hint = "do what takes long before the block, and only write inside"
 
     def __init__(self, limit_s: float) -> None:
@@ -397,7 +397,7 @@ class BatchExpiredError(ReplicationError, TimeoutError):
 class ForbiddenWriteError(ReplicationError, PermissionError):
     """The rules do not let this agent write that document; nothing changed."""
 
-    code: ClassVar[str] = "forbidden-write"
+    code: ClassVar[str] = "forbidden_write"
     hint = "the rules name who may: see AccessPolicy.writers"
 
 
@@ -408,7 +408,7 @@ class NotYetError(ReplicationError, TimeoutError):
     `missing` says how many events of which origin this agent still lacks, where that was awaited.
     """
 
-    code: ClassVar[str] = "not-yet"
+    code: ClassVar[str] = "not_yet"
     state = "stands"
     hint = "wait again with the same token; do not repeat the write"
 
@@ -432,7 +432,7 @@ class NotYetError(ReplicationError, TimeoutError):
 class NoAnswerError(ReplicationError, TimeoutError):
     """An agent did not answer an operator in time: whether it did what it was told is not known."""
 
-    code: ClassVar[str] = "no-answer"
+    code: ClassVar[str] = "no_answer"
     state = "unknown"
     hint = "look at it (`status`, `get`) before you repeat an order"
 
@@ -440,7 +440,7 @@ class NoAnswerError(ReplicationError, TimeoutError):
 class OrderRefusedError(ReplicationError):
     """An agent refused what an operator asked of it; nothing changed."""
 
-    code: ClassVar[str] = "order-refused"
+    code: ClassVar[str] = "order_refused"
 
 
 class UnhealthyError(ReplicationError):

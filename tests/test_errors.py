@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,12 @@ def test_a_package_has_one_tree_and_each_code_once(package: str) -> None:
     assert len(roots) == 1, roots
     codes = [vars(kind)["code"] for kind in ours if "code" in vars(kind)]
     assert len(codes) == len(set(codes))
+
+
+def test_codes_are_written_in_one_style() -> None:
+    """Whoever compares codes of several packages need not know whose hyphen is whose."""
+    codes = {vars(kind)["code"] for kind in kinds() if "code" in vars(kind)}
+    assert {code for code in codes if not re.fullmatch("[a-z]+(_[a-z]+)*", code)} == set()
 
 
 def test_each_error_says_what_became_of_the_state_and_what_to_do() -> None:

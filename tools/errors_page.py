@@ -31,8 +31,9 @@ HEAD = """\
 Every error that convoca raises on purpose is a `ConvocaError` (`from crdt import ConvocaError`, or `convoca.ConvocaError`), and one
 of the tree of its package. Each says three things, so that a program need not read its text:
 
-* `code`: a word that stays the same across releases, and is used once in a package. A class without one of its own has that of its
-  base, and differs from it in the built-in exception that it also is.
+* `code`: a word that stays the same across releases, and is used once in a package: lower-case letters, with `_` between words, also
+  in refusals on the wire, in counts and in JSON. A class without one of its own has that of its base, and differs from it in the
+  built-in exception that it also is.
 * `state`: what became of the state.
 * `hint`: what to do next, for a person. A case may have a better one than its class; a traceback shows it as a note.
 

@@ -33,10 +33,10 @@ COUNTED = {
     f"refused:{code}": f"refused {{}} frames as {code}"
     for code in (
         "unauthenticated",
-        "wrong-cluster",
+        "wrong_cluster",
         "version",
-        "identity-conflict",
-        "history-conflict",
+        "identity_conflict",
+        "history_conflict",
     )
 } | {
     "journal:kept-out": "{} origins of its journal did not add up at its start, see its log",

@@ -105,7 +105,7 @@ BLOCKS_MAX = 1024
 class UnknownKindError(MalformedFrameError):
     """A kind of a later release: counted, skipped, answered with a refusal."""
 
-    code = "unknown-kind"
+    code = "unknown_kind"
     hint = "the sender is newer; nothing to do"
 
 

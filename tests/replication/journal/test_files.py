@@ -139,7 +139,7 @@ def test_another_process_is_kept_out_by_the_file_itself(tmp_path, live):
     )
     command = [sys.executable, "-c", script, str(tmp_path / "b.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.strip() == "journal-held"
+    assert done.stdout.strip() == "journal_held"
     held.add("y")  # and the try did not take SQLite's locks from the holder
     held.close()
     assert live(tmp_path / "a.db").elements() == {"x", "y"}

@@ -284,7 +284,7 @@ def test_two_processes_on_one_journal_the_second_refuses(tmp_path):
     )
     command = [sys.executable, "-c", script, str(tmp_path / "a.db")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.strip() == "journal-held"
+    assert done.stdout.strip() == "journal_held"
     journal.close()
 
 

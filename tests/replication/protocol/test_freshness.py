@@ -189,7 +189,7 @@ def test_frames_of_a_former_boot_cost_nobody_an_identity(sim, monkeypatch):
     sim["bob"].document("set", ORSet).add("still bob")
     assert sim.settle(30)
     assert incarnations(sim) == 0
-    assert not sim.replica("ada").counts["refused-by-peer:identity-conflict"]
+    assert not sim.replica("ada").counts["refused-by-peer:identity_conflict"]
 
 
 def test_a_frame_that_was_held_back_over_a_restart_is_refused_and_the_later_boot_goes_on(sim):
@@ -208,7 +208,7 @@ def test_a_frame_that_was_held_back_over_a_restart_is_refused_and_the_later_boot
 def test_an_answer_answers_one_question(sim):
     """Counterexample: any refusal that was recorded once, of any number, was believed again."""
     ada, bob = sim.replica("ada"), sim.replica("bob")
-    conflict = Refused(409, "identity-conflict", "recorded")
+    conflict = Refused(409, "identity_conflict", "recorded")
     given = ada._wire.freshness.current
     member, before = ada.members.live()[0], Counter(ada.counts)
     for wrong in (UNKNOWN, Asker(1, "", given), Asker(10**6, "", given), Asker(0, "", b"former..")):
@@ -288,7 +288,7 @@ def test_a_leafs_refusal_says_nothing_of_our_identity(name):
     ada.gossip.greet(ada.members.live()[0], {}, sim.now_s)
     number = ada.exchanges.last
     asker = Asker(ada.exchanges._open[number].number, "", ada._wire.freshness.current)
-    conflict = Refused(409, "identity-conflict", "a lie")
+    conflict = Refused(409, "identity_conflict", "a lie")
     ada.answered(number, other._wire.answer(other.id, conflict, asker), sim.now_s)
     assert ada.counts["re-incarnated"] == (name == "boss")
 
