@@ -139,6 +139,7 @@ if TYPE_CHECKING:
         UnknownSagaError,
     )
     from transactional.store import (
+        ReadsThePast,
         RenewsFromThreads,
         Store,
         TakesCommitsTogether,
@@ -272,6 +273,7 @@ ROOMS = {
     "Register": "register",
     "Registered": "register",
     "Remark": "calendars",
+    "ReadsThePast": "store",
     "RenewsFromThreads": "store",
     "Reservations": "reservations",
     "Resource": "reservations",
@@ -422,6 +424,7 @@ __all__ = [
     "Position",
     "Put",
     "QueueConfig",
+    "ReadsThePast",
     "RecordedEvent",
     "Recurrence",
     "Reducer",

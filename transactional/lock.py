@@ -12,7 +12,9 @@ One's place is the revision of the commit that entered, and is known only after 
 made under ``enter/ID``; who has to wait moves it to ``wait/x/PLACE-ID`` (``s`` for a shared one),
 where entries lie in the order of their places.  The front of the queue, and whoever is just ahead,
 are then found by a few short scans, however long it is.  Who looks, looks into ``enter/`` first:
-entries move only from there to ``wait/``, so none slips by.
+entries move only from there to ``wait/``, so none slips by.  What is ahead of a place only goes
+away, so a look need not be of the present: one at the revision of our own entry or later will do,
+and is cheaper where one machine of several can answer it alone (``ReadsThePast``).
 
 Releasing, giving up, cancellation and death all end the same way: the lease ends and takes the
 entries along, by ``revoke`` or by itself after ``ttl_s``.  There is no state in which an entry
@@ -68,7 +70,7 @@ from transactional.errors import (
 )
 from transactional.retry import DEFAULT_RETRY, Decision, propose, settled_commit
 from transactional.shield import shielded
-from transactional.store import scan_all
+from transactional.store import ReadsThePast, scan_all
 from transactional.values import (
     SCAN_KEYS_MAX,
     Absent,
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 
     from transactional.store import Store
-    from transactional.values import Compare, KeyValue, Write
+    from transactional.values import Compare, KeyValue, Snapshot, Write
 
 ROOT: Final = "lock/"
 NAMES_MAX: Final = 60
@@ -453,19 +455,20 @@ class Lock:
 
     async def _wait(self, keeper: _LeaseKeeper, place: int) -> None:
         """Return when nobody is ahead in any of the queues."""
-        moved = False
+        moved, known = False, place
         for number, name in enumerate(self._names):
             while True:
-                look = await self._look(name, place, keeper.entries[number].key)
+                look = await self._look(name, place, keeper.entries[number].key, known)
                 if look.first is None or look.nearest is None:
                     break
                 keeper.blocked_by = (name, look.first.owner)
                 if not moved:
                     await self._refuse_deadlock(keeper)
                     await self._line_up(keeper, place)
-                    moved = True
+                    moved, known = True, keeper.entries[number].revision
                     continue  # whoever entered just before us may have lined up by now, too
-                await keeper.unless_lost(self._gone(look.nearest, look.seen_at), self._names)
+                gone = self._gone(look.nearest, look.seen_at)
+                known = await keeper.unless_lost(gone, self._names)
 
     async def _line_up(self, keeper: _LeaseKeeper, place: int) -> None:
         """Move our entries to where those lie who wait, in the order of places."""
@@ -479,15 +482,31 @@ class Lock:
             raise LockLostError(self._names) from gone
         keeper.entries = [Revision(key, commit.revision) for key in keys]
 
-    async def _look(self, name: str, place: int, own: str | None = None) -> _Look:
+    async def _scan(
+        self,
+        known: int | None,
+        prefix: str,
+        *,
+        after: str | None = None,
+        limit: int = SCAN_KEYS_MAX,
+    ) -> Snapshot:
+        """Return a page as it was when `known` was the revision, or later; None: as it is."""
+        if known is not None and isinstance(self._store, ReadsThePast):
+            return await self._store.scan_at(known, prefix, after=after, limit=limit)
+        return await self._store.scan(prefix, after=after, limit=limit)
+
+    async def _look(
+        self, name: str, place: int, own: str | None = None, known: int | None = None
+    ) -> _Look:
         """Look who is ahead of a place in a queue: a few short scans, however long it is.
 
-        Of those who enter at this moment it finds some, not always the nearest.
+        Of those who enter at this moment it finds some, not always the nearest.  As it is now, or,
+        if a revision is ``known``, as it was then or later: no earlier than the place and ``own``.
 
         Raises:
             LockLostError: our own entry, if its key is given, is not there any more.
         """
-        page = await self._store.scan(queue_of(name), limit=PAGE)
+        page = await self._scan(known, queue_of(name), limit=PAGE)
         found = [_decode(item) for item in page.items.values()]
         look = _Look(page.revision)
         if not page.more:
@@ -496,11 +515,13 @@ class Lock:
             return look.behind(blockers(found, place, shared=self._shared), page.revision)
         entering = [entry for entry in found if entry.key == key_of(name, entry.id)]
         look = look.behind(blockers(entering, place, shared=self._shared), page.revision)
-        look = await self._look_along(look, name, place, own)
+        # No earlier than the look into enter/: who left it since must be found where he went.
+        known = known and page.revision
+        look = await self._look_along(look, name, place, own, known)
         if look.first is None and len(entering) == len(found):
             look = await self._look_among_entering(look, name, place, found[-1].key)
             if look.first is None:
-                look = await self._look_along(look, name, place, own)
+                look = await self._look_along(look, name, place, own, None)
         return look
 
     async def _look_among_entering(self, look: _Look, name: str, place: int, after: str) -> _Look:
@@ -514,23 +535,27 @@ class Lock:
                 return look
             after = some[-1].key
 
-    async def _look_along(self, look: _Look, name: str, place: int, own: str | None) -> _Look:
+    async def _look_along(
+        self, look: _Look, name: str, place: int, own: str | None, known: int | None
+    ) -> _Look:
         """Look who is ahead among those who wait, and whether we are still there."""
         lines = [line_of(name, shared=False)]
         lines += [] if self._shared else [line_of(name, shared=True)]
-        fronts = [self._store.scan(line, limit=1) for line in lines]
-        mine, *pages = await asyncio.gather(self._store.get_many([own] if own else []), *fronts)
-        if own is not None and own not in mine.items:
+        firsts = [*lines, own] if own is not None else lines
+        pages = await asyncio.gather(*[self._scan(known, each, limit=1) for each in firsts])
+        if own is not None and own not in pages[-1].items:
             raise LockLostError(self._names)
-        for line, front in zip(lines, pages, strict=True):
+        for line, front in zip(lines, pages, strict=False):
             for first in map(_decode, front.items.values()):
                 if first.place < place:
-                    nearest, seen_at = await self._nearest(line, first, front.revision, place)
+                    nearest, seen_at = await self._nearest(
+                        line, first, front.revision, place, known
+                    )
                     look = look.behind([first, nearest], seen_at)
         return look
 
     async def _nearest(
-        self, line: str, first: Entry, seen_at: int, place: int
+        self, line: str, first: Entry, seen_at: int, place: int, known: int | None
     ) -> tuple[Entry, int]:
         """Return who is just ahead of a place in a line, and the revision at which he was there.
 
@@ -540,7 +565,8 @@ class Lock:
         while nearest is None and place != LAST_PLACE and place - stretch > first.place:
             after: str | None = f"{line}{place - stretch:016}"
             while after is not None:
-                page = await self._store.scan(line, after=after, limit=min(stretch, SCAN_KEYS_MAX))
+                limit = min(stretch, SCAN_KEYS_MAX)
+                page = await self._scan(known, line, after=after, limit=limit)
                 ahead = [key for key in page.items if key < end]
                 if ahead:
                     nearest, seen_at = page.items[ahead[-1]], page.revision
@@ -564,15 +590,15 @@ class Lock:
                 if cycle := find_cycle(entries, mine):
                     raise DeadlockError(cycle)
 
-    async def _gone(self, entry: Entry, revision: int) -> None:
-        """Wait until an entry that was there at ``revision`` is deleted, or moved."""
+    async def _gone(self, entry: Entry, revision: int) -> int:
+        """Wait until an entry that was there at ``revision`` is deleted, or moved; return when."""
         key = entry.key
         async with aclosing(self._store.watch(key, after=revision)) as events:
             async for event in events:
                 if isinstance(event, Compacted):
-                    return  # what we missed may have been it: look again
+                    return event.revision  # what we missed may have been it: look again
                 if any(change.key == key and change.current is None for change in event.changes):
-                    return
+                    return event.revision
         raise UnavailableError("the store was closed")
 
 
@@ -641,14 +667,15 @@ class _LeaseKeeper:
                         self.lost.set()
                         return
 
-    async def unless_lost(self, waiting: Coroutine[None, None, None], names: Sequence[str]) -> None:
+    async def unless_lost(self, waiting: Coroutine[None, None, int], names: Sequence[str]) -> int:
         """Await ``waiting``, but not beyond the loss of the lease."""
-        tasks = [asyncio.ensure_future(waiting), asyncio.ensure_future(self.lost.wait())]
+        awaited = asyncio.ensure_future(waiting)
+        tasks = (awaited, asyncio.ensure_future(self.lost.wait()))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self.lost.is_set():
                 raise LockLostError(names)
-            await tasks[0]
+            return await awaited
         finally:
             for task in tasks:
                 task.cancel()

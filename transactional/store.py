@@ -373,6 +373,24 @@ class Shareable(Protocol):
 
 
 @runtime_checkable
+class ReadsThePast(Protocol):
+    """An engine of several machines, of which any one can tell what was, without the others.
+
+    For what only vanishes: who finds in a state of the past that nothing is in his way, knows it of
+    the present, too, and has not waited for a majority.
+    """
+
+    async def scan_at(
+        self, revision: int, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+    ) -> Snapshot:
+        """Return a page as ``Store.scan`` does, of what was at a revision that this client saw.
+
+        Of a later one, as the snapshot says, if that is not to be had any more, or not at once.
+        """
+        ...
+
+
+@runtime_checkable
 class RenewsFromThreads(Protocol):
     """An engine whose leases can be renewed while the event loop is busy with something else."""
 

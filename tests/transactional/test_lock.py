@@ -566,7 +566,7 @@ class Mute(Halting):
         return call
 
 
-@pytest.mark.parametrize("dead", ["lease", "commit", "revoke scan", "lease revoke commit scan"])
+@pytest.mark.parametrize("dead", ["lease", "commit", "revoke scan scan_at", "lease revoke commit"])
 async def test_a_store_that_does_not_answer_does_not_stretch_the_wait(
     store: t.Store, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

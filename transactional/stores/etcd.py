@@ -156,6 +156,8 @@ RECONNECT_S: Final = 30.0
 """How long a watch tries to connect anew before it raises UnavailableError."""
 WATCHES_MAX: Final = 4096
 """Most watches of one client."""
+FOLLOWS_MAX: Final = 20
+"""How often a member that is behind a revision is asked for it, so long as it does not follow."""
 ROUNDS_MAX: Final = 1000
 """How often a commit is built anew because the clock had moved."""
 
@@ -303,6 +305,10 @@ class _Stream:
 
 class _Compacted(Exception):  # noqa: N818 handled here
     """etcd has forgotten the revision."""
+
+
+class _BehindError(UnavailableError):
+    """The member that was asked has not come so far."""
 
 
 class _CompactedTo(Exception):  # noqa: N818 handled here
@@ -514,13 +520,15 @@ class EtcdStore:
         self._saw_clock(e.kvs(found[count]))
         return int(answer["header"]["revision"]), found[:count]
 
-    async def _at(self, revision: int, operation: Callable[..., str]) -> Document:
+    async def _at(
+        self, revision: int, operation: Callable[..., str], *, attempts: int = FOLLOWS_MAX
+    ) -> Document:
         """Read what was there at a revision that is no later than what this client saw.
 
         What was is the same at every member that has come so far: none asks the others.
         """
         txn = e.Txn(success=[operation(revision=revision, serializable=True)])
-        for _ in range(20):
+        for left in reversed(range(attempts)):
             try:
                 sent = self._send("/kv/txn", txn.body(), repeatable=True, fresh=False)
                 return e.parts(await sent)[0]
@@ -529,8 +537,9 @@ class EtcdStore:
                     raise _Compacted from error
                 if "future" not in error.words:
                     raise _of_read(error) from error
-            await asyncio.sleep(RECONNECT_PAUSE_S)  # a member that is a little behind
-        raise UnavailableError(f"no member knows revision {revision}")
+            if left:
+                await asyncio.sleep(RECONNECT_PAUSE_S)  # a member that is a little behind
+        raise _BehindError(f"no member knows revision {revision}")
 
     async def _deliver(self, calls: list[Call[str]]) -> None:
         """Read for several callers in one transaction."""
@@ -605,7 +614,19 @@ class EtcdStore:
             except _Compacted:
                 continue  # between two parts of a page: it is read anew
 
-    async def _scan(self, prefix: str, after: str | None, limit: int) -> Snapshot:
+    async def scan_at(
+        self, revision: int, prefix: str, *, after: str | None = None, limit: int = SCAN_KEYS_MAX
+    ) -> Snapshot:
+        """Return keys as they were at a revision, as one member knows them; see `ReadsThePast`."""
+        rules.check_scan(prefix, after, limit)
+        try:
+            return await self._scan(prefix, after, limit, revision)
+        except (_Compacted, _BehindError):
+            return await self.scan(prefix, after=after, limit=limit)
+
+    async def _scan(
+        self, prefix: str, after: str | None, limit: int, revision: int = 0
+    ) -> Snapshot:
         layout = self._layout
         start, end = layout.key(prefix), layout.end(prefix)
         if after is not None and after >= prefix:
@@ -613,11 +634,12 @@ class EtcdStore:
                 return Snapshot(await self._present(), {})
             start = layout.after(after)
         items: list[KeyValue] = []
-        size, ask, revision = 0, min(limit + 1, FIRST_PAGE), 0
+        size, ask = 0, min(limit + 1, FIRST_PAGE)
+        attempts = 1 if revision else FOLLOWS_MAX
         while True:
             operation = partial(e.get_range, start, end, limit=ask)
             if revision:
-                answer = await self._at(revision, operation)
+                answer = await self._at(revision, operation, attempts=attempts)
             else:
                 revision, answer = await self._one(operation())
             held, before = e.kvs(answer), len(items)

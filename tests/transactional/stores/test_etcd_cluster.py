@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -241,8 +241,9 @@ async def test_clients_get_on_though_the_rest_stays_broken(cluster: EtcdCluster)
             store = stores[number % 4]
             for step in range(2):
                 await insisting(partial(turn, store, number))
-                seen = await store.scan("wake/")
-                waiting = asyncio.create_task(wake(store, number, seen.revision))
+                seen = await insisting(partial(store.scan, "wake/"))
+                woken = partial(wake, store, number, seen.revision)
+                waiting = asyncio.create_task(insisting(woken))
                 key = f"wake/{number}"
                 await t.update(store, key, lambda _, step=step: b"%d" % step, retry=PATIENT)
                 await waiting
@@ -267,7 +268,7 @@ async def turn(store: EtcdStore, number: int) -> None:
         await t.update(store, "steps", plus_one, retry=PATIENT)
 
 
-async def insisting(act: Callable[[], Awaitable[None]]) -> None:
+async def insisting(act: Callable[[], Awaitable[Any]]) -> Any:
     """Try until it is done, as who is told that nothing was written, or not whether, may."""
     while True:
         try:
