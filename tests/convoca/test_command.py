@@ -25,7 +25,7 @@ from crdt import LWWRegister
 from replication import Agent
 from replication.cli import doctor
 from tests.convoca.test_join import until
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from transactional.server import Authority, Listen
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from replication import (
     WrongLoopError,
     WrongThreadError,
 )
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from transactional.server import Authority, Listen
 
 if TYPE_CHECKING:

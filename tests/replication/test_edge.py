@@ -11,7 +11,7 @@ import pytest
 
 from replication import Agent
 from replication.testing import equal
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from tests.replication.processes import ROOT
 from tests.scale import rounds, seeds
 

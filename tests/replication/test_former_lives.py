@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from tests.replication.processes import Worker, start, team
 from tests.scale import rounds, seeds
 

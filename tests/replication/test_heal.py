@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +19,7 @@ from replication import Agent, Config
 from replication.listener import close_listener
 from replication.testing.agents import equal
 from replication.transport.circuit import FAILURES_MAX
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -135,8 +135,8 @@ async def team(network: Network) -> AsyncIterator[list[Agent]]:
         stack.push_async_callback(network.close)
         agents = []
         for name in NAMES:
-            with socket.create_server(("127.0.0.1", 0)) as free:
-                port = network.ports[name] = free.getsockname()[1]
+            (port,) = free_ports(1)
+            network.ports[name] = port
             agent = Agent(
                 name,
                 listen=f"127.0.0.1:{port}",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from replication import BlockingAgent
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from tests.scale import rounds, seeds
 
 ROOT = Path(__file__).resolve().parents[2]

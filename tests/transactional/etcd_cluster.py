@@ -18,7 +18,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.transactional.servers import EtcdMember, free_ports, memory_directory, wait_until
+from tests.ports import free_ports
+from tests.transactional.servers import EtcdMember, memory_directory, wait_until
 from transactional.listener import close_listener
 
 if TYPE_CHECKING:

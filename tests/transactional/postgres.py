@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from tests.ports import free_ports
 from tests.transactional.servers import LIFE_S, missing, require
 
 PATIENCE_S = 60.0
@@ -41,12 +41,6 @@ def _programs() -> Path:
     except ModuleNotFoundError:
         missing("postgres", "asyncpg: not installed")
     return directory
-
-
-def free_port() -> int:
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return place.getsockname()[1]
 
 
 def _as_owner() -> dict[str, object]:
@@ -94,7 +88,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server and wait until it answers; the port stays over restarts."""
-        self.port = self.port or free_port()
+        self.port = self.port or free_ports(1)[0]
         settings = {
             "port": str(self.port),
             "listen_addresses": "127.0.0.1",

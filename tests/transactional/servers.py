@@ -8,13 +8,10 @@ does, that is a failure.  What was skipped is said once more at the end of the r
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,6 +23,7 @@ from shutil import which
 
 import pytest
 
+from tests.ports import free_ports
 from tests.scale import SOAK
 
 INSTALL = {
@@ -36,9 +34,6 @@ INSTALL = {
 """What brings the program of an engine on Debian."""
 LIFE_S = 6 * 3600 if SOAK else 1800
 """No server outlives this, whatever becomes of the process that started it."""
-
-PORTS = (12_000, 32_000)
-"""Linux gives connections ports from 32768 on."""
 
 GUARD = f'"$@" & read -t {LIFE_S} _; kill -9 $!'
 """Runs a program until what started it ends, however it ends: the pipe is closed then."""
@@ -63,22 +58,6 @@ def missing(engine: str, what: str) -> None:
     if required(engine):
         pytest.fail(f"{reason} (CONVOCA_REQUIRE names it)", pytrace=False)
     pytest.skip(reason)
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that were free just now, below those that connections are given.
-
-    A server that is killed and started again finds its port free then: no connection that was made
-    meanwhile has it as its own end.
-    """
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < number:
-            held = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                held.bind(("127.0.0.1", random.SystemRandom().randrange(*PORTS)))
-                found.append(held.getsockname()[1])
-        return found
 
 
 # --- etcd ----------------------------------------------------------------------------------------

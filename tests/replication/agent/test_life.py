@@ -26,7 +26,7 @@ from replication import (
 )
 from replication.journal.memory import MemoryJournal
 from replication.testing import local_agents
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 
 
 class SlowJournal(MemoryJournal):

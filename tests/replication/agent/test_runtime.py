@@ -24,7 +24,7 @@ from replication.journal import look
 from replication.journal.memory import MemoryJournal
 from replication.transport.http import MEDIA_TYPE
 from replication.transport.memory import Switchboard
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from replication.journal.base import Recovered

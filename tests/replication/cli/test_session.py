@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 LINE = re.compile(r"^terminal-(\d)\$ (.*)$")

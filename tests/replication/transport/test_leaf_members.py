@@ -10,7 +10,7 @@ from replication.protocol.keyring import Keyring
 from replication.protocol.messages import Digest, Leave, MemberClaim, Message, Status, Sync, Tier
 from replication.protocol.wire import Wire
 from replication.transport.http import UNAUTHENTICATED
-from tests.replication.ports import free_ports
+from tests.ports import free_ports
 from tests.replication.stranger import BOOTS, challenge_of, posted
 
 SECRET = "the secret of the cluster"

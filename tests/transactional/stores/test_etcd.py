@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import transactional as t
+from tests.ports import free_ports
 from tests.transactional.engines import EtcdEngine
 from tests.transactional.servers import (
     EtcdMember,
     etcd_url,
-    free_ports,
     memory_directory,
     wait_until,
 )

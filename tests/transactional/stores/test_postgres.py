@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import transactional as t
+from tests.ports import free_ports
 from tests.scale import rounds
 from tests.transactional import postgres
 from tests.transactional.authority import AuthorityProcess
 from tests.transactional.engines import PostgresEngine
-from tests.transactional.postgres import Cluster, _as_owner, free_port
+from tests.transactional.postgres import Cluster, _as_owner
 from tests.transactional.servers import require
 from transactional.__main__ import main as command
 from transactional.stores import feed as feeds
@@ -715,7 +716,7 @@ async def test_behind_a_transaction_pooler_everything_works(engine: PostgresEngi
     (program,) = require("pgbouncer", which("pgbouncer") or "/usr/sbin/pgbouncer")
     direct = await engine.client()
     host, _, rest = engine.url.removeprefix("postgresql://convoca@").partition(":")
-    port = free_port()
+    (port,) = free_ports(1)
     directory = Path(tempfile.mkdtemp())  # not pytest's, which only its owner may enter
     directory.chmod(0o755)
     settings = directory / "pgbouncer.ini"
