@@ -16,6 +16,9 @@ SOAK = os.environ.get("CONVOCA_SOAK") == "1"
 BRIEF = os.environ.get("CONVOCA_BRIEF") == "1"
 """A third of each sample: for an interpreter that is tried for what it has, and is slow
 (`make check-newest`). What a random test finds it finds elsewhere."""
+DAY = int(os.environ.setdefault("CONVOCA_DAY", str(datetime.now(UTC).toordinal())))
+"""Of the whole run, and of every process of it: a run goes on past midnight, and workers whose
+tests had other names would collect different ones."""
 
 
 def rounds(full: int, sample: int | None = None) -> int:
@@ -34,6 +37,5 @@ def rounds(full: int, sample: int | None = None) -> int:
 def seeds(count: int) -> list[int]:
     """`count` seeds: CONVOCA_SEED if given, then today's, then fixed ones."""
     given = os.environ.get("CONVOCA_SEED")
-    today = datetime.now(UTC).toordinal() * 1_000_003
     lead = [int(given)] if given else []
-    return [*lead, today, *range(1, count)][:count]
+    return [*lead, DAY * 1_000_003, *range(1, count)][:count]

@@ -19,6 +19,7 @@ from demos.gossip.hands import step_of
 from demos.gossip.load import KEYS, Ledger
 from demos.gossip.screen import sparkline
 from demos.gossip.script import ScriptError, Step, names_of, read, rolled
+from tests.demos.test_teams import lives
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = names_of(5)
@@ -140,7 +141,7 @@ def test_a_demo_that_is_ended_leaves_no_process(how: signal.Signals) -> None:
             assert running.returncode == 5
             assert errors == "interrupted: every process was stopped\n"
         deadline = time.monotonic() + 30
-        while any(Path(f"/proc/{pid}").exists() for pid in nodes):
+        while any(map(lives, nodes)):
             assert time.monotonic() < deadline, "a node outlived its demo"
             time.sleep(0.05)
     finally:

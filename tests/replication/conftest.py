@@ -22,7 +22,7 @@ OPENSSL = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", 
 def until() -> Callable[..., Awaitable[None]]:
     """Waits for a condition of the outside, which has no event to wait for."""
 
-    async def until(condition, limit_s: float = 10) -> None:
+    async def until(condition, limit_s: float = 60) -> None:
         async with asyncio.timeout(limit_s):
             while not condition():  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.005)

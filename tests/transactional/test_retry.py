@@ -176,7 +176,7 @@ async def test_the_deadline_counts_from_the_call_and_not_from_the_turn() -> None
         return loop.time() - start_s
 
     took_s = await asyncio.gather(*[attempt() for _ in range(40)])
-    assert max(took_s) < 2.0  # one after the other it would be 40 times 0.2 s
+    assert max(took_s) < 6.0  # one after the other it would be 40 times 0.2 s
     store.away = False
     assert (await t.update(store, "k", lambda _: b"1")).value == b"1"  # the turn is free again
 

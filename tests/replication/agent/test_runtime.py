@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -86,15 +85,18 @@ async def test_a_fault_in_one_step_does_not_end_the_agent(monkeypatch, caplog, u
 
 
 class FailingJournal(MemoryJournal):
-    """A disk that can be told to fail, slowly enough that writes come in between."""
+    """A disk that can be told to fail, when writes came in between."""
 
     fails = False
-    failed = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
 
     def append(self, entry) -> None:
         if self.fails:
-            time.sleep(0.05)
-            self.failed += 1
+            self.begun.set()
+            assert self.go_on.wait(30)
             raise JournalFailedError("no space left on the disk of this test")
         super().append(entry)
 
@@ -114,8 +116,9 @@ async def test_writes_made_during_a_commit_that_fails_are_kept(until):
         await ada.replicated(ada.version(), 1, timeout_s=10)
         journal.fails = True
         names.add("first")
-        await asyncio.sleep(0.02)  # its commit is under way
+        await asyncio.to_thread(journal.begun.wait, 30)  # its commit is under way
         names.add("second")
+        journal.go_on.set()
         await until(lambda: ada.read_only)  # the disk's thread knows a moment earlier
         journal.fails = False
         await until(lambda: not ada.read_only)

@@ -158,26 +158,34 @@ async def test_what_is_no_wait_is_refused_at_once():
 # ------------------------------------------------------------------------------ asking
 
 
-async def test_everybody_has_said_so_within_a_moment_however_many_there_are():
+def test_everybody_has_said_so_within_a_moment_however_many_there_are():
     """Counterexample: twelve had it on disk after 50 ms, and the writer knew of nine after 5 s."""
-    names = [f"n{number}" for number in range(12)]
-    async with local_agents(*names) as team:
-        for number, agent in enumerate(team):
-            agent.counter("n").increment(1)
-            assert await agent.replicated(agent.version(), 11, timeout_s=5) == 11, number
+
+    async def story() -> None:
+        names = [f"n{number}" for number in range(12)]
+        async with local_agents(*names) as team:
+            for number, agent in enumerate(team):
+                agent.counter("n").increment(1)
+                assert await agent.replicated(agent.version(), 11, timeout_s=5) == 11, number
+
+    in_virtual_time(story())
 
 
-async def test_a_look_at_the_lag_makes_the_next_one_true():
+def test_a_look_at_the_lag_makes_the_next_one_true():
     """Counterexample: of what was everywhere, `lag()` showed the most as lacking for minutes."""
-    names = [f"n{number}" for number in range(10)]
-    async with local_agents(*names) as team:
-        ada = team["n0"]
-        ada.counter("n").increment(1)
-        await team.equal()
-        async with asyncio.timeout(5):
-            while any(ada.lag().values()):  # noqa: ASYNC110 - it is the looks that matter
-                await asyncio.sleep(0.06)
-        assert len(ada.lag()) == 9
+
+    async def story() -> None:
+        names = [f"n{number}" for number in range(10)]
+        async with local_agents(*names) as team:
+            ada = team["n0"]
+            ada.counter("n").increment(1)
+            await team.equal()
+            async with asyncio.timeout(5):
+                while any(ada.lag().values()):  # noqa: ASYNC110 - it is the looks that matter
+                    await asyncio.sleep(0.06)
+            assert len(ada.lag()) == 9
+
+    in_virtual_time(story())
 
 
 def test_convergence_is_measured_though_nobody_waits_for_it():
@@ -242,24 +250,28 @@ async def test_an_address_book_is_somebody_to_wait_for(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["cancelled", "timed out", "closed"])
-async def test_a_wait_that_ends_early_is_asked_for_no_longer(end):
+def test_a_wait_that_ends_early_is_asked_for_no_longer(end):
     """Whoever gives up, in whatever way, leaves nothing behind that goes on asking."""
-    async with local_agents("ada", "bob") as team:
-        ada, bob = team
-        bob.block("ada")
-        ada.counter("n").increment(1)
-        waits = ada._running().replica.waits
-        task = asyncio.create_task(
-            ada.stable(ada.version(), timeout_s=0.05 if end == "timed out" else None)
-        )
-        await asyncio.sleep(0.02)
-        assert waits.wake_s < math.inf
-        if end == "cancelled":
-            task.cancel()
-        if end == "closed":
-            await ada.close()
-        with pytest.raises((asyncio.CancelledError, NotYetError, ClosedError)):
-            await task
-        assert not waits._waits
-        assert waits.wake_s == math.inf
-        bob.unblock("ada")
+
+    async def story() -> None:
+        async with local_agents("ada", "bob") as team:
+            ada, bob = team
+            bob.block("ada")
+            ada.counter("n").increment(1)
+            waits = ada._running().replica.waits
+            task = asyncio.create_task(
+                ada.stable(ada.version(), timeout_s=0.05 if end == "timed out" else None)
+            )
+            await asyncio.sleep(0.02)
+            assert waits.wake_s < math.inf
+            if end == "cancelled":
+                task.cancel()
+            if end == "closed":
+                await ada.close()
+            with pytest.raises((asyncio.CancelledError, NotYetError, ClosedError)):
+                await task
+            assert not waits._waits
+            assert waits.wake_s == math.inf
+            bob.unblock("ada")
+
+    in_virtual_time(story())

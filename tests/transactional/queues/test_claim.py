@@ -126,7 +126,7 @@ async def test_one_who_waits_takes_over_from_one_who_died(engine: Engine) -> Non
     """Nobody sweeps: the end of the lease wakes him."""
     dead, queue = WorkQueue(await engine.client(), "q"), WorkQueue(await engine.client(), "q")
     await dead.put("j")
-    (job,) = await dead.claim("ann", lease_s=0.3)
+    (job,) = await dead.claim("ann", lease_s=1)
     for session in dead._sessions.values():
         session.abandon()  # as if its process were gone
     (again,) = await queue.claim("bob", lease_s=5, wait_s=20)
@@ -137,17 +137,17 @@ async def test_one_who_waits_takes_over_from_one_who_died(engine: Engine) -> Non
 
 
 async def test_a_handler_that_blocks_the_loop_keeps_its_job(engine: Engine) -> None:
-    """Renewed off the loop: three leases long nothing runs in it, and the claim holds."""
+    """Renewed off the loop: two leases long nothing runs in it, and the claim holds."""
     store = await engine.client()
     if not isinstance(store, t.RenewsFromThreads):
         pytest.skip("this engine lives in the loop that is blocked")
     queue = WorkQueue(store, "q")
     await queue.put("j")
-    (job,) = await queue.claim("ann", lease_s=0.4)
+    (job,) = await queue.claim("ann", lease_s=1)
     if engine.__class__.__name__ == "HTTPEngine":  # its authority lives in this loop, too
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.2)
     else:
-        time.sleep(1.2)  # noqa: ASYNC251 that is what is tried
+        time.sleep(2.2)  # noqa: ASYNC251 that is what is tried
     await job.done()
     await queue.close()
 
@@ -378,7 +378,7 @@ async def test_a_store_that_hangs_does_not_hide_that_the_lease_is_over() -> None
     store.renew_from_thread = fails  # type: ignore[attr-defined]
     queue = WorkQueue(store, "q")
     await queue.put("j")
-    (job,) = await queue.claim("ann", lease_s=0.2)
+    (job,) = await queue.claim("ann", lease_s=1)
     answers.clear()
     async with asyncio.timeout(10):
         await job.lost.wait()

@@ -55,7 +55,7 @@ async def worker(store, *sagas, **options):
 
 async def until(condition) -> None:
     """Wait for a condition, which may be awaitable."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = condition()
             if asyncio.iscoroutine(found):

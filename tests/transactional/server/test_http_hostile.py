@@ -185,7 +185,7 @@ async def test_bodies_that_never_come_do_not_hold_a_place(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Posts that announce a body and send none are told 408; the others get their turn."""
-    monkeypatch.setattr("transactional.server.server.BODY_S", 0.2)
+    monkeypatch.setattr("transactional.server.server.BODY_S", 2.0)
     monkeypatch.setattr("transactional.server.server.REQUESTS_MAX", 8)
     head = (
         b"POST /v1/commit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -394,7 +394,7 @@ async def test_strangers_wait_at_the_door_for_a_while_only(
     A client that was let in before goes on; afterwards the door is free again.
     """
     monkeypatch.setattr(door, "STRANGERS_PER_ADDRESS_MAX", 8)
-    monkeypatch.setattr(door, "HEADER_S", 1.0)
+    monkeypatch.setattr(door, "HEADER_S", 3.0)
     known = await HTTPStore.open(authority.url)
     waiting = [
         await _open(authority.port, b"GET /v1/status HTTP/1.1\r\nX-Slow: " if n % 2 else b"")
@@ -518,7 +518,7 @@ async def test_a_handshake_that_never_ends_holds_a_place_for_a_while_only(
 ) -> None:
     """Under TLS a connection is counted before its handshake, and cut when it takes too long."""
     monkeypatch.setattr(door, "STRANGERS_PER_ADDRESS_MAX", 4)
-    monkeypatch.setattr(door, "HEADER_S", 1.0)
+    monkeypatch.setattr(door, "HEADER_S", 3.0)
     make_certificate(tmp_path, "localhost")
     served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     served.load_cert_chain(tmp_path / "tls.pem", tmp_path / "tls.key")

@@ -38,7 +38,7 @@ async def served() -> AsyncIterator[tuple[Authority, HTTPStore, MemoryStore]]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 a condition of another task
             await asyncio.sleep(0.005)
 

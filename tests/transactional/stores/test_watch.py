@@ -71,7 +71,7 @@ async def test_a_watch_from_now_on_waits_for_the_next_commit(store: t.Store) -> 
 
 async def test_deletes_and_expiries_are_events_too(store: t.Store) -> None:
     """A watcher hears of a delete and of a lease that ran out, without anybody calling."""
-    lease = await store.lease(0.2)
+    lease = await store.lease(1)
     first = await store.commit([], [t.Put("a", b""), t.Put("b", b"", lease.id)])
     await store.commit([], [t.Delete("a")])
     events = store.watch("", after=first.revision)
