@@ -233,7 +233,10 @@ class AccessDeniedError(WrongRequestError):
     """The server of an engine does not let us in, or not do what is needed: nothing was written."""
 
     code = "access_denied"
-    hint = "check user, password and privileges; docs/scaling.md lists what each server must grant"
+    hint = (
+        "check user, password and privileges; docs/scaling.md and docs/etcd.md list what each"
+        " server must grant"
+    )
 
 
 class AnswerTooLargeError(WrongRequestError):
@@ -292,6 +295,22 @@ class CorruptStoreError(WrongRequestError):
 
     code = "corrupt"
     hint = "restore a backup; `python -m transactional verify FILE` says what is wrong"
+
+
+class NewerFormatError(CorruptStoreError):
+    """A later version of this library wrote the store: it was not read, and not changed."""
+
+    code = "newer_format"
+    hint = "use the version that wrote it, or a later one: `pip install -U convoca`"
+
+    def __init__(self, what: str, found: int, known: int) -> None:
+        super().__init__(f"{what} has format {found}; this program knows {known}")
+        self.found = found
+        self.known = known
+
+    def details(self) -> dict[str, str | int | float]:
+        """Return both formats."""
+        return {"found": self.found, "known": self.known}
 
 
 class DamagedRowError(CorruptStoreError):

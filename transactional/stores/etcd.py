@@ -63,9 +63,11 @@ from transactional.errors import (
     AnswerTooLargeError,
     ClockJumpedError,
     ConflictError,
+    CorruptStoreError,
     EpochMismatchError,
     InvalidRequestError,
     LeaseExpiredError,
+    NewerFormatError,
     OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
@@ -115,6 +117,8 @@ if TYPE_CHECKING:
     from transactional.stores.etcd_txn import Document
     from transactional.values import Compare, Write
 
+FORMAT: Final = 1
+"""Of what lies in etcd; see ``etcd_txn.py``."""
 ENTRY_BYTES: Final = 64
 """What an operation is taken to cost in a request beside its key and value."""
 READS_MAX: Final = 100
@@ -372,7 +376,8 @@ class EtcdStore:
 
         Raises:
             UnavailableError: no member answers, or there is no majority.
-            UnauthorizedError, ForbiddenError: etcd does not know the user, or lets him do nothing.
+            AccessDeniedError: etcd does not know the user, or does not let him do what is needed.
+            NewerFormatError: the store is of a later version of this library.
             WeakServerError: a member does not call fsync, and the URL does not name that.
             ClockJumpedError: the wall clock is 30 days from the store's time.
         """
@@ -401,7 +406,7 @@ class EtcdStore:
     async def _begin(self, *, accept_clock: bool) -> None:
         layout = self._layout
         wall_us = self._time.next_us(self._clock.wall_us(), self._clock.elapsed_s())
-        made = {"epoch": secrets.token_hex(4), "format": 1}
+        made = {"epoch": secrets.token_hex(4), "format": FORMAT}
         txn = e.Txn(
             [e.is_absent(layout.epoch)],
             [
@@ -416,8 +421,10 @@ class EtcdStore:
         answer = await self._ask(txn, repeatable=True)
         epoch, clock = (e.kvs(part)[0] for part in e.parts(answer)[-2:])
         doc = json.loads(b64decode(epoch["value"]))
-        if doc.get("format") != 1:
-            raise InvalidRequestError(f"{self._address.name!r} is of format {doc.get('format')}")
+        if (found := doc.get("format")) != FORMAT:
+            if isinstance(found, int) and found > FORMAT:
+                raise NewerFormatError(f"the store {self._address.name!r}", found, FORMAT)
+            raise CorruptStoreError(f"{self._address.name!r} is of format {found}")
         # A snapshot that is restored makes another cluster, and so another life of the store.
         self._epoch = f"{doc['epoch']}{int(self._cluster):x}"[:32]
         self._epoch_revision = int(epoch["create_revision"])

@@ -31,12 +31,11 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 
 from transactional.errors import (
-    ForbiddenError,
+    AccessDeniedError,
     InvalidRequestError,
     StoreClosedError,
     StoreFullError,
     TooManyRequestsError,
-    UnauthorizedError,
     UnavailableError,
 )
 
@@ -95,6 +94,10 @@ one is a member's that is told to end: its gateway has no connection left to sen
 _NO_TOKEN: Final = ("etcdserver: invalid auth token",)
 _GRPC_INVALID, _GRPC_FORBIDDEN, _GRPC_FULL = 3, 7, 8
 _GRPC_NOT_FOUND, _GRPC_PRECONDITION, _GRPC_RANGE, _GRPC_UNAUTHENTICATED = 5, 9, 11, 16
+
+
+class _NoToken(AccessDeniedError):  # noqa: N818
+    """etcd does not know the token (any more); a new one may be had for the password."""
 
 
 class _Unsent(Exception):  # noqa: N818
@@ -202,7 +205,7 @@ class Gateway:
                         raise
                     sent = True
                     reason = str(error)
-                except UnauthorizedError:
+                except _NoToken:
                     if renewed or self._user is None:
                         raise
                     renewed = True  # a token lives for minutes; the password for longer
@@ -268,19 +271,19 @@ class Gateway:
         said = str(error if isinstance(error, str) else doc.get("message", error))
         code = doc.get("code")
         if said.startswith(_NO_TOKEN) or code == _GRPC_UNAUTHENTICATED:
-            return UnauthorizedError(f"{where}: {said}")
+            return _NoToken(f"{where}: {said}")
         if said.startswith(_DEFINITE):
             return _Unsent(f"{where}: {said}")
         if "too many requests" in said:
             return TooManyRequestsError(f"{where}: {said}")
         if code == _GRPC_FORBIDDEN:
-            return ForbiddenError(f"{where}: {said}")
+            return AccessDeniedError(f"{where}: {said}")
         if "larger than max" in said:
             return Rejected(said, _GRPC_INVALID)
         if code == _GRPC_FULL or "space exceeded" in said:
             return StoreFullError(f"{where}: {said}")
         if "user name is empty" in said or "authentication failed" in said:
-            return UnauthorizedError(f"{where}: {said}")
+            return AccessDeniedError(f"{where}: {said}")
         if code in {_GRPC_NOT_FOUND, _GRPC_RANGE, _GRPC_INVALID, _GRPC_PRECONDITION}:
             return Rejected(said, int(str(code)))
         return Lost(f"{where}: {said}")
@@ -289,7 +292,7 @@ class Gateway:
         """Get a token for the user of the URL; nothing without one.
 
         Raises:
-            UnauthorizedError: etcd does not take the password.
+            AccessDeniedError: etcd does not take the password.
         """
         if self._user is None:
             return
@@ -299,7 +302,7 @@ class Gateway:
         try:
             doc = await self._ask_alone("/auth/authenticate", body)
         except Rejected as error:
-            raise UnauthorizedError(
+            raise AccessDeniedError(
                 f"etcd does not take the user {name!r}: {error.words}"
             ) from None
         self._token = str(doc.get("token", ""))
@@ -428,7 +431,7 @@ class Gateway:
 
 
 def _of_stream(error: Exception) -> TransactionalError:
-    if isinstance(error, UnauthorizedError | ForbiddenError | UnavailableError):
+    if isinstance(error, AccessDeniedError | UnavailableError):
         return error
     if isinstance(error, Rejected) and error.code == _GRPC_INVALID:
         return InvalidRequestError(error.words)

@@ -43,6 +43,7 @@ WEAK: Final = ("fsync",)
 """Settings of a server that are refused unless the URL's ``weak=`` names them."""
 FIXED: Final = {(3, 4): 42, (3, 5): 28, (3, 6): 9}
 """The first patch of each line whose linearizable reads are."""
+_OPTIONS: Final = ("ca", "cert", "key", "request_bytes_max", "request_s", "weak")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*")
 
 
@@ -108,9 +109,10 @@ class Address:
             raise InvalidRequestError(
                 f"{', '.join(beyond)}: the past is etcd's; see its compaction"
             )
+        retention = Retention().but(Retention.parse(options, besides=_OPTIONS))
         return cls(
             tuple(dict.fromkeys(urls)), name, (unquote(user), unquote(password)) if user else None,
-            tls, weak, request_s, bytes_max, Retention().but(Retention.parse(options)),
+            tls, weak, request_s, bytes_max, retention,
         )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ from transactional.errors import (
     EpochMismatchError,
     InvalidRequestError,
     LeaseExpiredError,
+    NewerFormatError,
     OperationIdReusedError,
     OpIdExpiredError,
     OpIdFencedError,
@@ -180,6 +181,8 @@ _OPTIONS: Final = (
 _SSLMODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, the lock was not to be had in time."""
+_TAKEN: Final = frozenset({"42P07", "42710", "42723"})
+"""There is a table, a type or a function of that name already."""
 _HEADS: Final = 7
 """Columns of a read that say what `meta` holds."""
 
@@ -227,7 +230,7 @@ class Address:
         for name in _OPTIONS:
             if name in options:
                 own[name] = options.pop(name)
-        limits = Retention.parse(options)
+        limits = Retention.parse(options, besides=_OPTIONS)
         Retention().but(limits)
         weak = frozenset(own.get("weak", "").split(",")) - {""}
         if unknown := weak - WEAK.keys():
@@ -480,10 +483,11 @@ _KINDS: Final[Mapping[str, type[UnavailableError | WrongRequestError]]] = {
     "58": StoreIOError,
     "XX001": CorruptStoreError,
     "XX002": CorruptStoreError,
-    "3F000": CorruptStoreError,  # the schema, a table or a function is gone
-    "42P01": CorruptStoreError,
-    "42883": CorruptStoreError,
+    "3F000": CorruptStoreError,  # the schema is gone...
     "42501": AccessDeniedError,
+    "42": CorruptStoreError,  # ...or a table or a function, or it is not as we made it
+    "XX": StoreIOError,  # an internal error
+    "0A": UnavailableError,  # not in this server's power
     "25": UnavailableError,  # read-only
     "40": UnavailableError,  # rolled back for the sake of another
     "53": UnavailableError,  # memory, connections
@@ -720,7 +724,8 @@ class PostgresStore:
             UnavailableError: no server takes writes now.
             AccessDeniedError: the server refuses us, or does not let us make the tables.
             WeakServerError: the server may lose what it acknowledges.
-            CorruptStoreError: the tables are of a later version of this library.
+            NewerFormatError: the tables are of a later version of this library.
+            CorruptStoreError: they are not as this library made them.
         """
         address = Address.parse(url, tls)
         hosts = _Hosts(address)
@@ -746,6 +751,8 @@ class PostgresStore:
         ((version, self._epoch),) = await self._query(
             self._writer, f"SELECT format, epoch FROM {sql.meta}"
         )
+        if version > schema.FORMAT:
+            raise NewerFormatError(f"schema {self._hosts.address.schema!r}", version, schema.FORMAT)
         if version != schema.FORMAT:
             raise CorruptStoreError(
                 f"the tables have format {version}; this program reads {schema.FORMAT}"
@@ -770,6 +777,11 @@ class PostgresStore:
                     await connection.execute(sql.functions)
         except asyncpg.PostgresError as error:
             self._writer.drop()
+            if (error.sqlstate or "") in _TAKEN:
+                raise InvalidRequestError(
+                    f"schema {self._hosts.address.schema!r} holds something else already:"
+                    f" {_words(error)}; name another one, ?schema=NAME"
+                ) from error
             if _is_definite(error):
                 raise _told(error) from error
             raise UnavailableError(f"PostgreSQL: {_words(error)}") from error

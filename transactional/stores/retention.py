@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 from transactional.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROW_BYTES: Final = 128
 """What a row of the history is taken to cost beside its value."""
@@ -66,19 +66,17 @@ class Retention:
         Raises:
             InvalidRequestError: a name is none of these, or a limit below what it may be.
         """
-        if unknown := limits.keys() - _LEAST.keys():
-            raise InvalidRequestError(
-                f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(_LEAST)}"
-            )
+        _refuse_unknown(limits)
         return replace(self, **limits)  # type: ignore[arg-type]  # checked just now, and there
 
     @staticmethod
-    def parse(options: Mapping[str, str]) -> dict[str, float]:
-        """Return the numbers of a URL's options, for ``but``.
+    def parse(options: Mapping[str, str], besides: Sequence[str] = ()) -> dict[str, float]:
+        """Return the numbers of a URL's options, for ``but``; ``besides``: what others there are.
 
         Raises:
-            InvalidRequestError: a value is no number.
+            InvalidRequestError: there is no such option, or a value is no number.
         """
+        _refuse_unknown(options, besides)
         given: dict[str, float] = {}
         for name, text in options.items():
             try:
@@ -87,6 +85,14 @@ class Retention:
                 # Not what was given instead: with the wrong scheme it is a token.
                 raise InvalidRequestError(f"the URL's option {name} is a number") from None
         return given
+
+
+def _refuse_unknown(options: Mapping[str, object], besides: Sequence[str] = ()) -> None:
+    if unknown := options.keys() - _LEAST.keys():
+        known = ", ".join(sorted({*_LEAST, *besides}))
+        raise InvalidRequestError(
+            f"{', '.join(sorted(unknown))}: no such option; there are {known}"
+        )
 
 
 _LEAST: Final = {

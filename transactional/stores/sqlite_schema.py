@@ -33,7 +33,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-from transactional.errors import CorruptStoreError, DamagedRowError
+from transactional.errors import CorruptStoreError, DamagedRowError, NewerFormatError
 from transactional.values import KeyValue
 
 if TYPE_CHECKING:
@@ -242,6 +242,8 @@ def is_new(connection: sqlite3.Connection) -> bool:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     version = version_of(connection)
     if application == APPLICATION_ID:
+        if version > FORMAT:
+            raise NewerFormatError("the file", version, FORMAT)
         if version not in {FORMAT, FORMAT_BEFORE}:
             raise CorruptStoreError(
                 f"the file has format {version}; this program reads {FORMAT},"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from base64 import b64decode, b64encode
@@ -182,6 +183,24 @@ async def test_a_url_that_cannot_be_meant_is_refused(url: str) -> None:
         await t.connect(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("etcd://h:1?colour=red", {"ca", "request_s", "weak", "op_id_retention_s"}),
+        ("postgresql://h/d?colour=red", {"schema", "sslmode", "weak", "history_bytes_max"}),
+        ("sqlite:/no/such/file?colour=red", {"history_bytes_max"}),
+    ],
+)
+async def test_who_gives_an_unknown_option_is_told_which_there_are(
+    url: str, named: set[str]
+) -> None:
+    """Those of the scheme, and not what was given for it, which may be a secret."""
+    with pytest.raises(t.InvalidRequestError, match="colour: no such option") as refused:
+        await t.connect(url)
+    assert named <= {*re.findall(r"\w+", str(refused.value))}
+    assert "red" not in re.findall(r"\w+", str(refused.value))
+
+
 def test_a_url_says_it_all() -> None:
     """Members, name, user, options; the password is in no repr."""
     found = Address.parse(
@@ -207,7 +226,7 @@ async def test_users_and_roles(member: EtcdMember) -> None:
     member.ask("/v3/auth/user/grant", {"user": "ann", "role": "team"})
     member.ask("/v3/auth/enable", {})
     for wrong in (url, f"ann:no@{url}", f"bob:pw@{url}"):
-        with pytest.raises(t.UnauthorizedError) as refused:
+        with pytest.raises(t.AccessDeniedError) as refused:
             await EtcdStore.open(f"etcd://{wrong}")
         assert "pw" not in str(refused.value)
     store = await EtcdStore.open(f"etcd://ann:pw@{url}")
@@ -220,7 +239,7 @@ async def test_users_and_roles(member: EtcdMember) -> None:
     await store.revoke(lease.id)
     assert await store.get("b") is None
     await store.close()
-    with pytest.raises(t.ForbiddenError):
+    with pytest.raises(t.AccessDeniedError):
         await EtcdStore.open(f"etcd://ann:pw@{url.replace('/own', '/other')}")
 
 
@@ -659,6 +678,19 @@ async def test_what_was_is_told_by_one_member_or_else_what_is(store: EtcdStore) 
     late = await store.scan_at(then.revision, "q/")
     assert [*late.items] == ["q/new"]
     assert late.revision >= last.revision
+
+
+async def test_a_store_of_a_later_version_is_not_opened(engine: EtcdEngine) -> None:
+    """Nor one whose format is no number; neither is changed."""
+    store = await engine.client()
+    place = store._layout.epoch
+    for found, error in ((2, t.NewerFormatError), ("x", t.CorruptStoreError)):
+        raw = json.dumps({"epoch": store.epoch[:8], "format": found}).encode()
+        await store._ask(Txn(success=[put(place, raw)]), repeatable=True)
+        with pytest.raises(error):
+            await engine.client()
+        _, answer = await store._one(get_range(place))
+        assert b64decode(kvs(answer)[0]["value"]) == raw
 
 
 async def test_another_cluster_under_the_same_address_is_another_life(member: EtcdMember) -> None:

@@ -137,6 +137,22 @@ async def test_a_wrong_user_is_denied(engine: PostgresEngine) -> None:
 # --- tables --------------------------------------------------------------------------------------
 
 
+async def test_a_schema_that_is_not_ours_is_left_alone(engine: PostgresEngine) -> None:
+    """Somebody else's, or changed behind our back: told as what it is, and as it was."""
+    store = await engine.client()
+    await store.commit([], [t.Put("a", b"")])
+    await sql(store, "ALTER TABLE keys RENAME COLUMN value TO what")
+    with pytest.raises(t.CorruptStoreError):
+        await store.get("a")
+    with pytest.raises(t.CorruptStoreError):
+        await store.commit([], [t.Put("a", b"")])
+    await sql(store, "DROP TABLE meta CASCADE")
+    before = await sql(store, "SELECT what FROM keys")
+    with pytest.raises(t.InvalidRequestError, match="holds something else already"):
+        await t.connect(engine.url)
+    assert await sql(store, "SELECT what FROM keys") == before
+
+
 async def test_eight_who_come_first_make_one_store(engine: PostgresEngine) -> None:
     """All at once on an empty database: the same life, and everybody's commits."""
     engine.url = await postgres.new_schema()
@@ -152,7 +168,7 @@ async def test_tables_of_a_later_version_are_refused(
     """By type, with the two numbers, and nothing is changed."""
     await store.commit([], [t.Put("a", b"1")])
     await sql(store, "UPDATE meta SET format = 2")
-    with pytest.raises(t.CorruptStoreError, match="format 2; this program reads 1"):
+    with pytest.raises(t.NewerFormatError, match="format 2; this program knows 1"):
         await engine.client()
     await sql(store, "UPDATE meta SET format = 1")
     assert (await (await engine.client()).get("a")).value == b"1"

@@ -191,6 +191,6 @@ async def test_a_format_yet_to_come_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version=4")
     content = path.read_bytes()
-    with pytest.raises(t.CorruptStoreError, match="reads 3, and converts 2"):
+    with pytest.raises(t.NewerFormatError, match="format 4; this program knows 3"):
         await SQLiteStore.open(path)
     assert path.read_bytes() == content
