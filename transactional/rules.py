@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from transactional.caller import Caller
+    from transactional.values import CommitRequest
 
 OP_ID_BYTES_MAX: Final = 256
 LEASE_TTL_S_MAX: Final = 86_400.0
@@ -409,6 +410,12 @@ def compared_keys(compares: Iterable[Compare]) -> tuple[str, ...]:
     """Return the keys whose current values a conflict over these compares reports."""
     named = (Revision, Exists, Absent, ValueIs)
     return tuple(dict.fromkeys(c.key for c in compares if isinstance(c, named)))
+
+
+def named_keys(asked: CommitRequest) -> list[str]:
+    """Return the single keys that a commit compares or writes, some of them twice."""
+    writes = [write.key for write in asked.writes if isinstance(write, Put | Delete)]
+    return [*compared_keys(asked.compares), *writes]
 
 
 def current_of(

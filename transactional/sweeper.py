@@ -11,8 +11,10 @@ when it was written, so no index of ages is needed and no write is added to any 
     cursor --> [ page of 256 keys ] --> old ones --> the recipe's judge --> removals, in one commit
                                                                             with the next cursor
 
-A page is read for every 64 keys that are made, so four are looked at for each one made; where one
-in four is old, as many go as come: what is left lying is at most a third of what is kept.
+A page is read for every 128 keys that are made, so two are looked at for each one made; where one
+in two is old, as many go as come: what is left lying is at most as much as what is kept.  To look
+at more keys for each that goes would leave less, and cost more: reading a key that stays is half
+the price of taking one away.
 The cursor lies in the store: processes that come and go continue each other's round.  Two at once
 do the same page twice, and the second one's removals meet no keys.
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
 RETENTION_S: Final = 7 * 86_400.0
 """How long ends and records are kept at least, and by default: as long as callers' own op_ids."""
-EVERY: Final = 64
+EVERY: Final = 128
 """One call in so many looks at a page."""
 PAGE_KEYS: Final = 256
 """How many keys a page has."""

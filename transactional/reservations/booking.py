@@ -335,6 +335,11 @@ def decode_made(value: bytes) -> tuple[str, list[Booking]]:
     return made["kind"], [_booking(record, "") for record in made["made"]]
 
 
+def named_in_made(value: bytes) -> list[tuple[str, str]]:
+    """The resources and ids of the bookings that a request first made; a part of `decode_made`."""
+    return [(record["resource"], record["id"]) for record in json.loads(value)["made"]]
+
+
 def encode_with_place(booking: Booking) -> bytes:
     """The record's bytes with the resource in them, for keys that do not say it."""
     return json.dumps(booking.to_json(), separators=(",", ":"), ensure_ascii=False).encode()
@@ -343,6 +348,11 @@ def encode_with_place(booking: Booking) -> bytes:
 def decode(entry: KeyValue, resource: str = "") -> Booking:
     """The booking in a key, at the key's revision; `resource` is what the key's name says."""
     return _decoded(entry.value, resource, entry.revision)
+
+
+def is_end(value: bytes) -> bool:
+    """Whether the record under `ended` says how it ended, and not where it was moved."""
+    return bool(json.loads(value)["state"] != BookingState.MOVED.value)
 
 
 def encode_rules(rules: Resource) -> bytes:

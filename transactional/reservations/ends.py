@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from transactional.clock import utc
-from transactional.reservations.booking import BookingState, decode, decode_made
+from transactional.reservations.booking import decode, decode_made, is_end, named_in_made
 from transactional.sweeper import PAGE_KEYS, Removal
 from transactional.values import Delete, Revision
 
@@ -40,38 +40,49 @@ class Ends:
         moves: list[tuple[KeyValue, Booking]] = []
         for entry in old:
             resource, what = self._layout.parts(entry.key)
-            booking = decode(entry, resource)
-            copies = self._layout.copies(booking)
-            if what == "ended" and booking.state is BookingState.MOVED:
-                moves.append((entry, booking))
-            elif what == "ended":
+            if what == "ended" and is_end(entry.value):
                 removals.append(_removal(entry, [entry.key]))
-            elif booking.lapsed(utc(before_us)) and entry.key == copies[0]:
-                removals.append(_removal(entry, copies))
-        there = await self._there(booking for _, booking in moves)
-        for entry, booking in moves:
+                continue
+            booking = decode(entry, resource)
+            if what == "ended":
+                moves.append((entry, booking))
+            elif booking.lapsed(utc(before_us)):
+                copies = self._layout.copies(booking)
+                if entry.key == copies[0]:
+                    removals.append(_removal(entry, copies))
+        targets = {entry.key: self._places(booking) for entry, booking in moves}
+        there = await self._there(key for places in targets.values() for key in places)
+        for entry, _ in moves:
             # In the same room the note of the move is itself under the name of the end.
-            if not there.intersection(self._places(booking)) - {entry.key}:
+            if there.isdisjoint(set(targets[entry.key]) - {entry.key}):
                 removals.append(_removal(entry, [entry.key]))
         return removals
 
     async def of_requests(self, old: Sequence[KeyValue], _before_us: int) -> list[Removal]:
         """Records of requests of which nothing is left."""
-        made = [(entry, decode_made(entry.value)[1]) for entry in old]
-        there = await self._there(booking for _, bookings in made for booking in bookings)
-        return [
-            _removal(entry, [entry.key])
-            for entry, bookings in made
-            if not any(there.intersection(self._places(booking)) for booking in bookings)
-        ]
+        # Most have an end, which will go first: that is seen by a name, and nothing more is parsed.
+        ends = {
+            entry.key: [self._layout.ended(*named) for named in named_in_made(entry.value)]
+            for entry in old
+        }
+        there = await self._there(key for keys in ends.values() for key in keys)
+        rest = [entry for entry in old if there.isdisjoint(ends[entry.key])]
+        places = {
+            entry.key: [key for one in decode_made(entry.value)[1] for key in self._places(one)]
+            for entry in rest
+        }
+        # Both places of each at one revision: it may have ended since.
+        there = await self._there(key for keys in places.values() for key in keys)
+        return [_removal(e, [e.key]) for e in rest if there.isdisjoint(places[e.key])]
 
     def _places(self, booking: Booking) -> tuple[str, str]:
         """Where it stands, or where its end or the note of its move does."""
         ended = self._layout.ended(booking.resource, booking.id)
         return self._layout.copies(booking)[0], ended
 
-    async def _there(self, bookings: Iterable[Booking]) -> set[str]:
-        keys = list(dict.fromkeys(key for booking in bookings for key in self._places(booking)))
+    async def _there(self, names: Iterable[str]) -> set[str]:
+        """Which of these keys there are."""
+        keys = list(dict.fromkeys(names))
         found: set[str] = set()
         for first in range(0, len(keys), PAGE_KEYS):
             found.update((await self._store.get_many(keys[first : first + PAGE_KEYS])).items)

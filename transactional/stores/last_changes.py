@@ -39,9 +39,14 @@ class LastChanges:
     def note(self, revision: int, keys: Iterable[str]) -> None:
         """Take in what a commit changed; commits come in their order."""
         revisions = self._revisions
+        innermost: set[str] = set()
         for key in keys:
             self._keys[key] = revision
             self._keys.move_to_end(key)
+            inner = key[: key.rfind("/") + 1]
+            if inner in innermost:  # a neighbour has told all of them
+                continue
+            innermost.add(inner)
             end = key.find("/") + 1
             while end:
                 folder = key[:end]

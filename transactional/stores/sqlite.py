@@ -172,6 +172,9 @@ _CheckedRow = tuple[int, str, bytes | None, int | None, str | None, str, int, in
 """A ``feed.Row`` and its checksum."""
 
 _KEY = f"SELECT {schema.KEY_COLUMNS} FROM keys "
+_SMALL_KEY = _KEY.replace(
+    " value,", f" CASE WHEN length(value) <= {REMEMBERED_BYTES} THEN value END,"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -973,8 +976,7 @@ class State:
             checked = [(*row, schema.row_checksum(*row)) for row in rows]
             latest = {row[1]: row for row in checked}
             old = _sum([self._in_file[key] for key in latest])
-            gone = [(key,) for key, row in latest.items() if row[2] is None]
-            self._db.executemany("DELETE FROM keys WHERE key = ?", gone)
+            _delete_keys(self._db, [key for key, row in latest.items() if row[2] is None])
             put = [row for row in latest.values() if row[2] is not None]
             _insert_rows(self._db, f"REPLACE INTO keys({schema.KEY_COLUMNS})", put)
             _insert_rows(self._db, f"INSERT INTO history({schema.KEY_COLUMNS})", checked)
@@ -1150,6 +1152,33 @@ class State:
             self._keys[key] = found
         return found
 
+    def _find_all(self, keys: Iterable[str]) -> None:
+        """Find those that are not known yet, with few statements; see `_insert_rows` for why.
+
+        Large values and damaged rows are left to `find`.
+        """
+        known, pending = self._keys, self._pending.keys
+        wanted = [key for key in dict.fromkeys(keys) if key not in known and key not in pending]
+        if len(wanted) < 2:
+            return
+        done = 0
+        for size in INSERT_ROWS:
+            while len(wanted) - done >= size:
+                some = wanted[done : done + size]
+                done += size
+                rows = self._db.execute(
+                    f"{_SMALL_KEY} WHERE key IN ({','.join('?' * size)})", some
+                ).fetchall()
+                there = {row[1]: row for row in rows}
+                for key in some:
+                    row = there.get(key)
+                    if row is None:
+                        known[key], self._in_file[key] = None, NOTHING
+                    elif row[2] is not None:
+                        with suppress(DamagedRowError):
+                            known[key] = found = schema.found_key(row)
+                            self._in_file[key] = (1, row[-1], len(found.value))
+
     def _look_up(self, key: str) -> None:
         """Note what the file has of a key that this group has not written yet."""
         item = self.find(key)  # if it is read from there, that notes it
@@ -1207,6 +1236,7 @@ class State:
             if record[0] != content:
                 raise OperationIdReusedError(op_id)
             return replace(_commit_of(record), replayed=True)
+        self._find_all(rules.named_keys(asked))
         failed = rules.failed_compares(self, asked.compares)
         if failed and not asked.otherwise:
             current = rules.current_of(self, asked.compares, caller)
@@ -1379,6 +1409,16 @@ def _insert_rows(
             row = "(" + ",".join("?" * len(rows[0])) + ")"
             flat = [cell for row in rows[done : done + size] for cell in row]
             connection.execute(f"{into} VALUES {','.join([row] * size)}", flat)
+            done += size
+
+
+def _delete_keys(connection: sqlite3.Connection, keys: Sequence[str]) -> None:
+    """Delete them, with as few statements as `_insert_rows` makes."""
+    done = 0
+    for size in INSERT_ROWS:
+        while len(keys) - done >= size:
+            some = keys[done : done + size]
+            connection.execute(f"DELETE FROM keys WHERE key IN ({','.join('?' * size)})", some)
             done += size
 
 

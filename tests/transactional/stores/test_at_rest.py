@@ -198,6 +198,11 @@ async def test_a_turned_bit_is_told_with_its_key(sound, tmp_path: Path) -> None:
         await store.commit([t.Exists("k/05")], [t.Put("other", b"")])
     with pytest.raises(t.DamagedRowError):
         await store.commit([], [t.DeletePrefix("k/0")])
+    before = await store.get("k/04")
+    with pytest.raises(t.DamagedRowError) as told:  # found together with its neighbours
+        await store.commit([], [t.Put(f"k/{n:02}", b"") for n in range(10)])
+    assert told.value.key == "k/05"
+    assert await store.get("k/04") == before
     assert (await store.get("k/04")) is not None  # the others are served
     await store.commit([], [t.Put("other", b"")])
     await store.close()

@@ -60,6 +60,36 @@ async def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> No
     assert sqlite_file.verify(path) == []
 
 
+async def test_the_keys_of_a_commit_are_found_and_deleted_together(tmp_path: Path) -> None:
+    """Small ones, large ones and some that are not there: few statements, and the right answer."""
+    path = tmp_path / "s.db"
+    store = await SQLiteStore.open(path)
+    sizes = [0, 1, 4096, 4097, 100_000]
+    names = [f"k/{n:02}" for n in range(60)]
+    values = {name: b"x" * sizes[n % 5] for n, name in enumerate(names) if n % 7}
+    made = await store.commit([], [t.Put(name, value) for name, value in values.items()])
+    await store.close()
+    store = await SQLiteStore.open(path)
+    large = sum(len(value) > 4096 for value in values.values())
+    said: list[str] = []
+    await store._writer.ask(lambda state: state._db.set_trace_callback(said.append))
+    compares = [t.Revision(name, made.revision if name in values else 0) for name in names]
+    gone = await store.commit(compares, [t.Delete(name) for name in names])
+    await store._writer.ask(lambda state: state._db.set_trace_callback(None))
+    asked = [line for line in said if " FROM keys WHERE key" in line]
+    assert len(asked) <= 2 * large + 2 * 4  # 60 are 32 + 16 + 8 + 4
+    assert (await store.scan("k/")).items == {}
+    events = store.watch("k/", after=made.revision)
+    event = await anext(events)
+    assert (event.revision, len(event.changes)) == (gone.revision, len(values))
+    await events.aclose()
+    with pytest.raises(t.ConflictError) as told:
+        await store.commit([t.Exists(names[1]), t.Absent(names[2])], [t.Put(names[3], b"")])
+    assert [compare.key for compare in told.value.failed] == [names[1]]
+    await store.close()
+    assert sqlite_file.verify(path) == []
+
+
 async def test_a_lease_of_an_embedded_store_ends_with_its_process(tmp_path: Path) -> None:
     """Who held it lived there; who waits for what it protected need not wait for its time."""
     path = tmp_path / "s.db"
