@@ -22,7 +22,11 @@ STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 # Where the random tests begin that ask Hypothesis: another seed each day, printed, to be given again.
 SEED   ?= $(shell date -u +%Y%m%d)
-PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED)
+# A test that hangs is one failure, with the lines where its threads stood, and not a lost run: its
+# worker ends, another one takes its place. A whole demo beside other work takes minutes.
+HANGS_AFTER_S ?= 600
+PYTEST = -m pytest -q -n $(WORKERS) --dist worksteal --hypothesis-seed=$(SEED) \
+  -o faulthandler_timeout=$(HANGS_AFTER_S) -o faulthandler_exit_on_timeout=true
 
 .PHONY: images setup demo demo-gossip demo-orders demo-rooms demo-teams test test-fast check bench soak docs format clean
 
@@ -69,6 +73,7 @@ test-fast: $(STAMP)
 images: $(STAMP)
 	@CONVOCA_IMAGES=1 CONVOCA_REQUIRE=chromium $(BIN)/python -m pytest -q tests/demos/test_gossip_page.py tests/demos/test_gossip_picture.py tests/convoca/test_page_browser.py -k 'diverge or counting or picture'
 
+soak: HANGS_AFTER_S = 0
 soak: $(STAMP)
 	@echo 'make $@ SEED=$(SEED)'
 	@CONVOCA_SOAK=1 $(BIN)/python $(PYTEST) $(ARGS)

@@ -187,10 +187,10 @@ async def _run_with_page(
             async with transactional.open(url) as store:
                 page = Page("gossip", replicas=shown, store=lambda: store, listen=options.ui)
                 async with page:
+                    loop.add_signal_handler(signal.SIGINT, shown.end)  # before it is promised
                     console.print(f"page: {page.url}", style="bold", markup=False, soft_wrap=True)
                     console.print("Ctrl-C ends the writing and closes with the checks")
                     console.file.flush()
-                    loop.add_signal_handler(signal.SIGINT, shown.end)
                     try:
                         outcome: Outcome = await while_open(cluster, story.play(script))
                     finally:

@@ -44,13 +44,21 @@ async def run_program(
         SystemExit: a signal told us to end; the program has ended.
     """
     grouped = hasattr(os, "killpg") and (stdin is not None or not os.isatty(0))
-    child = await asyncio.create_subprocess_exec(
-        *words, stdin=stdin, env=environment, process_group=0 if grouped else None
-    )
-    told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+    group: asyncio.Future[int] = loop.create_future()
+    # Before it begins: a signal that came right behind its start ended us alone.
+    heard = _listen(told, group if grouped else None)
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *words, stdin=stdin, env=environment, process_group=0 if grouped else None
+        )
+    except BaseException:
+        _restore(heard)
+        raise
+    group.set_result(child.pid)
     ended = asyncio.create_task(child.wait())
     gone = asyncio.create_task(lost.wait())
-    before = _listen(told, child.pid if grouped else 0)
     try:
         until: list[asyncio.Future[Any]] = [ended, gone, told]
         await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
@@ -62,7 +70,7 @@ async def run_program(
             if late:
                 _send(child, KILL, grouped=grouped)
             await ended
-        _restore(before)
+        _restore(heard)
     if told.done():
         raise SystemExit(128 + told.result())
     status = ended.result()
@@ -77,29 +85,35 @@ def _send(child: asyncio.subprocess.Process, number: signal.Signals, *, grouped:
             child.send_signal(number)
 
 
-def _listen(told: asyncio.Future[int], group: int) -> list[signal.Signals]:
-    """Hear of signals that end or stop us; which of them are heard now."""
+def _listen(told: asyncio.Future[int], group: asyncio.Future[int] | None) -> list[signal.Signals]:
+    """Hear of signals that end or stop us; which of them are heard now.
+
+    `group` is known once the program runs; None: it has none of its own.
+    """
     loop = asyncio.get_running_loop()
 
     def end(number: int) -> None:
         if not told.done():
             told.set_result(number)
 
-    def stop() -> None:
+    def stop(group: asyncio.Future[int]) -> None:
         """The terminal stops us alone, for the group is not ours: stop both, and go on together."""
+        if not group.done():  # it is about to begin
+            group.add_done_callback(stop)
+            return
         with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGSTOP)
+            os.killpg(group.result(), signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGCONT)
+            os.killpg(group.result(), signal.SIGCONT)
 
     heard: list[signal.Signals] = []
     with suppress(RuntimeError, ValueError):  # not in the main thread: nobody signals us there
         for number in ENDING:
             loop.add_signal_handler(number, end, int(number))
             heard.append(number)
-        if group:
-            loop.add_signal_handler(signal.SIGTSTP, stop)
+        if group is not None:
+            loop.add_signal_handler(signal.SIGTSTP, stop, group)
             heard.append(signal.SIGTSTP)
     return heard
 

@@ -163,6 +163,19 @@ def test_a_worker_that_is_told_to_end_ends_its_program(run, authority, tmp_path)
     assert [attempt["ended"] for attempt in shown["history"]] == ["released"]
 
 
+def test_a_worker_that_is_told_to_end_as_its_program_begins_ends_it(run, authority, tmp_path):
+    """Counterexample: it died of the signal, and the program worked on without a claim."""
+    run("put", "q", "a")
+    told = tmp_path / "pid"
+    words = [sys.executable, "-m", "transactional", "queue", "claim", run.name + "q"]
+    program = ["sh", "-c", f"kill -TERM $PPID; echo $$ > {told}; sleep 60"]
+    done = subprocess.run([*words, "--store", authority, "--", *program], check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    if told.exists():  # it may have been ended before it came to that
+        ended(wait_for(told))
+    assert run("show", "q", "a")[0]["state"] == "ready"
+
+
 def test_what_a_program_started_ends_with_it(run, authority, tmp_path):
     """A script that loses its job is ended, and so is what it waits for."""
     run("put", "q", "a")
