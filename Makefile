@@ -35,7 +35,7 @@ setup: $(STAMP)
 # What is installed is what the lock says, file by file, by hash. convoca itself comes from here, and
 # is built by the locked hatchling.
 $(STAMP): pyproject.toml requirements-dev.lock
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml requirements-dev.lock
 # The demo needs no development tools: core dependencies and the calendar extra only.
 DEMO_STAMP := $(VENV)/.installed-demo
 $(DEMO_STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@test -e $(STAMP) || $(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[calendar]'
 	@touch $@
 

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.ports import free_ports
-from tests.transactional.servers import LIFE_S, missing, require
+from tests.transactional.servers import LIFE_S, memory, missing, require
 
 PATIENCE_S = 60.0
 VERSIONS = Path("/usr/lib/postgresql")
@@ -166,9 +166,7 @@ def shared() -> str:
 
 def keep(session: int, ready: Path) -> None:
     """Hold a server for as long as the session lives."""
-    fast = Path("/dev/shm")  # noqa: S108 synced as anything else, and at once
-    base = fast if os.access(fast, os.W_OK) else Path(tempfile.gettempdir())
-    cluster = Cluster(base / f"convoca-postgres-{session}-{secrets.token_hex(4)}")
+    cluster = Cluster(memory() / f"convoca-postgres-{session}-{secrets.token_hex(4)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     try:
         cluster.make()

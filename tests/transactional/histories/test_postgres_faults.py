@@ -9,7 +9,6 @@ import random
 import secrets
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,10 +19,12 @@ from tests.transactional import postgres
 from tests.transactional.authority import Relay
 from tests.transactional.histories.fork_server import ForkServer
 from tests.transactional.histories.trouble import CLIENTS, Scene
+from tests.transactional.servers import memory
 from tests.transactional.workloads import WORKLOADS, anomaly
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.transactional.histories.trouble import Deed
 
@@ -38,7 +39,7 @@ OURS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'convoca'"
 @pytest.fixture
 async def cluster() -> AsyncIterator[postgres.Cluster]:
     """A server of the test's own, that may be ill-treated."""
-    directory = Path("/dev/shm") / f"convoca-faults-{secrets.token_hex(4)}"  # noqa: S108 synced at once
+    directory = memory() / f"convoca-faults-{secrets.token_hex(4)}"
     cluster = postgres.Cluster(directory)
     try:
         await asyncio.to_thread(cluster.make)

@@ -28,7 +28,7 @@ from tests.transactional import postgres
 from tests.transactional.authority import AuthorityProcess
 from tests.transactional.engines import PostgresEngine
 from tests.transactional.postgres import Cluster, _as_owner
-from tests.transactional.servers import require
+from tests.transactional.servers import memory, require
 from transactional.__main__ import main as command
 from transactional.stores import feed as feeds
 from transactional.values import READ_BYTES_MAX
@@ -645,7 +645,7 @@ async def test_an_authority_can_stand_before_it(engine: PostgresEngine) -> None:
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Cluster, Cluster]]:
     """A primary, and a standby that every commit waits for."""
-    directory = Path("/dev/shm") / f"convoca-pair-{secrets.token_hex(4)}"  # noqa: S108 synced at once
+    directory = memory() / f"convoca-pair-{secrets.token_hex(4)}"
     primary = Cluster(directory / "one", "synchronous_standby_names=*")
     standby = Cluster(directory / "two")
     directory.mkdir()
