@@ -25,7 +25,7 @@ def add_peer(sub: argparse.ArgumentParser) -> None:
 
 def add_team(sub: argparse.ArgumentParser) -> None:
     """Give a verb the option that says of which team."""
-    sub.add_argument("--team", help="whose members on this host are meant, if there are several")
+    sub.add_argument("--team", help="whose members here are meant, if there are several teams")
 
 
 def address_of(peer: str | None, team: str | None) -> str:

@@ -47,12 +47,17 @@ complete -c convoca -f -a '(__convoca_complete)'
 """,
 }
 
+EXAMPLE = """examples:
+  eval "$(convoca completion bash)"        in ~/.bashrc
+  eval "$(convoca completion zsh)"         in ~/.zshrc, after compinit
+  convoca completion fish | source         in config.fish"""
+
 
 def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add the verb; the one that shells call is in no list."""
     text = ROOMS["completion"][verb]
-    sub = verbs.add_parser(verb, help=text, description=text)
-    sub.add_argument("shell", choices=sorted(SCRIPTS))
+    sub = verbs.add_parser(verb, help=text, description=text, epilog=EXAMPLE)
+    sub.add_argument("shell", choices=sorted(SCRIPTS), help="whose script is printed")
 
 
 def main(top: argparse.ArgumentParser, words: Sequence[str]) -> int:

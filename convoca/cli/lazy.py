@@ -10,7 +10,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from convoca.cli.asked import add_peer, address_of
+from convoca.cli.asked import add_peer, add_team, address_of
 from convoca.cli.screen import printable
 from convoca.cli.verbs import ROOMS
 from crdt import ConvocaError
@@ -20,20 +20,27 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+EXAMPLES = {"cut": "bob --peer ann", "diff": "ann bob"}
+"""Where another example is plainer than that of `python -m replication`: members have names."""
+
 
 def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add one of them to the parser of the command."""
     shared = replication.shared_options()
     shared.set_defaults(run=run)
+    example = EXAMPLES.get(verb) or replication.EXAMPLES.get(verb, "")
     if verb == "doctor":
-        replication.add_doctor(verbs, shared, add_peer)
+        replication.add_doctor(verbs, shared, add_peer, example)
     elif verb == "journal":
         text = ROOMS["lazy"][verb]
         journal = verbs.add_parser(verb, help=text, description=text)
         below = journal.add_subparsers(dest="verb", required=True, metavar="VERB")
-        replication.add_verbs_of_files(below, shared)
+        of_files = replication.output_options()
+        of_files.set_defaults(run=run)
+        replication.add_verbs_of_files(below, of_files)
     else:
-        replication.add_verb(verb, verbs, shared, add_peer)
+        peer = add_team if verb == "diff" else add_peer
+        replication.add_verb(verb, verbs, shared, peer, example=example, whom="MEMBER")
 
 
 def main(top: argparse.ArgumentParser, words: Sequence[str]) -> int:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from convoca.cli.screen import json_line, to_the_end
+from convoca.cli.screen import Parser, to_the_end
 from convoca.cli.verbs import ROOM_OF, ROOMS, listing
 
 if TYPE_CHECKING:
@@ -39,47 +39,16 @@ environment:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """One that complains in the form that answers have."""
-
-    as_json: ClassVar[bool] = False
-    """Whether the words that are parsed ask for it: what cannot be parsed cannot say so."""
-    option_first: ClassVar[bool] = False
-    """Whether an option stands where a verb is looked for."""
-
-    def error(self, message: str) -> NoReturn:
-        if self.option_first:
-            message += "; options stand behind the verb: convoca VERB -o json"
-        if not self.as_json:
-            super().error(message)
-        doc = {
-            "message": message,
-            "code": "usage",
-            "state": "unchanged",
-            "hint": self.format_usage(),
-        }
-        self.exit(2, json_line(doc) + "\n")
-
-
-def _ask_for_json(words: Sequence[str]) -> bool:
-    return any(
-        word in {"-ojson", "--output=json"}
-        or (word in {"-o", "--output"} and words[at + 1 : at + 2] == ["json"])
-        for at, word in enumerate(words)
-    )
-
-
 def parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """The command line: whole, or with the arguments of the one verb that these words choose.
 
     (Before a verb stand options without a value.)
     """
-    top = _Parser(
+    top = Parser(
         prog="convoca",
         usage="convoca [-h] [--version] VERB ...",
         description=f"{DESCRIPTION}\n{listing()}",
         epilog=FIRST,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"convoca {_version()}")
     verbs = top.add_subparsers(
@@ -88,7 +57,6 @@ def parser(words: Sequence[str] | None = None) -> argparse.ArgumentParser:
         required=True,
         metavar="VERB",
         help=argparse.SUPPRESS,  # they are listed above
-        parser_class=_Parser,
     )
     chosen = _verb_of(words or ())
     for verb, room in ROOM_OF.items():
@@ -120,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _Parser.as_json = _ask_for_json(words)
-    _Parser.option_first = words[:1] != ["--"] and words[0].startswith("-") if words else False
+    Parser.heed(words)
     if words[:2] == ["complete", "--"]:  # a shell asks
         room, top = "completion", parser(words[2:])
     else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from convoca.cli.asked import add_peer, address_of, on_this_host
 from convoca.cli.lazy import main, show
+from convoca.cli.screen import EXAMPLE
 from convoca.cli.verbs import ROOMS
 from convoca.errors import NoMemberError, PartitionError
 from replication import cli as replication
@@ -34,7 +35,14 @@ GONE = {"dead", "left", "retired"}
 def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add one of them to the parser of the command."""
     shared, text = replication.shared_options(), ROOMS["partition"][verb]
-    sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
+    example = "ada,bob / cyd,dee" if verb == "partition" else ""
+    sub = verbs.add_parser(
+        verb,
+        parents=[shared],
+        help=text,
+        description=text,
+        epilog=f"{EXAMPLE}{example}",
+    )
     if verb == "partition":
         sub.add_argument(
             "parts", nargs="+", metavar="A,B / C,D", help="names, a / between two parts"
@@ -42,7 +50,10 @@ def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noq
         sub.set_defaults(run=partition)
     else:
         sub.add_argument(
-            "other", nargs="?", metavar="MEMBER", help="that --peer was told to cut off"
+            "other",
+            nargs="?",
+            metavar="MEMBER",
+            help="only that --peer cuts this one off; a name, id or address",
         )
         sub.set_defaults(run=heal)
     add_peer(sub)

@@ -5,6 +5,9 @@ a line break that forges a line, a tab that forges a column, or a mark that turn
 writing.  In everything that is printed or logged such a character stands as its escape (``\x1b``,
 ``\n``, ``\u202e``), and in JSON as JSON's own, which a reader of JSON turns back.
 
+What is wrong with a command line is told in the form that was asked for, as every error is
+(`Parser`).
+
 An output may be one that has no bytes for some characters (another locale than UTF-8): they stand
 as JSON writes them. It may be closed before all is said (``| head -1``), or full.
 
@@ -14,6 +17,7 @@ together.
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import contextlib
 import json
@@ -21,18 +25,69 @@ import os
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 _STEERING: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 """C0, DEL and C1, line and paragraph ends, marks of direction, and halves of characters."""
+EXAMPLE: Final = "example:\n  %(prog)s "
+"""How the help of a verb ends: words follow that can be typed."""
 CLOSED: Final = 141
 """The exit status of a command whose output was closed; a shell's for one that SIGPIPE ended."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One that keeps the lines of its texts, and complains in the form that answers have.
+
+    Whoever parses words with it shows them to `heed` first: words that make no sense as a whole
+    still say whether a program reads the complaint.
+    """
+
+    as_json: ClassVar[bool] = False
+    option_first: ClassVar[bool] = False
+    """Whether an option stands where a verb is looked for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*arguments, **options)
+
+    @classmethod
+    def heed(cls, words: Sequence[str]) -> None:
+        """Take note of the form in which these words ask for answers."""
+        cls.option_first = words[0].startswith("-") and words[0] != "--" if words else False
+        cls.as_json = any(
+            word in {"-ojson", "--output=json"}
+            or (word in {"-o", "--output"} and list(words[at + 1 : at + 2]) == ["json"])
+            for at, word in enumerate(words)
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and end with status 2."""
+        if self.option_first:
+            message += f"; options stand behind the verb: {self.prog} VERB -o json"
+        if not self.as_json:
+            super().error(message)
+        self.color = False  # from Python 3.14 on a terminal gets colours, and this is JSON
+        usage = " ".join(self.format_usage().split())
+        self.exit(2, json_line(complaint("usage", message, hint=usage)) + "\n")
+
+
+def complaint(
+    code: str, message: str, *, hint: str, state: str = "unchanged", details: Any = None
+) -> dict[str, Any]:
+    """Return an error as programs read it: the same fields, whatever went wrong."""
+    return {
+        "code": code,
+        "message": message,
+        "state": state,
+        "hint": hint,
+        "details": details or {},
+    }
 
 
 def printable(text: object) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convoca.cli.lazy import main
+from convoca.cli.screen import EXAMPLE
 from convoca.cli.verbs import ROOMS
 from convoca.joining import TEAM, join
-from replication.cli import secret_of, shared_options, shown, tls_of
+from replication.cli import running_options, secret_of, shown, tls_of
 from transactional.cli import token_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ __all__ = ["add_verb", "main"]
 
 def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noqa: ARG001
     """Add it to the parser of the command."""
-    shared, text = shared_options(), ROOMS["up"][verb]
-    sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
-    sub.add_argument("name", help="of the member")
-    sub.add_argument("--team", default=TEAM, help="who shares state with whom (%(default)s)")
+    text, example = ROOMS["up"][verb], f"{EXAMPLE}ann --journal ann.db --ui"
+    sub = verbs.add_parser(
+        verb, parents=[running_options()], help=text, description=text, epilog=example
+    )
+    sub.add_argument("name", metavar="NAME", help="of the member, one of its name in a team")
+    sub.add_argument(
+        "--team", default=TEAM, help="who shares state with whom (default: %(default)s)"
+    )
     sub.add_argument("--journal", type=Path, metavar="FILE", help="remembers what it knows")
     sub.add_argument(
         "--store",
@@ -39,9 +44,21 @@ def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noq
         metavar="URL",
         help="where the team decides (default: $CONVOCA_STORE)",
     )
-    sub.add_argument("--token-file", type=Path, help="for the store's authority ($CONVOCA_TOKEN)")
-    sub.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="(%(default)s)")
-    sub.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
+    sub.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="token for the store's authority (default: $CONVOCA_TOKEN)",
+    )
+    sub.add_argument(
+        "--listen",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="port 0 is a free one (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--address", default="", metavar="HOST:PORT", help="where peers reach it, if elsewhere"
+    )
     sub.add_argument(
         "--peer",
         action="append",
@@ -49,7 +66,12 @@ def add_verb(verb: str, verbs: Any, words: Sequence[str] | None) -> None:  # noq
         help="a member to join (default: $CONVOCA_PEERS, or the team on this host)",
     )
     sub.add_argument(
-        "--ui", nargs="?", const=True, default=False, metavar="HOST:PORT", help="serve its page"
+        "--ui",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="HOST:PORT",
+        help="serve its page, on a free port of this host if none is said",
     )
     sub.set_defaults(run=run)
 

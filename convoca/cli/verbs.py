@@ -7,24 +7,24 @@ verbs of the halves are for is said as the halves say it (`tests/convoca/test_co
 from __future__ import annotations
 
 ROOMS = {
-    "up": {"up": "a member of a team, until it is stopped"},
+    "up": {"up": "run a member of a team until SIGTERM or Ctrl-C"},
     "lazy": {
-        "get": "show a document, or the names of all",
-        "set": "write a register",
+        "get": "show the value of a document, or the names of all",
+        "set": "write a register: whoever writes last wins",
         "add": "add an element to a set",
         "remove": "remove an element from a set",
-        "inc": "increment a counter",
-        "watch": "print changes of documents until interrupted",
+        "inc": "increment a counter, or decrement it by a negative number",
+        "watch": "print values as they change, until interrupted",
         "explain": "who wrote a document, when, and what lost",
-        "status": "one agent's view of the cluster",
-        "members": "who is in the cluster, and how far behind",
-        "stats": "the size of an agent's state and what it counted",
-        "cut": "cut an agent off from another one, both ways, until `heal`",
+        "status": "all that a member says of itself and of its team",
+        "members": "who is in the team, and how far behind",
+        "stats": "the size of a member's state, and what it counted",
+        "cut": "cut a member off from another one, both ways, until `heal`",
         "retire": "declare a member gone for good",
         "skip": "give up the event before which an origin stands in quarantine, everywhere",
-        "diff": "compare the states of two agents",
-        "doctor": "does it add up?",
-        "journal": "copies of a member's journal",
+        "diff": "compare the states of two members",
+        "doctor": "look for what is wrong with a member and all that it knows, or with a journal",
+        "journal": "copy a member's journal, or put a copy in its place",
     },
     "partition": {
         "partition": "cut a team into parts",
@@ -41,7 +41,7 @@ ROOMS = {
         "store": "look into a store by hand, copy and check its file",
     },
     "demo": {"demo": "run a demo, from a checkout"},
-    "completion": {"completion": "completion of words for a shell"},
+    "completion": {"completion": "print the script by which a shell completes these words"},
 }
 """Room of this wing -> its verbs, as help lists them."""
 HEADINGS = {

@@ -37,23 +37,28 @@ if TYPE_CHECKING:
         add_verbs_of_files,
         complain,
         main,
+        output_options,
         run,
+        running_options,
         shared_options,
         shown,
     )
     from replication.cli.commands import client_of, secret_of, tls_of
-    from replication.cli.verbs import ASKING, DOCTOR
+    from replication.cli.verbs import ASKING, DOCTOR, EXAMPLES
 
 ROOMS = {
     "ASKING": "verbs",
     "DOCTOR": "verbs",
+    "EXAMPLES": "verbs",
     "add_doctor": "command_line",
     "add_verb": "command_line",
     "add_verbs_of_files": "command_line",
     "client_of": "commands",
     "complain": "command_line",
     "main": "command_line",
+    "output_options": "command_line",
     "run": "command_line",
+    "running_options": "command_line",
     "secret_of": "commands",
     "shared_options": "command_line",
     "shown": "command_line",
@@ -63,13 +68,16 @@ ROOMS = {
 __all__ = [
     "ASKING",
     "DOCTOR",
+    "EXAMPLES",
     "add_doctor",
     "add_verb",
     "add_verbs_of_files",
     "client_of",
     "complain",
     "main",
+    "output_options",
     "run",
+    "running_options",
     "secret_of",
     "shared_options",
     "shown",

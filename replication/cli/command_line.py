@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from replication.cli.screen import json_line, printable, to_the_end
-from replication.cli.verbs import ASKING, DOCTOR, OF_FILES, UP
+from replication.cli.screen import EXAMPLE, Parser, complaint, json_line, printable, to_the_end
+from replication.cli.verbs import ASKING, DOCTOR, EXAMPLES, OF_FILES, UP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,19 +23,28 @@ WAIT_S_MAX: Final = 86_400.0
 ELSEWHERE = {"up": "running", "doctor": "doctor", "backup": "copies", "restore": "copies"}
 """Verbs that ask no agent, or more than one -> their room; all others are in `commands`."""
 WRITING = {"set", "add", "remove", "inc"}
+PEER: Final = "--peer 127.0.0.1:7001"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m replication", description=DESCRIPTION)
+    top = Parser(prog="python -m replication", description=DESCRIPTION)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     shared = shared_options()
-    _add_up(verbs.add_parser("up", parents=[shared], help=UP))
+    example = f"{EXAMPLE}ada --listen 127.0.0.1:7001 --journal ada.db"
+    running = [running_options()]
+    _add_up(verbs.add_parser("up", parents=running, help=UP, description=UP, epilog=example))
     for verb in ASKING:
-        add_verb(verb, verbs, shared, _add_peer)
-    add_verbs_of_files(verbs, shared)
-    add_doctor(verbs, shared, _add_doctors_peer)
+        words = EXAMPLES[verb] if verb == "diff" else f"{EXAMPLES[verb]} {PEER}".strip()
+        peer = _add_nobody if verb == "diff" else _add_peer
+        add_verb(verb, verbs, shared, peer, example=words)
+    add_verbs_of_files(verbs, output_options())
+    add_doctor(verbs, shared, _add_doctors_peer, PEER)
     return top
+
+
+def _add_nobody(_: argparse.ArgumentParser) -> None:
+    """Both are named already."""
 
 
 def _add_peer(sub: argparse.ArgumentParser) -> None:
@@ -49,28 +58,49 @@ def _add_peer(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def shared_options() -> argparse.ArgumentParser:
-    """The options that every verb has, as a parent of their parsers."""
-    shared = argparse.ArgumentParser(add_help=False)
+def output_options() -> Parser:
+    """The option that every verb has, as a parent of their parsers."""
+    shared = Parser(add_help=False)
     shared.set_defaults(answered=None)
+    shared.add_argument(
+        "-o",
+        "--output",
+        choices=["table", "json", "plain"],
+        default="table",
+        help="form of the answer and of errors: for people, programs, or shells (default: table)",
+    )
+    return shared
+
+
+def running_options() -> Parser:
+    """The options of who speaks with agents, as a parent of parsers."""
+    shared = Parser(add_help=False, parents=[output_options()])
     shared.add_argument(
         "--secret-file",
         type=Path,
+        metavar="FILE",
         default=os.environ.get("CONVOCA_SECRET_FILE") or None,
-        help="the cluster secret; on a second line the previous one"
+        help="the team's secret; on a second line the previous one"
         " (default: $CONVOCA_SECRET_FILE, or the secret itself in $CONVOCA_SECRET)",
     )
     shared.add_argument("--tls-cert", type=Path, metavar="PEM", help="this side's certificate")
     shared.add_argument("--tls-key", type=Path, metavar="PEM", help="its key, if not in there")
     shared.add_argument("--tls-ca", type=Path, metavar="PEM", help="whom to trust (mutual TLS)")
+    return shared
+
+
+def shared_options() -> Parser:
+    """The options of verbs that ask a running agent, as a parent of their parsers."""
+    shared = Parser(add_help=False, parents=[running_options()])
     shared.add_argument(
         "--insecure", action="store_true", help="let values and orders leave here without TLS"
     )
     shared.add_argument(
-        "--timeout", type=_seconds, default=10.0, metavar="S", help="for an answer (%(default)g s)"
-    )
-    shared.add_argument(
-        "-o", "--output", choices=["table", "json", "plain"], default="table", help="errors too"
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long an answer is waited for (default: %(default)g)",
     )
     return shared
 
@@ -80,51 +110,75 @@ def add_verb(
     verbs: Any,
     shared: argparse.ArgumentParser,
     add_peer: Callable[[argparse.ArgumentParser], None],
+    *,
+    example: str,
+    whom: str = "HOST:PORT",
 ) -> None:
-    """Add a verb that asks a running agent; `add_peer` lets it know which one."""
-    sub = verbs.add_parser(verb, parents=[shared], help=ASKING[verb], description=ASKING[verb])
+    """Add a verb that asks a running agent; `add_peer` lets it know which one.
+
+    `example` is what may stand behind it, and `whom` how an agent is named.
+    """
+    text = ASKING[verb]
+    sub = verbs.add_parser(
+        verb, parents=[shared], help=text, description=text, epilog=f"{EXAMPLE}{example}"
+    )
     if verb == "diff":
-        sub.add_argument("one", metavar="HOST:PORT")
-        sub.add_argument("other", metavar="HOST:PORT")
-        return
+        sub.add_argument("one", metavar=whom, help="one of the two")
+        sub.add_argument("other", metavar=whom, help="the other one")
     add_peer(sub)
     if verb == "get":
-        sub.add_argument("name", nargs="?")
+        sub.add_argument("name", nargs="?", metavar="NAME", help="of the document")
     elif verb == "watch":
-        sub.add_argument("name", nargs="?", default="", metavar="prefix")
+        help_ = "of the documents' names; none: all"
+        sub.add_argument("name", nargs="?", default="", metavar="PREFIX", help=help_)
     elif verb == "explain" or verb in WRITING:
-        sub.add_argument("name")
+        sub.add_argument("name", metavar="NAME", help="of the document")
     elif verb in {"cut", "heal", "retire"}:
-        sub.add_argument("other", metavar="member", help="a name, id or address")
+        sub.add_argument("other", metavar="MEMBER", help="a name, id or address")
     elif verb == "skip":
-        sub.add_argument("other", metavar="origin", help="as `status` shows it in quarantine")
+        sub.add_argument("other", metavar="ORIGIN", help="as `status` shows it in quarantine")
     if verb in WRITING:
         if verb == "inc":
-            sub.add_argument("value", nargs="?", default="1")
+            help_ = "a whole number (default: %(default)s)"
+            sub.add_argument("value", nargs="?", default="1", metavar="VALUE", help=help_)
         else:
-            sub.add_argument("value")
-        sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
-        sub.add_argument(
-            "--copies", type=int, default=0, metavar="N", help="wait until N others have it on disk"
-        )
+            sub.add_argument("value", metavar="VALUE", help="text, or JSON with --json")
+            sub.add_argument("--json", action="store_true", help="the value is JSON, not text")
+        help_ = "wait until N others have it on disk (default: %(default)s)"
+        sub.add_argument("--copies", type=int, default=0, metavar="N", help=help_)
 
 
 def add_verbs_of_files(verbs: Any, shared: argparse.ArgumentParser) -> None:
     """Add the verbs that work on files of agents that do not run."""
-    for (verb, text), source in zip(OF_FILES.items(), ("journal", "backup"), strict=True):
-        sub = verbs.add_parser(verb, parents=[shared], help=text, description=text)
-        sub.add_argument(source, type=Path)
-        sub.add_argument("target", type=Path)
+    places = {
+        "backup": (("journal", "of an agent that does not run"), ("target", "the new file")),
+        "restore": (("backup", "as `backup` made it"), ("target", "where a start looks for it")),
+    }
+    for verb, text in OF_FILES.items():
+        sub = verbs.add_parser(
+            verb,
+            parents=[shared],
+            help=text,
+            description=text,
+            epilog=f"{EXAMPLE}{EXAMPLES[verb]}",
+        )
+        for name, what in places[verb]:
+            sub.add_argument(name, type=Path, metavar=name.upper(), help=what)
 
 
 def add_doctor(
     verbs: Any,
     shared: argparse.ArgumentParser,
     add_peer: Callable[[argparse.ArgumentParser], None],
+    example: str,
 ) -> None:
     """Add the verb that asks an agent and all that it knows, or a file."""
-    doctor = verbs.add_parser("doctor", parents=[shared], help=DOCTOR, description=DOCTOR)
-    doctor.add_argument("journal", type=Path, nargs="?", help="of an agent that does not run")
+    doctor = verbs.add_parser(
+        "doctor", parents=[shared], help=DOCTOR, description=DOCTOR, epilog=f"{EXAMPLE}{example}"
+    )
+    doctor.add_argument(
+        "journal", type=Path, nargs="?", metavar="JOURNAL", help="of an agent that does not run"
+    )
     add_peer(doctor)
 
 
@@ -144,18 +198,38 @@ def _seconds(text: str) -> float:
 
 
 def _add_up(up: argparse.ArgumentParser) -> None:
-    up.add_argument("name")
-    up.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    up.add_argument("--address", default="", metavar="HOST:PORT", help="where peers reach it")
-    up.add_argument("--peer", action="append", default=[], metavar="HOST:PORT")
+    up.add_argument("name", metavar="NAME", help="of the agent; with its life its id")
+    up.add_argument(
+        "--listen",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="port 0 is a free one (default: %(default)s)",
+    )
+    up.add_argument(
+        "--address", default="", metavar="HOST:PORT", help="where peers reach it, if elsewhere"
+    )
+    up.add_argument(
+        "--peer", action="append", default=[], metavar="HOST:PORT", help="an agent to join"
+    )
     up.add_argument(
         "--hub", action="append", default=[], metavar="HOST:PORT", help="keep a WebSocket to it"
     )
-    up.add_argument("--journal", type=Path)
-    up.add_argument("--cluster", default="convoca")
-    up.add_argument("--namespace", default="default")
-    up.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
-    up.add_argument("--log-format", choices=["text", "json"], default="text")
+    up.add_argument("--journal", type=Path, metavar="FILE", help="remembers what it knows")
+    up.add_argument(
+        "--cluster", default="convoca", help="who shares state with whom (default: %(default)s)"
+    )
+    up.add_argument(
+        "--namespace", default="default", help="of documents in it (default: %(default)s)"
+    )
+    up.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="warning",
+        help="the least that is logged, to stderr (default: %(default)s)",
+    )
+    up.add_argument(
+        "--log-format", choices=["text", "json"], default="text", help="(default: %(default)s)"
+    )
 
 
 def shown(answer: object, output: str) -> str:
@@ -199,15 +273,15 @@ def complain(error: ConvocaError | OSError, output: str) -> int:
 
     if isinstance(error, BrokenPipeError):
         raise error  # nobody is left to complain to
-    doc: dict[str, Any] = {"code": "os", "state": "unchanged", "hint": "check the path"}
+    code, state, hint = "os", "unchanged", "check the path, your rights, and what room is left"
     if isinstance(error, ConvocaError):
-        doc = {"code": error.code, "state": error.state, "hint": error.hint}
+        code, state, hint = error.code, error.state, error.hint
+    details = {}
     if isinstance(error, NotYetError):
-        facts = ("reached", "wanted", "in_memory")
-        doc["details"] = {fact: getattr(error, fact) for fact in facts}
-    words = f"error: {printable(error)} (hint: {printable(doc['hint'])})"
+        details = {fact: getattr(error, fact) for fact in ("reached", "wanted", "in_memory")}
+    words = f"error: {printable(error)} (hint: {printable(hint)})"
     if output == "json":
-        words = json_line({"message": str(error), **doc})
+        words = json_line(complaint(code, str(error), hint=hint, state=state, details=details))
     print(words, file=sys.stderr)  # noqa: T201 - a command line prints
     return error.exit_status if isinstance(error, ConvocaError) else 1
 
@@ -218,7 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    Parser.heed(words)
+    options = parser().parse_args(words)
     import asyncio  # noqa: PLC0415 - help and usage need none of these
 
     from crdt import ConvocaError  # noqa: PLC0415

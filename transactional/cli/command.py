@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from transactional.cli.screen import json_line, note_readers, printable
+from transactional.cli.screen import EXAMPLE, complaint, json_line, note_readers, printable
 from transactional.clock import as_utc
 from transactional.errors import (
     InvalidRequestError,
@@ -64,7 +64,10 @@ def add_store(sub: argparse.ArgumentParser) -> None:
         f" (default: $CONVOCA_STORE, or {DEFAULT_STORE})",
     )
     sub.add_argument(
-        "--token-file", type=Path, help="token for the authority (default: $CONVOCA_TOKEN)"
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="token for the authority (default: $CONVOCA_TOKEN)",
     )
     add_output(sub)
 
@@ -72,15 +75,23 @@ def add_store(sub: argparse.ArgumentParser) -> None:
 def add_output(sub: argparse.ArgumentParser) -> None:
     """Give a command the option that says in which form it prints, errors too."""
     sub.add_argument(
-        "-o", "--output", choices=("table", "json", "plain"), default="table", help="form of output"
+        "-o",
+        "--output",
+        choices=("table", "json", "plain"),
+        default="table",
+        help="form of the answer and of errors: for people, programs, or shells (default: table)",
     )
 
 
 def verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, run: Verb
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    text: str,
+    run: Verb,
+    example: str,
 ) -> argparse.ArgumentParser:
     """Add a verb that every store option fits; `run_verb` is the command's coroutine then."""
-    sub = verbs.add_parser(name, help=text, description=text)
+    sub = verbs.add_parser(name, help=text, description=text, epilog=f"{EXAMPLE}{example}")
     sub.set_defaults(verb=run)
     add_store(sub)
     return sub
@@ -244,23 +255,18 @@ def value_argument(given: str) -> bytes:
 
 
 def complain(error: TransactionalError | OSError, *, output: str = "table") -> int:
-    """Print an error as one line, as JSON if results are; return the exit status.
-
-    The JSON has the fields of an error of the HTTP authority (docs/http-api.md).
-    """
+    """Print an error as one line, as JSON if results are; return the exit status."""
     if isinstance(error, BrokenPipeError):
         raise error  # nobody is left to complain to
-    hint = "check the file, the address and your rights"
+    code, state, hint = "os", "unchanged", "check the path, your rights, and what room is left"
+    details: object = {}
     if isinstance(error, TransactionalError):
-        hint = error.hint
+        code, state, hint = error.code, error.state, error.hint
+        details = dump_error(error)["details"]
     words = printable(" ".join(str(error).split()))
     if output == "json":
-        doc = (
-            {**dump_error(error), "state": error.state}
-            if isinstance(error, TransactionalError)
-            else {"code": "os", "message": words, "hint": hint, "applied": False, "details": {}}
-        )
-        sys.stderr.write(json_line({"state": "unchanged", **doc}) + "\n")
+        doc = complaint(code, words, hint=hint, state=state, details=details)
+        sys.stderr.write(json_line(doc) + "\n")
     else:
         sys.stderr.write(f"error: {words} (hint: {printable(hint)})\n")
     return error.exit_status if isinstance(error, TransactionalError) else 1

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from transactional.cli.commands import parsed_options, parser
-from transactional.cli.screen import to_the_end
+from transactional.cli.screen import Parser, to_the_end
 from transactional.errors import TransactionalError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
+    Parser.heed(words)
     options = parsed_options(parser(words), words)
     try:
         status: int | None = asyncio.run(options.run(options))

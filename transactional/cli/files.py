@@ -67,8 +67,8 @@ def _file(text: str, command: str) -> Path:
 
 
 def _backup_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", help="a database, in use or not")
-    sub.add_argument("copy", help="the new file; serve it to restore")
+    sub.add_argument("file", metavar="FILE", help="a database, in use or not")
+    sub.add_argument("copy", metavar="COPY", help="the new file; serve it to restore")
     cli.add_output(sub)
 
 
@@ -82,7 +82,11 @@ async def _backup(options: argparse.Namespace) -> None:
 
 
 def _verify_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", help="a database, in use or not, or the URL of a store on PostgreSQL")
+    sub.add_argument(
+        "file",
+        metavar="FILE",
+        help="a database, in use or not, or the URL of a store on PostgreSQL",
+    )
     cli.add_output(sub)
 
 
@@ -113,7 +117,7 @@ async def _verify_server(url: str) -> list[str]:
 
 
 def _stats_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", help="a database, in use or not")
+    sub.add_argument("file", metavar="FILE", help="a database, in use or not")
     cli.add_output(sub)
 
 

@@ -41,53 +41,128 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable
 
+    from transactional.queues import Depth
     from transactional.store import Store
 
 FAILED: Final = 100
 """The exit status of a program that says: no attempt can help."""
 AGAIN_S: Final = 1.0
 """How often the end of a job is told to a store that is out of reach, as long as it is ours."""
+PUT: Final = """tickets T-1 '{"title": "refund"}'"""
+"""Words of an example."""
 ROWS_AT_ONCE: Final = 1000
 """So many jobs are printed as they are read, in forms that need no common width."""
 
 
 def _queue_arguments(sub: argparse.ArgumentParser) -> None:
     verbs = sub.add_subparsers(required=True, metavar="VERB")
-    put = cli.verb(verbs, "put", "put a job; the same one again changes nothing", _put)
-    claim = cli.verb(verbs, "claim", "claim jobs, and perhaps run a program for each", _claim)
-    done = cli.verb(verbs, "done", "end a job that was claimed", _done)
-    fail = cli.verb(verbs, "fail", "park a job that was claimed: a person must look at it", _fail)
-    retry = cli.verb(verbs, "retry", "let a job that was claimed be tried again", _retry)
-    release = cli.verb(verbs, "release", "give a job back untried", _release)
-    note = cli.verb(verbs, "checkpoint", "write down how far a job has got", _checkpoint)
-    listing = cli.verb(verbs, "list", "the jobs in one state, or how many are in each", _list)
-    show = cli.verb(verbs, "show", "one job with its history", _show)
-    requeue = cli.verb(verbs, "requeue", "let a parked or cancelled job begin anew", _requeue)
-    skip = cli.verb(verbs, "skip", "say that a parked job is dealt with", _skip)
-    cancel = cli.verb(verbs, "cancel", "take a job out of the queue", _cancel)
-    rules = cli.verb(verbs, "rules", "show or change what all who use the queue agree on", _rules)
+    put = cli.verb(verbs, "put", "put a job; the same one again changes nothing", _put, PUT)
+    claim = cli.verb(
+        verbs,
+        "claim",
+        "claim jobs, and perhaps run a program for each",
+        _claim,
+        "tickets -- ./work.sh",
+    )
+    done = cli.verb(verbs, "done", "end a job that was claimed", _done, "tickets T-1 --claim CLAIM")
+    fail = cli.verb(
+        verbs,
+        "fail",
+        "park a job that was claimed: a person must look at it",
+        _fail,
+        'tickets T-1 "no such order" --claim CLAIM',
+    )
+    retry = cli.verb(
+        verbs,
+        "retry",
+        "let a job that was claimed be tried again",
+        _retry,
+        'tickets T-1 "mail is down" --in 60 --claim CLAIM',
+    )
+    release = cli.verb(
+        verbs, "release", "give a job back untried", _release, "tickets T-1 --claim CLAIM"
+    )
+    note = cli.verb(
+        verbs,
+        "checkpoint",
+        "write down how far a job has got",
+        _checkpoint,
+        """tickets T-1 '{"page": 3}' --claim CLAIM""",
+    )
+    listing = cli.verb(
+        verbs,
+        "list",
+        "the jobs in one state, or how many are in each (exact to 10,000)",
+        _list,
+        "tickets parked",
+    )
+    show = cli.verb(verbs, "show", "one job with its history", _show, "tickets T-1")
+    requeue = cli.verb(
+        verbs, "requeue", "let a parked or cancelled job begin anew", _requeue, "tickets T-1"
+    )
+    skip = cli.verb(verbs, "skip", "say that a parked job is dealt with", _skip, "tickets T-1")
+    cancel = cli.verb(verbs, "cancel", "take a job out of the queue", _cancel, "tickets T-1")
+    rules = cli.verb(
+        verbs,
+        "rules",
+        "show or change what all who use the queue agree on",
+        _rules,
+        "tickets --lane acme=1 --attempts 5",
+    )
     for verb in (
         *(put, claim, done, fail, retry, release, note),
         *(listing, show, requeue, skip, cancel, rules),
     ):
-        verb.add_argument("name", help="of the queue")
+        verb.add_argument("name", metavar="NAME", help="of the queue")
     for verb in (put, done, fail, retry, release, note, show, requeue, skip, cancel):
-        verb.add_argument("id", help="of the job")
-    put.add_argument("payload", nargs="?", default="null", help="JSON")
-    put.add_argument("--priority", type=int, default=0, help="the higher is first (default: 0)")
+        verb.add_argument("id", metavar="ID", help="of the job")
+    put.add_argument(
+        "payload", nargs="?", default="null", metavar="PAYLOAD", help="JSON (default: null)"
+    )
+    put.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="the higher is first (default: 0)"
+    )
     put.add_argument("--after", action="append", default=[], metavar="ID", help="wait for this job")
-    put.add_argument("--expected", action="store_true", help="--after may be put later")
-    put.add_argument("--not-before", metavar="TIME", help="ISO 8601 with an offset")
-    put.add_argument("--lane", help="how many of a lane run at once is in `rules`")
+    put.add_argument("--expected", action="store_true", help="what --after names may be put later")
+    put.add_argument(
+        "--not-before", metavar="TIME", help="when it is ready; ISO 8601 with an offset"
+    )
+    put.add_argument("--lane", help="of which only so many run at once as `rules` says")
     claim.usage = f"{claim.prog} NAME [OPTIONS] [-- PROGRAM ...]"
     claim.set_defaults(program=[])  # filled from what follows a `--`
-    claim.add_argument("--worker", default=f"pid-{os.getpid()}", help="who others are told has it")
-    claim.add_argument("--lease", type=float, default=300.0, metavar="SECONDS", help="of the claim")
-    claim.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for a job")
     claim.add_argument(
-        "--count", type=int, default=1, metavar="N", help="end after N jobs; 0: go on for ever"
+        "--worker",
+        default=f"pid-{os.getpid()}",
+        help="who others are told has it (default: this process)",
     )
-    claim.add_argument("--retry-in", type=float, default=0.0, metavar="SECONDS", help="after a try")
+    claim.add_argument(
+        "--lease",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long it is ours, unless renewed (default: %(default)g)",
+    )
+    claim.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="for a job (default: %(default)g)",
+    )
+    claim.add_argument(
+        "--count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="end after N jobs; 0: go on for ever (default: %(default)s)",
+    )
+    claim.add_argument(
+        "--retry-in",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="until a job whose program failed is tried again (default: %(default)g)",
+    )
     for verb in (done, fail, retry, release, note):
         verb.add_argument(
             "--claim",
@@ -96,13 +171,28 @@ def _queue_arguments(sub: argparse.ArgumentParser) -> None:
             help="as `claim` printed it (default: $CONVOCA_CLAIM)",
         )
     for verb in (done, skip):
-        verb.add_argument("--result", default="null", help="JSON")
+        verb.add_argument(
+            "--result", default="null", metavar="JSON", help="what came of it (default: null)"
+        )
     for verb in (fail, retry):
-        verb.add_argument("error", help="why")
-    retry.add_argument("--in", dest="in_s", type=float, default=0.0, metavar="SECONDS")
-    note.add_argument("value", help="JSON")
-    listing.add_argument("state", nargs="?", choices=[state.value for state in JobState])
-    cancel.add_argument("--reason", default="", help="others are told")
+        verb.add_argument("error", metavar="ERROR", help="why")
+    retry.add_argument(
+        "--in",
+        dest="in_s",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="until then (default: %(default)g)",
+    )
+    note.add_argument("value", metavar="VALUE", help="JSON; the next who claims it finds it")
+    listing.add_argument(
+        "state",
+        nargs="?",
+        metavar="STATE",
+        choices=[state.value for state in JobState],
+        help=", ".join(state.value for state in JobState),
+    )
+    cancel.add_argument("--reason", default="", metavar="TEXT", help="why: others are told")
     rules.add_argument("--lane", action="append", metavar="LANE=N", help="at most N at once; *=N")
     rules.add_argument("--attempts", type=int, metavar="N", help="parked after so many")
     rules.add_argument("--keep", type=float, metavar="SECONDS", help="how long ended ones are kept")
@@ -295,7 +385,7 @@ async def _list(options: argparse.Namespace) -> None:
         if options.state is None:
             depths = await queue.depths()
             rows: list[dict[str, cli.Cell]] = [
-                {"state": state.value, "jobs": depth.count, "more": depth.more}
+                {"state": state.value, **_depth(depth, options.output)}
                 for state, depth in depths.items()
             ]
         else:
@@ -306,6 +396,13 @@ async def _list(options: argparse.Namespace) -> None:
                     cli.show(options, rows)
                     rows = []
     cli.show(options, rows)
+
+
+def _depth(depth: Depth, output: str) -> dict[str, cli.Cell]:
+    """How many there are: for a program a number, and whether there are more than that."""
+    if output == "json":
+        return {"jobs": depth.count, "more": depth.more}
+    return {"jobs": str(depth)}
 
 
 async def _show(options: argparse.Namespace) -> None:

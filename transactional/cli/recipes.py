@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transactional.events import RecordedEvent
     from transactional.sagas import SagaRun
 
+APPEND: Final = """order/42 paid '{"amount": 12}' --expected 3"""
+ABANDON: Final = "order-42 --definition shop.sagas:ORDER"
+"""Words of examples."""
 
 # --- log ------------------------------------------------------------------------------------------
 
@@ -29,30 +32,71 @@ if TYPE_CHECKING:
 def _log_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--namespace", default="log", help="of the log (default: %(default)s)")
     verbs = sub.add_subparsers(required=True, metavar="VERB")
-    read = cli.verb(verbs, "read", "print a stream, or all of them", _log_read)
-    read.add_argument("stream", nargs="?", help="default: every stream, in order of positions")
-    read.add_argument("--after", type=int, default=0, metavar="N", help="version or position")
-    read.add_argument("--at", metavar="TIME", help="only what had happened then")
-    append = cli.verb(verbs, "append", "append one event", _log_append)
-    append.add_argument("stream")
-    append.add_argument("type")
-    append.add_argument("data", help="JSON")
-    append.add_argument("--expected", type=int, metavar="VERSION", help="0: the stream is new")
-    append.add_argument("--actor", default="")
+    read = cli.verb(verbs, "read", "print a stream, or all of them", _log_read, "order/42")
+    read.add_argument(
+        "stream", nargs="?", metavar="STREAM", help="default: every stream, in order of positions"
+    )
+    read.add_argument(
+        "--after",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only what comes behind it: a version in a stream, else a position (default: 0)",
+    )
+    read.add_argument(
+        "--at", metavar="TIME", help="only what had happened then; ISO 8601 with an offset"
+    )
+    append = cli.verb(verbs, "append", "append one event", _log_append, APPEND)
+    append.add_argument("stream", metavar="STREAM", help="made if absent")
+    append.add_argument("type", metavar="TYPE", help="what happened, in a word")
+    append.add_argument("data", metavar="DATA", help="JSON")
+    append.add_argument(
+        "--expected",
+        type=int,
+        metavar="VERSION",
+        help="refuse if the stream is at another one; 0: it is new",
+    )
+    append.add_argument("--actor", default="", help="who did it")
     append.add_argument("--op-id", default="", help="a repeat changes nothing")
-    follow = cli.verb(verbs, "follow", "print events as they are appended, until stopped", _follow)
-    follow.add_argument("--after", type=int, metavar="POSITION", help="default: from now on")
+    follow = cli.verb(
+        verbs, "follow", "print events as they are appended, until stopped", _follow, "--after 0"
+    )
+    follow.add_argument(
+        "--after", type=int, metavar="POSITION", help="start behind it (default: now; 0: oldest)"
+    )
     follow.add_argument("--count", type=int, metavar="N", help="stop after so many events")
-    erase = cli.verb(verbs, "erase", "erase the data of events; the chain still holds", _log_erase)
-    erase.add_argument("stream")
-    erase.add_argument("--version", type=int, action="append", help="only these; default: all")
-    parked = cli.verb(verbs, "parked", "list the events that a group gave up", _log_parked)
-    replay = cli.verb(verbs, "replay", "deliver what a group gave up again", _log_replay)
-    replay.add_argument("--position", type=int, action="append", help="only these; default: all")
+    erase = cli.verb(
+        verbs,
+        "erase",
+        "erase the data of events; the chain still holds",
+        _log_erase,
+        "order/42 --version 3",
+    )
+    erase.add_argument("stream", metavar="STREAM", help="whose events")
+    erase.add_argument(
+        "--version",
+        type=int,
+        action="append",
+        metavar="N",
+        help="only this one, and so on (default: all)",
+    )
+    parked = cli.verb(
+        verbs, "parked", "list the events that a group gave up", _log_parked, "mailer"
+    )
+    replay = cli.verb(
+        verbs, "replay", "deliver what a group gave up again", _log_replay, "mailer --position 17"
+    )
+    replay.add_argument(
+        "--position",
+        type=int,
+        action="append",
+        metavar="N",
+        help="only this one, and so on (default: all)",
+    )
     for verb in (parked, replay):
-        verb.add_argument("group")
+        verb.add_argument("group", metavar="GROUP", help="of subscribers")
         verb.add_argument("--streams", default="", metavar="PREFIX", help="as in the subscription")
-    verify = cli.verb(verbs, "verify", "look for what was altered", _log_verify)
+    verify = cli.verb(verbs, "verify", "look for what was altered", _log_verify, "")
     verify.add_argument(
         "--noted", action="append", default=[], metavar="HEAD", help="a `head` that it told earlier"
     )
@@ -161,21 +205,37 @@ async def _log_verify(options: argparse.Namespace) -> None:
 def _saga_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--namespace", default="saga", help="of the sagas (default: %(default)s)")
     verbs = sub.add_subparsers(required=True, metavar="VERB")
-    listing = cli.verb(verbs, "list", "runs that are not over", _saga_list)
+    listing = cli.verb(verbs, "list", "runs that are not over", _saga_list, "")
     listing.add_argument("--finished", action="store_true", help="those that are over instead")
-    show = cli.verb(verbs, "show", "one run with its history", _saga_show)
-    retry = cli.verb(verbs, "retry", "let a stopped run try again where it stopped", _saga_retry)
-    skip = cli.verb(verbs, "skip", "say that the step of a stopped run is dealt with", _saga_skip)
-    skip.add_argument("--result", default="null", help="of the step, JSON")
-    tell = cli.verb(verbs, "signal", "tell a run what one of its steps waits for", _saga_signal)
-    abandon = cli.verb(verbs, "abandon", "turn a run back: compensate what it did", _saga_abandon)
+    show = cli.verb(verbs, "show", "one run with its history", _saga_show, "order-42")
+    retry = cli.verb(
+        verbs, "retry", "let a stopped run try again where it stopped", _saga_retry, "order-42"
+    )
+    skip = cli.verb(
+        verbs, "skip", "say that the step of a stopped run is dealt with", _saga_skip, "order-42"
+    )
+    skip.add_argument(
+        "--result", default="null", metavar="JSON", help="of the step (default: null)"
+    )
+    tell = cli.verb(
+        verbs,
+        "signal",
+        "tell a run what one of its steps waits for",
+        _saga_signal,
+        "order-42 paid true",
+    )
+    abandon = cli.verb(
+        verbs, "abandon", "turn a run back: compensate what it did", _saga_abandon, ABANDON
+    )
     abandon.add_argument(
         "--definition", required=True, metavar="MODULE:NAME", help="where the saga is defined"
     )
     for verb in (show, retry, skip, tell, abandon):
-        verb.add_argument("id")
-    tell.add_argument("name")
-    tell.add_argument("value", nargs="?", default="null", help="JSON")
+        verb.add_argument("id", metavar="ID", help="of the run")
+    tell.add_argument("name", metavar="NAME", help="of the signal, as the step waits for it")
+    tell.add_argument(
+        "value", nargs="?", default="null", metavar="VALUE", help="JSON (default: null)"
+    )
 
 
 async def _saga_list(options: argparse.Namespace) -> None:

@@ -28,43 +28,89 @@ from transactional.reservations import (
 if TYPE_CHECKING:
     import argparse
 
+SLOT: Final = "2030-03-01T09:00Z 2030-03-01T10:00Z"
+RULE: Final = "2030-03-04T09:00 2030-03-04T10:00 --rule 'FREQ=WEEKLY;COUNT=10' --zone Europe/Berlin"
+ID: Final = "0c8f6a1e"
+"""Words of examples."""
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Of a calendar file, which is read whole."""
 
 
 def _room_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--namespace", default="reservation", help="(default: %(default)s)")
+    sub.add_argument(
+        "--namespace", default="reservation", help="of the bookings (default: %(default)s)"
+    )
     verbs = sub.add_subparsers(required=True, metavar="VERB")
-    define = cli.verb(verbs, "define", "set capacity and buffers of a resource", _room_define)
-    define.add_argument("--capacity", type=int, default=1, help="(default: %(default)s)")
+    define = cli.verb(
+        verbs,
+        "define",
+        "set capacity and buffers of a resource",
+        _room_define,
+        "turing --capacity 2 --before 10",
+    )
+    define.add_argument(
+        "--capacity",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many may have it at once (default: %(default)s)",
+    )
     for side in ("before", "after"):
         text = f"minutes kept free {side} each booking (default: %(default)s)"
-        define.add_argument(
-            f"--{side}", type=cli.minutes, default=0.0, metavar="MINUTES", help=text
-        )
-    agenda = cli.verb(verbs, "agenda", "bookings and holds of a resource", _room_agenda)
+        define.add_argument(f"--{side}", type=cli.minutes, default=0, metavar="MINUTES", help=text)
+    agenda = cli.verb(verbs, "agenda", "bookings and holds of a resource", _room_agenda, "turing")
     agenda.add_argument("--ended", action="store_true", help="what expired or was given back")
-    book = cli.verb(verbs, "book", "book a time at once", _room_book)
-    hold = cli.verb(verbs, "hold", "keep a time until it is confirmed", _room_book)
-    repeat = cli.verb(verbs, "repeat", "book each occurrence of a rule", _room_repeat)
-    bring = cli.verb(verbs, "import", "book the meetings of a calendar file", _room_import)
-    free = cli.verb(verbs, "free", "the next stretches that are free", _room_free)
-    extend = cli.verb(verbs, "extend", "let a hold last longer", _room_extend)
-    confirm = cli.verb(verbs, "confirm", "make a hold a booking", _room_confirm)
-    move = cli.verb(verbs, "move", "give a booking another time", _room_move)
-    release = cli.verb(verbs, "release", "give a hold back", _room_cancel)
-    cancel = cli.verb(verbs, "cancel", "give a booking or hold back", _room_cancel)
-    show = cli.verb(verbs, "show", "a booking by its id, wherever it is now", _room_show)
-    show.add_argument("id")
+    book = cli.verb(verbs, "book", "book a time at once", _room_book, f"turing {SLOT} --holder ann")
+    hold = cli.verb(
+        verbs,
+        "hold",
+        "keep a time until it is confirmed",
+        _room_book,
+        f"turing {SLOT} --holder ann --hold 600",
+    )
+    repeat = cli.verb(
+        verbs,
+        "repeat",
+        "book each occurrence of a rule",
+        _room_repeat,
+        f"turing {RULE} --holder ann",
+    )
+    bring = cli.verb(
+        verbs,
+        "import",
+        "book the meetings of a calendar file",
+        _room_import,
+        "team.ics --holder ann",
+    )
+    free = cli.verb(
+        verbs, "free", "the next stretches that are free", _room_free, f"turing {SLOT} --minutes 30"
+    )
+    extend = cli.verb(
+        verbs, "extend", "let a hold last longer", _room_extend, f"turing {ID} --hold 600"
+    )
+    confirm = cli.verb(
+        verbs,
+        "confirm",
+        "make holds bookings: all that are named, or none",
+        _room_confirm,
+        f"turing {ID}",
+    )
+    move = cli.verb(
+        verbs, "move", "give a booking another time or resource", _room_move, f"turing {ID} {SLOT}"
+    )
+    release = cli.verb(verbs, "release", "give a hold back", _room_cancel, f"turing {ID}")
+    cancel = cli.verb(verbs, "cancel", "give a booking or hold back", _room_cancel, f"turing {ID}")
+    show = cli.verb(verbs, "show", "a booking by its id, wherever it is now", _room_show, ID)
+    show.add_argument("id", metavar="ID", help="of the booking")
     for verb in (define, agenda, book, hold, repeat, free, extend, confirm, move, release, cancel):
-        verb.add_argument("resource")
+        verb.add_argument("resource", metavar="RESOURCE", help="any name: a room, a machine")
     for verb in (extend, move, release, cancel):
-        verb.add_argument("id")
-    confirm.add_argument("ids", nargs="+", metavar="ID", help="all of them, or none")
+        verb.add_argument("id", metavar="ID", help="of the booking or hold")
+    confirm.add_argument("ids", nargs="+", metavar="ID", help="of a hold")
     for verb in (book, hold, repeat, free, move):
         local = ", on the clocks of the zone" if verb is repeat else " with an offset"
         verb.add_argument("start", metavar="START", help=f"ISO 8601{local}")
-        verb.add_argument("end", metavar="END")
+        verb.add_argument("end", metavar="END", help="the same; not booked itself")
     bring.add_argument("file", type=Path, metavar="FILE", help="iCalendar (docs/calendars.md)")
     bring.add_argument("--resource", help="books this one (default: what LOCATION says)")
     bring.add_argument("--zone", help="for times that name no zone, or an unknown one")
@@ -73,27 +119,35 @@ def _room_arguments(sub: argparse.ArgumentParser) -> None:
         "--until", metavar="TIME", help="only what begins before it (default: a year after --from)"
     )
     for verb in (book, hold, repeat, bring):
-        verb.add_argument("--holder", required=True)
+        verb.add_argument("--holder", required=True, help="who has it: others are told")
         if verb is not bring:
-            verb.add_argument("--note", default="")
+            verb.add_argument("--note", default="", help="text that is shown with it")
         verb.add_argument("--key", metavar="KEY", help="a repeat with it books nothing twice")
     book.add_argument(
         "--hold", type=cli.seconds, metavar="SECONDS", help="hold it instead, so long"
     )
     for verb in (hold, extend):
         verb.add_argument(
-            "--hold", type=cli.seconds, metavar="SECONDS", required=True, help="how long"
+            "--hold", type=cli.seconds, metavar="SECONDS", required=True, help="how long, from now"
         )
-    repeat.add_argument("--rule", required=True, help="such as FREQ=WEEKLY;BYDAY=MO;COUNT=10")
+    repeat.add_argument(
+        "--rule", required=True, metavar="RRULE", help="such as FREQ=WEEKLY;BYDAY=MO;COUNT=10"
+    )
     repeat.add_argument("--zone", required=True, help="IANA name, such as Europe/Berlin")
     repeat.add_argument(
         "--hold", type=cli.seconds, metavar="SECONDS", help="hold them instead, so long"
     )
     repeat.add_argument("--each", action="store_true", help="book what is free, not all or none")
-    free.add_argument("--minutes", type=cli.minutes, default=30.0, help="(default: %(default)s)")
+    free.add_argument(
+        "--minutes",
+        type=cli.minutes,
+        default=30,
+        metavar="MINUTES",
+        help="how long a stretch is at least (default: %(default)s)",
+    )
     release.set_defaults(release=True)
     cancel.set_defaults(release=False)
-    move.add_argument("--to", metavar="RESOURCE", help="another resource")
+    move.add_argument("--to", metavar="RESOURCE", help="the other resource (default: the same one)")
 
 
 async def _room_define(options: argparse.Namespace) -> None:

@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
     from transactional.server import Listen
 
+LIMITS: Final = {
+    "history_bytes_max": ("BYTES", "of values of the past, for watches that fell behind"),
+    "history_commits_max": ("N", "commits whose values are remembered"),
+    "index_retention_s": ("SECONDS", "it is known which keys a commit changed"),
+    "minted_retention_s": ("SECONDS", "an op_id that the store minted is good for"),
+    "op_id_retention_s": ("SECONDS", "op_ids of callers are remembered"),
+}
+"""Limit of `Retention` -> its unit, and what it limits."""
 RENEW_S: Final = 5.0
 """How often the files of the certificate are looked at."""
 _log = logging.getLogger(__name__)
@@ -40,13 +48,17 @@ _log = logging.getLogger(__name__)
 def _serve_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "file",
+        metavar="FILE",
         help="the database, made if absent; memory: for one that is forgotten; or the URL of an"
         " engine, postgresql://… or etcd://…",
     )
-    sub.add_argument("--listen", default="127.0.0.1:7700", metavar="HOST:PORT")
+    sub.add_argument(
+        "--listen", default="127.0.0.1:7700", metavar="HOST:PORT", help="(default: %(default)s)"
+    )
     sub.add_argument(
         "--token-file",
         type=Path,
+        metavar="FILE",
         help="bearer token that clients must show (or $CONVOCA_TOKEN); required off loopback",
     )
     sub.add_argument(
@@ -63,18 +75,20 @@ def _serve_arguments(sub: argparse.ArgumentParser) -> None:
     for limit in fields(Retention):
         flag = "--" + limit.name.replace("_", "-")
         kind = type(limit.default)
-        sub.add_argument(flag, type=kind, metavar="N", help=f"(default: {limit.default:g})")
+        unit, what = LIMITS[limit.name]
+        text = f"{what} (default: {limit.default:,.0f})"
+        sub.add_argument(flag, type=kind, metavar=unit, help=text)
     sub.add_argument(
         "--check-every-s",
         type=float,
-        metavar="S",
+        metavar="SECONDS",
         help="look at all rows of a file again after so long, between commits; 0: never (default: a"
         " day)",
     )
     sub.add_argument(
-        "--tls-cert", type=Path, help="certificate chain, PEM; read again when it changes"
+        "--tls-cert", type=Path, metavar="PEM", help="certificate chain; read again when it changes"
     )
-    sub.add_argument("--tls-key", type=Path, help="its private key, PEM")
+    sub.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key, if not in there")
     cli.add_output(sub)
 
 

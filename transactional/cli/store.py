@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _key_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("key")
+    sub.add_argument("key", metavar="KEY", help="any text; / parts it")
     cli.add_store(sub)
 
 
@@ -45,8 +45,8 @@ async def _get(options: argparse.Namespace) -> None:
 
 
 def _put_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("key")
-    sub.add_argument("value", help="text; - reads standard input")
+    sub.add_argument("key", metavar="KEY", help="any text; / parts it")
+    sub.add_argument("value", metavar="VALUE", help="text; - reads standard input")
     sub.add_argument("--op-id", help="your idempotency key: a repeat changes nothing")
     cli.add_store(sub)
 
@@ -60,7 +60,11 @@ async def _put(options: argparse.Namespace) -> None:
 def _cas_arguments(sub: argparse.ArgumentParser) -> None:
     _put_arguments(sub)
     sub.add_argument(
-        "--expected", type=int, required=True, metavar="REVISION", help="0: the key is absent"
+        "--expected",
+        type=int,
+        required=True,
+        metavar="REVISION",
+        help="that it has now; 0: it is absent",
     )
 
 
@@ -83,7 +87,9 @@ def _show_commit(options: argparse.Namespace, commit: Commit) -> None:
 
 
 def _prefix_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("prefix", nargs="?", default="", help="default: every key")
+    sub.add_argument(
+        "prefix", nargs="?", default="", metavar="PREFIX", help="of the keys (default: every key)"
+    )
     cli.add_store(sub)
 
 
@@ -123,14 +129,26 @@ def _change_row(revision: int, change: KeyChange) -> dict[str, cli.Cell]:
 
 
 def _lock_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("name")
-    sub.add_argument("program", nargs="+", help="what to run while the lock is held, after --")
-    sub.add_argument("--owner", default=f"pid-{os.getpid()}", help="who others are told holds it")
+    sub.add_argument("name", metavar="NAME", help="of the lock")
+    sub.add_argument("program", nargs="+", metavar="PROGRAM", help="what to run, after --")
     sub.add_argument(
-        "--wait", type=cli.seconds, default=30.0, metavar="SECONDS", help="0: busy at once"
+        "--owner",
+        default=f"pid-{os.getpid()}",
+        help="who others are told holds it (default: this process)",
     )
     sub.add_argument(
-        "--ttl", type=cli.seconds, default=10.0, metavar="SECONDS", help="of the lease"
+        "--wait",
+        type=cli.seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="for the lock; 0: busy at once (default: %(default)g)",
+    )
+    sub.add_argument(
+        "--ttl",
+        type=cli.seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long it is ours after we are gone (default: %(default)g)",
     )
     cli.add_store(sub)
 
@@ -151,7 +169,7 @@ async def _lock(options: argparse.Namespace) -> int:
 
 
 def _resolve_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("op_id", help="of the operation whose outcome is unknown")
+    sub.add_argument("op_id", metavar="OP_ID", help="of the operation whose outcome is unknown")
     cli.add_store(sub)
 
 
@@ -184,8 +202,20 @@ async def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bench_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--callers", type=int, default=64, help="concurrent callers (default: 64)")
-    sub.add_argument("--seconds", type=cli.seconds, default=2.0, help="how long (default: 2)")
+    sub.add_argument(
+        "--callers",
+        type=int,
+        default=64,
+        metavar="N",
+        help="at the same time (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--seconds",
+        type=cli.seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="how long (default: %(default)g)",
+    )
     cli.add_store(sub)
 
 

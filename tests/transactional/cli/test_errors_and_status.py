@@ -25,8 +25,8 @@ def test_an_error_is_json_where_results_are(url, capsys):
     """Code, message, hint and what happened to the state; a file that is not there as well."""
     assert main(["get", "k", "--store", url, "-o", "json"]) == 1
     _, (error,) = told(capsys)
-    assert (error["code"], error["applied"]) == ("not_found", False)
-    assert {"message", "hint", "details"} <= error.keys()
+    assert (error["code"], error["state"]) == ("not_found", "unchanged")
+    assert error.keys() == {"code", "message", "state", "hint", "details"}
     assert main(["cas", "k", "v", "--expected", "7", "--store", url, "-o", "json"]) == 1
     assert told(capsys)[1][0]["code"] == "conflict"
     assert main(["room", "show", "nobody", "--store", url, "-o", "json"]) == 1
