@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 ENGINES = ("memory", "sqlite", "http")
 FEW = 10
-AT_ONCE = 250
-"""So many enter together: one process has them all, and its calls have a time to be answered in."""
 TURNS = 50
 HOUR_S = 3600.0
 
@@ -106,17 +104,16 @@ async def locks(engine: str, count: int) -> None:
             else:
                 await grant.release()
 
-        waiting: list[asyncio.Task[None]] = []
-        for begun in range(0, count, AT_ONCE):
-            some = range(begun, min(begun + AT_ONCE, count))
-            waiting += [asyncio.create_task(wait(n)) for n in some]
-            while (
-                counted.calls["commit"] < 2 * len(waiting)  # each enters, and lines up
-                or await _keys(bare, "lock/a/wait/") < len(waiting)
-            ):
-                await asyncio.sleep(0.2)
-                for failed in [task for task in waiting if task.done()]:
-                    failed.result()  # nobody else can have the lock by now
+        begun = time.perf_counter()
+        waiting = [asyncio.create_task(wait(n)) for n in range(count)]
+        while (
+            counted.calls["commit"] < 2 * count  # each enters, and lines up
+            or await _keys(bare, "lock/a/wait/") < count
+        ):
+            await asyncio.sleep(0.2)
+            for failed in [task for task in waiting if task.done()]:
+                failed.result()  # nobody else can have the lock by now
+        entered_s = time.perf_counter() - begun
         await _settled(counted)
         beside = await commits(bare)
         counted.calls.clear()
@@ -124,7 +121,8 @@ async def locks(engine: str, count: int) -> None:
         await enough.wait()
         each = {name: round(n / len(taken), 1) for name, n in sorted(counted.calls.items())}
         gaps = [later - one for one, later in pairwise(taken)]
-        print(f"{engine}, {count} wait for a lock: handed over in {ms(gaps)}, calls {each}")
+        print(f"{engine}, {count} wait for a lock: all have entered after {entered_s:.1f} s")
+        print(f"  handed over in {ms(gaps)}, calls {each}")
         print(f"  a commit that concerns nobody: {ms(beside)}", flush=True)
         for task in waiting:
             task.cancel()

@@ -50,11 +50,12 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
+from weakref import WeakValueDictionary
 
 from transactional import rules
 from transactional.errors import (
@@ -65,6 +66,7 @@ from transactional.errors import (
     NotNowError,
     OutcomeUnknownError,
     RetriesExhaustedError,
+    TooManyRequestsError,
     TransactionalError,
     UnavailableError,
 )
@@ -99,6 +101,10 @@ STRETCH: Final = 8
 LAST_PLACE: Final = 10**16 - 1
 """A place behind all others."""
 ID_BYTES: Final = 8
+ENTERING_MAX: Final = 128
+"""So many acquisitions of one store enter at once; the others have no lease to keep yet."""
+GATE_MAX: Final = 16_384
+"""So many may wait until they enter; one more is refused."""
 AT_ONCE_S: Final = 2.0
 """Most time that an acquisition takes that does not wait."""
 LET_GO_S: Final = 2.0
@@ -289,6 +295,52 @@ class LockLostError(NotNowError):
         self.names = tuple(names)
 
 
+# --- entering ------------------------------------------------------------------------------------
+
+
+class _Gate:
+    """Who enters the queues of one store: `ENTERING_MAX` at once, in the order in which they came.
+
+    To enter takes several calls under a lease.  Ten thousand that begin together would keep each
+    other's calls waiting until the leases have run out, and all would be sent away.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store  # as long as there is a gate its id is nobody else's
+        self._free = asyncio.Semaphore(ENTERING_MAX)
+        self._waiting = 0
+
+    @classmethod
+    def of(cls, store: Store) -> _Gate:
+        """Return the store's gate; it is there as long as somebody holds on to it."""
+        gate = _gates.get(id(store))
+        if gate is None:
+            gate = _gates[id(store)] = cls(store)
+        return gate
+
+    @asynccontextmanager
+    async def entering(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it for the length of an ``async with``.
+
+        Raises:
+            TooManyRequestsError: too many wait for theirs.
+        """
+        if self._waiting >= GATE_MAX:
+            raise TooManyRequestsError(f"{GATE_MAX} acquisitions wait to enter their queues")
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+_gates: WeakValueDictionary[int, _Gate] = WeakValueDictionary()
+
+
 # --- holding -------------------------------------------------------------------------------------
 
 
@@ -398,6 +450,8 @@ class Lock:
             LockLostError: our own lease ended while we waited, or before we had entered.
             UnavailableError: the store did not answer in time, or its answer was lost.  If a place
                 in the queue was taken, it goes with the lease.
+            TooManyRequestsError: ``GATE_MAX`` acquisitions of this program wait to enter, or so
+                many that `wait_s` was over before it was our turn.  Nothing was asked of the store.
             InvalidRequestError: `wait_s` is negative, or the lease is one that the store refuses.
         """
         if not wait_s >= 0:  # NaN included
@@ -405,14 +459,22 @@ class Lock:
         at_once = wait_s == 0
         if at_once:
             await self._refuse_if_busy(0.0)
-        keeper = _LeaseKeeper(self._store, self._ttl_s)
+        keeper, began = _LeaseKeeper(self._store, self._ttl_s), False
         try:
             async with asyncio.timeout(AT_ONCE_S if at_once else wait_s):
-                token = await self._enter(keeper, at_once=at_once, wait_s=wait_s)
-                if not at_once:
-                    await self._wait(keeper, token)
+                async with AsyncExitStack() as turn:
+                    if not at_once:
+                        await turn.enter_async_context(_Gate.of(self._store).entering())
+                    began = True
+                    token = await self._enter(keeper, at_once=at_once, wait_s=wait_s)
+                    if not at_once:
+                        await self._wait(keeper, token, turn)
         except BaseException as error:
             await shielded(keeper.end(), patience_s=LET_GO_S)
+            if isinstance(error, TimeoutError) and not began:
+                raise TooManyRequestsError(
+                    f"{wait_s:g} s went by before it was our turn to enter the queue"
+                ) from error
             if isinstance(error, TimeoutError):
                 raise keeper.too_late(wait_s) from error
             if isinstance(error, LeaseExpiredError):
@@ -453,20 +515,22 @@ class Lock:
             free.append(Unchanged(queue_of(name), look.revision))
         return free
 
-    async def _wait(self, keeper: _LeaseKeeper, place: int) -> None:
-        """Return when nobody is ahead in any of the queues."""
+    async def _wait(self, keeper: _LeaseKeeper, place: int, turn: AsyncExitStack) -> None:
+        """Return when nobody is ahead in any of the queues; who waits gives up his `turn`."""
         moved, known = False, place
         for number, name in enumerate(self._names):
             while True:
-                look = await self._look(name, place, keeper.entries[number].key, known)
+                own = keeper.entries[number].key
+                look = await self._look(name, place, own, known, anybody=not moved)
                 if look.first is None or look.nearest is None:
                     break
-                keeper.blocked_by = (name, look.first.owner)
                 if not moved:
                     await self._refuse_deadlock(keeper)
                     await self._line_up(keeper, place)
                     moved, known = True, keeper.entries[number].revision
                     continue  # whoever entered just before us may have lined up by now, too
+                keeper.blocked_by = (name, look.first.owner)
+                await turn.aclose()
                 gone = self._gone(look.nearest, look.seen_at)
                 known = await keeper.unless_lost(gone, self._names)
 
@@ -496,12 +560,19 @@ class Lock:
         return await self._store.scan(prefix, after=after, limit=limit)
 
     async def _look(
-        self, name: str, place: int, own: str | None = None, known: int | None = None
+        self,
+        name: str,
+        place: int,
+        own: str | None = None,
+        known: int | None = None,
+        *,
+        anybody: bool = False,
     ) -> _Look:
         """Look who is ahead of a place in a queue: a few short scans, however long it is.
 
         Of those who enter at this moment it finds some, not always the nearest.  As it is now, or,
         if a revision is ``known``, as it was then or later: no earlier than the place and ``own``.
+        With ``anybody`` it is enough to see that somebody is ahead, whoever he is.
 
         Raises:
             LockLostError: our own entry, if its key is given, is not there any more.
@@ -515,6 +586,8 @@ class Lock:
             return look.behind(blockers(found, place, shared=self._shared), page.revision)
         entering = [entry for entry in found if entry.key == key_of(name, entry.id)]
         look = look.behind(blockers(entering, place, shared=self._shared), page.revision)
+        if anybody and look.first is not None:
+            return look
         # No earlier than the look into enter/: who left it since must be found where he went.
         known = known and page.revision
         look = await self._look_along(look, name, place, own, known)

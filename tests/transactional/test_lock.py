@@ -302,6 +302,75 @@ async def test_many_who_come_at_once_are_served_in_the_order_of_their_tokens(
     assert not await entries(clients[0])
 
 
+async def test_a_crowd_enters_by_turns(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All begin together: few have a lease and no place in the line yet, whoever comes later."""
+    monkeypatch.setattr(lock, "ENTERING_MAX", 8)
+    count = rounds(400, 40)
+    store = Crowd(await engine.client())
+    first = await Lock(store, "a", owner="first", ttl_s=60).acquire()
+    served: list[int] = []
+
+    async def use(number: int) -> None:
+        grant = await Lock(store, "a", owner=str(number), ttl_s=60).acquire(wait_s=3600)
+        served.append(grant.token)
+        await grant.release()
+
+    tasks = [asyncio.create_task(use(number)) for number in range(count)]
+    while store.lined_up < count:  # noqa: ASYNC110 a condition of the store
+        await asyncio.sleep(0.01)
+    await first.release()
+    await asyncio.gather(*tasks)
+    assert store.entering_most <= lock.ENTERING_MAX
+    assert served == sorted(served)
+    assert len(served) == count
+    assert not await entries(store)
+
+
+class Crowd:
+    """A store that counts the acquisitions with a lease and without a place in a line."""
+
+    def __init__(self, store: t.Store) -> None:
+        self._store = store
+        self.leases = self.lined_up = self.entering_most = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def lease(self, ttl_s: float) -> t.Lease:
+        self.leases += 1
+        # The first one has the lock, and lines up never.
+        self.entering_most = max(self.entering_most, self.leases - 1 - self.lined_up)
+        return await self._store.lease(ttl_s)
+
+    async def commit(self, compares, writes, *given, **named) -> t.Commit:
+        made = await self._store.commit(compares, writes, *given, **named)
+        self.lined_up += any(isinstance(w, t.Put) and "/wait/" in w.key for w in writes)
+        return made
+
+
+async def test_who_cannot_even_enter_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once if too many wait to enter, else when his time is over; the store heard nothing."""
+    monkeypatch.setattr(lock, "ENTERING_MAX", 1)
+    monkeypatch.setattr(lock, "GATE_MAX", 1)
+    mute = Mute(MemoryStore())
+    mute.dead = frozenset({"lease"})
+    entering = asyncio.create_task(Lock(mute, "a", owner="ann").acquire(wait_s=3600))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(Lock(mute, "b", owner="bob").acquire(wait_s=0.05))
+    await asyncio.sleep(0)
+    with pytest.raises(t.TooManyRequestsError, match="wait to enter"):
+        await Lock(mute, "c", owner="cyd").acquire(wait_s=3600)
+    with pytest.raises(t.TooManyRequestsError, match="before it was our turn"):
+        await waiting
+    entering.cancel()
+    await asyncio.gather(entering, return_exceptions=True)
+    mute.dead = frozenset()
+    async with Lock(mute, "b", owner="bob").held():
+        pass
+    assert not await entries(mute)
+    await mute.close()
+
+
 async def test_shared_holders_share_and_an_exclusive_one_waits_his_turn(store: t.Store) -> None:
     """Readers together; a writer waits for them; readers behind the writer wait for him."""
     one = await Lock(store, "a", owner="r1", shared=True).acquire()

@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 Calls that are made at the same time share a request: coalescing without a timer
 (``call_queue.py``).  Reads and writes have a queue each, so that a get never waits for somebody's
-fsync.
+fsync; so have renewals of leases, which must be in time however much is being written.  What
+neighbours in a batch are told must not be missing for one's own answer: calls that the authority
+finds too large together go once more, in halves.
 
 What a broken connection means: if it could not be made, nothing was sent, and everybody is told
 ``UnavailableError``.  If it broke later, the authority may have read the request.  Reads are then
@@ -33,6 +35,7 @@ import aiohttp
 from transactional import rules, wire
 from transactional.clock import Clock, utc
 from transactional.errors import (
+    AnswerTooLargeError,
     InvalidRequestError,
     OpIdExpiredError,
     StoreClosedError,
@@ -130,20 +133,26 @@ class _Post:
     async def deliver(self, batch: list[Call[str]]) -> None:
         """Post a batch and answer its calls; reads whose answer was lost go once more."""
         lost = await self._try(batch)
-        if lost is None:
-            return
-        again = [call for call in batch if call.op_id is None]
-        for call in batch:
-            if call.op_id is not None:
-                call.lost(lost)
-        if again:
-            lost = await self._try(again)
+        if lost is not None:
+            again = [call for call in batch if call.op_id is None]
+            for call in batch:
+                if call.op_id is not None:
+                    call.lost(lost)
+            lost = await self._try(again) if again else None
             if lost is not None:
                 for call in again:
                     call.lost(lost)
+        if left := [call for call in batch if not call.cancelled]:  # too large, all together
+            middle = -(-len(left) // 2)
+            await self.deliver(left[:middle])
+            if left[middle:]:
+                await self.deliver(left[middle:])
 
     async def _try(self, batch: list[Call[str]]) -> str | None:
-        """Post a batch; answer its calls and return None, or return why the answer was lost."""
+        """Post a batch; answer its calls and return None, or return why the answer was lost.
+
+        Calls whose answers were too large together were not done, and are not answered.
+        """
         body = ('{"requests":[' + ",".join([call.body for call in batch]) + "]}").encode()
         data = body if len(body) <= PIECE_BYTES else io.BytesIO(body)
         headers = {"Content-Type": "application/json", wire.EPOCH_HEADER: self.epoch}
@@ -172,7 +181,8 @@ class _Post:
             return f"{self.base} answered {len(replies)} of {len(batch)} requests"
         self.saw(wire.whole(doc.get("revision")))
         for call, reply in zip(batch, replies, strict=True):
-            _answer(call, reply)
+            if len(batch) == 1 or _code(reply) != AnswerTooLargeError.code:
+                _answer(call, reply)
         return None
 
     def renew_from_thread(self, lease: str) -> None:
@@ -239,6 +249,11 @@ class _Post:
     def saw(self, revision: int) -> None:
         """Remember that the store is at least at ``revision``."""
         self.revision = max(self.revision, revision)
+
+
+def _code(reply: object) -> object:
+    error = reply.get("error") if isinstance(reply, dict) else None
+    return error.get("code") if isinstance(error, dict) else None
 
 
 def _answer(call: Call[str], reply: Document) -> None:
@@ -498,6 +513,8 @@ class HTTPStore:
         self._clock = clock
         self._reads = CallQueue(post.deliver, batch_max=BATCH_MAX)
         self._writes = CallQueue(post.deliver, batch_max=BATCH_MAX)
+        self._renewals = CallQueue(post.deliver, batch_max=BATCH_MAX)
+        self._queues = {"renew": self._renewals, **dict.fromkeys(_READS, self._reads)}
         self._line = _WatchLine(post, clock)
         self._closing: asyncio.Task[None] | None = None
 
@@ -541,7 +558,7 @@ class HTTPStore:
         if self._closing is not None:
             raise StoreClosedError("the store is closed")
         body = wire.encode({"do": do, **fields})
-        queue = self._reads if do in _READS else self._writes
+        queue = self._queues.get(do, self._writes)
         return await queue.ask(Call(body, len(body), op_id=commit))
 
     async def get(self, key: str) -> KeyValue | None:
@@ -667,7 +684,7 @@ class HTTPStore:
         await shielded(self._closing)
 
     async def _close(self) -> None:
-        await self._reads.drain()
-        await self._writes.drain()
+        for queue in (self._reads, self._writes, self._renewals):
+            await queue.drain()
         await self._line.close()
         await self._post.close()

@@ -116,6 +116,59 @@ async def test_a_small_batch_does_not_take_a_large_answer(
     await store.close()
 
 
+async def test_what_is_too_large_together_is_asked_for_again_apart(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client batches by itself: nobody is refused because of his neighbours' answers."""
+    store = await HTTPStore.open(authority.url)
+    await store.commit([], [t.Put(f"big/{number}", bytes(1000)) for number in range(8)])
+    everything = (await store.scan("big/")).items
+    absent = [t.Absent(key) for key in everything]
+    with small_limits(monkeypatch):
+        pages = await asyncio.gather(*[store.scan("big/") for _ in range(40)])
+        conflicts = await asyncio.gather(
+            *[store.commit(absent, [t.Put("w", b"")]) for _ in range(40)], return_exceptions=True
+        )
+        made = await asyncio.gather(*[store.commit([], [t.Put("w", b"")]) for _ in range(3)])
+        with pytest.raises(t.AnswerTooLargeError):  # not because of others
+            await store.get_many(list(everything))
+    for page in pages:
+        keys = list(page.items)
+        assert keys
+        assert keys == list(everything)[: len(keys)]
+        assert page.more == (len(keys) < 8)
+    for conflict in conflicts:
+        assert isinstance(conflict, t.ConflictError), conflict
+        assert set(conflict.current) == set(everything)
+    assert len({commit.revision for commit in made}) == 3
+    await store.close()
+
+
+async def test_a_renewal_does_not_wait_behind_commits(tmp_path: Path) -> None:
+    """However many commits of the same process are on their way and queued: the lease is kept."""
+    go, hanging = asyncio.Event(), 0
+
+    class Slow(MemoryStore):
+        async def commit(self, *given: Any, **named: Any) -> t.Commit:
+            nonlocal hanging
+            hanging += 1
+            await go.wait()
+            return await super().commit(*given, **named)
+
+    authority = Authority(Slow(), Listen(port=0))
+    await authority.start()
+    store = await HTTPStore.open(authority.url)
+    lease = await store.lease(30)
+    commits = [asyncio.create_task(store.commit([], [t.Put(f"k/{n}", b"")])) for n in range(600)]
+    while hanging < 64:  # noqa: ASYNC110 both senders are out with a batch each
+        await asyncio.sleep(0.01)
+    assert await asyncio.wait_for(store.renew(lease.id), 20) == lease
+    go.set()
+    assert len(await asyncio.gather(*commits)) == 600
+    await store.close()
+    await authority.stop()
+
+
 async def test_conflicts_count_as_answers(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
