@@ -52,16 +52,22 @@ async def _value(store: t.Store, key: str) -> bytes | None:
 
 @_case
 async def what_is_written_is_read(engine: Engine) -> None:
-    """Any bytes under any key, by any client at once, with the revision of its commit."""
+    """Any bytes under any key, by any client at once, with the revision of its commit.
+
+    Keys that look alike are not: case, a final blank, an accent in one code point or in two.
+    """
     store, other = await engine.client(), await engine.client()
     assert await store.get("a") is None
     pairs = {"a b/ü\"'%😀?#&=": bytes(range(256)), "empty": b"", "long": b"x" * 300_000}
+    pairs |= {key: key.encode() for key in ("k", "K", "k ", "\u00e9", "e\u0301")}
     made = await store.commit([], [t.Put(key, value) for key, value in pairs.items()])
     read = await other.get_many([*pairs, "absent"])
     assert {key: item.value for key, item in read.items.items()} == pairs
     assert {item.revision for item in read.items.values()} == {made.revision}
     assert read.revision >= made.revision
     assert read.revision_of("absent") == 0
+    assert {key: await _value(other, key) for key in pairs} == pairs
+    assert {key: item.value for key, item in (await other.scan("")).items.items()} == pairs
 
 
 @_case
@@ -106,11 +112,15 @@ async def a_scan_is_a_prefix_in_order_and_in_pages(engine: Engine) -> None:
         if not page.more:
             break
         page = await store.scan("p/", after=seen[-1], limit=2)
+        assert page.items, "a page says that more follows, and nothing does"
     assert seen == sorted(inside)
+    assert not (await store.scan("p/")).more
     await store.commit([], [t.Delete("p/a"), t.DeletePrefix("p/z")])
     assert list((await store.scan("p/")).items) == ["p/", "p/a/b", "p/é", "p/\U0001f600"]
     assert list((await store.scan("p/", after="p/b", limit=1)).items) == ["p/é"]
     assert not (await store.scan("p/", after="q")).items
+    await store.commit([], [t.DeletePrefix("p/")])
+    assert list((await store.scan("")).items) == ["o", "p", "p.", "p0", "q"]
 
 
 @_case
@@ -382,6 +392,9 @@ async def op_ids_of_another_life_are_refused(engine: Engine) -> None:
     at = (await store.commit([], [t.Put("a", b"")])).revision
     with pytest.raises(t.EpochMismatchError):
         await store.commit([], [t.Put("a", b"x")], op_id=mint_op_id("0123abcd", 0))
+    with pytest.raises(t.EpochMismatchError):
+        await store.resolve(mint_op_id("0123abcd", 0))
+    assert len({store.mint_op_id() for _ in range(1000)}) == 1000
     forged = f"op:{store.epoch}:{at + 1_000_000}:{'0' * 16}"
     with pytest.raises(t.InvalidRequestError):
         await store.commit([], [t.Put("a", b"x")], op_id=forged)

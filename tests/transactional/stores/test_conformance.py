@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,6 +191,57 @@ class StaysOpen(MemoryStore):
         self._feed.close()
 
 
+class FoldsCase(MemoryStore):
+    """Knows keys by their small letters, as a database with such a collation does."""
+
+    async def commit(self, compares, writes, otherwise=(), **options):
+        small = [replace(w, key=w.key.lower()) if isinstance(w, t.Put) else w for w in writes]
+        return await super().commit(compares, [*{w.key: w for w in small}.values()], **options)
+
+
+class TextOnly(MemoryStore):
+    """Hands out a key's value as if it were text."""
+
+    async def get(self, key, **options):
+        found = await super().get(key, **options)
+        return found and replace(found, value=found.value.decode(errors="replace").encode())
+
+
+class DeletesBeside(MemoryStore):
+    """Takes a prefix that ends with a slash for a folder, and the folder's own name with it."""
+
+    async def commit(self, compares, writes, otherwise=(), **options):
+        wider = [
+            t.DeletePrefix(w.prefix.rstrip("/")) if isinstance(w, t.DeletePrefix) else w
+            for w in writes
+        ]
+        return await super().commit(compares, wider, otherwise, **options)
+
+
+class AlwaysMore(MemoryStore):
+    """Says of every page that another one follows."""
+
+    async def scan(self, prefix, **options):
+        return replace(await super().scan(prefix, **options), more=True)
+
+
+class SameMint(MemoryStore):
+    """Mints an op_id anew only when the revision rises."""
+
+    def mint_op_id(self):
+        return f"op:{self.epoch}:{self._revision}:{'0' * 16}"
+
+
+class TellsOfOtherLives(MemoryStore):
+    """Resolves what another life of the store minted, as if it were its own."""
+
+    async def resolve(self, op_id, **options):
+        parts = op_id.split(":")
+        if len(parts) == 4:
+            op_id = ":".join(["op", self.epoch, *parts[2:]])
+        return await super().resolve(op_id, **options)
+
+
 FAULTS: list[tuple[Callable[[], t.Store], str]] = [
     (StaleGet, "revisions_rise_and_creation_is_remembered"),
     (NoPhantoms, "a_range_that_changed_is_seen"),
@@ -208,6 +260,12 @@ FAULTS: list[tuple[Callable[[], t.Store], str]] = [
     (EndlessPages, "a_page_ends_before_it_is_too_large"),
     (EarlyTime, "a_row_tells_who_wrote_it_and_when"),
     (StaysOpen, "a_closed_store_says_so"),
+    (FoldsCase, "what_is_written_is_read"),
+    (TextOnly, "what_is_written_is_read"),
+    (DeletesBeside, "a_scan_is_a_prefix_in_order_and_in_pages"),
+    (AlwaysMore, "a_scan_is_a_prefix_in_order_and_in_pages"),
+    (SameMint, "op_ids_of_another_life_are_refused"),
+    (TellsOfOtherLives, "op_ids_of_another_life_are_refused"),
 ]
 
 
@@ -229,7 +287,7 @@ class Toy:
 
 @pytest.mark.parametrize(("faulty", "case"), FAULTS, ids=[kind.__name__ for kind, _ in FAULTS])
 async def test_each_fault_of_a_toy_is_caught(faulty: Callable[[], t.Store], case: str) -> None:
-    """Seventeen engines, each wrong in one way: the case that is about it says so, in time."""
+    """Engines that are each wrong in one way: the case that is about it says so, in time."""
     toy = Toy(faulty)
     with pytest.raises((AssertionError, t.TransactionalError, TimeoutError, pytest.fail.Exception)):
         async with asyncio.timeout(4):
