@@ -67,7 +67,10 @@ class RuntimeDirectoryError(MemberError):
     """
 
     code = "runtime_directory"
-    hint = "remove it, or say whom to ask: join(..., peers=[...]); peers=[] asks nobody"
+    hint = (
+        "set $CONVOCA_RUNTIME_DIR to a directory of your own (0700) that can be written, or say"
+        " whom to ask: --peer, join(..., peers=[...]); peers=[] asks nobody"
+    )
 
 
 class PageError(MemberError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from crdt import ConvocaError
+from crdt.errors import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -438,9 +439,29 @@ class NoAnswerError(ReplicationError, TimeoutError):
 
 
 class OrderRefusedError(ReplicationError):
-    """An agent refused what an operator asked of it; nothing changed."""
+    """An agent refused what an operator asked of it; nothing changed, unless its code says else.
+
+    The code and state are those of the error that the agent met, if it told one
+    (`unknown_peer`, `forbidden_write`, ...).
+    """
 
     code: ClassVar[str] = "order_refused"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, code: str = "", state: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        if code:
+            vars(self)["code"] = code
+        if state in STATES:
+            self.state = state
+
+
+class UnknownDocumentError(ReplicationError, LookupError):
+    """An agent that was asked for a document knows of none of that name."""
+
+    code: ClassVar[str] = "unknown_document"
+    hint = "`get` without a name lists them; what others wrote may be on its way"
 
 
 class UnhealthyError(ReplicationError):

@@ -85,7 +85,7 @@ async def run(options: argparse.Namespace) -> None:
         team=options.team,
         journal=options.journal,
         store=options.store,
-        token=token_of(options.token_file),
+        token=token_of(options.token_file, options.output),
         peers=options.peer,
         secret=secret_of(options),
         listen=options.listen,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from crdt import CRDTError, explain, recollection
 from replication.agent.vitals import BUCKETS_S
-from replication.errors import ClosedError, OrderRefusedError
+from replication.errors import ClosedError, OrderRefusedError, UnknownDocumentError
 from replication.transport import Endpoint
 
 if TYPE_CHECKING:
@@ -256,9 +256,7 @@ class AdminHandlers:
             if name == query["name"]
         }
         if not found:
-            raise OrderRefusedError(
-                f"there is no document {query['name']!r}", hint="`get` without a name lists them"
-            )
+            raise UnknownDocumentError(f"there is no document {query['name']!r}")
         return json.dumps(found)
 
     def _explain(self, query: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from replication.cli.screen import json_line, note_readers, printable
 from replication.credentials import keys_of, tls_contexts
-from replication.errors import ConfigError
+from replication.errors import ConfigError, UnknownDocumentError
 
 if TYPE_CHECKING:
     import argparse
@@ -53,7 +53,7 @@ async def _explain(options: argparse.Namespace) -> Any:
     told = json.loads(await client_of(options).get("/explain", name=options.name))
     lines = told["lines"]
     if not lines:
-        raise ConfigError(f"nothing is known of {options.name!r}", hint="`get` lists the names")
+        raise UnknownDocumentError(f"nothing is known of {options.name!r}")
     return [
         {
             "type": line["type"],
@@ -102,7 +102,7 @@ async def _write(options: argparse.Namespace) -> Any:
             raise ConfigError(f"{value!r} is no JSON", hint="a text needs its quotes") from error
     order = {"name": options.name, "value": value, "copies": options.copies}
     answer = await client_of(options).order(options.verb, timeout_s=options.timeout, **order)
-    if not answer["durable"]:
+    if not answer["durable"] and options.output != "json":  # there it is a field
         note = f"note: {printable(answer['writer'])} keeps no journal: this is in its memory only"
         print(note, file=sys.stderr)  # noqa: T201 - a command line prints
     return answer if options.output == "json" else None
@@ -187,7 +187,8 @@ def secret_of(options: argparse.Namespace) -> list[str] | None:
             given = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} holds no text", hint="openssl rand -hex 32") from error
-        note_readers(path)
+        if options.output != "json":  # stderr is an error then, or nothing
+            note_readers(path)
     lines = given.splitlines()
     return [line.strip() for line in lines if line.strip()]
 

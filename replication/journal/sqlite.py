@@ -28,6 +28,7 @@ is there, or the file itself when it was closed; nothing is written and no boot 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -153,7 +154,12 @@ class SqliteJournal:
             return self._read(continuous=continuous)
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self._let_go()
-            raise JournalUnreadableError(f"{self._path} cannot be read: {error}") from error
+            why = f"{self._path} cannot be read: {error}"
+            if _is_full(error):
+                raise JournalUnreadableError(
+                    why, hint="free disk space, then start again"
+                ) from error
+            raise JournalUnreadableError(why) from error
         except BaseException:
             self._let_go()
             raise
@@ -379,6 +385,12 @@ def look(path: str | Path) -> Recovered:
     """
     with _reading(path) as (db, real):
         return _recovered(db, continuous=_continuous(_facts(db), _left(real), _inode(real)))
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether what is missing is room on the disk."""
+    full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+    return full or getattr(error, "errno", 0) in {errno.ENOSPC, getattr(errno, "EDQUOT", -1)}
 
 
 def back_up(

@@ -232,7 +232,12 @@ def _is_local(request: web.Request) -> bool:
 
 def _refused(error: ReplicationError) -> web.Response:
     status = ERRORS.get(type(error), HTTPStatus.BAD_REQUEST)
-    facts: dict[str, str | int] = {"code": error.code, "text": str(error), "hint": error.hint}
+    facts: dict[str, str | int] = {
+        "code": error.code,
+        "text": str(error),
+        "hint": error.hint,
+        "state": error.state,
+    }
     if isinstance(error, NotYetError):
         facts |= {"reached": error.reached, "wanted": error.wanted, "in_memory": error.in_memory}
     return web.json_response({"error": facts}, status=status)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import socket
 from contextlib import asynccontextmanager
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 ANSWER_S = 2.0
 """An order that ran out of time is answered with how far it came; the client waits for that."""
 CLOSE_S = 1.0
+CODE = re.compile("[a-z]+(_[a-z]+)*")
 """How long a client waits for the other end of TLS to agree that a connection is over."""
 
 
@@ -267,4 +269,7 @@ class AdminClient:
                 raise NotYetError(reason, reached=reached, wanted=wanted, in_memory=memory)
         except (ValueError, KeyError, TypeError) as error:
             raise PeerUnreachableError(f"{self.address} answered {response.status}") from error
-        raise OrderRefusedError(reason, hint=hint)
+        code, state = str(facts.get("code", "")), str(facts.get("state", ""))
+        raise OrderRefusedError(
+            reason, hint=hint, code=code if CODE.fullmatch(code) else "", state=state
+        )

@@ -16,7 +16,7 @@ import convoca
 from convoca.cli.screen import CLOSED
 from replication.errors import ConfigError
 from replication.transport import AdminClient
-from tests.convoca.test_command import say
+from tests.convoca.test_command import say, until
 
 if TYPE_CHECKING:
     from tests.convoca.test_command import Say
@@ -158,6 +158,51 @@ async def test_what_was_wrong_is_said_in_words_of_the_command(
     """Whoever types it is told what to type instead, for both halves."""
     status, _, err = await say(*words)
     assert (status != 0, told in err) == (True, True), err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["get", "nothing"], "unknown_document"),
+        (["explain", "nothing"], "unknown_document"),
+        (["cut", "zoe"], "unknown_peer"),
+        (["retire", "bob"], "member_alive"),
+        (["inc", "n", "1.5"], "config"),
+        (["set", "n", "x", "--secret-file", "SECRET"], "order_refused"),
+        (["get", "--peer", "zoe"], "no_member"),
+        (["partition", "ann", "/", "zoe"], "no_member"),
+        (["partition", "ann"], "partition"),
+        (["journal", "backup", "no.db", "copy.db"], "journal_unreadable"),
+        (["store", "verify", "no.db"], "invalid_request"),
+        (["room", "book", "r", "nine", "ten", "--holder", "ann"], "invalid_time"),
+        (["queue", "done", "q", "j", "--claim", "x", "--store", "memory:"], "invalid_request"),
+        (["lock", "l", "--store", "sqlite:no/no.db", "--", "true"], "invalid_request"),
+        (["serve", "t.db", "--listen", "nowhere"], "invalid_request"),
+        (["queue", "put", "q", "j", "--token-file", "no"], "os"),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else value,
+)
+async def test_a_program_is_told_what_was_met_by_whoever_met_it(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: str
+) -> None:
+    """One object on stderr and nothing else, with the code of the error, also of another process.
+
+    Counterexample: what an agent refused was `order_refused` whatever it had met, and a file of a
+    secret that others can read put a line of text before the object.
+    """
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("of another team, and long enough")
+    secret.chmod(0o644)
+    words = [str(secret) if word == "SECRET" else word for word in words]
+    at = words.index("--") if "--" in words else len(words)
+    async with convoca.join("ann") as ann, convoca.join("bob") as bob:
+        await until(lambda: bool(ann.agent.members() and bob.agent.members()))
+        status, out, err = await say(*words[:at], "-o", "json", *words[at:])
+    told = json.loads(err)
+    assert (told["code"], told["state"], out) == (code, "unchanged", "")
+    assert told.keys() == {"code", "message", "state", "hint", "details"}
+    assert status in {1, 3}
 
 
 async def test_the_doctor_says_who_answered_and_none_is_a_dash(say: Say) -> None:

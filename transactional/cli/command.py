@@ -161,7 +161,7 @@ async def opened(options: argparse.Namespace) -> AsyncIterator[Store]:
         raise InvalidRequestError(
             "--store takes no token, for a command line is for all eyes; use --token-file"
         )
-    async with open_(url, token=token_of(options.token_file)) as store:
+    async with open_(url, token=token_of(options.token_file, options.output)) as store:
         if getattr(options, "tells_by", False):
             options.by = f"{shown_url(url)} (epoch {store.epoch})"
         yield store
@@ -179,8 +179,10 @@ def emit(options: argparse.Namespace, doc: Mapping[str, object]) -> None:
     sys.stdout.flush()
 
 
-def token_of(file: Path | None) -> str | None:
+def token_of(file: Path | None, output: str) -> str | None:
     """Return the token in the file, or else in the environment: a command line is for all eyes.
+
+    That others can read the file is noted for people; for a program stderr is an error or nothing.
 
     Raises:
         InvalidRequestError: the file holds no token.
@@ -193,7 +195,8 @@ def token_of(file: Path | None) -> str | None:
         raise InvalidRequestError(f"{file} holds no text") from error
     if not token:
         raise InvalidRequestError(f"{file} is empty, so it holds no token")
-    note_readers(file)
+    if output != "json":
+        note_readers(file)
     return token
 
 

@@ -98,7 +98,7 @@ def _listen(options: argparse.Namespace) -> Listen:
     host, colon, port = options.listen.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise InvalidRequestError(f"--listen takes HOST:PORT, not {options.listen!r}")
-    token = cli.token_of(options.token_file)
+    token = cli.token_of(options.token_file, options.output)
     clients = None
     if options.tokens is not None:
         if options.token_file is not None:

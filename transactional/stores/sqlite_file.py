@@ -27,6 +27,7 @@ file alone, and of the file as the log leaves it.  A log of another life is move
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -103,6 +104,14 @@ def translate(error: sqlite3.Error | UnicodeDecodeError) -> TransactionalError:
     return StoreIOError(text)
 
 
+def of_system(where: str, error: OSError) -> StoreFullError | StoreIOError:
+    """Return what the system refused as ours: no room left, which heals, or something else."""
+    text = f"{where}: {error.strerror or error}"
+    if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}:
+        return StoreFullError(text)
+    return StoreIOError(text)
+
+
 class FileLock:
     """The right to be the authority of one file; freed by ``close`` or by the process's end."""
 
@@ -118,7 +127,11 @@ class FileLock:
         _, self.epoch_before, self.revision_before, self.unclean = _witness(self._fd)
         self._path = name
         self._epoch = self.epoch_before
-        self.note(self.revision_before)
+        try:
+            self.note(self.revision_before)
+        except OSError as error:
+            self.close()
+            raise of_system(f"cannot write {name}", error) from error
 
     def owned(self, epoch: str, revision: int) -> None:
         """Write down whose log may lie beside the file should this owner die."""
@@ -164,7 +177,7 @@ def _locked(name: Path, path: Path) -> tuple[int, Callable[[], None]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InvalidRequestError(f"{path.parent} is not a directory") from error
     except OSError as error:
-        raise StoreIOError(f"cannot use {name}: {error.strerror}") from error
+        raise of_system(f"cannot use {name}", error) from error
     try:
         return fd, lock(fd, name)
     except OSError as error:
@@ -373,6 +386,8 @@ class OpenFile:
             lock.close()
             if isinstance(error, COMPLAINTS):
                 raise translate(error) from error
+            if isinstance(error, OSError):
+                raise of_system(f"cannot use {path}", error) from error
             raise
 
     def close(self) -> None:
@@ -463,6 +478,7 @@ def backup(source: Path, target: Path) -> str:
         InvalidRequestError: ``source`` is missing or ``target`` exists.
         StoreLockedError: a removed ``target`` is still in use.
         CorruptStoreError: ``source`` is not a sound store of ours.
+        StoreFullError, StoreIOError: the copy cannot be written; there is none.
     """
     if not source.exists():
         raise InvalidRequestError(f"{source} does not exist")
@@ -474,11 +490,13 @@ def backup(source: Path, target: Path) -> str:
     try:
         with _private_directory(target) as directory:
             part = directory / target.name
-            make_private(part)
             try:
+                make_private(part)
                 _copy(source, part, epoch)
             except COMPLAINTS as error:
                 raise translate(error) from error
+            except OSError as error:
+                raise of_system(f"cannot write {part}", error) from error
             move_aside(target)
             _link(part, target)
     finally:
@@ -500,7 +518,7 @@ def _private_directory(target: Path) -> Iterator[Path]:
     try:
         made = tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent)
     except OSError as error:
-        raise StoreIOError(f"cannot write beside {target}: {error.strerror}") from error
+        raise of_system(f"cannot write beside {target}", error) from error
     with made as directory:
         yield Path(directory)
 

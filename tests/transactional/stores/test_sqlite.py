@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import shutil
@@ -259,6 +260,29 @@ def test_a_full_disk_is_a_definite_error_that_heals(tmp_path: Path) -> None:
         assert sqlite_file.verify(mount / "s.db") == []
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+async def test_a_disk_that_is_full_at_the_start_is_told_and_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counterexample: a bare OSError, and the file stayed locked by the process that met it."""
+    path = tmp_path / "s.db"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(sqlite_file, "write_at", full)
+        with pytest.raises(t.StoreFullError, match="No space left"):
+            await SQLiteStore.open(path)
+    store = await SQLiteStore.open(path)
+    await store.close()
+    with monkeypatch.context() as scarce:
+        scarce.setattr(sqlite_file, "write_at", full)
+        with pytest.raises(t.StoreFullError, match="No space left"):
+            sqlite_file.backup(path, tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+    sqlite_file.backup(path, tmp_path / "copy.db")
 
 
 async def test_a_foreign_lock_makes_the_store_unavailable_and_nothing_else(
