@@ -15,7 +15,7 @@ from crdt import PNCounter
 from replication import Config, Faults, Simulation
 from replication.protocol.messages import Status
 from replication.transport.circuit import FAILURES_MAX
-from tests.scale import rounds
+from tests.scale import SOAK, rounds
 
 LAN = Faults(delay_s=(0.001, 0.01), disk_s=(0.0, 0.005))
 INTERVALS_MAX = 10
@@ -72,7 +72,7 @@ def circuits_open(sim: Simulation) -> int:
 
 
 @pytest.mark.parametrize("held_s", [3, 11, 90], ids="held {} s".format)
-@pytest.mark.parametrize("size", [2, 3, 6, rounds(11, 5)])
+@pytest.mark.parametrize("size", [2, 3, 6, 11 if SOAK else 5])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
 def test_a_heal_of_any_shape(shape, size, held_s):
     """Noticed as a partition or not, both sides idle or not, circuits open or not.
