@@ -71,13 +71,14 @@ async def connect(
         case "sqlite" if path:
             from transactional.stores.sqlite import CHECK_EVERY_S, SQLiteStore  # noqa: PLC0415 lazy engine
 
-            given = Retention.parse(_options(query))
-            every_s = given.pop("check_every_s", CHECK_EVERY_S)
+            options = _options(query)
+            every_s = options.pop("check_every_s", str(CHECK_EVERY_S))
+            limits = Retention().but(Retention.parse(options, besides=["check_every_s"]))
             return await SQLiteStore.open(
                 unquote(path),
-                retention=Retention().but(given),
+                retention=limits,
                 accept_clock=accept_clock,
-                check_every_s=every_s,
+                check_every_s=Retention.number("check_every_s", every_s),
             )
         case "http" | "https":
             from transactional.stores.http import HTTPStore  # noqa: PLC0415 lazy engine

@@ -77,14 +77,16 @@ class Retention:
             InvalidRequestError: there is no such option, or a value is no number.
         """
         _refuse_unknown(options, besides)
-        given: dict[str, float] = {}
-        for name, text in options.items():
-            try:
-                given[name] = float(text) if name.endswith("_s") else int(text)
-            except ValueError:
-                # Not what was given instead: with the wrong scheme it is a token.
-                raise InvalidRequestError(f"the URL's option {name} is a number") from None
-        return given
+        return {name: Retention.number(name, text) for name, text in options.items()}
+
+    @staticmethod
+    def number(name: str, text: str) -> float:
+        """Return the value of a URL's option; InvalidRequestError if it is no number."""
+        try:
+            return float(text) if name.endswith("_s") else int(text)
+        except ValueError:
+            # Not what was given instead: with the wrong scheme it is a token.
+            raise InvalidRequestError(f"the URL's option {name} is a number") from None
 
 
 def _refuse_unknown(options: Mapping[str, object], besides: Sequence[str] = ()) -> None:

@@ -340,7 +340,8 @@ class SQLiteStore:
             self._rest_after(failed=True)
             return [Failure(_commit_failed(error, job)) for job in jobs]
         self._rest_after(failed=False)
-        self._file.lock.note(state.revision)
+        with suppress(OSError):  # what was committed is so; that it says too little is allowed
+            self._file.lock.note(state.revision)
         if pending.commits:
             self._news.append(pending)
         return outcomes

@@ -127,10 +127,11 @@ class FileLock:
         _, self.epoch_before, self.revision_before, self.unclean = _witness(self._fd)
         self._path = name
         self._epoch = self.epoch_before
+        is_new = os.fstat(self._fd).st_size == 0
         try:
             self.note(self.revision_before)
-        except OSError as error:
-            self.close()
+        except OSError as error:  # a full disk: what was begun must not lie there for good
+            self.close(remove=is_new)
             raise of_system(f"cannot write {name}", error) from error
 
     def owned(self, epoch: str, revision: int) -> None:
@@ -495,10 +496,10 @@ def backup(source: Path, target: Path) -> str:
                 _copy(source, part, epoch)
             except COMPLAINTS as error:
                 raise translate(error) from error
-            except OSError as error:
-                raise of_system(f"cannot write {part}", error) from error
             move_aside(target)
             _link(part, target)
+    except OSError as error:
+        raise of_system(f"cannot write {target}", error) from error
     finally:
         lock.close(remove=not trace)
     parent = os.open(target.parent, os.O_RDONLY)
@@ -615,8 +616,11 @@ def _any_connection(path: Path) -> Iterator[tuple[sqlite3.Connection, list[str]]
         with contextlib.closing(connect_reader(path)) as connection:
             yield connection, []
         return
-    except StoreIOError:
-        if os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+    except (StoreIOError, StoreFullError) as error:
+        writable = os.access(
+            path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        )
+        if writable and not isinstance(error, StoreFullError):
             raise
         with _untouched(path) as found:
             yield found

@@ -248,8 +248,22 @@ async def test_a_row_that_nobody_reads_is_looked_at(tmp_path: Path) -> None:
 async def test_how_often_is_a_number_of_seconds(tmp_path: Path, given: float) -> None:
     with pytest.raises(t.InvalidRequestError, match="check_every_s"):
         await SQLiteStore.open(tmp_path / "s.db", check_every_s=given)
-    with pytest.raises(t.InvalidRequestError, match="check_every_s"):
+    with pytest.raises(t.InvalidRequestError, match="check_every_s is 0 to"):
         await t.connect(f"sqlite:{tmp_path}/s.db?check_every_s={given}")
+
+
+@pytest.mark.parametrize(("given", "looks"), [("0", False), ("0.05", True)])
+async def test_a_url_says_how_often(tmp_path: Path, given: str, looks: bool) -> None:
+    """Counterexample: the option was refused as unknown, together with those that are."""
+    url = f"sqlite:{tmp_path}/s.db?check_every_s={given}&history_bytes_max=4096"
+    async with t.open(url) as store:
+        await store.commit([], [t.Put("a", b"")])
+        assert isinstance(store, SQLiteStore)
+        assert (store._state.patrol.due_s is not None) == looks
+    with pytest.raises(t.InvalidRequestError, match="check_every_s, history_bytes_max"):
+        await t.connect(f"sqlite:{tmp_path}/s.db?check_often=1")
+    with pytest.raises(t.InvalidRequestError, match="check_every_s is a number"):
+        await t.connect(f"sqlite:{tmp_path}/s.db?check_every_s=often")
 
 
 def test_a_step_ends_with_the_first_row_after_its_time(writer: Writer) -> None:

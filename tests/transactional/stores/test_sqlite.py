@@ -24,7 +24,7 @@ from transactional.stores.sqlite import SQLiteStore
 from transactional.stores.writer_thread import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -235,9 +235,9 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.mark.processes
-def test_a_full_disk_is_a_definite_error_that_heals(tmp_path: Path) -> None:
-    """[transactional 11] On a small tmpfs: StoreFullError, nothing written, space back, go on."""
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB."""
     mount = tmp_path / "small"
     mount.mkdir()
     made = subprocess.run(
@@ -247,19 +247,54 @@ def test_a_full_disk_is_a_definite_error_that_heals(tmp_path: Path) -> None:
     )
     if made.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {made.stderr.decode().strip()}")
-    try:
-        ballast = mount / "ballast"
-        ballast.write_bytes(b"x" * 4_000_000)
-        filled = subprocess.run(
-            [sys.executable, "-c", FILL, str(mount / "s.db"), str(ballast)],
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-        assert filled.stdout.startswith("recovered"), filled.stderr
-        assert sqlite_file.verify(mount / "s.db") == []
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.processes
+def test_a_full_disk_is_a_definite_error_that_heals(small_disk: Path) -> None:
+    """[transactional 11] On a small tmpfs: StoreFullError, nothing written, space back, go on."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 4_000_000)
+    filled = subprocess.run(
+        [sys.executable, "-c", FILL, str(small_disk / "s.db"), str(ballast)],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert filled.stdout.startswith("recovered"), filled.stderr
+    assert sqlite_file.verify(small_disk / "s.db") == []
+
+
+@pytest.mark.processes
+async def test_a_disk_without_a_byte_left_is_told_and_nothing_is_left_on_it(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    """Counterexample: a lock file that could not be written stayed, and was locked for good."""
+    source = await SQLiteStore.open(tmp_path / "s.db")
+    await source.commit([], [t.Put("a", b"1")])
+    await source.close()
+    shutil.copy(tmp_path / "s.db", small_disk / "copied.db")  # without its lock file
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    before = sorted(path.name for path in small_disk.iterdir())
+    for name in ("new.db", "copied.db"):
+        with pytest.raises(t.StoreFullError, match="No space left"):
+            await SQLiteStore.open(small_disk / name)
+    with pytest.raises(t.StoreFullError, match="No space left"):
+        sqlite_file.backup(tmp_path / "s.db", small_disk / "backup.db")
+    assert sqlite_file.verify(small_disk / "copied.db") == []
+    assert sqlite_file.stats(small_disk / "copied.db")
+    sqlite_file.backup(small_disk / "copied.db", tmp_path / "saved.db")
+    assert sorted(path.name for path in small_disk.iterdir()) == before
+    ballast.unlink()
+    sqlite_file.backup(tmp_path / "s.db", small_disk / "backup.db")
+    for name in ("new.db", "copied.db", "backup.db"):
+        store = await SQLiteStore.open(small_disk / name)
+        await store.commit([], [t.Put("b", b"2")])
+        await store.close()
 
 
 async def test_a_disk_that_is_full_at_the_start_is_told_and_holds_nothing(
