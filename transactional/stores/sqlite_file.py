@@ -365,6 +365,7 @@ class OpenFile:
         """Take the file, or leave it as it was and raise; see ``SQLiteStore.open``."""
         path = real_path(path)
         check_filesystem(path)
+        trace = _has_lock_file(path)
         lock = FileLock(path)
         writer = None
         there = path.exists()
@@ -384,7 +385,7 @@ class OpenFile:
         except BaseException as error:
             if writer is not None:
                 writer.close()
-            lock.close()
+            lock.close(remove=not (trace or lock.epoch_before))
             if isinstance(error, COMPLAINTS):
                 raise translate(error) from error
             if isinstance(error, OSError):
@@ -705,6 +706,8 @@ def stats(path: Path) -> list[Share]:
         raise InvalidRequestError(f"{path} does not exist")
     try:
         with _any_connection(path) as (connection, _):
+            if told := _older_format(connection, path):
+                raise InvalidRequestError(told)
             return list(_shares(connection, path))
     except COMPLAINTS as error:
         raise translate(error) from error
@@ -779,15 +782,20 @@ _CHECKS = {
 
 
 def verify(path: Path) -> list[str]:
-    """Return what is wrong with a store's file, in words; an empty list is a sound file."""
+    """Return what is wrong with a store's file, in words; an empty list is a sound file.
+
+    Raises:
+        InvalidRequestError: there is no such file.
+        CorruptStoreError: it is no store of ours, or of a later version.
+    """
     if not path.exists():
         raise InvalidRequestError(f"{path} does not exist")
     problems: list[str] = []
     try:
         with _any_connection(path) as (connection, lost):
             schema.register(connection)
-            if schema.version_of(connection) != schema.FORMAT:
-                return [f"format {schema.FORMAT_BEFORE}: `serve` it once to convert it"]
+            if told := _older_format(connection, path):
+                return [told]
             problems += [*lost, *schema.check(connection).problems]
             for what, query in _CHECKS.items():
                 problems += [
@@ -796,3 +804,15 @@ def verify(path: Path) -> list[str]:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         problems.append(f"SQLite: {error}")
     return problems
+
+
+def _older_format(connection: sqlite3.Connection, path: Path) -> str:
+    """Say what to do about a file of the format before; CorruptStoreError if it is no store."""
+    if schema.is_new(connection):
+        raise CorruptStoreError("the file is empty")
+    if schema.version_of(connection) != schema.FORMAT_BEFORE:
+        return ""
+    return (
+        f"{path} has format {schema.FORMAT_BEFORE}: `serve` it once to convert it, or take a"
+        " `backup`, which is converted"
+    )

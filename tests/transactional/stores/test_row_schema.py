@@ -194,3 +194,33 @@ async def test_a_format_yet_to_come_is_refused(tmp_path: Path) -> None:
     with pytest.raises(t.NewerFormatError, match="format 4; this program knows 3"):
         await SQLiteStore.open(path)
     assert path.read_bytes() == content
+
+
+def test_a_file_of_the_format_before_is_not_called_damaged(tmp_path: Path) -> None:
+    """Counterexample: `stats` said that its `meta` was not what was written, restore a backup."""
+    path = tmp_path / "s.db"
+    with gzip.open(GOLDEN / "store_format_2.db.gz") as packed, path.open("wb") as unpacked:
+        shutil.copyfileobj(packed, unpacked)
+    with pytest.raises(t.InvalidRequestError, match="has format 2: `serve` it once"):
+        sqlite_file.stats(path)
+    (told,) = sqlite_file.verify(path)
+    assert "has format 2: `serve` it once" in told
+
+
+async def test_what_is_no_store_is_called_that_and_nothing_is_left_beside_it(
+    tmp_path: Path,
+) -> None:
+    """Another program's database: not of an older format, and its folder stays as it was."""
+    path = tmp_path / "s.db"
+    with closing(sqlite3.connect(path)) as foreign, foreign:
+        foreign.execute("CREATE TABLE keys(key)")
+    content = path.read_bytes()
+    for look in (sqlite_file.verify, sqlite_file.stats):
+        with pytest.raises(t.CorruptStoreError, match="not a store of ours"):
+            look(path)
+    with pytest.raises(t.CorruptStoreError, match="not a store of ours"):
+        sqlite_file.backup(path, tmp_path / "copy.db")
+    with pytest.raises(t.CorruptStoreError, match="not a store of ours"):
+        await SQLiteStore.open(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["s.db"]
+    assert path.read_bytes() == content
