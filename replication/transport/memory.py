@@ -33,10 +33,13 @@ class Switchboard:
         """Nothing gets through to and from an address, until it is taken again."""
         self._unplugged.add(address)
 
+    def passes(self, one: str, other: str) -> bool:
+        """Whether anything gets through between two addresses."""
+        return not self._unplugged & {one, other} and frozenset((one, other)) not in self._cuts
+
     def line(self, caller: str, address: str) -> Serve | None:
         """Who answers there, if a caller reaches it."""
-        gone = self._unplugged & {caller, address} or frozenset((caller, address)) in self._cuts
-        return None if gone else self.lines.get(address)
+        return self.lines.get(address) if self.passes(caller, address) else None
 
     def plug(self, address: str, serve: Serve) -> None:
         """Take an address."""
@@ -71,6 +74,8 @@ class MemoryTransport:
             raise PeerUnreachableError(f"nobody listens at {address}")
         self.traffic.sent += len(frame)
         _, answer = await serve(frame, ANONYMOUS)
+        if not self._board.passes(address, self._address):  # it was cut off meanwhile
+            raise PeerUnreachableError(f"the answer of {address} is lost")
         self.traffic.received += len(answer)
         return answer
 

@@ -189,6 +189,29 @@ async def test_more_exchanges_than_allowed_are_told_to_retry():
     await transport.close()
 
 
+@pytest.mark.parametrize("end", ["cut", "unplug"])
+async def test_an_answer_that_is_under_way_does_not_pass_a_cut(end):
+    """Counterexample: what was written behind a partition came over it, in an earlier answer."""
+    board, asked, go_on = Switchboard(), asyncio.Event(), asyncio.Event()
+
+    async def serve(frame: bytes, caller: PeerConnection) -> tuple[int, bytes]:
+        asked.set()
+        await go_on.wait()
+        return await echo(frame, caller)
+
+    await board.transport("there").listen(serve, unheard)
+    here = board.transport("here")
+    under_way = asyncio.create_task(here.exchange("there", b"a"))
+    await asked.wait()
+    board.cut("here", "there") if end == "cut" else board.unplug("there")
+    go_on.set()
+    with pytest.raises(PeerUnreachableError, match="the answer of there is lost"):
+        await under_way
+    if end == "cut":
+        board.heal()
+        assert await here.exchange("there", b"b") == b"echo b"
+
+
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
 
