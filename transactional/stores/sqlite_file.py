@@ -209,6 +209,8 @@ def set_strange_log_aside(path: Path, epoch_before: str) -> None:
     if joined is not None and alone in {joined, None}:  # None: it was never checkpointed, or half
         return
     sound = alone is not None and _epoch(path, "immutable=1", check=True) is not None
+    if joined is not None and not sound and epoch_before in {joined, ""}:
+        return  # power went in a checkpoint: a page is half written, and whole in the log
     if not sound or (joined is None and alone == epoch_before):
         raise CorruptStoreError(
             f"{path} and the log beside it, {path.name}-wal, do not fit together"
