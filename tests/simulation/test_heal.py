@@ -134,7 +134,7 @@ def test_a_heal_by_other_intervals(interval_s):
 @pytest.mark.parametrize("shape", [halves, everybody_alone], ids=lambda shape: shape.__name__)
 def test_a_heal_of_many(shape):
     """As many agents as in the widest deployment tried, or an eighth of them."""
-    sim, names = cluster(rounds(200, 25), 7)
+    sim, names = cluster(200 if SOAK else 25, 7)
     shape(sim, names)
     write_everywhere(sim, names)
     sim.run(30)

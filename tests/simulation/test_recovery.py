@@ -10,7 +10,7 @@ import pytest
 from crdt import Delta, LWWMap, LWWRegister, ORSet, PNCounter
 from crdt.errors import CRDTError
 from replication import Config, Faults, Simulation
-from tests.scale import rounds
+from tests.scale import SOAK, rounds
 from tests.simulation.clusters import FIVE, add, elements, met
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def test_a_large_join_cut_at_every_single_chunk():
     config = Config(chunk_bytes=32 * 1024, chunks_in_flight=1, chunks_above_events=1000)
     sim = Simulation(["ada"], 150, config=config)
     table = sim["ada"].document("table", LWWMap)
-    for batch in range(rounds(100, 5)):
+    batches = 100 if SOAK else 5
+    for batch in range(batches):
         with sim["ada"].batch():
             for number in range(1000):
                 table.put(f"agent-{batch:03d}{number:03d}", number)
     sim.run(1)
     total = len(sim["ada"].chunks(config.chunk_bytes).chunks)
-    assert total >= rounds(100, 5) // 2
+    assert total >= batches // 2
     sim.add("bob")
     bob, cuts = sim.replica("bob"), 0
     while not sim.equal():
