@@ -94,8 +94,10 @@ PURE   += tests/transactional/calendars tests/transactional/events tests/transac
 PURE   += tests/transactional/reservations tests/transactional/queues
 PURE   += $(addprefix tests/transactional/test_, errors.py fences.py lock.py register.py retry.py rules.py)
 PURE   += $(addprefix tests/transactional/stores/test_, feed.py last_changes.py compare_and_swap.py lease.py transact.py watch.py)
-# The simulation, the checker of histories, and what the command is without anybody to ask.
-PURE   += tests/simulation tests/transactional/stores/test_linearizability.py
+# The simulation (but for its random histories, which take long there), the checker of histories,
+# and what the command is without anybody to ask.
+PURE   += tests/simulation --ignore=tests/simulation/test_histories.py
+PURE   += tests/transactional/stores/test_linearizability.py
 PURE   += tests/convoca/test_command.py tests/test_verbs.py tests/transactional/cli
 # Two ask for what is not in a browser's Python: limits of a process, and a compiled CRDT of others.
 PURE   += --ignore=tests/crdt/testing/test_mutants.py --ignore=tests/crdt/testing/test_third_party.py
