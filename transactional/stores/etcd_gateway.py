@@ -390,6 +390,8 @@ class Gateway:
                         {"error": found.get("message"), "code": found.get("grpc_code")},
                         endpoint.url,
                     )
+                    if isinstance(error, _NoToken) and self._user is not None:
+                        raise UnavailableError(str(error))  # the next call gets a new one
                     raise _of_stream(error)
                 yield doc["result"]
             if len(rest) > ANSWER_BYTES_MAX:

@@ -233,7 +233,19 @@ async def test_users_and_roles(member: EtcdMember) -> None:
     await store.commit([], [t.Put("a", b"1")])
     store._gateway._token = "gone.1"
     await store.commit([], [t.Put("a", b"2")])
-    assert (await store.get("a")).value == b"2"
+    found = await store.get("a")
+    assert found is not None
+    assert found.value == b"2"
+    revision = found.revision
+    # Who only watches is let in again, too, when the members have forgotten the token.
+    watching = await EtcdStore.open(f"etcd://ann:pw@{url}")
+    watching._gateway._token = "gone.2"
+    seen = asyncio.ensure_future(anext(aiter(watching.watch("a", after=revision))))
+    await store.commit([], [t.Put("a", b"3")])
+    event = await asyncio.wait_for(seen, 20)
+    assert isinstance(event, t.WatchEvent)
+    assert [change.current.value for change in event.changes if change.current] == [b"3"]
+    await watching.close()
     lease = await store.lease(30)
     await store.commit([], [t.Put("b", b"", lease.id)])
     await store.revoke(lease.id)
