@@ -319,7 +319,7 @@ class ClosedError(ReplicationError):
     """The agent is closed, or was never started; nothing changed."""
 
     code: ClassVar[str] = "closed"
-    hint = "use the agent inside `async with Agent(...) as agent:`"
+    hint = "use it inside `async with Agent(...)` (a member: `async with join(...)`)"
 
 
 class AwaitedBatchError(ReplicationError, TypeError):
