@@ -9,14 +9,16 @@ elsewhere, there too: `make test` gives a seed by the day and prints it, and a f
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 
 from tests.scale import BRIEF
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Iterator
 
 settings.register_profile("rotating", derandomize=False, print_blob=True)
 settings.register_profile("brief", settings.get_profile("rotating"), max_examples=30)
@@ -35,6 +37,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 MARKS = ("demo", "browser", "processes")
+
+
+LOGGERS = ("convoca", "replication", "transactional")
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A command that serves in the test's own process writes its log to the stderr of this test."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [([*each.handlers], each.level, each.propagate) for each in loggers]
+    yield
+    for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        each.handlers, each.propagate = handlers, propagate
+        each.setLevel(level)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
