@@ -15,6 +15,7 @@ A page is read for every 128 keys that are made, so two are looked at for each o
 in two is old, as many go as come: what is left lying is at most as much as what is kept.  To look
 at more keys for each that goes would leave less, and cost more: reading a key that stays is half
 the price of taking one away.
+Each begins to count somewhere, so that of programs that make one call each one in `EVERY` looks.
 The cursor lies in the store: processes that come and go continue each other's round.  Two at once
 do the same page twice, and the second one's removals meet no keys.
 
@@ -28,6 +29,7 @@ hears of it.
 from __future__ import annotations
 
 import logging
+import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -52,6 +54,11 @@ PAGE_KEYS: Final = 256
 """How many keys a page has."""
 
 _log = logging.getLogger(__name__)
+
+
+def first_count() -> int:
+    """Return how many calls are taken to have been made before the first one: 0 to `EVERY` - 1."""
+    return random.randrange(EVERY)  # noqa: S311 no secret
 
 
 def check_retention(retention_s: float) -> float:
@@ -82,7 +89,7 @@ class Sweeper:
     marker: str
     judge: Judge
     retention_s: float = RETENTION_S
-    _calls: int = field(default=0, init=False)
+    _calls: int = field(default_factory=lambda: first_count(), init=False)  # noqa: PLW0108 looked up late
     _busy: bool = field(default=False, init=False)
 
     async def pass_by(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.transactional.engines import ENGINES, TIMED, Engine, parameters
+from transactional import sweeper
 from transactional.clock import Clock
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class HandClock:
     def forward(self, seconds: float) -> None:
         self.wall_us += int(seconds * 1e6)
         self.elapsed_s += seconds
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_swept_before_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that count calls of a store count from the same call each time."""
+    monkeypatch.setattr(sweeper, "first_count", lambda: 0)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 import transactional as t
 from tests.scale import rounds
+from transactional import sweeper
 from transactional.store import scan_pages
 from transactional.stores.memory import MemoryStore
 from transactional.stores.sqlite import SQLiteStore
@@ -287,6 +288,23 @@ async def test_rounds_are_continued_by_others(hand_clock) -> None:
         for _ in range(EVERY):
             await log._sweeper.pass_by()
     assert await keys(store, "log/op/") == []
+    await store.close()
+
+
+async def test_programs_that_make_one_call_each_sweep_as_well(hand_clock, monkeypatch) -> None:
+    """A command for each booking: one in `EVERY` looks at a page, wherever each begins to count."""
+    store = MemoryStore(clock=hand_clock.clock())
+    rooms = t.Reservations(store)
+    for number in range(EVERY - 1):
+        assert await rooms.cancel(await rooms.book("r", slot(number), holder="a"))
+    hand_clock.forward(8 * DAY)
+    begun = iter(range(EVERY))
+    monkeypatch.setattr(sweeper, "first_count", lambda: next(begun) | 1)
+    for number in range(EVERY // 2):  # each has two sweepers, and ends go first
+        left = await keys(store)
+        assert sum("/ended/" in key for key in left) == EVERY - 1, number
+        await t.Reservations(store).book("s", slot(number), holder="a")
+    assert not any("/ended/" in key for key in await keys(store))
     await store.close()
 
 
