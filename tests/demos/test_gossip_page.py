@@ -120,7 +120,7 @@ async def test_five_agents_diverge_heal_and_book_one_room_once(
         )
         await page.get_by_role("tab", name="Bookings").click()
         await page.wait_for_selector("#timeline .slot.confirmed")
-        assert await page.locator("#timeline .slot").count() == 1
+        await until(page, "document.querySelectorAll('#timeline .slot').length === 1")
         winner = await page.text_content("#timeline .slot b")
         lines = await log.locator("li span").all_text_contents()
         refused = [line for line in lines if "was refused" in line]
